@@ -1,0 +1,1 @@
+"""Exact scores, predictions and pictures of both."""

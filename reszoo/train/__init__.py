@@ -1,0 +1,1 @@
+"""Recipes, schedules and the training engine."""

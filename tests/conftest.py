@@ -1,0 +1,48 @@
+"""Two logical CPU devices stand in for two GPUs; one strategy serves the whole session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import reszoo  # noqa: F401  (sets what TensorFlow reads when it loads)
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def two_devices() -> None:
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
+@pytest.fixture(scope="session")
+def strategy(two_devices: None) -> object:
+    """A MirroredStrategy over both devices. A second one in the same process would hang TensorFlow's collectives."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
+
+
+@pytest.fixture(autouse=True)
+def fresh_keras() -> Iterator[None]:
+    """Drop Keras' global state after each test, so that a test sees only the names and policies it set."""
+    yield
+    import keras
+
+    keras.config.set_dtype_policy("float32")
+    keras.backend.clear_session()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets beside a developer's checkout, or a skip."""
+    root = Path(os.environ.get("RESZOO_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not root.is_dir():
+        pytest.skip(f"no real data at {root} (set RESZOO_TEST_DATA)")
+    return root
