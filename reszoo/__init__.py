@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from typing import Any
 
 __version__ = "0.1.0"
 
 # TensorFlow leaves oneDNN off on CPUs without AVX-512, at half the speed; it reads this when it loads.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
+# Where each public name lives. Imported when first used, so that `import reszoo` costs nothing.
+_PUBLIC = {
+    "ReszooError": "reszoo.errors",
+    "Spec": "reszoo.zoo.spec",
+    "build": "reszoo.nets.build",
+    "count": "reszoo.zoo.count",
+    "features": "reszoo.nets.build",
+    "list_models": "reszoo.zoo.catalog",
+    "spec": "reszoo.zoo.catalog",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'reszoo' has no attribute '{name}'")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_PUBLIC]

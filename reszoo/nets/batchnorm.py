@@ -1,0 +1,59 @@
+"""Batch normalisation as one kernel on the TensorFlow backend, the same layer as Keras' own everywhere else."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import keras
+
+# Keras walks a functional graph by recursion, one frame a layer, and fails at Python's limit of 1,000: at a depth of about
+# 280. The deepest net here has 4,210 layers. Set where the registered layers are, because loading a file imports only them.
+sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
+
+
+@keras.saving.register_keras_serializable(package="reszoo")
+class BatchNorm(keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization` with its weights, names and arithmetic, in one fused operation where there is one.
+
+    Keras' layer on TensorFlow is a chain of moments and elementwise operations; `FusedBatchNormV3` does the same in one
+    kernel, forward and backward. Inputs are [n, height, width, channels]. Synchronised statistics, other ranks and other
+    backends take Keras' own path.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        if not self._fused(inputs, mask):
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        learn = bool(training) and self.trainable
+        output, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=self.gamma.value,
+            offset=self.beta.value,
+            mean=tf.zeros([0]) if learn else self.moving_mean.value,
+            variance=tf.zeros([0]) if learn else self.moving_variance.value,
+            epsilon=self.epsilon,
+            is_training=learn,
+        )
+        if learn:
+            # The kernel hands out the sample variance (over n - 1); Keras' moving average is of the population's (over n).
+            rows = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), tf.float32)
+            variance *= (rows - 1) / rows
+            keep = self.momentum
+            self.moving_mean.assign(self.moving_mean.value * keep + mean * (1 - keep))
+            self.moving_variance.assign(self.moving_variance.value * keep + variance * (1 - keep))
+        return output
+
+    def _fused(self, inputs: Any, mask: Any) -> bool:
+        return (
+            keras.config.backend() == "tensorflow"
+            and not self.synchronized
+            and not self.renorm
+            and mask is None
+            and len(inputs.shape) == 4
+            and self.axis in (-1, 3)
+            and self.scale
+            and self.center
+            and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "bfloat16", "float16")
+        )
