@@ -1,0 +1,234 @@
+"""Recipes: one TOML file says which net is trained on what and how. Loading, overriding and writing them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reszoo.data.config import AugmentConfig, DataConfig
+from reszoo.errors import ReszooError, did_you_mean
+from reszoo.train import tomlfile
+from reszoo.train.config import OPTIMIZER_FIELDS, SCHEDULE_FIELDS, OptimizerConfig, ScheduleConfig, TrainConfig
+from reszoo.train.fields import Checked, convert, hints, read_table
+from reszoo.zoo.catalog import spec
+from reszoo.zoo.spec import Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A net by name, with some fields of its spec changed; raises ReszooError where the zoo has no such net."""
+
+    name: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", convert(self.name, str, "model.name"))
+        object.__setattr__(self, "fields", {key: _frozen(value) for key, value in self.fields.items()})
+        self.spec()
+
+    def spec(self) -> Spec:
+        """Return the net's spec."""
+        try:
+            return spec(self.name, **self.fields)
+        except ReszooError as error:
+            raise ReszooError(f"model: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published(Checked):
+    """The published figure to weigh a run against: which error, in percent, and where it stands."""
+
+    TABLE = "published"
+
+    metric: str
+    value: float
+    source: str
+
+    def check(self) -> None:
+        self.refuse_unless(0 <= self.value <= 100, "value", "an error in percent, from 0 to 100")
+
+
+TABLES: dict[str, type] = {
+    "data": DataConfig,
+    "augment": AugmentConfig,
+    "train": TrainConfig,
+    "optimizer": OptimizerConfig,
+    "schedule": ScheduleConfig,
+    "published": Published,
+}
+
+# Tables with a key that leaves some of the others nothing to do: that key, and under which of its values each acts.
+CHOOSERS: dict[str, tuple[str, Mapping[str, tuple[str, ...]]]] = {
+    "augment": ("crop", {"pad": ("pad",), "scale": ("scale",), "area": ("inception",)}),
+    "optimizer": ("name", OPTIMIZER_FIELDS),
+    "schedule": ("kind", SCHEDULE_FIELDS),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides a run. `name` and `description` are for people."""
+
+    name: str
+    model: ModelConfig
+    data: DataConfig
+    train: TrainConfig
+    schedule: ScheduleConfig
+    description: str = ""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    published: Published | None = None
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Return the number of updates of the whole training, at least 1."""
+        return self.train.steps or max(1, round(self.train.epochs * steps_per_epoch))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as the tables of its TOML file, every field spelt out except those that are None."""
+        tables: dict[str, Any] = {"name": self.name, "description": self.description}
+        tables["model"] = {"name": self.model.name, **self.model.fields}
+        for key in TABLES:
+            if (config := getattr(self, key)) is not None:
+                values = dataclasses.asdict(config)
+                tables[key] = {name: value for name, value in values.items() if value is not None}
+        return tables
+
+    def to_toml(self) -> str:
+        """Return the recipe as TOML that `load_recipe` reads back to an equal one."""
+        return tomlfile.write(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, tables: Mapping[str, Any]) -> Recipe:
+        """Return the recipe that the tables of a TOML file state.
+
+        Raises ReszooError in one line for an unknown or missing table or key (with the nearest right one), a wrong type
+        (with the type wanted and an example), an impossible value or two that contradict each other.
+        """
+        known = list(hints(cls))
+        for key in tables:
+            if key not in known:
+                raise ReszooError(f"no table [{key}]{did_you_mean(key, known) or '; a recipe has ' + ', '.join(known)}")
+        for key in ("model", "data", "train", "schedule"):
+            if key not in tables:
+                raise ReszooError(f"the table [{key}] is missing")
+        parts: dict[str, Any] = {
+            key: convert(tables.get(key, default), str, key)
+            for key, default in (("name", "unnamed"), ("description", ""))
+        }
+        model = tables["model"]
+        if not isinstance(model, Mapping) or "name" not in model:
+            raise ReszooError('model.name is missing: give a net, such as "resnet20", under [model]')
+        fields = {key: value for key, value in model.items() if key != "name"}
+        parts["model"] = ModelConfig(name=model["name"], fields=fields)
+        for key, config in TABLES.items():
+            if key in tables:
+                parts[key] = read_table(config, tables[key], key)
+        return cls(**parts)
+
+
+def recipe_folder() -> Path:
+    """Return the folder of the packaged recipes: inside the installed package, or at the top of a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the packaged recipes, numbers in them in their order."""
+    names = (path.stem for path in recipe_folder().glob("*.toml"))
+    return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+
+
+def list_recipes() -> list[Recipe]:
+    """Return the packaged recipes."""
+    return [load_recipe(name) for name in recipe_names()]
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return a packaged recipe by name, or that of a TOML file, with `overrides` applied.
+
+    overrides: `table.key=value` each, the value in TOML syntax (a word that is none is text). Giving train.steps drops the
+        file's train.epochs, and the other way round; giving schedule.kind, optimizer.name or augment.crop drops what the
+        file says for another kind.
+
+    Raises ReszooError in one line that begins with the file or the override at fault.
+    """
+    path = _find(name_or_path)
+    tables = {"name": path.stem} | tomlfile.read(path)
+    recipe = _stating(str(name_or_path), tables)
+    if not overrides:
+        return recipe
+    flags = " ".join(f"--set {text}" for text in overrides)
+    return _stating(f"{name_or_path} with {flags}", override(tables, overrides))
+
+
+def override(tables: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a recipe's tables with `table.key=value` overrides applied; types are checked, combinations not yet."""
+    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tables.items()}
+    given: dict[str, dict[str, Any]] = {}
+    for text in overrides:
+        try:
+            table, key, value = _read_override(text)
+        except ReszooError as error:
+            raise ReszooError(f"--set {text}: {error}") from None
+        given.setdefault(table, {})[key] = value
+    for table, values in given.items():
+        for key in _dropped(table, values) - values.keys():
+            result.get(table, {}).pop(key, None)
+        result[table] = result.get(table, {}) | values
+    return result
+
+
+def _dropped(table: str, values: Mapping[str, Any]) -> set[str]:
+    """Return the keys of a file's table that lose their meaning where `values` are given."""
+    if table == "train":
+        return {"steps": {"epochs"}, "epochs": {"steps"}}.get("".join(values.keys() & {"steps", "epochs"}), set())
+    chooser, allowed = CHOOSERS.get(table, ("", {}))
+    return {key for key, kinds in allowed.items() if chooser in values and values[chooser] not in kinds}
+
+
+def _read_override(text: str) -> tuple[str, str, Any]:
+    """Return (table, key, value) of a `table.key=value`, its key known and its value of the right type."""
+    name, equals, spelt = text.partition("=")
+    if not equals:
+        raise ReszooError("give it as table.key=value, such as train.epochs=2")
+    name, spelt = name.strip(), spelt.strip()
+    table, _, key = name.partition(".")
+    value = tomlfile.parse_value(spelt)
+    if table == "model" and key:
+        return table, key, spelt if key == "name" else value
+    keys = {f"{table}.{key}": hint for table, config in TABLES.items() for key, hint in hints(config).items()}
+    if name not in keys:
+        same = [known for known in keys if known.split(".")[1] == name]
+        near = f"; did you mean {' or '.join(map(repr, same))}?" if same else did_you_mean(name, [*keys, "model.name"])
+        raise ReszooError(f"no key {name!r}{near or '; keys are ' + ', '.join(f'{t}.KEY' for t in ['model', *TABLES])}")
+    # Digits and the like are TOML, but where text is wanted they are meant as they were typed.
+    as_typed = keys[name] is str and not isinstance(value, str)
+    return table, key, convert(spelt if as_typed else value, keys[name], name)
+
+
+def _stating(where: str, tables: Mapping[str, Any]) -> Recipe:
+    try:
+        return Recipe.from_dict(tables)
+    except ReszooError as error:
+        raise ReszooError(f"{where}: {error}") from None
+
+
+def _find(name_or_path: str | Path) -> Path:
+    """Return the file of a packaged recipe or of a path; what ends in .toml or has a folder in it is a path."""
+    path = Path(name_or_path)
+    if path.suffix == ".toml" or len(path.parts) != 1:
+        return path
+    names = recipe_names()
+    if path.name not in names:
+        hint = did_you_mean(path.name, names) or "; `reszoo recipes` lists them, and a file's name ends in .toml"
+        raise ReszooError(f"no recipe '{path.name}'{hint}")
+    return recipe_folder() / f"{path.name}.toml"
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
