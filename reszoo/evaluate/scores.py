@@ -172,7 +172,9 @@ class _Tally:
 
     def add(self, labels: np.ndarray, columns: list[Any]) -> None:
         """Add one batch: labels [n], and for each column of `score_rows` the replicas' pieces, n rows and padding."""
-        predicted, rank, loss = (np.concatenate([piece.numpy() for piece in column])[: len(labels)] for column in columns)
+        predicted, rank, loss = (
+            np.concatenate([piece.numpy() for piece in column])[: len(labels)] for column in columns
+        )
         valid = predicted >= 0
         np.add.at(self.examples, labels, 1)
         np.add.at(self.confusion, (labels[valid], predicted[valid]), 1)
