@@ -1,0 +1,122 @@
+"""Random changes to training images, each a pure function of a key (int64 [2]) and the images."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from reszoo.data.config import AugmentConfig
+from reszoo.data.decode import LUMINANCE, crop, decode_window, image_shape, to_channels
+from reszoo.data.preprocessing import Preprocessing, resize, shorter_side
+
+# Principal components of ImageNet's RGB values in 0..1, and the noise's deviation: fb.resnet.torch, datasets/imagenet.lua
+# (`pca`, and `t.Lighting(0.1, ...)`), after Krizhevsky et al. 2012, section 4.1. Columns of VECTORS belong to VALUES.
+PCA_STD = 0.1
+PCA_VALUES = (0.2175, 0.0188, 0.0045)
+PCA_VECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+
+# Aspect ratio of an inception crop and how often one is drawn before falling back: Szegedy et al. 2014, section 6, and
+# fb.resnet.torch, datasets/transforms.lua (`RandomSizedCrop`).
+ASPECT = (3 / 4, 4 / 3)
+ATTEMPTS = 10
+
+
+def make_key(seed: int, *numbers: Any) -> Any:
+    """Derive a key, int64 [2], from a seed and whole numbers (Python's or scalar tensors); other numbers, another key."""
+    key = tf.constant([seed, 0], tf.int64)
+    for number in numbers:
+        key = tf.random.experimental.stateless_fold_in(key, number)
+    return key
+
+
+def random_window(payload: Any, augment: AugmentConfig, preprocessing: Preprocessing, key: Any) -> Any:
+    """Crop one training image at random and bring it to the input's size: uint8 [height, width, channels].
+
+    payload: the bytes of a JPEG or PNG file (scalar string), or uint8 [h, w, c]. For `crop` = `scale` or `inception`.
+    """
+    encoded, channels = payload.dtype == tf.string, preprocessing.channels
+    height, width = preprocessing.image_size
+    shape = image_shape(payload) if encoded else tf.shape(payload)[:2]
+    if augment.crop == "inception":
+        window = inception_window(shape, augment.area, key)
+    else:
+        window = scale_window(shape, augment.scale, (height, width), key)
+    image = decode_window(payload, window, channels) if encoded else to_channels(crop(payload, window), channels)
+    return tf.ensure_shape(resize(image, (height, width)), preprocessing.input_shape)
+
+
+def inception_window(shape: Any, area: tuple[float, float], key: Any) -> Any:
+    """Draw a window of random area and aspect ratio inside an image of `shape` (int32 [h, w]): int32 [y, x, height, width].
+
+    The share of the area is uniform in `area`, the aspect ratio uniform in log scale in 3/4 ... 4/3. Of 10 draws the first
+    that fits is taken; if none does, the largest centred square.
+    """
+    draws = tf.random.stateless_uniform([ATTEMPTS, 4], key, dtype=tf.float32)
+    full_height, full_width = tf.cast(shape[0], tf.float32), tf.cast(shape[1], tf.float32)
+    target = full_height * full_width * (area[0] + draws[:, 0] * (area[1] - area[0]))
+    aspect = tf.exp(math.log(ASPECT[0]) + draws[:, 1] * (math.log(ASPECT[1]) - math.log(ASPECT[0])))
+    heights = tf.cast(tf.round(tf.sqrt(target / aspect)), tf.int32)
+    widths = tf.cast(tf.round(tf.sqrt(target * aspect)), tf.int32)
+    side = tf.reduce_min(shape)
+    fits = (heights >= 1) & (widths >= 1) & (heights <= shape[0]) & (widths <= shape[1])
+    pick, found = tf.argmax(fits), tf.reduce_any(fits)
+    size = tf.where(found, tf.stack([heights[pick], widths[pick]]), tf.stack([side, side]))
+    offset = tf.where(found, random_offset(shape - size, draws[pick, 2:]), (shape - size) // 2)
+    return tf.concat([offset, size], axis=0)
+
+
+def scale_window(shape: Any, scale: tuple[int, int], size: tuple[int, int], key: Any) -> Any:
+    """Draw the window of an image of `shape` (int32 [h, w]) that a crop of `size` would show once the image's shorter side
+    were resized to a random whole length in `scale`: int32 [y, x, height, width] (He et al. 2015, section 3.4).
+
+    Cropping first and resizing after shows the same pixels, and lets the rest of a JPEG go undecoded.
+    """
+    draws = tf.random.stateless_uniform([3], key, dtype=tf.float32)
+    length = tf.minimum(scale[0] + tf.cast(draws[0] * (scale[1] - scale[0] + 1), tf.int32), scale[1])
+    resized = shorter_side(shape, length)
+    offset = random_offset(resized - tf.constant(size), draws[1:])
+    ratio = tf.cast(shape, tf.float32) / tf.cast(resized, tf.float32)
+    window = tf.maximum(tf.cast(tf.round(tf.constant(size, tf.float32) * ratio), tf.int32), 1)
+    start = tf.cast(tf.round(tf.cast(offset, tf.float32) * ratio), tf.int32)
+    return tf.concat([tf.minimum(start, shape - window), window], axis=0)
+
+
+def random_offset(slack: Any, draws: Any) -> Any:
+    """Turn draws in [0, 1) into whole offsets, each uniform in 0 ... slack: int32, `slack`'s shape."""
+    return tf.minimum(tf.cast(draws * tf.cast(slack + 1, tf.float32), tf.int32), slack)
+
+
+def pad_crop_flip(images: Any, pad: int, flip: bool, key: Any) -> Any:
+    """Zero-pad a batch [b, h, w, c] by `pad` on every side, crop back at random and mirror half of it if `flip`: same shape.
+
+    One gather does crop and mirror for the whole batch: the images are laid out as rows of pixels, and an index says which
+    padded pixel stands where.
+    """
+    count, (height, width, channels) = tf.shape(images)[0], images.shape[1:]
+    tall, wide = height + 2 * pad, width + 2 * pad
+    draws = tf.random.stateless_uniform([count, 3], key, 0, 1, tf.float32)
+    top = random_offset(2 * pad, draws[:, 0])
+    left = random_offset(2 * pad, draws[:, 1])
+    columns = tf.range(width)[tf.newaxis]
+    if flip:
+        columns = tf.where(draws[:, 2, tf.newaxis] < 0.5, columns, width - 1 - columns)
+    rows = top[:, tf.newaxis] + tf.range(height)
+    pixels = rows[:, :, tf.newaxis] * wide + (left[:, tf.newaxis] + columns)[:, tf.newaxis, :]
+    padded = tf.pad(images, [[0, 0], [pad, pad], [pad, pad], [0, 0]]) if pad else images
+    cropped = tf.gather(tf.reshape(padded, [count, tall * wide, channels]), pixels, batch_dims=1)
+    return tf.ensure_shape(cropped, [None, height, width, channels])
+
+
+def pca_noise(images: Any, std: np.ndarray, key: Any) -> Any:
+    """Add Krizhevsky's colour noise to normalised images [b, h, w, 1 or 3], of deviation `std` (per channel): same shape.
+
+    Each image's noise is one colour, a mix of the principal components with weights of deviation 0.1 times their values.
+    """
+    weights = tf.random.stateless_normal([tf.shape(images)[0], 3], key) * PCA_STD * PCA_VALUES
+    colour = tf.linalg.matmul(weights, tf.constant(PCA_VECTORS), transpose_b=True)
+    if images.shape[-1] == 1:
+        colour = tf.reduce_sum(colour * LUMINANCE, axis=-1, keepdims=True)
+    return images + (colour / std)[:, tf.newaxis, tf.newaxis, :]

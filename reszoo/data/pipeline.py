@@ -1,0 +1,203 @@
+"""Batches for training and evaluation. Which images, in which order, augmented how, is a function of (seed, epoch, step)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from reszoo.data.augment import make_key, pad_crop_flip, pca_noise, random_window
+from reszoo.data.config import AugmentConfig, DataConfig
+from reszoo.data.decode import decode
+from reszoo.data.folder import find_corrupt
+from reszoo.data.parts import Arrays, Files, ImageSet, Part, shuffled
+from reszoo.data.preprocessing import Preprocessing
+from reszoo.data.sets import load_set
+from reszoo.data.statistics import fitted
+from reszoo.errors import ReszooError
+
+# What a key is for: the order of an epoch, the crop of an example, the changes to a batch.
+ORDER, EXAMPLE, BATCH = range(3)
+
+_FOREVER = 2**62
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a set is: class names in label order, the net's input shape (h, w, c), examples in each part, files left out."""
+
+    name: str
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    examples: dict[str, int]
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able dict."""
+        return {
+            "name": self.name,
+            "classes": self.classes,
+            "class_names": list(self.class_names),
+            "input_shape": list(self.input_shape),
+            "examples": self.examples,
+            "skipped": list(self.skipped),
+        }
+
+
+def open_pipeline(data: DataConfig, augment: AugmentConfig, *, batch_size: int, seed: int) -> Pipeline:
+    """Open the set that `data` names. Raises `ReszooError` where set, sizes and augmentation do not go together."""
+    if batch_size < 1:
+        raise ReszooError(f"the batch size must be at least 1, got {batch_size}")
+    if not 0 <= seed < 2**63:
+        raise ReszooError(f"the seed must be a whole number from 0 to 2**63 - 1, got {seed}")
+    images, preprocessing = load_set(data, augment)
+    if augment.crop == "scale" and augment.scale[0] < max(preprocessing.image_size):
+        raise ReszooError(
+            f"augment.scale = {list(augment.scale)} goes below the crop, data.image_size = {list(preprocessing.image_size)}"
+        )
+    preprocessing = fitted(preprocessing, images.parts["train"], data.normalize)
+    return Pipeline(images, preprocessing, augment, batch_size=batch_size, seed=seed)
+
+
+class Pipeline:
+    """The batches of one set.
+
+    info: what the set is. preprocessing: how an image becomes the net's input at evaluation.
+    steps_per_epoch: ceil(training examples / batch size); the last batch of an epoch is short where it does not divide.
+    """
+
+    def __init__(
+        self, images: ImageSet, preprocessing: Preprocessing, augment: AugmentConfig, *, batch_size: int, seed: int
+    ) -> None:
+        self._images, self._augment, self._batch_size, self._seed = images, augment, batch_size, seed
+        self.preprocessing = preprocessing
+        counts = {split: part.count for split, part in images.parts.items()}
+        self.info = DataInfo(
+            name=images.name,
+            class_names=images.class_names,
+            input_shape=preprocessing.input_shape,
+            examples={split: counts.get(split, 0) for split in ("train", "validation", "test")},
+            skipped=images.skipped,
+        )
+        self.steps_per_epoch = -(-self.info.examples["train"] // batch_size)
+
+    def train(self, start_step: int = 0) -> tf.data.Dataset:
+        """Training batches without end, from step `start_step` on: (float32 [b, h, w, c], int32 [b]).
+
+        Batch t holds examples (t mod steps_per_epoch) * batch_size ... of epoch t // steps_per_epoch. It depends on nothing but
+        the set, the settings, the seed and t, so a stream from step k equals the stream from 0 without its first k batches.
+        """
+        part = self._images.parts["train"]
+        if self._in_batches(part) and self._augment.crop in ("none", "pad"):
+            batches = self._gathered(part, start_step)
+        else:
+            batches = self._streamed(part, start_step)
+        return _settled(batches.prefetch(tf.data.AUTOTUNE))
+
+    def evaluation(self, split: str) -> tf.data.Dataset:
+        """The batches of part `split` (`train`, `validation` or `test`), un-augmented: each example once, in stored order.
+
+        (float32 [b, h, w, c], int32 [b]); the last batch may be short. Raises `ReszooError` for a part that the set lacks.
+        """
+        if split not in self._images.parts:
+            hint = "; set data.validation to hold some out" if split == "validation" else ""
+            parts = ", ".join(self._images.parts)
+            raise ReszooError(f"{self.info.name} has no {split!r} part (it has {parts}){hint}")
+        part, preprocessing = self._images.parts[split], self.preprocessing
+
+        def example(element: Any) -> tuple[Any, Any]:
+            payload, label = part.load(element)
+            return self._sized(payload), label
+
+        if self._in_batches(part):
+            batches = part.elements(None).batch(self._batch_size).map(part.load)
+        else:
+            examples = part.elements(None).map(_packed(example), num_parallel_calls=tf.data.AUTOTUNE)
+            batches = examples.batch(self._batch_size)
+        return _settled(
+            batches.map(
+                lambda images, labels: (preprocessing.apply(images), labels), num_parallel_calls=tf.data.AUTOTUNE
+            ).prefetch(tf.data.AUTOTUNE)
+        )
+
+    def explain(self, error: BaseException) -> ReszooError | None:
+        """The one-line reason for an error that a batch raised: a file that could not be decoded, by name; else None."""
+        if not isinstance(error, tf.errors.OpError):
+            return None
+        files = [part for part in self._images.parts.values() if isinstance(part, Files)]
+        bad = [path for part in files for path in find_corrupt(part.paths)]
+        if bad:
+            return ReszooError(f"{len(bad)} images cannot be decoded: {', '.join(bad[:3])}; mend or remove them")
+        return None
+
+    def _in_batches(self, part: Part) -> bool:
+        return isinstance(part, Arrays) and part.images.shape[1:] == self.preprocessing.input_shape
+
+    def _gathered(self, part: Part, start_step: int) -> tf.data.Dataset:
+        """Batches of a part in memory: each is gathered, normalised and augmented as a whole."""
+        assert isinstance(part, Arrays)
+        count, size, steps = part.count, self._batch_size, self.steps_per_epoch
+        images, labels = part.tensors()
+
+        def batch(step: Any) -> tuple[Any, Any]:
+            first = (step % steps) * size
+            positions = tf.range(first, tf.minimum(first + size, tf.constant(count, tf.int64)))
+            indices = shuffled(positions, count, make_key(self._seed, ORDER, step // steps))
+            return self._augmented(step, tf.gather(images, indices), tf.gather(labels, indices))
+
+        steps_on = tf.data.Dataset.range(start_step, _FOREVER)
+        return steps_on.map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def _streamed(self, part: Part, start_step: int) -> tf.data.Dataset:
+        """Batches of a part that is decoded or cropped an example at a time."""
+        first_epoch, first_batch = divmod(start_step, self.steps_per_epoch)
+
+        def epoch_batches(epoch: Any) -> tf.data.Dataset:
+            key = make_key(self._seed, EXAMPLE, epoch)
+
+            def example(position: Any, element: Any) -> tuple[Any, Any]:
+                payload, label = part.load(element)
+                if self._augment.crop in ("scale", "inception"):
+                    example_key = tf.random.experimental.stateless_fold_in(key, position)
+                    return random_window(payload, self._augment, self.preprocessing, example_key), label
+                return self._sized(payload), label
+
+            skipped = tf.where(epoch == first_epoch, tf.constant(first_batch * self._batch_size, tf.int64), 0)
+            elements = part.elements(make_key(self._seed, ORDER, epoch)).enumerate().skip(skipped)
+            return elements.map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(self._batch_size)
+
+        batches = tf.data.Dataset.range(first_epoch, _FOREVER).flat_map(epoch_batches).enumerate(start_step)
+        return batches.map(lambda step, batch: self._augmented(step, *batch), num_parallel_calls=tf.data.AUTOTUNE)
+
+    def _sized(self, payload: Any) -> Any:
+        image = decode(payload, self.preprocessing.channels) if payload.dtype == tf.string else payload
+        return self.preprocessing.to_input(image)
+
+    def _augmented(self, step: Any, images: Any, labels: Any) -> tuple[Any, Any]:
+        """Normalise and augment a batch of input-sized uint8 images."""
+        augment = self._augment
+        images = self.preprocessing.apply(images)
+        if augment.color == "pca":
+            images = pca_noise(images, self.preprocessing.std, make_key(self._seed, BATCH, step, 0))
+        if augment.crop == "pad" or augment.flip:
+            pad = augment.pad if augment.crop == "pad" else 0
+            images = pad_crop_flip(images, pad, augment.flip, make_key(self._seed, BATCH, step, 1))
+        return images, labels
+
+
+def _packed(function: Any) -> Any:
+    """Let `function` of one element take a dataset's element whether it is a tuple or not."""
+    return lambda *element: function(element if len(element) > 1 else element[0])
+
+
+def _settled(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Keep the order of parallel maps whatever the global setting."""
+    options = tf.data.Options()
+    options.deterministic = True
+    return batches.with_options(options)
