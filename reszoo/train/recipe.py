@@ -148,6 +148,21 @@ def list_recipes() -> list[Recipe]:
     return [load_recipe(name) for name in recipe_names()]
 
 
+def find_recipe(name_or_path: str | Path) -> Path:
+    """Return the file of a packaged recipe or of a path; what ends in .toml or has a folder in it is a path.
+
+    Raises ReszooError for a name that no packaged recipe has, with the nearest ones.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml" or len(path.parts) != 1:
+        return path
+    names = recipe_names()
+    if path.name not in names:
+        hint = did_you_mean(path.name, names) or "; `reszoo recipes` lists them, and a file's name ends in .toml"
+        raise ReszooError(f"no recipe '{path.name}'{hint}")
+    return recipe_folder() / f"{path.name}.toml"
+
+
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Return a packaged recipe by name, or that of a TOML file, with `overrides` applied.
 
@@ -157,7 +172,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
 
     Raises ReszooError in one line that begins with the file or the override at fault.
     """
-    path = _find(name_or_path)
+    path = find_recipe(name_or_path)
     tables = {"name": path.stem} | tomlfile.read(path)
     recipe = _stating(str(name_or_path), tables)
     if not overrides:
@@ -216,18 +231,6 @@ def _stating(where: str, tables: Mapping[str, Any]) -> Recipe:
         return Recipe.from_dict(tables)
     except ReszooError as error:
         raise ReszooError(f"{where}: {error}") from None
-
-
-def _find(name_or_path: str | Path) -> Path:
-    """Return the file of a packaged recipe or of a path; what ends in .toml or has a folder in it is a path."""
-    path = Path(name_or_path)
-    if path.suffix == ".toml" or len(path.parts) != 1:
-        return path
-    names = recipe_names()
-    if path.name not in names:
-        hint = did_you_mean(path.name, names) or "; `reszoo recipes` lists them, and a file's name ends in .toml"
-        raise ReszooError(f"no recipe '{path.name}'{hint}")
-    return recipe_folder() / f"{path.name}.toml"
 
 
 def _frozen(value: Any) -> Any:

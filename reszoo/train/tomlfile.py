@@ -36,10 +36,10 @@ def parse_value(text: str) -> Any:
 
 def write(tables: Mapping[str, Any]) -> str:
     """Return TOML text for top-level values and tables of values; a table within a table is written inline."""
-    lines = [f"{_key(key)} = {_value(value)}" for key, value in tables.items() if not isinstance(value, Mapping)]
+    lines = [f"{_key(key)} = {spell(value)}" for key, value in tables.items() if not isinstance(value, Mapping)]
     for key, table in tables.items():
         if isinstance(table, Mapping):
-            lines += ["", f"[{_key(key)}]", *(f"{_key(name)} = {_value(value)}" for name, value in table.items())]
+            lines += ["", f"[{_key(key)}]", *(f"{_key(name)} = {spell(value)}" for name, value in table.items())]
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
@@ -48,19 +48,20 @@ def _key(key: str) -> str:
     return key if bare else _text(key)
 
 
-def _value(value: Any) -> str:
+def spell(value: Any) -> str:
+    """Return `value` as TOML spells it; a float that is whole goes without its point, as people write it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))  # as people write it; a field for floats reads it back as one
+        return str(int(value))  # a field for floats reads it back as one
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_value, value))}]"
+        return f"[{', '.join(map(spell, value))}]"
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(key)} = {spell(item)}" for key, item in value.items()) + " }"
     raise ReszooError(f"a recipe cannot hold {value!r}: text, numbers, true or false, and lists of these only")
 
 

@@ -1,0 +1,55 @@
+"""`reszoo train`: train a net by a recipe, or go on with a run that was stopped."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from reszoo.cli.recipes import add_overrides
+from reszoo.errors import ReszooError
+from reszoo.train.recipe import load_recipe
+
+HELP = "train a net by a recipe"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `reszoo train` takes."""
+    parser.add_argument("recipe", nargs="?", help="a recipe's name (`reszoo recipes` lists them) or a .toml file")
+    add_overrides(parser)
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="folder of the run (default: a new one under runs)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in DIR exactly where it stopped")
+    parser.add_argument(
+        "--devices",
+        default="auto",
+        help="auto (all GPUs, else the CPU), cpu, gpu:0,1 or cpu:2 (replicas on the CPU); default %(default)s",
+    )
+    parser.epilog = "To go on: reszoo train --resume --run-dir DIR, or reszoo train --resume DIR."
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, leaving the run folder."""
+    source, run_dir = choose(args.recipe, args.run_dir, args.resume)
+    recipe = load_recipe(source, args.overrides)
+
+    from reszoo import workflow
+
+    workflow.train(recipe, run_dir=run_dir, resume=args.resume, devices=args.devices)
+    return 0
+
+
+def choose(recipe: str | None, run_dir: Path | None, resume: bool) -> tuple[str | Path, Path | None]:
+    """Return (what to load the recipe from, the run's folder).
+
+    A run to be resumed brings its recipe; where its folder is given in the recipe's place, that is understood.
+    """
+    if resume and run_dir is None and recipe is not None and Path(recipe).is_dir():
+        run_dir, recipe = Path(recipe), None
+    if resume and run_dir is None:
+        raise ReszooError("--resume goes on with a run: give its folder, `reszoo train --resume --run-dir DIR`")
+    if recipe is not None:
+        return recipe, run_dir
+    if run_dir is None or not resume:
+        raise ReszooError("which recipe? Give its name before any --set; `reszoo recipes` lists them")
+    if not (run_dir / "recipe.toml").is_file():
+        raise ReszooError(f"{run_dir} is no run to go on with: it has no recipe.toml")
+    return run_dir / "recipe.toml", run_dir
