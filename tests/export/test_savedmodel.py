@@ -1,0 +1,325 @@
+"""Exported nets: loaded where neither Keras nor reszoo exists, they compute what the Keras model computes."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from reszoo.data.preprocessing import Preprocessing
+from reszoo.errors import ReszooError
+from reszoo.export import parity
+from reszoo.export.savedmodel import Report, as_float32, export_savedmodel
+from reszoo.nets.build import build
+
+NAMES = ("cat", "dog", "\N{CJK UNIFIED IDEOGRAPH-732B}", "a b", "ship", "truck", "x")
+GREY = Preprocessing(image_size=(8, 8), channels=1, resize=0, mean=np.zeros(1, "float32"), std=np.ones(1, "float32"))
+
+
+def colour(size: tuple[int, int] = (12, 10), resize: int = 16) -> Preprocessing:
+    return Preprocessing(
+        image_size=size,
+        channels=3,
+        resize=resize,
+        mean=np.array([0.5, 0.4, 0.3], "float32"),
+        std=np.array([0.2, 0.3, 0.25], "float32"),
+    )
+
+
+def small_net(shape: tuple[int, int, int] = (12, 10, 3), classes: int = len(NAMES)) -> keras.Model:
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input(shape)
+    x = keras.layers.Conv2D(8, 3, padding="same", use_bias=False)(inputs)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Activation("relu")(x)
+    x = keras.layers.Dropout(0.5)(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(classes, dtype="float32", kernel_initializer="he_normal")(x))
+    rng = np.random.default_rng(2)  # moving statistics that are not those of a fresh layer
+    model.layers[2].set_weights([rng.uniform(0.5, 2, 8) for _ in range(4)])
+    return model
+
+
+def photo(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(0, 255, (1, 4, 4, channels))
+    return tf.cast(tf.image.resize(coarse, (height, width)), tf.uint8).numpy()[0]
+
+
+LOAD_ALONE = """
+import sys, json
+sys.modules["keras"] = sys.modules["reszoo"] = None
+for name in ("keras", "reszoo"):
+    try:
+        __import__(name)
+    except ImportError:
+        continue
+    raise SystemExit(name + " can be imported")
+import numpy as np, tensorflow as tf
+out, folder = sys.argv[1:]
+model = tf.saved_model.load(out)
+images = np.load(folder + "/images.npy")
+files = [open(folder + "/" + name, "rb").read() for name in json.load(open(folder + "/files.json"))]
+f = model.signatures["serving_default"](images=tf.constant(images))
+b = model.signatures["image_bytes"](image_bytes=tf.constant(files))
+np.savez(folder + "/out.npz", probabilities=f["probabilities"], logits=f["logits"], **{
+    "b_" + k: np.char.encode(np.vectorize(bytes.decode, otypes=[str])(v.numpy())) if v.dtype == tf.string else v.numpy()
+    for k, v in b.items()})
+"""
+
+
+def ask_alone(out: Path, folder: Path, images: np.ndarray, files: dict[str, bytes]) -> dict[str, np.ndarray]:
+    """Both signatures' outputs, from a process that has TensorFlow only."""
+    np.save(folder / "images.npy", images)
+    for name, contents in files.items():
+        (folder / name).write_bytes(contents)
+    (folder / "files.json").write_text(json.dumps(list(files)))
+    subprocess.run([sys.executable, "-c", LOAD_ALONE, str(out), str(folder)], check=True)
+    with np.load(folder / "out.npz") as outputs:
+        return dict(outputs)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, Path, Report]:
+    out = tmp_path_factory.mktemp("exported") / "deep" / "out"
+    model = small_net()
+    return model, out, export_savedmodel(model, out, preprocessing=colour(), class_names=NAMES, details={"recipe": "r"})
+
+
+def expected(model: keras.Model, preprocessing: Preprocessing, image: np.ndarray) -> np.ndarray:
+    """Probabilities by Keras and NumPy: resize, crop, scale, run, softmax."""
+    height, width = image.shape[:2]
+    scale = preprocessing.resize / min(height, width)
+    size = [max(round(side * scale), preprocessing.resize) for side in (height, width)]
+    resized = np.clip(np.round(tf.image.resize(image, size, antialias=True).numpy()), 0, 255)
+    top, left = ((have - want) // 2 for have, want in zip(size, preprocessing.image_size, strict=True))
+    crop = resized[top : top + preprocessing.image_size[0], left : left + preprocessing.image_size[1]]
+    logits = model((crop[None] / 255 - preprocessing.mean) / preprocessing.std, training=False).numpy()[0].astype(float)
+    return np.exp(logits) / np.exp(logits).sum()
+
+
+def test_tensorflow_alone_gives_the_keras_outputs_for_floats_and_bytes(
+    exported: tuple[keras.Model, Path, Report], tmp_path: Path
+) -> None:
+    model, out, _ = exported
+    batch = np.stack([photo(21, 33, seed=s) for s in range(3)])
+    big, grey = photo(40, 20, seed=7), photo(15, 15, 1, seed=8)
+    files = {
+        "a.png": tf.io.encode_png(big).numpy(),
+        "broken.jpg": tf.io.encode_jpeg(big).numpy()[:200],
+        "b.jpg": tf.io.encode_jpeg(big).numpy(),
+        "text.png": b"not an image",
+        "empty": b"",
+        "grey.png": tf.io.encode_png(grey).numpy(),
+    }
+    outputs = ask_alone(out, tmp_path, batch.astype("float32"), files)
+
+    for row, image in enumerate(batch):
+        np.testing.assert_allclose(outputs["probabilities"][row], expected(model, colour(), image), atol=1e-5)
+    softmax = np.exp(outputs["logits"]) / np.exp(outputs["logits"]).sum(1, keepdims=True)
+    np.testing.assert_allclose(outputs["probabilities"], softmax, atol=1e-6)
+
+    assert outputs["b_status"].tolist() == [0, 1, 0, 1, 1, 0]
+    jpeg = tf.io.decode_jpeg(files["b.jpg"], dct_method="INTEGER_ACCURATE").numpy()
+    for row, image in ((0, big), (2, jpeg), (5, np.repeat(grey, 3, axis=2))):
+        wanted = expected(model, colour(), image)
+        np.testing.assert_allclose(outputs["b_probabilities"][row], wanted, atol=1e-5)
+        order = np.argsort(-wanted)[:5]
+        assert [name.decode() for name in outputs["b_labels"][row]] == [NAMES[i] for i in order]
+        np.testing.assert_allclose(outputs["b_scores"][row], wanted[order], atol=1e-5)
+    for row in (1, 3, 4):
+        assert not outputs["b_probabilities"][row].any() and not outputs["b_scores"][row].any()
+        assert set(outputs["b_labels"][row]) == {b""}
+
+
+def test_the_folder_explains_itself(exported: tuple[keras.Model, Path, Report]) -> None:
+    model, out, report = exported
+    assert sorted(p.name for p in out.iterdir()) == [
+        "assets", "card.json", "fingerprint.pb", "saved_model.pb", "variables",
+    ]  # fmt: skip
+    assert (out / "assets" / "class_names.txt").read_text().splitlines() == list(NAMES)
+    assert Preprocessing.from_dict(json.loads((out / "assets" / "preprocessing.json").read_text())) == colour()
+    card = json.loads((out / "card.json").read_text())
+    assert card["parameters"] == model.count_params() and card["classes"] == 7 and card["recipe"] == "r"
+    assert card["exported_with"]["tensorflow"] == tf.__version__
+    assert report.path == str(out) and report.difference <= 1e-5 and report.images_checked == 9
+    assert report.bytes == sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
+    assert [p.name for p in out.parent.iterdir()] == ["out"], "no temporary folder stays"
+
+
+def test_batches_of_no_rows_and_few_classes(tmp_path: Path) -> None:
+    export_savedmodel(small_net((8, 8, 1), 2), tmp_path, preprocessing=GREY, class_names=("a", "b"))
+    loaded = tf.saved_model.load(str(tmp_path))
+    empty = loaded.signatures["image_bytes"](image_bytes=tf.constant([], tf.string))
+    assert {name: tuple(value.shape) for name, value in empty.items()} == {
+        "probabilities": (0, 2), "labels": (0, 2), "scores": (0, 2), "status": (0,),
+    }  # fmt: skip
+    assert loaded.signatures["serving_default"](images=tf.zeros((0, 3, 3, 1)))["logits"].shape == (0, 2)
+    bad = loaded.signatures["image_bytes"](image_bytes=tf.constant([b"x"]))
+    assert bad["status"].numpy().tolist() == [1]
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_net_of_mixed_precision_is_exported_in_float32(policy: str, tmp_path: Path) -> None:
+    keras.config.set_dtype_policy(policy)
+    model = build("resnet8", classes=7, input_shape=(12, 10, 3), se_ratio=0.25)
+    keras.config.set_dtype_policy("float32")
+    same = build("resnet8", classes=7, input_shape=(12, 10, 3), se_ratio=0.25)
+    same.set_weights(model.get_weights())
+    assert {layer.compute_dtype for layer in as_float32(model).layers} == {"float32"}
+
+    export_savedmodel(model, tmp_path, preprocessing=colour(), class_names=NAMES)
+    image = photo(20, 20)
+    served = tf.saved_model.load(str(tmp_path)).signatures["serving_default"](images=image[None].astype("float32"))
+    np.testing.assert_allclose(served["probabilities"][0], expected(same, colour(), image), atol=1e-5)
+    assert served["logits"].dtype == tf.float32
+
+
+def test_a_net_made_under_a_strategy_is_exported(strategy: tf.distribute.Strategy, tmp_path: Path) -> None:
+    with strategy.scope():
+        model = small_net()
+    export_savedmodel(model, tmp_path, preprocessing=colour(), class_names=NAMES)
+    served = tf.saved_model.load(str(tmp_path)).signatures["serving_default"](
+        images=photo(20, 20)[None].astype("float32")
+    )
+    np.testing.assert_allclose(served["probabilities"][0], expected(model, colour(), photo(20, 20)), atol=1e-5)
+
+
+class Restless(keras.layers.Layer):
+    """Adds something else at every call, so that no two computations agree."""
+
+    def call(self, x: Any) -> Any:
+        return x + tf.random.uniform(tf.shape(x))
+
+
+@pytest.mark.parametrize("occupied", [False, True])
+def test_a_net_that_differs_after_loading_is_not_exported(occupied: bool, tmp_path: Path) -> None:
+    model = small_net()
+    model = keras.Model(model.input, Restless()(model.output))
+    out = tmp_path / "out"
+    if occupied:
+        out.mkdir()
+    with pytest.raises(
+        ReszooError, match=r"differ from the Keras model's by .*, more than 1e-05; .*out was not written"
+    ):
+        export_savedmodel(model, out, preprocessing=colour(), class_names=NAMES)
+    assert [p.name for p in tmp_path.iterdir()] == ["out"] * occupied
+    assert not occupied or not any(out.iterdir())
+
+
+def test_a_net_that_cannot_be_run_by_tensorflow_alone_is_not_exported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "reload.py"
+    script.write_text("raise SystemExit('no such op')")
+    monkeypatch.setattr(parity.reload, "__file__", str(script))
+    with pytest.raises(ReszooError, match="does not load by TensorFlow alone: no such op"):
+        export_savedmodel(small_net(), tmp_path / "out", preprocessing=colour(), class_names=NAMES)
+    assert [p.name for p in tmp_path.iterdir()] == ["reload.py"]
+
+
+def test_a_diverged_net_is_refused(tmp_path: Path) -> None:
+    model = small_net()
+    model.layers[-1].bias.assign(np.full(7, np.nan))
+    with pytest.raises(ReszooError, match="not finite numbers; did its training diverge"):
+        export_savedmodel(model, tmp_path / "out", preprocessing=colour(), class_names=NAMES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_given_check_images_are_the_ones_compared(tmp_path: Path) -> None:
+    report = export_savedmodel(
+        small_net(), tmp_path / "out", preprocessing=colour(), class_names=NAMES, check_images=[photo(30, 31)]
+    )
+    assert report.images_checked == 3
+
+
+def test_an_occupied_folder_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("kept")
+    with pytest.raises(ReszooError, match="is not empty; give a new folder"):
+        export_savedmodel(small_net(), tmp_path, preprocessing=colour(), class_names=NAMES)
+    with pytest.raises(ReszooError, match="mine is a file; give a new folder"):
+        export_savedmodel(small_net(), tmp_path / "mine", preprocessing=colour(), class_names=NAMES)
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["kept"]
+
+
+@pytest.fixture
+def files_of_at_most_a_kilobyte() -> Iterator[None]:
+    """What a full disk looks like to a program: writing fails after a while."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path, files_of_at_most_a_kilobyte: None) -> None:
+    with pytest.raises(OSError) as caught:
+        export_savedmodel(small_net(), tmp_path / "out", preprocessing=colour(), class_names=NAMES)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_parent_that_cannot_hold_it_is_an_os_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(OSError):
+        export_savedmodel(small_net(), tmp_path / "file" / "out", preprocessing=colour(), class_names=NAMES)
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"class_names": NAMES[:3]}, r"\(None, 7\), but there are 3 class names"),
+        (
+            {"preprocessing": colour((12, 12))},
+            r"takes images of \(12, 10, 3\), but the preprocessing makes \(12, 12, 3\)",
+        ),
+        ({"preprocessing": GREY}, r"the preprocessing makes \(8, 8, 1\)"),
+        ({"class_names": (*NAMES[:6], "two\nlines")}, "line break"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ReszooError, match=message):
+        export_savedmodel(
+            small_net(), tmp_path / "out", **({"preprocessing": colour(), "class_names": NAMES} | arguments)
+        )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"shortcut": "A"},
+        {"shortcut": "C", "order": "pre"},
+        {"se_ratio": 0.25},
+        {"rezero": True},
+        {"drop_path": 0.3, "dropout": 0.2},
+        {"shortcut_scale": 0.5, "branch_scale": 0.5},
+        {"gate": "exclusive"},
+        {"shortcut_dropout": 0.5},
+    ],
+    ids=str,
+)
+def test_a_float32_copy_computes_what_the_net_does(fields: dict[str, Any]) -> None:
+    net = {"classes": 4, "input_shape": (16, 16, 3), **fields}
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    mixed = build("resnet8", **net)
+    keras.config.set_dtype_policy("float32")
+    plain = build("resnet8", **net)
+    rng = np.random.default_rng(0)
+    plain.set_weights([rng.uniform(0.1, 0.3, w.shape) for w in plain.get_weights()])
+    mixed.set_weights(plain.get_weights())
+    images = rng.normal(size=(2, 16, 16, 3)).astype("float32")
+    copy = as_float32(mixed)
+    assert {layer.compute_dtype for layer in copy._flatten_layers()} == {"float32"}
+    np.testing.assert_allclose(copy(images), plain(images, training=False), rtol=1e-5)
