@@ -1,0 +1,413 @@
+"""Recipes: the packaged ones against the papers, overrides, round trips, and one line for each kind of bad input."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reszoo.data.config import AugmentConfig, DataConfig
+from reszoo.errors import ReszooError
+from reszoo.train.config import OPTIMIZER_FIELDS, SCHEDULE_FIELDS, OptimizerConfig, ScheduleConfig, TrainConfig
+from reszoo.train.recipe import ModelConfig, Published, Recipe, load_recipe, recipe_folder, recipe_names
+
+PUBLISHED = {  # percent error, typed from the papers' tables
+    "cifar10_resnet20": 8.75, "cifar10_resnet32": 7.51, "cifar10_resnet44": 7.17, "cifar10_resnet56": 6.97,
+    "cifar10_resnet110": 6.61, "cifar10_resnet1202": 7.93, "cifar10_resnet20_50k": 8.75,
+    "cifar10_resnet110_v2": 6.37, "cifar10_resnet164_v2": 5.46, "cifar10_resnet1001_v2": 4.92,
+    "imagenet_plain18": 27.94, "imagenet_plain34": 28.54, "imagenet_resnet18": 27.88, "imagenet_resnet34": 25.03,
+    "imagenet_resnet50": 24.7, "imagenet_resnet101": 23.6, "imagenet_resnet152": 23.0,
+}  # fmt: skip
+UNPUBLISHED = {"quickstart", "cifar10_resnet20_cpu", *(f"cifar10_plain{depth}" for depth in (20, 32, 44, 56, 110))}
+WARMED = {f"cifar10_{net}" for net in ("resnet110", "plain110", "resnet1202")} | {
+    f"cifar10_resnet{depth}_v2" for depth in (110, 164, 1001)
+}
+HE_CIFAR = sorted(
+    name for name in {*PUBLISHED, *UNPUBLISHED} if name.startswith("cifar10") and not name.endswith("_cpu")
+)
+HE_IMAGENET = sorted(name for name in PUBLISHED if name.startswith("imagenet"))
+
+
+def minimal(**tables: dict[str, Any]) -> dict[str, Any]:
+    """The tables of a small valid recipe, those given merged in."""
+    base: dict[str, Any] = {
+        "model": {"name": "resnet8"},
+        "data": {"name": "digits"},
+        "train": {"steps": 10, "batch_size": 4},
+        "schedule": {"kind": "constant", "rate": 0.1},
+    }
+    return base | {key: base.get(key, {}) | table for key, table in tables.items()}
+
+
+def refusal(call: Any, *args: Any, **kwargs: Any) -> str:
+    """The one line with which a call is refused."""
+    with pytest.raises(ReszooError) as caught:
+        call(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# The packaged recipes
+
+
+def test_exactly_the_promised_recipes_are_packaged() -> None:
+    assert set(recipe_names()) == {*PUBLISHED, *UNPUBLISHED}
+
+
+@pytest.mark.parametrize("name", sorted({*PUBLISHED, *UNPUBLISHED}))
+def test_packaged_recipe_loads_tells_a_person_what_to_do_and_survives_writing(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    header = [line for line in (recipe_folder() / f"{name}.toml").read_text().splitlines() if line.startswith("#")]
+    assert f"#     reszoo train {name}" in header
+    assert any(line.startswith("# Device: ") for line in header) and any(
+        line.startswith("# Expect: ") for line in header
+    )
+    assert recipe.name == name and recipe.description
+    written = tmp_path / "recipe.toml"
+    written.write_text(recipe.to_toml())
+    assert load_recipe(written) == recipe
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_published_figure_stands_in_the_recipe_its_header_and_the_table(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.published is not None and recipe.published.value == PUBLISHED[name]
+    assert f"{PUBLISHED[name]} %" in (recipe_folder() / f"{name}.toml").read_text()
+    rows = (recipe_folder() / "README.md").read_text().splitlines()
+    (row,) = (row for row in rows if f"`{name}`" in row and row.startswith("|"))
+    assert str(PUBLISHED[name]) in row
+
+
+@pytest.mark.parametrize("name", sorted(UNPUBLISHED))
+def test_recipe_without_a_published_figure_states_none(name: str) -> None:
+    assert load_recipe(name).published is None
+    assert f"`{name}`" in (recipe_folder() / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", HE_CIFAR)
+def test_cifar_recipes_follow_the_papers(name: str) -> None:
+    recipe = load_recipe(name)
+    assert (recipe.train.steps, recipe.train.batch_size, recipe.train.batch_norm) == (64_000, 128, "local")
+    assert (recipe.schedule.kind, recipe.schedule.rate, recipe.schedule.factor) == ("step", 0.1, 0.1)
+    assert (recipe.schedule.boundaries, recipe.schedule.unit) == ((32_000, 48_000), "steps")
+    warmup = (400, 0.01) if name in WARMED else (0, None)
+    assert (recipe.schedule.warmup, recipe.schedule.warmup_rate) == warmup
+    assert recipe.optimizer == OptimizerConfig(name="sgd", momentum=0.9, weight_decay=1e-4, decay="coupled")
+    assert recipe.augment == AugmentConfig(crop="pad", pad=4, flip=True)
+    assert (recipe.data.name, recipe.data.normalize) == ("cifar10", "pixel_mean")
+    held_out = 0 if name.endswith("50k") else 5_000
+    assert recipe.data.validation == held_out and recipe.train.select == "last"
+    # The papers' step counts in epochs of the images that are left, the last batch of each short.
+    steps_per_epoch = math.ceil((50_000 - held_out) / 128)
+    assert steps_per_epoch == (391 if name.endswith("50k") else 352)
+    assert recipe.total_steps(steps_per_epoch) == 64_000
+
+
+@pytest.mark.parametrize("name", HE_IMAGENET)
+def test_imagenet_recipes_follow_the_paper(name: str) -> None:
+    recipe = load_recipe(name)
+    assert (recipe.train.steps, recipe.train.batch_size) == (600_000, 256)
+    assert (recipe.schedule.kind, recipe.schedule.rate, recipe.schedule.factor) == ("plateau", 0.1, 0.1)
+    assert recipe.data.validation > 0, "the plateau must not be read off the test images"
+    assert recipe.optimizer == OptimizerConfig(name="sgd", momentum=0.9, weight_decay=1e-4, decay="coupled")
+    assert recipe.augment == AugmentConfig(crop="scale", scale=(256, 480), flip=True, color="pca")
+    assert (recipe.data.image_size, recipe.data.resize) == ((224, 224), 256)
+    spec = recipe.model.spec()
+    depth = int(re.sub(r"\D", "", name))
+    assert spec.stride_at == "conv1" and spec.block == ("basic" if depth < 50 else "bottleneck")
+    assert spec.shortcut == ("none" if "plain" in name else "A" if depth < 50 else "B")
+
+
+@pytest.mark.parametrize("name", [name for name in sorted({*PUBLISHED, *UNPUBLISHED}) if "plain" in name])
+def test_plain_twin_differs_in_the_net_alone(name: str) -> None:
+    plain, residual = load_recipe(name), load_recipe(name.replace("plain", "resnet"))
+    like_plain = dict.fromkeys(("name", "description", "published", "model"))
+    assert dataclasses.replace(residual, **{key: getattr(plain, key) for key in like_plain}) == plain
+    assert residual.model.spec().plain_twin().replace(name=plain.model.name) == plain.model.spec()
+
+
+def test_names_sort_by_the_numbers_in_them() -> None:
+    names = recipe_names()
+    assert names.index("cifar10_resnet56") < names.index("cifar10_resnet110") < names.index("cifar10_resnet1202")
+
+
+# Length
+
+
+def test_epochs_become_whole_steps_of_at_least_one() -> None:
+    recipe = load_recipe("cifar10_resnet20", ["train.epochs=1.5"])
+    assert recipe.total_steps(352) == 528
+    assert load_recipe("cifar10_resnet20", ["train.epochs=0.001"]).total_steps(352) == 1
+
+
+# Overrides
+
+
+def test_overrides_reach_every_table_in_toml_or_bare_words() -> None:
+    recipe = load_recipe(
+        "cifar10_resnet20",
+        [
+            "train.seed = 7", "train.precision=mixed_bfloat16", "data.name=folder:/x y", "data.image_size=[32, 24]",
+            "augment.flip=false", "model.shortcut=B", "model.depths=[2, 2, 2]", "optimizer.weight_decay=5e-4",
+            'schedule.unit="epochs"', "schedule.boundaries=[1, 2.5]", "published.value=3",
+        ],
+    )  # fmt: skip
+    assert (recipe.train.seed, recipe.train.precision) == (7, "mixed_bfloat16")
+    assert (recipe.data.name, recipe.data.image_size) == ("folder:/x y", (32, 24))
+    assert recipe.augment.flip is False
+    assert recipe.model == ModelConfig(name="resnet20", fields={"shortcut": "B", "depths": (2, 2, 2)})
+    assert recipe.model.spec().depths == (2, 2, 2)
+    assert recipe.optimizer.weight_decay == 5e-4
+    assert (recipe.schedule.unit, recipe.schedule.boundaries) == ("epochs", (1.0, 2.5))
+    assert recipe.published is not None and recipe.published.value == 3.0
+
+
+def test_text_is_taken_as_typed_even_where_it_looks_like_a_number() -> None:
+    assert load_recipe(
+        "quickstart", ["published.metric=1e3", "published.value=1", "published.source=2016-03-16"]
+    ).published == (Published(metric="1e3", value=1, source="2016-03-16"))
+
+
+def test_the_last_of_two_overrides_of_a_key_holds() -> None:
+    assert load_recipe("quickstart", ["train.seed=1", "train.seed=2"]).train.seed == 2
+
+
+def test_giving_epochs_drops_the_files_steps_and_the_other_way_round() -> None:
+    assert load_recipe("cifar10_resnet20", ["train.epochs=2"]).train.steps == 0
+    assert load_recipe("cifar10_resnet20_cpu", ["train.steps=9"]).train.epochs == 0
+    message = refusal(load_recipe, "cifar10_resnet20", ["train.steps=9", "train.epochs=2"])
+    assert "exactly one" in message
+
+
+def test_giving_another_kind_drops_what_the_file_says_for_its_own() -> None:
+    recipe = load_recipe("cifar10_resnet110", ["schedule.kind=cosine", "optimizer.name=adam", "augment.crop=none"])
+    assert recipe.schedule == ScheduleConfig(kind="cosine", rate=0.1, warmup=400, warmup_rate=0.01)
+    assert recipe.optimizer.name == "adam" and recipe.augment == AugmentConfig(crop="none", flip=True)
+    message = refusal(load_recipe, "cifar10_resnet20", ["schedule.kind=cosine", "schedule.factor=0.5"])
+    assert "schedule.factor does nothing" in message
+
+
+BAD_OVERRIDES = {
+    "epochs=2": "did you mean 'train.epochs'",
+    "trian.epochs=2": "did you mean 'train.epochs'",
+    "train.epoch=2": "did you mean 'train.epochs'",
+    "zebra": "table.key=value",
+    "zebra=1": "no key 'zebra'",
+    "model=resnet20": "no key 'model'",
+    "name=other": "no key 'name'",
+    "model.name=resnet21": "the nearest is 20 or 26",
+    "model.name=resnte20": "did you mean 'resnet20'",
+    "model.shortcuts=B": "did you mean 'shortcut'",
+    "model.shortcut=D": "'none', 'A', 'B', 'C'",
+    "model.depths=3": "list of whole numbers",
+    "model.zero_gamma=1": "true or false",
+    "train.epochs=two": "a number, such as 0.1",
+    "train.epochs=": "a number, such as 0.1",
+    "train.epochs=nan": "a number, such as 0.1",
+    "train.epochs=-1": "at least 0",
+    "train.steps=0": "exactly one",
+    "train.batch_size=1.5": "a whole number, such as 128",
+    "train.batch_size=true": "a whole number, such as 128",
+    "train.batch_size=0": "at least 1",
+    "train.accumulate=129": "at most train.batch_size (128)",
+    "train.seed=-1": "from 0 to",
+    "train.ema=1": "at least 0 and below 1",
+    "train.label_smoothing=1.5": "at least 0 and below 1",
+    "train.precision=flaot16": "'mixed_float16'",
+    "train.select=bets": "did you mean 'best'",
+    "train.deterministic=yes": "true or false",
+    "train.seed=1\ntrain.steps=2": "a whole number",
+    "data.image_size=[32]": "a list of 2",
+    "data.image_size=32": "a list of 2",
+    "data.normalize=pixelmean": "did you mean 'pixel_mean'",
+    "data.name=\udcff": "must be text",
+    "optimizer.name=sdg": "did you mean 'sgd'",
+    "optimizer.name=adamw": 'decay = "decoupled"',
+    "optimizer.momentum=1": "below 1",
+    "optimizer.weight_decay=-1e-4": "at least 0",
+    "optimizer.beta1=0.8": "does nothing with name = 'sgd'",
+    "schedule.rate=0": "above 0",
+    "schedule.rate=1e999": "a number",
+    "schedule.factor=1": "below 1",
+    "schedule.boundaries=[]": "needs some",
+    "schedule.boundaries=[2, 1]": "must rise",
+    "schedule.boundaries=[0, 1]": "must rise",
+    'schedule.boundaries=[1, "x"]': "each a number",
+    "schedule.warmup=32000": "must rise",
+    "schedule.warmup_rate=0.01": "schedule.warmup is 0",
+    "schedule.kind=plateau": "at least 1 evaluation",
+    "schedule.patience=3": "does nothing with kind = 'step'",
+    "published.value=101": "in percent",
+}
+
+
+@pytest.mark.parametrize("text", BAD_OVERRIDES)
+def test_bad_override_is_refused_in_one_line_naming_flag_key_and_remedy(text: str) -> None:
+    with pytest.raises(ReszooError) as caught:
+        load_recipe("cifar10_resnet20", [text])
+    message = str(caught.value)
+    assert f"--set {text}" in message and BAD_OVERRIDES[text] in message
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.text(max_size=30) | st.from_regex(r"(train|model|schedule)\.[a-z_]{1,12}=.{0,12}", fullmatch=True))
+def test_any_override_gives_a_recipe_or_the_one_error(text: str) -> None:
+    try:
+        recipe = load_recipe("quickstart", [text])
+    except ReszooError:
+        return
+    assert isinstance(recipe, Recipe)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    batch=st.integers(1, 10**6),
+    decay=st.floats(0, 1),
+    word=st.text(st.characters(codec="utf-8"), min_size=1).filter(
+        lambda text: bool(text.strip())
+    ),
+)
+def test_override_equals_the_value_it_spells(batch: int, decay: float, word: str) -> None:
+    quoted = '"' + "".join(f"\\U{ord(char):08x}" for char in word) + '"'
+    overrides = [f"train.batch_size={batch}", f"optimizer.weight_decay={decay!r}", f"data.name={quoted}"]
+    recipe = load_recipe("quickstart", overrides)
+    assert (recipe.train.batch_size, recipe.optimizer.weight_decay, recipe.data.name) == (batch, decay, word)
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[model", "is not TOML"),
+        ("a = 1\na = 2", "is not TOML"),
+        ("[modle]\nname = 'resnet8'", "no table [modle]; did you mean 'model'?"),
+        ("", "the table [model] is missing"),
+        ("model = 3\ndata = 1\ntrain = 1\nschedule = 1", "model.name is missing"),
+        ("description = 3", "the table"),
+    ],
+)
+def test_bad_file_is_refused_in_one_line_naming_it(text: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    message = refusal(load_recipe, path)
+    assert message.startswith(str(path)) and says in message
+
+
+@pytest.mark.parametrize(
+    ("tables", "says"),
+    [
+        (minimal(train={"batchsize": 4}), "no key train.batchsize; did you mean 'batch_size'?"),
+        (minimal(train={"batch_size": "4"}), "train.batch_size is '4', but must be a whole number, such as 128"),
+        (minimal(data={"name": 4}), 'data.name is 4, but must be text, such as "digits"'),
+        (minimal(model={"name": 4}), 'model.name is 4, but must be text, such as "digits"'),
+        (minimal(model={"depths": [2, 2]}), "model: resnet8: depths has 2 stages"),
+        (minimal() | {"train": {"steps": 10}}, "train.batch_size is missing: give a whole number, such as 128"),
+        (minimal() | {"train": 10}, "train is 10, but must be a table of keys under [train]"),
+        (minimal() | {"name": 10}, "name is 10, but must be text"),
+        (minimal(published={"value": 3}), "published.metric is missing"),
+    ],
+)
+def test_bad_table_is_refused_naming_key_type_and_example(tables: dict[str, Any], says: str) -> None:
+    assert says in refusal(Recipe.from_dict, tables)
+
+
+def test_missing_unreadable_and_binary_files_are_refused_in_one_line(tmp_path: Path) -> None:
+    assert refusal(load_recipe, tmp_path / "none.toml") == f"no file {tmp_path / 'none.toml'}"
+    assert "Is a directory" in refusal(load_recipe, tmp_path)
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    assert "is not text in UTF-8" in refusal(load_recipe, tmp_path / "binary.toml")
+
+
+def test_unknown_name_is_answered_with_the_nearest() -> None:
+    assert "did you mean 'quickstart'" in refusal(load_recipe, "quickstrat")
+    assert "`reszoo recipes`" in refusal(load_recipe, "zzzz")
+
+
+# Made in Python
+
+
+def test_configs_made_in_python_are_checked_alike() -> None:
+    assert "train.batch_size is 'x'" in refusal(TrainConfig, batch_size="x", steps=1)
+    assert ScheduleConfig(kind="step", rate=1, boundaries=[1, 2]).boundaries == (1.0, 2.0)  # type: ignore[arg-type]
+    assert "model: no net" in refusal(ModelConfig, name="resnot")
+    assert "nesterov" in refusal(OptimizerConfig, nesterov=True, momentum=0)
+
+
+OTHER = {"boundaries": (1.0,), "factor": 0.5, "patience": 1, "peak": 0.5, "final_rate": 0.01, "warmup": 1.0,
+         "momentum": 0.5, "nesterov": True, "beta1": 0.5, "beta2": 0.5, "epsilon": 0.5}  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "kinds"), [item for item in SCHEDULE_FIELDS.items() if item[0] != "warmup_rate"])
+def test_schedule_field_acts_under_its_kinds_and_is_refused_under_all_others(
+    field: str, kinds: tuple[str, ...]
+) -> None:
+    for kind in ("step", "cosine", "triangular", "constant", "plateau"):
+        needed = {"step": {"boundaries": (9.0,)}, "plateau": {"patience": 9}}.get(kind, {})
+        values = {"kind": kind, "rate": 0.1} | needed | {field: OTHER[field]}
+        if kind in kinds:
+            assert getattr(ScheduleConfig(**values), field) == OTHER[field]  # type: ignore[arg-type]
+        else:
+            assert f"schedule.{field} does nothing" in refusal(ScheduleConfig, **values)
+
+
+@pytest.mark.parametrize(("field", "names"), OPTIMIZER_FIELDS.items())
+def test_optimizer_field_acts_under_its_optimizers_and_is_refused_under_all_others(
+    field: str, names: tuple[str, ...]
+) -> None:
+    for name in ("sgd", "adam", "adamw", "lamb", "rmsprop"):
+        values = {"name": name, field: OTHER[field]}
+        if name in names:
+            assert getattr(OptimizerConfig(**values), field) == OTHER[field]  # type: ignore[arg-type]
+        else:
+            assert f"optimizer.{field} does nothing" in refusal(OptimizerConfig, **values)
+
+
+# Round trip
+
+words = st.text(st.characters(codec="utf-8"), max_size=20)
+recipes = st.builds(
+    Recipe,
+    name=words,
+    description=words,
+    model=st.builds(
+        ModelConfig,
+        name=st.sampled_from(["resnet20", "plain8", "resnet50_v1"]),
+        fields=st.fixed_dictionaries({}, optional={"dropout": st.floats(0, 0.9), "stem_width": st.integers(1, 16)}),
+    ),
+    data=st.builds(DataConfig, name=words.filter(lambda name: name.strip() not in ("", "folder:")), channels=st.sampled_from([None, 1, 3])),
+    augment=st.builds(AugmentConfig, flip=st.booleans()),
+    train=st.builds(
+        TrainConfig,
+        batch_size=st.integers(8, 10**9),
+        epochs=st.floats(1e-9, 1e9),
+        clip_norm=st.floats(0, 1e18),
+        precision=st.sampled_from(["float32", "mixed_bfloat16"]),
+        deterministic=st.booleans(),
+    ),
+    optimizer=st.builds(OptimizerConfig, weight_decay=st.floats(0, 1), nesterov=st.booleans()),
+    schedule=st.builds(
+        ScheduleConfig,
+        kind=st.just("step"),
+        rate=st.floats(1e-6, 10),
+        boundaries=st.lists(st.floats(1, 1e9), min_size=1, unique=True).map(sorted),
+        warmup=st.just(0.5),
+        warmup_rate=st.none() | st.floats(1e-9, 1),
+    ),
+    published=st.none() | st.builds(Published, metric=words, value=st.floats(0, 100), source=words),
+)  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(recipe=recipes)
+def test_a_written_recipe_reads_back_equal(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
+    path.write_text(recipe.to_toml(), encoding="utf-8", newline="")
+    assert load_recipe(path) == recipe
