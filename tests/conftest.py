@@ -23,10 +23,10 @@ def two_devices() -> None:
 
 @pytest.fixture(scope="session")
 def strategy(two_devices: None) -> object:
-    """A MirroredStrategy over both devices. A second one in the same process would hang TensorFlow's collectives."""
-    import tensorflow as tf
+    """A MirroredStrategy over both devices: the one the command line opens for `--devices cpu:2`."""
+    from reszoo.train.devices import open_strategy
 
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice())
+    return open_strategy("cpu:2")
 
 
 @pytest.fixture(autouse=True)

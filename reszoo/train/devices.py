@@ -1,0 +1,78 @@
+"""Where a run computes: the strategy over the devices asked for, and the precision it computes in."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+from collections.abc import Iterator
+
+import keras
+import tensorflow as tf
+
+from reszoo.errors import ReszooError
+
+
+def open_strategy(devices: str = "auto") -> tf.distribute.Strategy:
+    """Return the strategy over `devices`: "auto" (all GPUs, or the CPU), "cpu", "cpu:N" (N replicas), "gpu" or "gpu:0,1".
+
+    The same devices give the same object: TensorFlow's collectives do not survive a second one in a process.
+    Raises ReszooError for another word, a GPU that is not there, or a CPU that TensorFlow has divided otherwise before.
+    """
+    if not re.fullmatch(r"auto|cpu(:[1-9][0-9]*)?|gpu(:[0-9]+(,[0-9]+)*)?", devices):
+        raise ReszooError(f"devices is '{devices}', but must be auto, cpu, cpu:2 (two replicas), gpu, or gpu:0,1")
+    kind, _, numbers = devices.partition(":")
+    gpus = tf.config.list_physical_devices("GPU")
+    if kind == "auto":
+        kind = "gpu" if gpus else "cpu"
+    if kind == "cpu":
+        replicas = int(numbers or 1)
+        return _mirrored(_logical_cpus(replicas)) if replicas > 1 else tf.distribute.get_strategy()
+    if not gpus:
+        raise ReszooError("TensorFlow finds no GPU here; give --devices cpu, or install reszoo[gpu] beside a driver")
+    wanted = [int(number) for number in numbers.split(",")] if numbers else range(len(gpus))
+    if missing := sorted(set(wanted) - set(range(len(gpus)))):
+        raise ReszooError(f"there is no GPU {missing[0]}: TensorFlow finds {len(gpus)}, numbered from 0")
+    return _mirrored(tuple(f"GPU:{number}" for number in dict.fromkeys(wanted)))
+
+
+def _logical_cpus(count: int) -> tuple[str, ...]:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    with contextlib.suppress(RuntimeError):  # TensorFlow is running already; what it has must do
+        if tf.config.get_logical_device_configuration(cpu) is None:
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    if len(tf.config.list_logical_devices("CPU")) < count:
+        raise ReszooError(f"the processor is already in use undivided; ask for cpu:{count} before anything else runs")
+    return tuple(f"CPU:{number}" for number in range(count))
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    # The default reduction's collective operations hang when a process makes a second strategy; this one has none.
+    reduce = tf.distribute.ReductionToOneDevice() if devices[0].startswith("CPU") else None
+    return tf.distribute.MirroredStrategy(list(devices), cross_device_ops=reduce)
+
+
+def describe(strategy: tf.distribute.Strategy) -> list[str]:
+    """Return a line for each device of the strategy, such as "GPU:0 NVIDIA A100" or "CPU:0"."""
+    if not isinstance(strategy, tf.distribute.MirroredStrategy):
+        return ["CPU:0"]
+    names = []
+    for device in strategy.extended.worker_devices:
+        short = ":".join(device.split(":")[-2:])
+        details = {}
+        if short.startswith("GPU"):
+            details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[int(short[4:])])
+        names.append(f"{short} {details.get('device_name', '')}".strip())
+    return names
+
+
+@contextlib.contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """Build and run Keras layers under the dtype policy `policy` inside the block."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,162 @@
+"""One update of the weights, the same on one device and on N replicas.
+
+Keras' `fit` under a strategy clips before the reduction, weighs a ragged last batch by replica instead of by image,
+and lets one replica's float16 overflow through. Here each replica differentiates its share of the whole batch's mean
+loss, the shares are summed, and what follows sees the whole gradient.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from reszoo.train.config import OptimizerConfig, TrainConfig
+from reszoo.train.optimizers import decays
+
+SCALE_START = 2.0**15
+SCALE_GROWTH_STEPS = (
+    2000  # steps without overflow after which the loss scale doubles, as in PyTorch's and Keras' scalers
+)
+
+
+class Stepper:
+    """Updates `model` in place, and sums what it sees: loss, right answers, images, skipped steps.
+
+    Make it inside the strategy's scope. `totals` is [loss summed over images, right, images, skipped steps], float64.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        train: TrainConfig,
+        decay: OptimizerConfig,
+        strategy: tf.distribute.Strategy,
+    ) -> None:
+        self.model, self.optimizer, self.strategy = model, optimizer, strategy
+        self._train, self._decay = train, decay
+        self._weights = model.trainable_variables
+        self._classes = model.output_shape[-1]
+        self._losses = keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=train.label_smoothing, reduction=None
+        )
+        # Keras would make the slots inside the traced step, which then has to be traced twice.
+        optimizer.build(self._weights)
+        self.totals = tf.Variable(tf.zeros(4, tf.float64), trainable=False, name="totals")
+        self.averages = [tf.Variable(weight.value, trainable=False) for weight in self._weights] if train.ema else []
+        self._scaled = train.precision == "mixed_float16"
+        self.scale = tf.Variable(SCALE_START if self._scaled else 1.0, trainable=False, name="loss_scale")
+        self.calm_steps = tf.Variable(0, trainable=False, name="calm_steps")
+        images = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
+        signature = [images, tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.float32)]
+        self._step = tf.function(self._global_step, input_signature=signature)
+
+    def __call__(self, images: tf.Tensor, labels: tf.Tensor, rate: float) -> None:
+        """Take one step on a global batch: images float32 [n, h, w, c], labels int32 [n], at learning rate `rate`."""
+        self._step(images, labels, tf.constant(rate, tf.float32))
+
+    def state(self) -> dict[str, Any]:
+        """Return every variable besides the model's, by a name that stays: what a checkpoint must hold."""
+        slots = {f"optimizer/{index}": variable for index, variable in enumerate(self.optimizer.variables)}
+        averages = {f"average/{weight.path}": mean for weight, mean in zip(self._weights, self.averages, strict=False)}
+        own = {"totals": self.totals, "loss_scale": self.scale, "calm_steps": self.calm_steps}
+        return {**slots, **averages, **own}
+
+    def _global_step(self, images: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor) -> None:
+        gradients, sums, finite = self.strategy.run(self._replica_step, args=(images, labels))
+        self.optimizer.learning_rate = rate
+        if self._scaled:
+            # The same on every replica, for it was computed from the reduced gradient.
+            finite = self.strategy.experimental_local_results(finite)[0]
+            tf.cond(finite, lambda: self._apply(gradients, rate), lambda: False)
+            self._rescale(finite)
+        else:
+            self._apply(gradients, rate)
+        sums = tf.concat([self.strategy.reduce("SUM", sums, axis=None), [0.0]], 0)
+        if self._scaled:  # a skipped step's loss may be no number; it counts as nothing but a skipped step
+            sums = tf.where(finite, sums, [0.0, 0.0, 0.0, 1.0])
+        self.totals.assign_add(sums)
+
+    def _replica_step(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Return the whole batch's gradient, this replica's share of the sums, and whether the gradient is finite."""
+        context = tf.distribute.get_replica_context()
+        rows = tf.shape(images)[0]
+        gradients: list[Any] = [None] * len(self._weights)
+        sums = tf.zeros(3, tf.float64)
+        for piece in range(self._train.accumulate):
+            first, last, weight = self._share(rows, piece, context.replica_id_in_sync_group)
+            with tf.device("CPU:0"):  # only the share goes to the replica's device
+                x, y = images[first:last], labels[first:last]
+            with tf.GradientTape() as tape:
+                logits = self.model(x, training=True)
+                losses = self._losses(tf.one_hot(y, self._classes), logits) * weight
+                mean = tf.reduce_sum(losses) / tf.cast(rows, tf.float32)
+                scaled = mean * self.scale
+            new = tape.gradient(scaled, [variable.value for variable in self._weights])
+            gradients = [g if old is None else old + g for old, g in zip(gradients, new, strict=True)]
+            right = tf.cast(tf.argmax(logits, -1, tf.int32) == y, tf.float32) * weight
+            count = tf.cast(tf.shape(x)[0], tf.float32) * weight
+            sums += tf.cast(tf.stack([tf.reduce_sum(losses), tf.reduce_sum(right), count]), tf.float64)
+        if self.strategy.num_replicas_in_sync > 1:
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        gradients = [gradient / self.scale for gradient in gradients] if self._scaled else gradients
+        finite = (
+            tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+            if self._scaled
+            else tf.constant(True)
+        )
+        return self._regularised(gradients), sums, finite
+
+    def _share(self, rows: tf.Tensor, piece: int, replica: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Return (first row, one past the last, weight) of a replica's share of a piece of the batch.
+
+        With fewer rows than replicas some share would be empty, and a normalisation over nothing is not a number: such a
+        replica repeats a row with weight 0.
+        """
+        pieces, replicas = self._train.accumulate, self.strategy.num_replicas_in_sync
+        start = piece * rows // pieces
+        size = (piece + 1) * rows // pieces - start
+        first, last = start + replica * size // replicas, start + (replica + 1) * size // replicas
+        empty = first == last
+        row = tf.minimum(first, rows - 1)
+        return tf.where(empty, row, first), tf.where(empty, row + 1, last), tf.where(empty, 0.0, 1.0)
+
+    def _regularised(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Add coupled decay, the gradient of weight_decay / 2 * |w|^2, then clip the norm of the whole."""
+        if self._decay.decay == "coupled":
+            gradients = [
+                gradient + self._decay.weight_decay * weight.value if decays(weight, self._decay) else gradient
+                for gradient, weight in zip(gradients, self._weights, strict=True)
+            ]
+        if self._train.clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._train.clip_norm)
+        return gradients
+
+    def _apply(self, gradients: list[Any], rate: tf.Tensor) -> bool:
+        """Update each weight on every device, from the gradient that is already there; True, for `tf.cond`."""
+        decoupled = self._decay.decay == "decoupled"
+        for index, (gradient, weight) in enumerate(zip(gradients, self._weights, strict=True)):
+            shrink = decoupled and decays(weight, self._decay)
+
+            def update(variable: Any, gradient: Any, average: Any = None, shrink: bool = shrink) -> None:
+                if shrink:
+                    variable.assign_sub(variable * (self._decay.weight_decay * rate))
+                self.optimizer.update_step(gradient, variable, rate)
+                if average is not None:
+                    average.assign_add((variable - average) * (1 - self._train.ema))
+
+            average = (self.averages[index],) if self.averages else ()
+            self.strategy.extended.update(weight.value, update, args=(gradient, *average), group=False)
+        self.optimizer.iterations.assign_add(1)
+        return True
+
+    def _rescale(self, finite: tf.Tensor) -> None:
+        """Halve the loss scale after an overflow; double it after a long calm."""
+        calm = tf.where(finite, self.calm_steps + 1, 0)
+        grown = calm >= SCALE_GROWTH_STEPS
+        self.scale.assign(
+            tf.where(finite, tf.where(grown, self.scale * 2, self.scale), tf.maximum(self.scale / 2, 1.0))
+        )
+        self.calm_steps.assign(tf.where(grown, 0, calm))

@@ -1,0 +1,237 @@
+"""From a recipe to a finished run: open the data, train, read the test set once, draw, export."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from reszoo.data.pipeline import Pipeline, open_pipeline
+from reszoo.errors import ReszooError
+from reszoo.evaluate.plots import confusion, curves
+from reszoo.evaluate.scores import Evaluator, Scores
+from reszoo.export.savedmodel import export_savedmodel
+from reszoo.files import atomic_path, write_json
+from reszoo.nets.build import build
+from reszoo.train.devices import describe, open_strategy, precision
+from reszoo.train.loop import Loop
+from reszoo.train.optimizers import make_optimizer
+from reszoo.train.progress import Progress
+from reszoo.train.recipe import Recipe, load_recipe
+from reszoo.train.run import Run, environment, now
+from reszoo.train.step import Stepper
+from reszoo.zoo.count import count
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `train` leaves: the run's folder, and the test scores, None when the run was stopped before its end."""
+
+    run: Run
+    test: Scores | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.test is not None
+
+
+def train(
+    recipe: Recipe | str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    devices: str = "auto",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    quiet: bool = False,
+) -> Result:
+    """Train by a recipe (or its name, or its file, with `key=value` overrides) and leave a run folder.
+
+    run_dir: a new or empty folder; runs/NAME-TIME when left out. resume: go on with the run in run_dir, exactly where its
+    newest checkpoint stands. devices: as `reszoo train --devices`. callbacks: Keras' own; they see the model, the epochs'
+    logs, and may set model.stop_training. On a signal the run stops at a step with a checkpoint.
+    Raises ReszooError for input that cannot work, before anything is written, and when the loss is no longer a number.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
+    strategy = open_strategy(devices)
+    settings = recipe.train
+    if settings.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(settings.seed)
+
+    pipeline = open_pipeline(recipe.data, recipe.augment, batch_size=settings.batch_size, seed=settings.seed)
+    with strategy.scope(), precision(settings.precision):
+        model = build(recipe.model.spec(), input_shape=pipeline.info.input_shape, classes=pipeline.info.classes)
+        if settings.batch_norm == "sync":
+            synchronise(model)
+        optimizer = make_optimizer(recipe.optimizer)
+        model.compile(optimizer=optimizer)
+        stepper = Stepper(model, optimizer, settings, recipe.optimizer, strategy)
+
+    run = _open_run(recipe, run_dir, resume)
+    progress = Progress(run.path / "train.log", quiet)
+    try:
+        if not resume or not (run.path / "run.json").is_file():
+            run.write_meta(**_describe(recipe, pipeline))
+        run.write_meta(status="running", devices=describe(strategy))
+        loop = Loop(run, recipe, stepper, pipeline, progress, _validation(model, pipeline, strategy), callbacks)
+        if resume:
+            loop.resume()
+        _announce(progress, recipe, pipeline, strategy, loop, run)
+        complete = loop.fit()
+        run.write_meta(status="trained" if complete else "stopped", seconds=round(loop.seconds, 1))
+        if not complete:
+            progress.line(
+                f"stopped at step {loop.step} of {loop.total}; go on with: reszoo train --resume --run-dir {run.path}"
+            )
+            return Result(run, None)
+        loop.finish()
+        return Result(run, _finish(run, recipe, model, pipeline, strategy, progress))
+    except tf.errors.OpError as error:
+        raise pipeline.explain(error) or error from error
+
+
+def synchronise(model: keras.Model) -> None:
+    """Let the model's batch normalisations take their statistics over all replicas. Call before the model is traced."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
+
+
+def _open_run(recipe: Recipe, run_dir: str | Path | None, resume: bool) -> Run:
+    if not resume:
+        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        return Run.create(run_dir or Path("runs") / f"{recipe.name}-{stamp}", recipe)
+    if run_dir is None:
+        raise ReszooError("resume goes on with a run: give its folder as run_dir")
+    run = Run.open(run_dir)
+    before, after = run.recipe.to_dict(), recipe.to_dict()
+    for table in after:
+        if table not in ("name", "description") and before.get(table) != after[table]:
+            raise ReszooError(
+                f"{run.path} ran with another [{table}] than the recipe given; resume it with its own: "
+                f"reszoo train --resume --run-dir {run.path}"
+            )
+    return run
+
+
+def _describe(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
+    spec = recipe.model.spec()
+    made_of = count(spec, pipeline.info.input_shape, pipeline.info.classes)
+    return {
+        "recipe": recipe.name,
+        "spec": spec.to_dict(),
+        "data": pipeline.info.to_dict(),
+        "preprocessing": pipeline.preprocessing.to_dict(),
+        "seed": recipe.train.seed,
+        "depth": made_of.depth,
+        "parameters": made_of.parameters,
+        "multiply_adds": made_of.multiply_adds,
+        "steps": recipe.total_steps(pipeline.steps_per_epoch),
+        **environment(),
+    }
+
+
+def _validation(model: keras.Model, pipeline: Pipeline, strategy: tf.distribute.Strategy) -> Any:
+    """Return what scores the model on the images held out of training, or None when there are none."""
+    if not pipeline.info.examples["validation"]:
+        return None
+    score = Evaluator(model, classes=pipeline.info.classes, strategy=strategy)
+
+    def evaluate(_: keras.Model) -> dict[str, float]:
+        scores = score(pipeline.evaluation("validation"))
+        return {"val_loss": scores.loss, "val_accuracy": scores.top1}
+
+    return evaluate
+
+
+def _announce(
+    progress: Progress, recipe: Recipe, pipeline: Pipeline, strategy: tf.distribute.Strategy, loop: Loop, run: Run
+) -> None:
+    info = pipeline.info
+    sizes = ", ".join(f"{count} {split}" for split, count in info.examples.items() if count)
+    shape = "x".join(str(side) for side in info.input_shape)
+    progress.line(f"{recipe.name}: {loop.model.name} on {info.name} ({sizes}; {shape}; {info.classes} classes)")
+    for path in info.skipped:
+        progress.line(f"left out, cannot be decoded: {path}")
+    progress.line(
+        f"{loop.total} steps of {recipe.train.batch_size} images on {', '.join(describe(strategy))}; run folder {run.path}"
+    )
+    if loop.step:
+        progress.line(f"going on from step {loop.step}")
+
+
+def _finish(
+    run: Run,
+    recipe: Recipe,
+    model: keras.Model,
+    pipeline: Pipeline,
+    strategy: tf.distribute.Strategy,
+    progress: Progress,
+) -> Scores:
+    """Leave the trained net, its curves, its scores on the test set, and the SavedModel; tell them beside the published figure."""
+    with atomic_path(run.path / "model.keras") as part:
+        model.save(part)
+    published = recipe.published
+    error = published.value if published else None
+    curves(
+        run.history,
+        run.path / "curves.png",
+        title=recipe.name,
+        published=error,
+        source=published.source if published else "",
+    )
+    test = Evaluator(model, classes=pipeline.info.classes, strategy=strategy)(pipeline.evaluation("test"))
+    write_json(run.path / "test.json", test.to_dict())
+    write_json(run.path / "confusion.json", test.confusion)
+    confusion(test.confusion, pipeline.info.class_names, run.path / "confusion.png")
+    if recipe.train.export and not (run.path / "export").exists():
+        details = {
+            "spec": run.meta["spec"],
+            "versions": run.meta["versions"],
+            "test": test.to_dict(),
+            "recipe": recipe.name,
+        }
+        export_savedmodel(
+            model,
+            run.path / "export",
+            preprocessing=pipeline.preprocessing,
+            class_names=pipeline.info.class_names,
+            details=details,
+        )
+    run.write_meta(status="finished", finished=now())
+    for line in summary(run, test):
+        progress.line(line)
+    return test
+
+
+def summary(run: Run, test: Scores) -> list[str]:
+    """Return the closing table: what was measured beside what was published."""
+    meta, published = run.meta, run.recipe.published
+    rows = [("test error", f"{test.error:.2f} %", f"{published.value:g} % ({published.source})" if published else "")]
+    if test.top5 is not None:
+        rows.append(("test error, top 5", f"{100 * (1 - test.top5):.2f} %", ""))
+    rows.append(("test loss", f"{test.loss:.4f}", ""))
+    last = run.history[-1]
+    if "val_accuracy" in last:
+        rows.append(("validation error, last", f"{100 * (1 - last['val_accuracy']):.2f} %", ""))
+    rows.append(("training error, last", f"{100 * (1 - last['accuracy']):.2f} %", ""))
+    rows.append(("parameters", f"{meta['parameters']:,}", ""))
+    rows.append(("training time", f"{meta['seconds']:.0f} s", ""))
+    head = [("", "measured", "published" if published else "")]
+    widths = [max(len(row[column]) for row in head + rows) for column in range(3)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in head + rows
+    ]
+    return [
+        "",
+        *lines,
+        "",
+        f"run folder: {run.path}  (curves.png, confusion.png, model.keras{', export/' if run.recipe.train.export else ''})",
+    ]
