@@ -42,7 +42,7 @@ def choose(recipe: str | None, run_dir: Path | None, resume: bool) -> tuple[str 
 
     A run to be resumed brings its recipe; where its folder is given in the recipe's place, that is understood.
     """
-    if resume and run_dir is None and recipe is not None and Path(recipe).is_dir():
+    if resume and recipe is not None and Path(recipe).is_dir() and run_dir in (None, Path(recipe)):
         run_dir, recipe = Path(recipe), None
     if resume and run_dir is None:
         raise ReszooError("--resume goes on with a run: give its folder, `reszoo train --resume --run-dir DIR`")

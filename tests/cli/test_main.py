@@ -1,0 +1,276 @@
+"""The command line's frame: verbs, errors in one line, pipes, and that nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import reszoo
+from reszoo.cli import main as frame
+from reszoo.cli import output
+from reszoo.cli.main import VERBS, main
+from reszoo.errors import ReszooError
+from reszoo.train.recipe import Recipe, load_recipe, recipe_names
+from reszoo.zoo.catalog import list_models
+from reszoo.zoo.count import count
+
+
+def run(*argv: str, **options: Any) -> subprocess.Popen[str]:
+    """Start the command in a process of its own."""
+    root = str(Path(reszoo.__file__).parents[1])
+    command = [sys.executable, "-c", "import sys; from reszoo.cli.main import main; sys.exit(main())", *argv]
+    return subprocess.Popen(command, cwd=root, text=True, stderr=subprocess.PIPE, **options)
+
+
+def table(text: str) -> list[dict[str, str]]:
+    """The rows of a piped table."""
+    header, *lines = [line.split("\t") for line in text.splitlines()]
+    return [dict(zip(header, line, strict=True)) for line in lines]
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What `reszoo train` hands to the engine, which does not run."""
+    calls: list[dict[str, Any]] = []
+    stand_in = types.ModuleType("reszoo.workflow")
+    stand_in.train = lambda recipe, **options: calls.append({"recipe": recipe, **options})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "reszoo.workflow", stand_in)
+    monkeypatch.setattr(reszoo, "workflow", stand_in, raising=False)
+    return calls
+
+
+# The frame
+
+
+def test_alone_it_prints_help_with_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    alone = capsys.readouterr().out
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out == alone
+    assert all(f"  {verb} " in alone for verb in VERBS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"reszoo {reszoo.__version__}\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_its_module_with_the_same_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module(f"reszoo.cli.{verb}")
+    assert module.HELP == VERBS[verb]
+    assert main([verb, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: reszoo {verb}")
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["trian"], "no command 'trian'; did you mean 'train'?"),
+        (["zebra"], "no command 'zebra'; there are list, show"),
+        (["--verison"], "`reszoo --help`"),
+        (["list", "a", "b"], "`reszoo list --help`"),
+        (["list", "resnte20"], "did you mean 'resnet20'"),
+        (["list", "zebra*"], "no net is named like 'zebra*'"),
+        (["list", "resnet21"], "no net is named like 'resnet21'"),
+        (["show"], "required: name"),
+        (["show", "resnet21"], "nearest is 20 or 26"),
+        (["show", "resnet20", "shortcut"], "'shortcut' changes nothing"),
+        (["show", "resnet20", "shortcut=Q"], "must be one of 'none', 'A', 'B', 'C'"),
+        (["show", "resnet20", "shortcuts=A"], "did you mean 'shortcut'"),
+        (["show", "resnet20", "--input", "32x32"], "such as 32x32x3"),
+        (["show", "resnet20", "--input", "3x3x3"], "at least 4x4"),
+        (["show", "resnet20", "--classes", "0"], "classes is 0"),
+        (["show", "resnet20", "--classes", "ten"], "invalid int value: 'ten'"),
+        (["recipes", "quickstrat"], "did you mean 'quickstart'"),
+        (["recipes", "--set", "train.epochs=2"], "name it"),
+        (["train"], "which recipe?"),
+        (["train", "--set", "train.epochs=2"], "which recipe?"),
+        (["train", "quickstrat"], "did you mean 'quickstart'"),
+        (["train", "none.toml"], "no file none.toml"),
+        (["train", "quickstart", "--sett", "a=1"], "unrecognized arguments: --sett"),
+        (["train", "quickstart", "--set", "epochs=2"], "did you mean 'train.epochs'"),
+        (["train", "quickstart", "--set", "train.seed=\n2\n3"], "a whole number"),
+        (["train", "quickstart", "--resume"], "--run-dir DIR"),
+        (["train", "--resume"], "--run-dir DIR"),
+        (["train", "--resume", "--run-dir", "nowhere"], "nowhere is no run to go on with"),
+    ],
+)
+def test_bad_input_is_one_line_on_standard_error_and_status_2(
+    argv: list[str], says: str, trained: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and trained == []
+    assert captured.err.startswith("reszoo: ") and captured.err.endswith("\n") and captured.err.count("\n") == 1
+    assert says in captured.err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (ReszooError("wrong"), 2, "reszoo: wrong\n"),
+        (OSError(28, "No space left on device", "/x"), 2, "reszoo: /x: No space left on device\n"),
+        (OSError("odd"), 2, "reszoo: odd\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_errors_of_a_verb_become_a_line_and_a_status(
+    error: BaseException, status: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(args: argparse.Namespace) -> int:
+        raise error
+
+    monkeypatch.setattr("reszoo.cli.list.run", fail)
+    assert main(["list"]) == status
+    assert capsys.readouterr().err == line
+
+
+def test_a_defect_is_not_dressed_as_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame, "_dispatch", lambda argv: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        main([])
+
+
+# Pipes and imports
+
+
+def test_a_closed_pipe_ends_it_quietly() -> None:
+    process = run("list", stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == ("", 141)
+    process.stderr.close()
+
+
+def test_a_full_disk_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        process = run("list", stdout=full)
+        _, error = process.communicate()
+    assert process.returncode == 2
+    assert error.count("\n") == 1 and "No space left on device" in error
+
+
+def test_nothing_heavy_is_imported_to_list_show_or_help() -> None:
+    script = (
+        "import json, sys\nimport reszoo\nfrom reszoo.cli.main import main\n"
+        "for argv in ([], ['--help'], ['list'], ['show', 'resnet50'], ['recipes'], ['recipes', 'quickstart'], ['train', '--help']):\n"
+        "    assert main(argv) == 0, argv\n"
+        "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    )
+    root = str(Path(reszoo.__file__).parents[1])
+    result = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    loaded = set(json.loads(result.stdout.splitlines()[-1]))
+    third_party = loaded - sys.stdlib_module_names - {"__main__", "reszoo"}
+    heavy = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn", "tensorflow_datasets", "rich", "jax", "torch"}
+    assert not third_party & heavy
+
+
+# list, show, recipes
+
+
+def test_list_prints_what_the_zoo_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    rows = {row["name"]: row for row in table(capsys.readouterr().out)}
+    assert list(rows) == list_models()
+    assert rows["resnet20"]["parameters"] == "269722" and rows["resnet20"]["depth"] == "20"
+    assert rows["resnet50_v1"]["parameters"] == "25557032"
+    assert rows["resnet20"]["family"] == "CIFAR residual" and rows["plain34"]["family"] == "ImageNet plain"
+    assert rows["resnet110_v2"]["family"] == "CIFAR pre-activation"
+    assert rows["resnet50"]["family"] == "alias of resnet50_v1_5"
+
+
+def test_list_takes_wildcards_and_depths_it_does_not_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "PLAIN3?"]) == 0
+    assert [row["name"] for row in table(capsys.readouterr().out)] == ["plain32", "plain38", "plain34"]
+    assert main(["list", "resnet128"]) == 0
+    assert [row["name"] for row in table(capsys.readouterr().out)] == ["resnet128"]
+
+
+def test_on_a_terminal_tables_are_drawn_within_its_width(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(output, "on_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(list_models()) + 1
+    assert max(map(len, lines)) <= 80
+    (line,) = (line for line in lines if line.startswith("resnet1202 "))
+    assert line.split()[-2:] == ["19,421,274", "2,829,238,912"]
+
+
+def test_show_adds_up_and_says_what_an_alias_means(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "resnet50"]) == 0
+    text = capsys.readouterr().out
+    assert "another name of resnet50_v1_5; the paper's own net is resnet50_v1, with stride_at=conv1" in text
+    first, second = text.split("stage\tblocks\t")
+    rows = [line.split("\t") for line in second.split("\n\n")[0].splitlines()[1:]]
+    assert [row[0] for row in rows] == ["stem", "stage1", "stage2", "stage3", "stage4", "head"]
+    assert [row[1] for row in rows] == ["", "3", "4", "6", "3", ""]
+    assert rows[1][2] == "56x56x256" and rows[-1][2] == "1x1x1000"
+    assert sum(int(row[3]) for row in rows) == 25_557_032
+    assert sum(int(row[4]) for row in rows) == count("resnet50").multiply_adds
+    assert "depth 50, 25,557,032 parameters" in text
+    assert "depths\t[3, 4, 6, 3]" in first
+
+
+def test_show_takes_fields_input_and_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "resnet20", "shortcut=C", "depths=[2, 2, 2]", "--input", "64x48x1", "--classes", "7"]) == 0
+    text = capsys.readouterr().out
+    expected = count("resnet20", (64, 48, 1), 7, shortcut="C", depths=(2, 2, 2))
+    assert f"depth 14, {expected.parameters:,} parameters" in text
+    assert "one 64x48x1 image and 7 classes" in text
+    assert "shortcut\tC" in text and "depths\t[2, 2, 2]" in text
+    assert "another name" not in text
+
+
+def test_recipes_lists_all_and_prints_one_as_a_run_records_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["recipes"]) == 0
+    rows = table(capsys.readouterr().out)
+    assert [row["recipe"] for row in rows] == recipe_names()
+    (row,) = (row for row in rows if row["recipe"] == "cifar10_resnet56")
+    assert (row["length"], row["error %"]) == ("64,000 steps", "6.97")
+    assert main(["recipes", "quickstart", "--set", "train.seed=3", "train.epochs=2"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("# A first run")
+    (tmp_path / "quickstart.toml").write_text(text)
+    assert load_recipe(tmp_path / "quickstart.toml") == load_recipe("quickstart", ["train.seed=3", "train.epochs=2"])
+
+
+# train
+
+
+def test_train_hands_the_recipe_to_the_engine(trained: list[dict[str, Any]], tmp_path: Path) -> None:
+    argv = ["train", "quickstart", "--set", "train.epochs=2", "train.seed=5", "--run-dir", str(tmp_path / "run")]
+    assert main([*argv, "--set", "model.shortcut=B", "--devices", "cpu:2"]) == 0
+    recipe = load_recipe("quickstart", ["train.epochs=2", "train.seed=5", "model.shortcut=B"])
+    assert trained == [{"recipe": recipe, "run_dir": tmp_path / "run", "resume": False, "devices": "cpu:2"}]
+
+
+def test_train_defaults(trained: list[dict[str, Any]]) -> None:
+    assert main(["train", "quickstart"]) == 0
+    assert trained == [{"recipe": load_recipe("quickstart"), "run_dir": None, "resume": False, "devices": "auto"}]
+
+
+@pytest.mark.parametrize("form", [["--run-dir", "{run}"], ["{run}"], ["{run}", "--run-dir", "{run}"]])
+def test_resume_takes_the_recipe_from_the_run(form: list[str], trained: list[dict[str, Any]], tmp_path: Path) -> None:
+    recipe: Recipe = load_recipe("quickstart", ["train.seed=9"])
+    (tmp_path / "recipe.toml").write_text(recipe.to_toml())
+    assert main(["train", "--resume", *(word.format(run=tmp_path) for word in form)]) == 0
+    assert trained == [{"recipe": recipe, "run_dir": tmp_path, "resume": True, "devices": "auto"}]
+
+
+def test_resume_may_name_the_recipe_too(trained: list[dict[str, Any]], tmp_path: Path) -> None:
+    assert main(["train", "quickstart", "--resume", "--run-dir", str(tmp_path)]) == 0
+    assert trained == [{"recipe": load_recipe("quickstart"), "run_dir": tmp_path, "resume": True, "devices": "auto"}]
