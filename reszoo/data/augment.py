@@ -24,14 +24,6 @@ ASPECT = (3 / 4, 4 / 3)
 ATTEMPTS = 10
 
 
-def make_key(seed: int, *numbers: Any) -> Any:
-    """Derive a key, int64 [2], from a seed and whole numbers (Python's or scalar tensors); other numbers, another key."""
-    key = tf.constant([seed, 0], tf.int64)
-    for number in numbers:
-        key = tf.random.experimental.stateless_fold_in(key, number)
-    return key
-
-
 def random_window(payload: Any, augment: AugmentConfig, preprocessing: Preprocessing, key: Any) -> Any:
     """Crop one training image at random and bring it to the input's size: uint8 [height, width, channels].
 

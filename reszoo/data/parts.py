@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from reszoo.data.keys import fold, shuffled
+
 
 class Part(Protocol):
     """What a pipeline needs of a part."""
@@ -125,7 +127,7 @@ class Records:
             return order.flat_map(read)
         # deterministic and a fixed cycle: the order must not depend on the machine's cores or speed.
         records = order.interleave(read, cycle_length=READ_FILES, num_parallel_calls=READ_FILES, deterministic=True)
-        seed = tf.random.experimental.stateless_fold_in(key, 1)[0]
+        seed = fold(key, 1)[0]
         return records.shuffle(SHUFFLE_BUFFER, seed=seed, reshuffle_each_iteration=False)
 
     def load(self, element: Any) -> tuple[Any, Any]:
@@ -143,16 +145,6 @@ class ImageSet:
     class_names: tuple[str, ...]
     parts: dict[str, Part]
     skipped: tuple[str, ...] = ()
-
-
-def shuffled(positions: Any, count: int, key: Any) -> Any:
-    """Map positions (int64, in 0 ... count - 1) to indices by the permutation that `key` (int64 [2]) names; same shape."""
-    # 8 rounds of the block cipher behind it. With the 4 that tf.random.experimental.index_shuffle uses, batches of a
-    # class-sorted set of 1,437 had 1.44 times a fair shuffle's class variance and successive epochs correlated; with 8, neither.
-    seed = tf.concat([tf.constant([0], tf.int64), key], axis=0)
-    return tf.raw_ops.RandomIndexShuffle(
-        index=positions, seed=seed, max_index=tf.constant(count - 1, tf.int64), rounds=8
-    )
 
 
 def _indices(count: int, key: Any | None) -> tf.data.Dataset:

@@ -7,11 +7,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from reszoo.data.augment import make_key, pad_crop_flip, pca_noise, random_window
+from reszoo.data.augment import pad_crop_flip, pca_noise, random_window
 from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.data.decode import decode
 from reszoo.data.folder import find_corrupt
-from reszoo.data.parts import Arrays, Files, ImageSet, Part, shuffled
+from reszoo.data.keys import fold, make_key, shuffled
+from reszoo.data.parts import Arrays, Files, ImageSet, Part
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.data.sets import load_set
 from reszoo.data.statistics import fitted
@@ -164,7 +165,7 @@ class Pipeline:
             def example(position: Any, element: Any) -> tuple[Any, Any]:
                 payload, label = part.load(element)
                 if self._augment.crop in ("scale", "inception"):
-                    example_key = tf.random.experimental.stateless_fold_in(key, position)
+                    example_key = fold(key, position)
                     return random_window(payload, self._augment, self.preprocessing, example_key), label
                 return self._sized(payload), label
 

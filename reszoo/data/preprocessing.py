@@ -47,12 +47,14 @@ class Preprocessing:
     def apply(self, images: Any) -> Any:
         """Normalise images [..., height, width, channels] with values 0..255, of the input's size, to float32."""
         scale = (1 / (255 * self.std.astype(np.float64))).astype(np.float32)
+        if (scale == scale[0]).all():
+            scale = scale[0]  # multiplying by a scalar takes a third of the time of a broadcast over a short last axis
         images = tf.cast(images, tf.float32) * scale
         return images - (self.mean / self.std) if self.mean.any() else images
 
     def to_input(self, image: Any) -> Any:
         """Bring one image [h, w, c] of any size, values 0..255 of any dtype, to uint8 [height, width, channels]."""
-        image = to_channels(image, self.channels)
+        image = to_channels(tf.convert_to_tensor(image), self.channels)
         height, width = self.image_size
         if self.resize:
             image = centre_crop(resize(image, shorter_side(tf.shape(image)[:2], self.resize)), height, width)

@@ -1,0 +1,189 @@
+"""The promise of the pipeline: batch t is a function of (seed, epoch, step), and evaluation sees every example once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reszoo.data.config import AugmentConfig, DataConfig
+from reszoo.data.keys import make_key, shuffled
+from reszoo.data.parts import Arrays, ImageSet
+from reszoo.data.pipeline import Pipeline, open_pipeline
+from reszoo.data.statistics import plain
+from reszoo.errors import ReszooError
+
+PAD = AugmentConfig(crop="pad", flip=True)
+CROPS = [
+    AugmentConfig(),
+    PAD,
+    AugmentConfig(crop="scale", scale=(8, 12), flip=True),
+    AugmentConfig(crop="inception", color="pca"),
+]
+
+Batches = list[tuple[np.ndarray, np.ndarray]]
+
+
+def numbered(count: int, augment: AugmentConfig, batch_size: int = 10, seed: int = 3) -> Pipeline:
+    """A set whose labels number its images."""
+    images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    part = Arrays(images, np.arange(count, dtype=np.int32))
+    names = tuple(str(i) for i in range(count))
+    return Pipeline(
+        ImageSet("numbered", names, {"train": part}), plain((8, 8), 3), augment, batch_size=batch_size, seed=seed
+    )
+
+
+def batches(pipeline: Pipeline, count: int, start: int = 0) -> Batches:
+    return [(x.numpy(), y.numpy()) for x, y in pipeline.train(start).take(count)]
+
+
+def same(some: Batches, others: Batches) -> bool:
+    return len(some) == len(others) and all(
+        np.array_equal(x, u) and np.array_equal(y, v) for (x, y), (u, v) in zip(some, others, strict=True)
+    )
+
+
+@pytest.mark.parametrize("augment", CROPS, ids=lambda a: a.crop)
+@pytest.mark.parametrize("start", [1, 3, 4, 6, 11])
+def test_a_stream_from_step_k_is_the_stream_without_its_first_k(augment: AugmentConfig, start: int) -> None:
+    pipeline = numbered(37, augment)
+    assert pipeline.steps_per_epoch == 4
+    assert same(batches(pipeline, 14)[start:], batches(numbered(37, augment), 14 - start, start))
+
+
+@pytest.mark.parametrize("augment", CROPS, ids=lambda a: a.crop)
+def test_each_epoch_is_a_new_permutation(augment: AugmentConfig) -> None:
+    run = batches(numbered(37, augment), 12)
+    epochs = [np.concatenate([y for _, y in run[e : e + 4]]) for e in (0, 4, 8)]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(37))
+    assert [len(y) for _, y in run[:4]] == [10, 10, 10, 7]
+    assert not np.array_equal(epochs[0], epochs[1]) and not np.array_equal(epochs[1], epochs[2])
+    assert not np.array_equal(epochs[0], range(37))
+
+
+@pytest.mark.parametrize("augment", CROPS[1:], ids=lambda a: a.crop)
+def test_seed_and_epoch_change_the_augmentation(augment: AugmentConfig) -> None:
+    def images(run: Batches) -> np.ndarray:
+        x, y = (np.concatenate(part) for part in zip(*run, strict=True))
+        return x[np.argsort(y)]
+
+    run = batches(numbered(37, augment), 8)
+    other_seed = images(batches(numbered(37, augment, seed=4), 4))
+    assert np.mean((images(run[:4]) != images(run[4:])).any(axis=(1, 2, 3))) > 0.8
+    assert np.mean((images(run[:4]) != other_seed).any(axis=(1, 2, 3))) > 0.8
+
+
+def test_images_keep_their_labels() -> None:
+    pipeline = numbered(37, AugmentConfig())
+    stored = pipeline._images.parts["train"].images  # type: ignore[attr-defined]
+    for x, y in batches(pipeline, 8):
+        np.testing.assert_allclose(x, stored[y] / 255.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 1), (1, 5), (7, 7), (8, 3), (5, 100)])
+def test_odd_sizes(count: int, size: int) -> None:
+    pipeline = numbered(count, PAD, batch_size=size)
+    steps = pipeline.steps_per_epoch
+    assert steps == int(np.ceil(count / size))
+    run = batches(pipeline, 2 * steps)
+    for epoch in (run[:steps], run[steps:]):
+        assert sorted(np.concatenate([y for _, y in epoch])) == list(range(count))
+
+
+def test_shuffle_of_a_sorted_set_is_as_even_as_chance() -> None:
+    # 1,437 examples sorted by class. The counts of a class per batch vary as draws without replacement do; a cipher of too few
+    # rounds gave 1.44 times that variance.
+    count, size, classes = 1437, 128, 10
+    counts = []
+    for epoch in range(30):
+        order = shuffled(np.arange(count), count, make_key(0, 0, epoch)).numpy()
+        assert len(set(order)) == count
+        labels = (order * classes // count)[: count // size * size].reshape(-1, size)
+        counts += [np.bincount(row, minlength=classes) for row in labels]
+    expected = size * 0.1 * 0.9 * (count - size) / (count - 1)
+    assert 0.9 < np.var(counts, axis=0).mean() / expected < 1.1
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 128, 1000])
+def test_evaluation_sees_each_example_once_in_order(size: int) -> None:
+    data = DataConfig(name="digits", validation=137)
+    pipeline = open_pipeline(data, PAD, batch_size=size, seed=0)
+    assert pipeline.info.examples == {"train": 1300, "validation": 137, "test": 360}
+    for split, count in pipeline.info.examples.items():
+        if size == 1 and split != "validation":
+            continue
+        x, y = (np.concatenate(p) for p in zip(*pipeline.evaluation(split).as_numpy_iterator(), strict=True))
+        part: Any = pipeline._images.parts[split]
+        assert len(y) == count
+        np.testing.assert_array_equal(y, part.labels)
+        np.testing.assert_allclose(x, part.images / 255.0 - pipeline.preprocessing.mean, atol=2e-7)
+
+
+@pytest.mark.parametrize("crop", ["none", "scale"])
+def test_training_evaluation_and_prediction_see_the_same_image(crop: str) -> None:
+    # In memory at the input's size, or resized an image at a time: to the bit the same.
+    augment = AugmentConfig(crop=crop, scale=(12, 16)) if crop == "scale" else AugmentConfig()
+    data = DataConfig(name="digits", image_size=(12, 12), channels=3, normalize="channel")
+    pipeline = open_pipeline(data, augment, batch_size=50, seed=0)
+    raw: Any = open_pipeline(DataConfig(name="digits"), AugmentConfig(), batch_size=1, seed=0)._images.parts["test"]
+    images, _ = next(pipeline.evaluation("test").as_numpy_iterator())
+    assert images.shape == (50, 12, 12, 3)
+    for got, image in zip(images[:5], raw.images[:5], strict=True):
+        np.testing.assert_allclose(got, pipeline.preprocessing.from_image(image), atol=1e-6)
+
+
+def test_info_is_json_able_and_exact() -> None:
+    info = open_pipeline(DataConfig(name="synthetic", image_size=(16, 24), channels=1), PAD, batch_size=8, seed=0).info
+    assert info.to_dict() == {
+        "name": "synthetic",
+        "classes": 10,
+        "class_names": [f"stripes_{18 * i:03d}" for i in range(10)],
+        "input_shape": [16, 24, 1],
+        "examples": {"train": 1024, "validation": 0, "test": 256},
+        "skipped": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "augment", "said"),
+    [
+        (DataConfig(name="digits", validation=1437), PAD, "data.validation = 1437 leaves none of digits's 1437"),
+        (
+            DataConfig(name="digits", validation=37, examples=1401),
+            PAD,
+            "data.examples = 1401 is more than digits's 1400",
+        ),
+        (
+            DataConfig(name="digits"),
+            AugmentConfig(crop="scale", scale=(6, 9)),
+            "augment.scale = [6, 9] goes below the crop",
+        ),
+        (DataConfig(name="digits", image_size=(12, 12)), AugmentConfig(crop="inception"), "data.normalize='channel'"),
+        (DataConfig(name="synthetic", image_size=(9999, 9999)), PAD, "too large for memory"),
+    ],
+)
+def test_what_cannot_go_together_is_one_line(data: DataConfig, augment: AugmentConfig, said: str) -> None:
+    with pytest.raises(ReszooError) as caught:
+        open_pipeline(data, augment, batch_size=8, seed=0)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_part_is_one_line() -> None:
+    pipeline = open_pipeline(DataConfig(name="digits"), PAD, batch_size=8, seed=0)
+    with pytest.raises(ReszooError, match=r"digits has no 'validation' part .* set data.validation"):
+        pipeline.evaluation("validation")
+
+
+def test_batches_go_to_replicas(strategy: Any) -> None:
+    pipeline = numbered(37, PAD)
+    whole = batches(pipeline, 8)
+    shared = iter(strategy.experimental_distribute_dataset(pipeline.train()))
+    for images, labels in whole:
+        values = next(shared)
+        for got, expected in zip(values, (images, labels), strict=True):
+            pieces = strategy.experimental_local_results(got)
+            np.testing.assert_array_equal(np.concatenate([p.numpy() for p in pieces]), expected)
