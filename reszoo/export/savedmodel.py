@@ -57,8 +57,8 @@ def export(run: Run | str | os.PathLike[str], out: str | os.PathLike[str]) -> Re
         "recipe": run.recipe.name,
         "spec": run.meta.get("spec"),
         "data": run.meta.get("data"),
-        "trained_with": run.meta.get("versions"),
-        "test": json.loads(test.read_text()) if test.is_file() else None,
+        "versions": run.meta.get("versions"),
+        "test": _json(test) if test.is_file() else None,
     }
     return export_savedmodel(
         run.load_model(), out, preprocessing=run.preprocessing, class_names=run.class_names, details=details
@@ -135,6 +135,13 @@ def refuse_occupied(out: str | os.PathLike[str]) -> None:
         raise ReszooError(f"{path} is not empty; give a new folder to export to")
     if path.exists() and not path.is_dir():
         raise ReszooError(f"{path} is a file; give a new folder to export to")
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ReszooError(f"{path} is not JSON; write it anew with: reszoo evaluate {path.parent}") from error
 
 
 def _check_fit(model: Any, preprocessing: Preprocessing, class_names: Sequence[str]) -> None:

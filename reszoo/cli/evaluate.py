@@ -1,0 +1,70 @@
+"""`reszoo evaluate`: score a run's net on every image of a set."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reszoo.cli.output import print_table
+
+if TYPE_CHECKING:
+    from reszoo.evaluate.scores import Scores
+
+HELP = "score a run's net on every image of a set"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `reszoo evaluate` takes."""
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run")
+    parser.add_argument("--data", metavar="NAME", help="another set of the same classes, or folder:PATH")
+    parser.add_argument("--split", default="test", help="train, validation or test (default %(default)s)")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images at once (default: the recipe's)")
+    parser.add_argument("--devices", default="auto", help="as for `reszoo train` (default %(default)s)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the scores (default: the run's)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score, write the scores beside the run, and print them."""
+    from reszoo.evaluate.evaluation import evaluate
+    from reszoo.train.run import Run
+
+    folder = Run.open(args.run)
+    scores = evaluate(
+        folder,
+        data=args.data,
+        split=args.split,
+        batch_size=args.batch_size,
+        devices=args.devices,
+        out=args.out,
+    )
+    print_table((f"{args.data or folder.recipe.data.name}, {args.split}", "measured"), summary(scores))
+    if confused := most_confused(scores.confusion, folder.class_names):
+        print()
+        print_table(("class", "taken for", "share of the class"), confused)
+    return 0
+
+
+def summary(scores: Scores) -> list[tuple[str, str]]:
+    """Return the rows of the closing table."""
+    rows = [("images", f"{scores.examples:,}"), ("top-1 error", f"{scores.error:.2f} %")]
+    if scores.top5 is not None:
+        rows.append(("top-5 error", f"{100 * (1 - scores.top5):.2f} %"))
+    rows.append(("loss", f"{scores.loss:.4f}"))
+    if scores.not_finite:
+        rows.append(("images with logits that are not finite, counted wrong", f"{scores.not_finite:,}"))
+    return rows
+
+
+def most_confused(matrix: list[list[int]], names: tuple[str, ...], count: int = 3) -> list[tuple[str, str, str]]:
+    """Return the `count` most frequent confusions as (class, what it was taken for, share of the class's examples)."""
+    found = [
+        (row[predicted] / sum(row), -true, -predicted)
+        for true, row in enumerate(matrix)
+        for predicted in range(len(row))
+        if predicted != true and row[predicted]
+    ]
+    return [
+        (names[-true], names[-predicted], f"{100 * share:.1f} %")
+        for share, true, predicted in sorted(found, reverse=True)[:count]
+    ]

@@ -1,0 +1,38 @@
+"""`reszoo predict`: classify images with a run's net."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from reszoo.cli.output import on_terminal, print_table
+
+HELP = "classify images with a run's net"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `reszoo predict` takes."""
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run")
+    parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+", help="JPEG, PNG, BMP or GIF files of any size")
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="classes for each image (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Classify, and print the most probable classes of each image."""
+    from reszoo.evaluate.predict import predict
+
+    predictions = predict(args.run, args.images, top=args.top)
+    if args.json:
+        print(json.dumps([prediction.to_dict() for prediction in predictions], indent=2, ensure_ascii=False))
+        return 0
+    print_table(
+        ("image", "class", "probability"),
+        [
+            (prediction.path if rank == 0 or not on_terminal() else "", label, f"{100 * probability:.2f} %")
+            for prediction in predictions
+            for rank, (label, probability) in enumerate(zip(prediction.labels, prediction.probabilities, strict=True))
+        ],
+    )
+    return 0
