@@ -16,7 +16,7 @@ VERBS = {
     "list": "list the nets that can be built by name",
     "show": "show what a net is made of, and what each stage costs",
     "recipes": "list the training recipes, or print one in full",
-    "data": "list and prepare data sets",
+    "data": "list data sets and prepare them",
     "train": "train a net by a recipe",
     "evaluate": "score a run's net on every image of a set",
     "predict": "classify images with a run's net",
@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done. 2: bad input or a file system that refuses, told in one line on standard error. 130: interrupted.
     141: nobody reads standard output any more (as `head` does once it has enough).
     """
+    # TensorFlow reads this when it loads: its notes on CPU features and the like would bury the one line of an error.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         status = _dispatch(sys.argv[1:] if argv is None else list(argv))
         if sys.stdout is not None:

@@ -1,9 +1,12 @@
-"""Tables: drawn on a terminal, plain columns with tabs between them for another program to read."""
+"""What a person sees: tables, drawn on a terminal and tab-separated for another program, and no start-up chatter."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 def on_terminal() -> bool:
@@ -30,3 +33,28 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str | int]]) -> 
     for line in lines:
         table.add_row(*(Text(f"{value:,}" if isinstance(value, int) else value) for value in line))
     Console().print(table)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Keep what TensorFlow's libraries write to standard error while they load; it is shown only if loading fails.
+
+    They write to the file descriptor before any log level is read, so that no setting silences them.
+    """
+    try:
+        kept = os.dup(2)
+    except OSError:  # standard error is closed; there is nothing to keep off it
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(kept, 2)
+            held.seek(0)
+            os.write(2, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

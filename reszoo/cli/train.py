@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from reszoo.cli.output import importing
 from reszoo.cli.recipes import add_overrides
 from reszoo.errors import ReszooError
 from reszoo.train.recipe import load_recipe
@@ -31,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
     source, run_dir = choose(args.recipe, args.run_dir, args.resume)
     recipe = load_recipe(source, args.overrides)
 
-    from reszoo import workflow
+    with importing():
+        from reszoo import workflow
 
     workflow.train(recipe, run_dir=run_dir, resume=args.resume, devices=args.devices)
     return 0
