@@ -1,0 +1,133 @@
+"""`reszoo evaluate`, `predict` and `export` on a short run, as typed at a prompt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from reszoo.cli.evaluate import most_confused, summary
+from reszoo.cli.main import main
+from reszoo.data.preprocessing import Preprocessing
+from reszoo.evaluate.scores import Scores
+
+
+@pytest.fixture(scope="module")
+def finished(two_devices: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from reszoo.workflow import train
+
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    settings = ["model.name=resnet8", "train.epochs=1", "schedule.warmup=0", "train.export=false"]
+    train("quickstart", overrides=settings, run_dir=folder, devices="cpu", quiet=True)
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for number, path in enumerate(paths):
+        pixels = np.random.default_rng(number).integers(0, 256, (20, 15, 1), np.uint8)
+        path.write_bytes(tf.io.encode_png(pixels).numpy())
+    return paths
+
+
+def test_evaluate_prints_the_scores_it_writes(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scores"
+    assert main(["evaluate", str(finished), "--batch-size", "50", "--devices", "cpu", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    scores = json.loads((out / "test.json").read_text())
+    assert f"top-1 error\t{100 - 100 * scores['top1']:.2f} %" in printed
+    assert f"top-5 error\t{100 - 100 * scores['top5']:.2f} %" in printed
+    assert "images\t360" in printed and "digits, test\tmeasured" in printed
+    assert (out / "confusion.png").is_file()
+
+
+def test_the_summary_tells_of_logits_that_are_not_finite() -> None:
+    scores = Scores(
+        examples=2000, top1=0.5, top5=None, loss=float("nan"), per_class=[0.5], confusion=[[1000]], not_finite=1000
+    )
+    rows = dict(summary(scores))
+    assert rows["images with logits that are not finite, counted wrong"] == "1,000"
+    assert "top-5 error" not in rows and rows["images"] == "2,000"
+
+
+def test_the_most_frequent_confusions_stand_first_and_ties_by_class() -> None:
+    matrix = [[90, 10, 0], [0, 50, 50], [1, 1, 8]]
+    names = ("a", "b", "c")
+    assert most_confused(matrix, names) == [("b", "c", "50.0 %"), ("a", "b", "10.0 %"), ("c", "a", "10.0 %")]
+    assert most_confused([[5, 0], [0, 0]], ("a", "b")) == []
+
+
+def test_predict_prints_a_row_for_each_class_and_image(
+    finished: Path, images: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(finished), *map(str, images), "--top", "2"]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert rows[0] == ["image", "class", "probability"]
+    assert [row[0] for row in rows[1:]] == [str(images[0])] * 2 + [str(images[1])] * 2
+    assert float(rows[1][2].removesuffix(" %")) >= float(rows[2][2].removesuffix(" %"))
+
+
+def test_predict_as_json(finished: Path, images: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(finished), str(images[0]), "--json", "--top", "10"]) == 0
+    (prediction,) = json.loads(capsys.readouterr().out)
+    assert prediction["path"] == str(images[0]) and set(prediction["labels"]) == {str(d) for d in range(10)}
+    assert sum(prediction["probabilities"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_export_predict_and_the_served_net_agree(
+    finished: Path, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "served"
+    assert main(["export", str(finished), str(out)]) == 0
+    assert "signatures serving_default and image_bytes" in capsys.readouterr().out
+    assert main(["predict", str(finished), *map(str, images), "--json"]) == 0
+    predictions = json.loads(capsys.readouterr().out)
+
+    served = tf.saved_model.load(str(out))
+    answer = served.signatures["image_bytes"](image_bytes=tf.constant([path.read_bytes() for path in images]))
+    for row, prediction in enumerate(predictions):
+        assert [label.decode() for label in answer["labels"][row].numpy()] == prediction["labels"]
+        assert answer["scores"][row].numpy() == pytest.approx(prediction["probabilities"], abs=1e-5)
+
+    card = json.loads((out / "card.json").read_text())
+    assert card["recipe"] == "quickstart" and card["spec"]["depths"] == [1, 1, 1]
+    assert card["test"] == json.loads((finished / "test.json").read_text())
+    run = json.loads((finished / "run.json").read_text())
+    preprocessing = Preprocessing.from_dict(json.loads((out / "assets" / "preprocessing.json").read_text()))
+    assert preprocessing == Preprocessing.from_dict(run["preprocessing"])
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["evaluate", "{none}"], "no run folder"),
+        (["evaluate", "{run}", "--split", "tset"], "no split 'tset'"),
+        (["evaluate", "{run}", "--data", "synthetic", "--devices", "cpu"], "class 0 of synthetic is 'stripes_000'"),
+        (["evaluate", "{run}", "--devices", "tpu"], "devices is 'tpu'"),
+        (["evaluate", "{run}", "--batch-size", "many"], "--batch-size"),
+        (["predict", "{run}"], "IMAGE"),
+        (["predict", "{run}", "{none}"], "No such file"),
+        (["predict", "{run}", "{run}/test.json"], "test.json: no JPEG, PNG, BMP or GIF image"),
+        (["export", "{run}", "{run}"], "is not empty"),
+        (["export", "{run}/model.keras", "{none}"], "give the run folder"),
+        (["export", "{none}", "{none}"], "no run folder"),
+        (["export", "{run}", "{run}/model.keras/out"], "model.keras"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line_and_status_2_and_leaves_nothing(
+    argv: list[str], message: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"run": finished, "none": tmp_path / "none"}
+    before = sorted(finished.rglob("*"))
+    assert main([word.format(**places) for word in argv]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and len(printed.err.splitlines()) == 1
+    assert printed.err.startswith("reszoo: ") and message in printed.err
+    assert sorted(finished.rglob("*")) == before and not list(tmp_path.iterdir())
