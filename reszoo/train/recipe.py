@@ -1,4 +1,4 @@
-"""Recipes: one TOML file says which net is trained on what and how. Loading, overriding and writing them."""
+"""Recipes: one TOML file says which net is trained on what and how. Loading and writing them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any
 from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.train import tomlfile
-from reszoo.train.config import OPTIMIZER_FIELDS, SCHEDULE_FIELDS, OptimizerConfig, ScheduleConfig, TrainConfig
+from reszoo.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from reszoo.train.fields import Checked, convert, hints, read_table
+from reszoo.train.overrides import flag, override
 from reszoo.zoo.catalog import spec
 from reszoo.zoo.spec import Spec
 
@@ -59,13 +60,6 @@ TABLES: dict[str, type] = {
     "optimizer": OptimizerConfig,
     "schedule": ScheduleConfig,
     "published": Published,
-}
-
-# Tables with a key that leaves some of the others nothing to do: that key, and under which of its values each acts.
-CHOOSERS: dict[str, tuple[str, Mapping[str, tuple[str, ...]]]] = {
-    "augment": ("crop", {"pad": ("pad",), "scale": ("scale",), "area": ("inception",)}),
-    "optimizer": ("name", OPTIMIZER_FIELDS),
-    "schedule": ("kind", SCHEDULE_FIELDS),
 }
 
 
@@ -177,53 +171,8 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     recipe = _stating(str(name_or_path), tables)
     if not overrides:
         return recipe
-    flags = " ".join(f"--set {text}" for text in overrides)
-    return _stating(f"{name_or_path} with {flags}", override(tables, overrides))
-
-
-def override(tables: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return a recipe's tables with `table.key=value` overrides applied; types are checked, combinations not yet."""
-    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tables.items()}
-    given: dict[str, dict[str, Any]] = {}
-    for text in overrides:
-        try:
-            table, key, value = _read_override(text)
-        except ReszooError as error:
-            raise ReszooError(f"--set {text}: {error}") from None
-        given.setdefault(table, {})[key] = value
-    for table, values in given.items():
-        for key in _dropped(table, values) - values.keys():
-            result.get(table, {}).pop(key, None)
-        result[table] = result.get(table, {}) | values
-    return result
-
-
-def _dropped(table: str, values: Mapping[str, Any]) -> set[str]:
-    """Return the keys of a file's table that lose their meaning where `values` are given."""
-    if table == "train":
-        return {"steps": {"epochs"}, "epochs": {"steps"}}.get("".join(values.keys() & {"steps", "epochs"}), set())
-    chooser, allowed = CHOOSERS.get(table, ("", {}))
-    return {key for key, kinds in allowed.items() if chooser in values and values[chooser] not in kinds}
-
-
-def _read_override(text: str) -> tuple[str, str, Any]:
-    """Return (table, key, value) of a `table.key=value`, its key known and its value of the right type."""
-    name, equals, spelt = text.partition("=")
-    if not equals:
-        raise ReszooError("give it as table.key=value, such as train.epochs=2")
-    name, spelt = name.strip(), spelt.strip()
-    table, _, key = name.partition(".")
-    value = tomlfile.parse_value(spelt)
-    if table == "model" and key:
-        return table, key, spelt if key == "name" else value
-    keys = {f"{table}.{key}": hint for table, config in TABLES.items() for key, hint in hints(config).items()}
-    if name not in keys:
-        same = [known for known in keys if known.split(".")[1] == name]
-        near = f"; did you mean {' or '.join(map(repr, same))}?" if same else did_you_mean(name, [*keys, "model.name"])
-        raise ReszooError(f"no key {name!r}{near or '; keys are ' + ', '.join(f'{t}.KEY' for t in ['model', *TABLES])}")
-    # Digits and the like are TOML, but where text is wanted they are meant as they were typed.
-    as_typed = keys[name] is str and not isinstance(value, str)
-    return table, key, convert(spelt if as_typed else value, keys[name], name)
+    flags = " ".join(map(flag, overrides))
+    return _stating(f"{name_or_path} with {flags}", override(tables, overrides, TABLES))
 
 
 def _stating(where: str, tables: Mapping[str, Any]) -> Recipe:
