@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,16 @@ def test_predict_as_json(finished: Path, images: list[Path], capsys: pytest.Capt
     (prediction,) = json.loads(capsys.readouterr().out)
     assert prediction["path"] == str(images[0]) and set(prediction["labels"]) == {str(d) for d in range(10)}
     assert sum(prediction["probabilities"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_export_of_a_run_with_damaged_scores_is_refused(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    (run / "test.json").write_text('{"examples":')
+    assert main(["export", str(run), str(tmp_path / "out")]) == 2
+    assert f"write it anew with: reszoo evaluate {run}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_export_predict_and_the_served_net_agree(

@@ -154,6 +154,13 @@ def test_rows_that_are_not_finite_are_wrong_and_counted() -> None:
     assert json.loads(json.dumps(scores.to_dict(), allow_nan=False))["loss"] is None
 
 
+def test_a_row_that_is_not_finite_is_outside_the_top5() -> None:
+    logits = np.zeros((2, 7))
+    logits[0, 3] = math.nan
+    scores = score_logits(logits.tolist(), [0, 0])
+    assert (scores.top1, scores.top5, scores.not_finite) == (0.5, 0.5, 1)
+
+
 def test_large_logits_give_a_finite_loss() -> None:
     scores = score_logits([[1e4, 0.0], [1e4, 0.0]], [0, 1])
     assert scores.loss == pytest.approx(5e3)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
@@ -53,6 +56,12 @@ def photo(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarr
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(0, 255, (1, 4, 4, channels))
     return tf.cast(tf.image.resize(coarse, (height, width)), tf.uint8).numpy()[0]
+
+
+def saved(image: np.ndarray, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, kind, **options)
+    return file.getvalue()
 
 
 LOAD_ALONE = """
@@ -120,6 +129,8 @@ def test_tensorflow_alone_gives_the_keras_outputs_for_floats_and_bytes(
         "text.png": b"not an image",
         "empty": b"",
         "grey.png": tf.io.encode_png(grey).numpy(),
+        "animated.gif": saved(big, "GIF", save_all=True, append_images=[Image.fromarray(255 - big)]),
+        "bitmap.bmp": saved(big, "BMP"),
     }
     outputs = ask_alone(out, tmp_path, batch.astype("float32"), files)
 
@@ -128,7 +139,7 @@ def test_tensorflow_alone_gives_the_keras_outputs_for_floats_and_bytes(
     softmax = np.exp(outputs["logits"]) / np.exp(outputs["logits"]).sum(1, keepdims=True)
     np.testing.assert_allclose(outputs["probabilities"], softmax, atol=1e-6)
 
-    assert outputs["b_status"].tolist() == [0, 1, 0, 1, 1, 0]
+    assert outputs["b_status"].tolist() == [0, 1, 0, 1, 1, 0, 1, 1]
     jpeg = tf.io.decode_jpeg(files["b.jpg"], dct_method="INTEGER_ACCURATE").numpy()
     for row, image in ((0, big), (2, jpeg), (5, np.repeat(grey, 3, axis=2))):
         wanted = expected(model, colour(), image)
@@ -136,7 +147,7 @@ def test_tensorflow_alone_gives_the_keras_outputs_for_floats_and_bytes(
         order = np.argsort(-wanted)[:5]
         assert [name.decode() for name in outputs["b_labels"][row]] == [NAMES[i] for i in order]
         np.testing.assert_allclose(outputs["b_scores"][row], wanted[order], atol=1e-5)
-    for row in (1, 3, 4):
+    for row in (1, 3, 4, 6, 7):
         assert not outputs["b_probabilities"][row].any() and not outputs["b_scores"][row].any()
         assert set(outputs["b_labels"][row]) == {b""}
 
@@ -214,6 +225,31 @@ def test_a_net_that_differs_after_loading_is_not_exported(occupied: bool, tmp_pa
         export_savedmodel(model, out, preprocessing=colour(), class_names=NAMES)
     assert [p.name for p in tmp_path.iterdir()] == ["out"] * occupied
     assert not occupied or not any(out.iterdir())
+
+
+@pytest.mark.parametrize(
+    "output, row, value, message",
+    [
+        ("bytes/probabilities", 3, math.nan, "differ from the Keras model's by inf"),
+        ("float-0001/probabilities", 0, 2.0, "differ from the Keras model's by"),
+        ("bytes/status", 0, 1, "misjudges which files are images"),
+        ("bytes/status", -1, 0, "misjudges which files are images"),
+    ],
+)
+def test_each_wrong_answer_of_the_loaded_net_is_noticed(
+    output: str, row: int, value: float, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = parity._reload
+
+    def spoilt(export: Path, folder: Path) -> dict[str, np.ndarray]:
+        outputs = honest(export, folder)
+        outputs[output][row] = value
+        return outputs
+
+    monkeypatch.setattr(parity, "_reload", spoilt)
+    with pytest.raises(ReszooError, match=message):
+        export_savedmodel(small_net(), tmp_path / "out", preprocessing=colour(), class_names=NAMES)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_net_that_cannot_be_run_by_tensorflow_alone_is_not_exported(
