@@ -59,6 +59,7 @@ def train(
     Raises ReszooError for input that cannot work, before anything is written, and when the loss is no longer a number.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
+    run = _find_run(recipe, run_dir, resume)
     strategy = open_strategy(devices)
     settings = recipe.train
     if settings.deterministic:
@@ -66,6 +67,10 @@ def train(
     keras.utils.set_random_seed(settings.seed)
 
     pipeline = open_pipeline(recipe.data, recipe.augment, batch_size=settings.batch_size, seed=settings.seed)
+    if settings.select == "best" and not pipeline.info.examples["validation"]:
+        raise ReszooError(
+            f'train.select is "best", but {pipeline.info.name} holds no images out to choose by; set data.validation'
+        )
     with strategy.scope(), precision(settings.precision):
         model = build(recipe.model.spec(), input_shape=pipeline.info.input_shape, classes=pipeline.info.classes)
         if settings.batch_norm == "sync":
@@ -74,7 +79,8 @@ def train(
         model.compile(optimizer=optimizer)
         stepper = Stepper(model, optimizer, settings, recipe.optimizer, strategy)
 
-    run = _open_run(recipe, run_dir, resume)
+    if not resume:
+        run = Run.create(run.path, recipe)
     progress = Progress(run.path / "train.log", quiet)
     try:
         if not resume or not (run.path / "run.json").is_file():
@@ -104,10 +110,13 @@ def synchronise(model: keras.Model) -> None:
             layer.synchronized = True
 
 
-def _open_run(recipe: Recipe, run_dir: str | Path | None, resume: bool) -> Run:
+def _find_run(recipe: Recipe, run_dir: str | Path | None, resume: bool) -> Run:
+    """Return the folder to train in, not made yet when the run is new."""
     if not resume:
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        return Run.create(run_dir or Path("runs") / f"{recipe.name}-{stamp}", recipe)
+        run = Run(run_dir or Path("runs") / f"{recipe.name}-{stamp}")
+        run.refuse_occupied()
+        return run
     if run_dir is None:
         raise ReszooError("resume goes on with a run: give its folder as run_dir")
     run = Run.open(run_dir)

@@ -28,15 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, leaving the run folder."""
+    """Train, leaving the run folder; 130 when a signal stopped it."""
     source, run_dir = choose(args.recipe, args.run_dir, args.resume)
     recipe = load_recipe(source, args.overrides)
 
     with importing():
         from reszoo import workflow
 
-    workflow.train(recipe, run_dir=run_dir, resume=args.resume, devices=args.devices)
-    return 0
+    result = workflow.train(recipe, run_dir=run_dir, resume=args.resume, devices=args.devices)
+    return 0 if result.finished else 130
 
 
 def choose(recipe: str | None, run_dir: Path | None, resume: bool) -> tuple[str | Path, Path | None]:

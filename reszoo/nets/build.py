@@ -58,10 +58,11 @@ def build(
         x = norm(x, "head_bn")
     if spec.order in ("pre", "relu_pre"):
         x = relu(x, "head_relu")
-    # float32 whatever the policy: sums over many pixels and logits lose too much in 16 bits.
-    x = keras.layers.GlobalAveragePooling2D(name="head_pool", dtype="float32")(x)
+    # In full precision under a mixed policy: sums over many pixels, and logits, lose too much in 16 bits.
+    full = keras.config.dtype_policy().variable_dtype
+    x = keras.layers.GlobalAveragePooling2D(name="head_pool", dtype=full)(x)
     if top:
-        x = keras.layers.Dense(classes, kernel_initializer="he_normal", name="head_dense", dtype="float32")(x)
+        x = keras.layers.Dense(classes, kernel_initializer="he_normal", name="head_dense", dtype=full)(x)
     model = keras.Model(images, x, name=spec.name)
     if weights is not None:
         _load(model, weights)

@@ -41,7 +41,7 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) 
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint. Raises ReszooError when the file is truncated or something else."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name.removeprefix("array/"): file[name] for name in file.files if name.startswith("array/")}
             meta = json.loads(file["meta"].tobytes().decode())
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -34,10 +34,9 @@ class Run:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], recipe: Recipe) -> Run:
-        """Start a folder. Raises ReszooError when it is there and not empty, or cannot be made."""
+        """Start a folder. Raises ReszooError when it is there and not empty."""
         run = cls(path)
-        if run.path.exists() and (not run.path.is_dir() or any(run.path.iterdir())):
-            raise ReszooError(f"run folder {run.path} exists; add --resume to go on with it, or give another --run-dir")
+        run.refuse_occupied()
         run.path.mkdir(parents=True, exist_ok=True)
         write_text(run.path / "recipe.toml", recipe.to_toml())
         return run
@@ -51,6 +50,13 @@ class Run:
         if not (run.path / "recipe.toml").is_file():
             raise ReszooError(f"{run.path} is no run folder: it holds no recipe.toml")
         return run
+
+    def refuse_occupied(self) -> None:
+        """Raise ReszooError when the folder is there and not empty, or is a file."""
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ReszooError(
+                f"run folder {self.path} exists; add --resume to go on with it, or give another --run-dir"
+            )
 
     @property
     def recipe(self) -> Recipe:

@@ -40,7 +40,7 @@ class Stepper:
         self._weights = model.trainable_variables
         self._classes = model.output_shape[-1]
         self._losses = keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=train.label_smoothing, reduction=None
+            from_logits=True, label_smoothing=train.label_smoothing, reduction=None, dtype=model.output.dtype
         )
         # Keras would make the slots inside the traced step, which then has to be traced twice.
         optimizer.build(self._weights)
@@ -91,14 +91,14 @@ class Stepper:
                 x, y = images[first:last], labels[first:last]
             with tf.GradientTape() as tape:
                 logits = self.model(x, training=True)
-                losses = self._losses(tf.one_hot(y, self._classes), logits) * weight
-                mean = tf.reduce_sum(losses) / tf.cast(rows, tf.float32)
-                scaled = mean * self.scale
+                losses = self._losses(tf.one_hot(y, self._classes), logits) * tf.cast(weight, logits.dtype)
+                mean = tf.reduce_sum(losses) / tf.cast(rows, logits.dtype)
+                scaled = mean * tf.cast(self.scale, logits.dtype)
             new = tape.gradient(scaled, [variable.value for variable in self._weights])
             gradients = [g if old is None else old + g for old, g in zip(gradients, new, strict=True)]
-            right = tf.cast(tf.argmax(logits, -1, tf.int32) == y, tf.float32) * weight
-            count = tf.cast(tf.shape(x)[0], tf.float32) * weight
-            sums += tf.cast(tf.stack([tf.reduce_sum(losses), tf.reduce_sum(right), count]), tf.float64)
+            right = tf.cast(tf.argmax(logits, -1, tf.int32) == y, tf.float64) * weight
+            count = tf.cast(tf.shape(x)[0], tf.float64) * weight
+            sums += tf.stack([tf.cast(tf.reduce_sum(losses), tf.float64), tf.reduce_sum(right), count])
         if self.strategy.num_replicas_in_sync > 1:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         gradients = [gradient / self.scale for gradient in gradients] if self._scaled else gradients
@@ -121,7 +121,7 @@ class Stepper:
         first, last = start + replica * size // replicas, start + (replica + 1) * size // replicas
         empty = first == last
         row = tf.minimum(first, rows - 1)
-        return tf.where(empty, row, first), tf.where(empty, row + 1, last), tf.where(empty, 0.0, 1.0)
+        return tf.where(empty, row, first), tf.where(empty, row + 1, last), tf.cast(~empty, tf.float64)
 
     def _regularised(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
         """Add coupled decay, the gradient of weight_decay / 2 * |w|^2, then clip the norm of the whole."""
@@ -142,7 +142,7 @@ class Stepper:
 
             def update(variable: Any, gradient: Any, average: Any = None, shrink: bool = shrink) -> None:
                 if shrink:
-                    variable.assign_sub(variable * (self._decay.weight_decay * rate))
+                    variable.assign_sub(variable * tf.cast(self._decay.weight_decay * rate, variable.dtype))
                 self.optimizer.update_step(gradient, variable, rate)
                 if average is not None:
                     average.assign_add((variable - average) * (1 - self._train.ema))

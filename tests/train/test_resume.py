@@ -1,0 +1,182 @@
+"""A run that is killed, stopped or damaged goes on as if nothing had happened, or says why it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reszoo.errors import ReszooError
+from reszoo.train import checkpoint
+from reszoo.train.recipe import Recipe
+from reszoo.workflow import train
+
+# Every kind of state a run has: slots, averages, random layers, augmentation, a best net, sums in mid-epoch.
+TABLES = {
+    "name": "tiny",
+    "model": {"name": "resnet8", "drop_path": 0.3, "dropout": 0.1},
+    "data": {"name": "digits", "validation": 100, "examples": 200},
+    "augment": {"crop": "pad", "pad": 1},
+    "train": {
+        "steps": 40,
+        "batch_size": 32,
+        "deterministic": True,
+        "checkpoint_every": 3,
+        "ema": 0.9,
+        "select": "best",
+        "export": False,
+    },
+    "optimizer": {"name": "sgd", "weight_decay": 1e-4},
+    "schedule": {"kind": "plateau", "rate": 0.05, "patience": 1},
+}
+
+
+def start(folder: Path, recipe: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "reszoo", "train", str(recipe), "--run-dir", str(folder), *more]
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(Recipe.from_dict(TABLES).to_toml())
+    return path
+
+
+@pytest.fixture(scope="module")
+def unbroken(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "unbroken"
+    process = start(folder, recipe)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return folder
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Two runs left the same weights, slots, averages, logs and scores, to the bit."""
+    for name in ("step-00000040.npz", "best.npz"):
+        a, b = checkpoint.load(one / "checkpoints" / name), checkpoint.load(other / "checkpoints" / name)
+        assert a.arrays.keys() == b.arrays.keys() and len(a.arrays) > 40
+        assert [key for key in a.arrays if not np.array_equal(a.arrays[key], b.arrays[key])] == []
+    for name in ("history.json", "history.csv", "test.json", "confusion.json", "recipe.toml"):
+        assert (one / name).read_text() == (other / name).read_text(), name
+
+
+def killed_until_done(folder: Path, recipe: Path, kills: int) -> int:
+    """Train, killing the process `kills` times at a random moment after it began to step; return the kills that struck."""
+    clock = random.Random(kills)
+    struck = 0
+    for _ in range(kills):
+        process = start(folder, recipe, *(["--resume"] if (folder / "recipe.toml").exists() else []))
+        before = len((folder / "train.log").read_text()) if (folder / "train.log").exists() else 0
+        while (
+            process.poll() is None
+            and len((folder / "train.log").read_text() if (folder / "train.log").exists() else "") <= before
+        ):
+            time.sleep(0.01)
+        time.sleep(clock.uniform(0.0, 4.0))
+        struck += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    process = start(folder, recipe, "--resume")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return struck
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_run_equals_an_unbroken_one(kills: int, recipe: Path, unbroken: Path, tmp_path: Path) -> None:
+    struck = killed_until_done(tmp_path / "run", recipe, kills)
+    assert struck > 0
+    assert_same(unbroken, tmp_path / "run")
+
+
+def test_sigterm_stops_at_a_step_and_says_how_to_go_on(recipe: Path, unbroken: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = start(folder, recipe)
+    while not list(folder.glob("checkpoints/step-*.npz")):
+        time.sleep(0.02)
+        assert process.poll() is None
+    process.terminate()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert f"go on with: reszoo train --resume --run-dir {folder}" in output
+    assert json.loads((folder / "run.json").read_text())["status"] == "stopped"
+    process = start(folder, recipe, "--resume")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert_same(unbroken, folder)
+
+
+def short(**train_fields: object) -> Recipe:
+    """A run of a few steps, to be tried inside this process."""
+    fields = TABLES["train"] | {"steps": 6, "deterministic": False, "select": "last"} | train_fields  # type: ignore[operator]
+    return Recipe.from_dict(TABLES | {"train": fields, "model": {"name": "resnet8"}})
+
+
+def test_truncated_checkpoint_falls_back_to_the_one_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    train(short(), run_dir=folder, quiet=True)
+    expected = (folder / "history.json").read_text()
+    last = checkpoint.step_path(folder / "checkpoints", 6)
+    last.write_bytes(last.read_bytes()[:-1000])
+    train(short(), run_dir=folder, resume=True)
+    said = capsys.readouterr().out
+    assert "step-00000006.npz cannot be read" in said and "going on from step 3" in said
+    assert [row["step"] for row in json.loads(expected)] == [
+        row["step"] for row in json.loads((folder / "history.json").read_text())
+    ]
+
+    for path in checkpoint.steps(folder / "checkpoints"):
+        path.write_bytes(b"nothing")
+    with pytest.raises(ReszooError, match="none of the 2 checkpoints"):
+        train(short(), run_dir=folder, resume=True, quiet=True)
+
+
+def test_checkpoint_of_another_net_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(short(), run_dir=folder, quiet=True)
+    other = Recipe.from_dict(short().to_dict() | {"model": {"name": "resnet14"}})
+    with pytest.raises(ReszooError, match=r"another \[model\]"):
+        train(other, run_dir=folder, resume=True, quiet=True)
+    (folder / "recipe.toml").write_text(other.to_toml())
+    with pytest.raises(ReszooError, match="is of resnet8, but the recipe asks for resnet14"):
+        train(other, run_dir=folder, resume=True, quiet=True)
+
+
+def test_occupied_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("keep")
+    with pytest.raises(ReszooError, match="add --resume"):
+        train(short(), run_dir=tmp_path, quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_divergence_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:
+    schedule = {"kind": "constant", "rate": 1e30, "warmup": 5, "warmup_rate": 0.01}
+    tables = short(steps=60, checkpoint_every=2).to_dict() | {"schedule": schedule}
+    with pytest.raises(ReszooError, match="last good checkpoint is .*step-0000000[4-6]"):
+        train(Recipe.from_dict(tables), run_dir=tmp_path / "run", quiet=True)
+    newest = checkpoint.newest(tmp_path / "run" / "checkpoints", print)
+    assert newest and all(np.isfinite(array).all() for array in newest.arrays.values() if array.dtype.kind == "f")
+
+
+def test_best_needs_images_to_choose_by(tmp_path: Path) -> None:
+    tables = short(select="best").to_dict() | {"data": {"name": "digits", "examples": 200}}
+    with pytest.raises(ReszooError, match="set data.validation"):
+        train(Recipe.from_dict(tables), run_dir=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_checkpoints_hold_nothing_pickled(tmp_path: Path) -> None:
+    np.savez(tmp_path / "step-00000001.npz", meta=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(ReszooError, match="cannot be read"):
+        checkpoint.load(tmp_path / "step-00000001.npz")
