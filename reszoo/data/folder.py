@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from reszoo.data.corrupt import report_corrupt
 from reszoo.data.decode import decode
 from reszoo.data.parts import Arrays, Files
 from reszoo.data.preprocessing import Preprocessing
@@ -21,11 +21,6 @@ SPLITS = {"train": "train", "val": "validation", "validation": "validation", "te
 
 # A folder without a test part gives a fifth of each class to one, as digits does.
 TEST_SHARE = 5
-
-JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-
-_log = logging.getLogger("reszoo")
 
 
 def list_folder(root: str) -> tuple[tuple[str, ...], dict[str, Files]]:
@@ -56,6 +51,10 @@ def list_folder(root: str) -> tuple[tuple[str, ...], dict[str, Files]]:
     parts = {role: _list_classes(folder, names) for role, folder in roles.items()}
     if "test" not in parts:
         whole = parts["train"]
+        if whole.count < TEST_SHARE:
+            raise ReszooError(
+                f"{path} holds {whole.count} images, too few to take a test part from; give train and test"
+            )
         test = stratified(whole.labels, whole.count // TEST_SHARE)
         parts["train"], parts["test"] = whole.take(rest(whole.count, test)), whole.take(test)
     return names, parts
@@ -114,63 +113,6 @@ def read_folder(
             arrays[role] = arrays[role].take(np.flatnonzero(read))
     report_corrupt(bad, sum(files.count for files in parts.values()), skip=skip)
     return arrays, tuple(bad)
-
-
-def drop_corrupt(parts: dict[str, Files], *, skip: bool) -> tuple[dict[str, Files], tuple[str, ...]]:
-    """Look at both ends of every file and decode the doubtful ones; return the parts and the bad paths, left out if `skip`."""
-    bad = {path for files in parts.values() for path in files.paths if not looks_whole(path) and not _decodes(path)}
-    report_corrupt(sorted(bad), sum(files.count for files in parts.values()), skip=skip)
-    good = {
-        role: files.take(np.flatnonzero([path not in bad for path in files.paths])) for role, files in parts.items()
-    }
-    return good, tuple(sorted(bad))
-
-
-def report_corrupt(bad: list[str], total: int, *, skip: bool) -> None:
-    """Name and count the undecodable files: a warning if they are to be skipped, else `ReszooError`."""
-    if not bad:
-        return
-    named = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
-    line = f"{len(bad)} of {total} images cannot be decoded: {named}"
-    if not skip:
-        raise ReszooError(f"{line}; mend or remove them, or set data.on_corrupt='skip'")
-    _log.warning("%s; left out", line)
-
-
-def find_corrupt(paths: np.ndarray) -> list[str]:
-    """Decode every file, in parallel; return those that cannot be decoded."""
-
-    def load(index: tf.Tensor, path: tf.Tensor) -> tf.Tensor:
-        with tf.control_dependencies([decode(tf.io.read_file(path), 3)]):
-            return tf.identity(index)
-
-    numbered = tf.data.Dataset.from_tensor_slices(paths).enumerate()
-    good = list(numbered.map(load, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors().as_numpy_iterator())
-    return [str(path) for path in np.delete(paths, good)]
-
-
-def looks_whole(path: str) -> bool:
-    """Whether a file starts and ends as a JPEG or PNG file should; empty, cut and foreign files do not."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(8)
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 8))
-            end = file.read()
-    except OSError:
-        return False
-    return (start.startswith(JPEG_START) and end.rstrip(b"\0").endswith(JPEG_END)) or (start, end) == (
-        PNG_START,
-        PNG_END,
-    )
-
-
-def _decodes(path: str) -> bool:
-    try:
-        tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
-    except tf.errors.OpError:
-        return False
-    return True
 
 
 def _subfolders(path: Path) -> list[str]:

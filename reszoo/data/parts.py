@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,6 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from reszoo.data.keys import fold, shuffled
+
+# The most that a set's decoded images may take in memory; a larger set is streamed.
+MEMORY_LIMIT = 2**31
 
 
 class Part(Protocol):
@@ -145,6 +149,11 @@ class ImageSet:
     class_names: tuple[str, ...]
     parts: dict[str, Part]
     skipped: tuple[str, ...] = ()
+
+
+def fits_memory(counts: Iterable[int], shape: tuple[int, int, int]) -> bool:
+    """Whether so many uint8 images of `shape` may be held in memory: at most 2 GiB."""
+    return sum(counts) * math.prod(shape) <= MEMORY_LIMIT
 
 
 def _indices(count: int, key: Any | None) -> tf.data.Dataset:

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from reszoo.data.augment import pad_crop_flip, pca_noise, random_window
 from reszoo.data.config import AugmentConfig, DataConfig
+from reszoo.data.corrupt import find_corrupt
 from reszoo.data.decode import decode
-from reszoo.data.folder import find_corrupt
 from reszoo.data.keys import fold, make_key, shuffled
 from reszoo.data.parts import Arrays, Files, ImageSet, Part
 from reszoo.data.preprocessing import Preprocessing

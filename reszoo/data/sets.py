@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -11,17 +9,15 @@ import numpy as np
 import tensorflow as tf
 
 from reszoo.data.config import AugmentConfig, DataConfig
+from reszoo.data.corrupt import drop_corrupt
 from reszoo.data.decode import to_channels
-from reszoo.data.folder import drop_corrupt, list_folder, own_shape, read_folder
+from reszoo.data.folder import list_folder, own_shape, read_folder
 from reszoo.data.memory import load_digits, load_synthetic
-from reszoo.data.parts import Arrays, ImageSet, Part
+from reszoo.data.parts import Arrays, ImageSet, Part, fits_memory
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.data.splits import rest, stratified
 from reszoo.data.statistics import plain
 from reszoo.errors import ReszooError
-
-# The most that a set's decoded images may take in memory; a larger set is streamed.
-MEMORY_LIMIT = 2**31
 
 
 def load_set(data: DataConfig, augment: AugmentConfig) -> tuple[ImageSet, Preprocessing]:
@@ -71,11 +67,6 @@ def hold_out(images: ImageSet, data: DataConfig, *, by_class: bool) -> ImageSet:
         train = train.take(_choose(train, data.examples, by_class, last=False))
     parts["train"] = train
     return replace(images, parts=parts)
-
-
-def fits_memory(counts: Iterable[int], shape: tuple[int, int, int]) -> bool:
-    """Whether so many uint8 images of `shape` may be held in memory."""
-    return sum(counts) * math.prod(shape) <= MEMORY_LIMIT
 
 
 def _choose(part: Part, count: int, by_class: bool, *, last: bool) -> np.ndarray:
