@@ -13,13 +13,21 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 # Where each public name lives. Imported when first used, so that `import reszoo` costs nothing.
 _PUBLIC = {
+    "Recipe": "reszoo.training.recipe",
     "ReszooError": "reszoo.errors",
+    "Run": "reszoo.training.run",
     "Spec": "reszoo.zoo.spec",
     "build": "reszoo.nets.build",
     "count": "reszoo.zoo.count",
+    "evaluate": "reszoo.evaluation.evaluate",
+    "export": "reszoo.exporting.savedmodel",
     "features": "reszoo.nets.build",
     "list_models": "reszoo.zoo.catalog",
+    "list_recipes": "reszoo.training.recipe",
+    "load_recipe": "reszoo.training.recipe",
+    "predict": "reszoo.evaluation.predict",
     "spec": "reszoo.zoo.catalog",
+    "train": "reszoo.workflow",
 }
 
 __all__ = sorted(_PUBLIC)

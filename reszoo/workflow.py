@@ -13,18 +13,19 @@ import tensorflow as tf
 
 from reszoo.data.pipeline import Pipeline, open_pipeline
 from reszoo.errors import ReszooError
-from reszoo.evaluate.plots import confusion, curves
-from reszoo.evaluate.scores import Evaluator, Scores
-from reszoo.export.savedmodel import export_savedmodel
-from reszoo.files import atomic_path, write_json
+from reszoo.evaluation.evaluate import write_scores
+from reszoo.evaluation.plots import curves
+from reszoo.evaluation.scores import Evaluator, Scores
+from reszoo.exporting.savedmodel import export
+from reszoo.files import atomic_path
 from reszoo.nets.build import build
-from reszoo.train.devices import describe, open_strategy, precision
-from reszoo.train.loop import Loop
-from reszoo.train.optimizers import make_optimizer
-from reszoo.train.progress import Progress
-from reszoo.train.recipe import Recipe, load_recipe
-from reszoo.train.run import Run, environment, now
-from reszoo.train.step import Stepper
+from reszoo.training.devices import describe, open_strategy, precision
+from reszoo.training.loop import Loop
+from reszoo.training.optimizers import make_optimizer
+from reszoo.training.progress import Progress
+from reszoo.training.recipe import Recipe, load_recipe
+from reszoo.training.run import Run, environment, now
+from reszoo.training.step import Stepper
 from reszoo.zoo.count import count
 
 
@@ -188,32 +189,13 @@ def _finish(
     with atomic_path(run.path / "model.keras") as part:
         model.save(part)
     published = recipe.published
-    error = published.value if published else None
-    curves(
-        run.history,
-        run.path / "curves.png",
-        title=recipe.name,
-        published=error,
-        source=published.source if published else "",
-    )
+    drawn: dict[str, Any] = {"published": published.value, "source": f"{published.metric}, {published.source}"} if published else {}
+    curves(run.history, run.path / "curves.png", title=recipe.name, **drawn)
     test = Evaluator(model, classes=pipeline.info.classes, strategy=strategy)(pipeline.evaluation("test"))
-    write_json(run.path / "test.json", test.to_dict())
-    write_json(run.path / "confusion.json", test.confusion)
-    confusion(test.confusion, pipeline.info.class_names, run.path / "confusion.png")
+    title = f"{recipe.name}: {pipeline.info.name}, test, error {test.error:.2f} %"
+    write_scores(test, pipeline.info.class_names, run.path, title=title)
     if recipe.train.export and not (run.path / "export").exists():
-        details = {
-            "spec": run.meta["spec"],
-            "versions": run.meta["versions"],
-            "test": test.to_dict(),
-            "recipe": recipe.name,
-        }
-        export_savedmodel(
-            model,
-            run.path / "export",
-            preprocessing=pipeline.preprocessing,
-            class_names=pipeline.info.class_names,
-            details=details,
-        )
+        export(run, run.path / "export")
     run.write_meta(status="finished", finished=now())
     for line in summary(run, test):
         progress.line(line)
@@ -223,7 +205,13 @@ def _finish(
 def summary(run: Run, test: Scores) -> list[str]:
     """Return the closing table: what was measured beside what was published."""
     meta, published = run.meta, run.recipe.published
-    rows = [("test error", f"{test.error:.2f} %", f"{published.value:g} % ({published.source})" if published else "")]
+    rows = [
+        (
+            "test error",
+            f"{test.error:.2f} %",
+            f"{published.value:g} % ({published.metric}; {published.source})" if published else "",
+        )
+    ]
     if test.top5 is not None:
         rows.append(("test error, top 5", f"{100 * (1 - test.top5):.2f} %", ""))
     rows.append(("test loss", f"{test.loss:.4f}", ""))

@@ -25,7 +25,7 @@ def two_devices() -> None:
 @pytest.fixture(scope="session")
 def strategy(two_devices: None) -> object:
     """A MirroredStrategy over both devices: the one the command line opens for `--devices cpu:2`."""
-    from reszoo.train.devices import open_strategy
+    from reszoo.training.devices import open_strategy
 
     return open_strategy("cpu:2")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from reszoo.cli.output import print_table
 
 if TYPE_CHECKING:
-    from reszoo.evaluate.scores import Scores
+    from reszoo.evaluation.scores import Scores
 
 HELP = "score a run's net on every image of a set"
 
@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score, write the scores beside the run, and print them."""
-    from reszoo.evaluate.evaluation import evaluate
-    from reszoo.train.run import Run
+    from reszoo.evaluation.evaluate import evaluate
+    from reszoo.training.run import Run
 
     folder = Run.open(args.run)
     scores = evaluate(

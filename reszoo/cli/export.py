@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, check what was written in a fresh process, and say how it went."""
-    from reszoo.export.savedmodel import export
+    from reszoo.exporting.savedmodel import export
 
     report = export(args.run, args.out)
     print(f"{report.path}: SavedModel of {report.bytes / 1e6:.1f} MB, signatures serving_default and image_bytes")

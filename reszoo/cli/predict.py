@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Classify, and print the most probable classes of each image."""
-    from reszoo.evaluate.predict import predict
+    from reszoo.evaluation.predict import predict
 
     predictions = predict(args.run, args.images, top=args.top)
     if args.json:

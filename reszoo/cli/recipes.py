@@ -7,7 +7,7 @@ from itertools import takewhile
 
 from reszoo.cli.output import print_table
 from reszoo.errors import ReszooError
-from reszoo.train.recipe import Recipe, find_recipe, list_recipes, load_recipe
+from reszoo.training.recipe import Recipe, find_recipe, list_recipes, load_recipe
 
 HELP = "list the training recipes, or print one in full"
 

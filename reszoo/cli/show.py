@@ -7,7 +7,7 @@ import dataclasses
 
 from reszoo.cli.output import print_table
 from reszoo.errors import ReszooError
-from reszoo.train.tomlfile import parse_value, spell
+from reszoo.training.tomlfile import parse_value, spell
 from reszoo.zoo.catalog import alias_of, list_models, spec
 from reszoo.zoo.count import count
 from reszoo.zoo.spec import Spec

@@ -8,7 +8,7 @@ from pathlib import Path
 from reszoo.cli.output import importing
 from reszoo.cli.recipes import add_overrides
 from reszoo.errors import ReszooError
-from reszoo.train.recipe import load_recipe
+from reszoo.training.recipe import load_recipe
 
 HELP = "train a net by a recipe"
 

@@ -184,7 +184,7 @@ class Spec:
         for width in self.widths:
             if (width * self.group_width) % 64:
                 errors.append(
-                    f"group_width {self.group_width} does not divide into widths {list(self.widths)}: width * group_width / 64 must be whole"
+                    f"group_width {self.group_width} does not fit widths {list(self.widths)}: width * group_width / 64 must be whole"
                 )
                 break
         if self.shortcut == "A":

@@ -19,7 +19,7 @@ from reszoo.cli import main as frame
 from reszoo.cli import output
 from reszoo.cli.main import VERBS, main
 from reszoo.errors import ReszooError
-from reszoo.train.recipe import Recipe, load_recipe, recipe_names
+from reszoo.training.recipe import Recipe, load_recipe, recipe_names
 from reszoo.zoo.catalog import list_models
 from reszoo.zoo.count import count
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from reszoo.cli.evaluate import most_confused, summary
 from reszoo.cli.main import main
 from reszoo.data.preprocessing import Preprocessing
-from reszoo.evaluate.scores import Scores
+from reszoo.evaluation.scores import Scores
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from reszoo.errors import ReszooError
-from reszoo.evaluate.evaluation import evaluate, write_scores
-from reszoo.evaluate.scores import Scores
-from reszoo.train.run import Run
+from reszoo.evaluation.evaluate import evaluate, write_scores
+from reszoo.evaluation.scores import Scores
+from reszoo.training.run import Run
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from PIL import Image
 
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
-from reszoo.export import parity
-from reszoo.export.savedmodel import Report, as_float32, export_savedmodel
+from reszoo.exporting import parity
+from reszoo.exporting.savedmodel import Report, as_float32, export_savedmodel
 from reszoo.nets.build import build
 
 NAMES = ("cat", "dog", "\N{CJK UNIFIED IDEOGRAPH-732B}", "a b", "ship", "truck", "x")

@@ -17,12 +17,12 @@ import tensorflow as tf
 import reszoo
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
-from reszoo.export import parity
-from reszoo.export.signatures import Classifier
+from reszoo.exporting import parity
+from reszoo.exporting.signatures import Classifier
 from reszoo.files import atomic_dir, write_json
 
 if TYPE_CHECKING:
-    from reszoo.train.run import Run
+    from reszoo.training.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +42,13 @@ class Report:
 
 def export(run: Run | str | os.PathLike[str], out: str | os.PathLike[str]) -> Report:
     """Export the net of a run folder as a SavedModel in the new folder `out`; see `export_savedmodel`."""
-    from reszoo.train.run import Run
+    from reszoo.training.run import Run
 
     if not isinstance(run, Run):
         if Path(run).is_file():
             raise ReszooError(
                 f"{run} is a file, which does not say how its images were prepared or what its classes are called; "
-                "give the run folder, or call reszoo.export.savedmodel.export_savedmodel in Python"
+                "give the run folder, or call reszoo.exporting.savedmodel.export_savedmodel in Python"
             )
         run = Run.open(run)
     refuse_occupied(out)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
-from reszoo.train.run import Run
+from reszoo.training.run import Run
 
 BATCH = 64
 

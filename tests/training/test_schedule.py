@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reszoo.train.config import ScheduleConfig
-from reszoo.train.recipe import load_recipe
-from reszoo.train.schedule import rate
+from reszoo.training.config import ScheduleConfig
+from reszoo.training.recipe import load_recipe
+from reszoo.training.schedule import rate
 
 
 def rates(config: ScheduleConfig, steps: Any, total: int = 100, per_epoch: int = 10, **rest: Any) -> list[float]:

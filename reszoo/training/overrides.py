@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.train import tomlfile
-from reszoo.train.config import OPTIMIZER_FIELDS, SCHEDULE_FIELDS
-from reszoo.train.fields import convert, hints
+from reszoo.training import tomlfile
+from reszoo.training.config import OPTIMIZER_FIELDS, SCHEDULE_FIELDS
+from reszoo.training.fields import convert, hints
 
 # Tables with a key that leaves some of the others nothing to do: that key, and under which of its values each acts.
 CHOOSERS: dict[str, tuple[str, Mapping[str, tuple[str, ...]]]] = {

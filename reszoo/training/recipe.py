@@ -11,10 +11,10 @@ from typing import Any
 
 from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.train import tomlfile
-from reszoo.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
-from reszoo.train.fields import Checked, convert, hints, read_table
-from reszoo.train.overrides import flag, override
+from reszoo.training import tomlfile
+from reszoo.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from reszoo.training.fields import Checked, convert, hints, read_table
+from reszoo.training.overrides import flag, override
 from reszoo.zoo.catalog import spec
 from reszoo.zoo.spec import Spec
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from sklearn import metrics
 
 from reszoo.errors import ReszooError
-from reszoo.evaluate.scores import Evaluator, Scores, evaluate_model, score_rows
+from reszoo.evaluation.scores import Evaluator, Scores, evaluate_model, score_rows
 
 CLASSES = 7
 ROWS = 41

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reszoo.train.config import ScheduleConfig
+from reszoo.training.config import ScheduleConfig
 
 
 def rate(

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from reszoo.train.config import OptimizerConfig
+from reszoo.training.config import OptimizerConfig
 
 
 def make_optimizer(config: OptimizerConfig, rate: float = 0.1) -> keras.optimizers.Optimizer:

@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 
 from reszoo.nets.build import build
-from reszoo.train.config import OptimizerConfig, TrainConfig
-from reszoo.train.devices import precision
-from reszoo.train.optimizers import decays, make_optimizer
-from reszoo.train.step import SCALE_START, Stepper
+from reszoo.training.config import OptimizerConfig, TrainConfig
+from reszoo.training.devices import precision
+from reszoo.training.optimizers import decays, make_optimizer
+from reszoo.training.step import SCALE_START, Stepper
 from reszoo.workflow import synchronise
 
 SHAPE = (8, 8, 3)

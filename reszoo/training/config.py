@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reszoo.errors import ReszooError
-from reszoo.train.fields import Checked
+from reszoo.training.fields import Checked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ SCHEDULE_FIELDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig(Checked):
-    """The learning rate of each step; `reszoo.train.schedule.rate` computes it.
+    """The learning rate of each step; `reszoo.training.schedule.rate` computes it.
 
     kind: "step" (times `factor` at each boundary), "cosine", "triangular", "constant" or "plateau" (times `factor`
         after `patience` evaluations without a better accuracy).

@@ -13,11 +13,11 @@ import tensorflow as tf
 from reszoo.data.config import DataConfig
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
-from reszoo.evaluate.plots import confusion
-from reszoo.evaluate.scores import Scores, evaluate_model
+from reszoo.evaluation.plots import confusion
+from reszoo.evaluation.scores import Scores, evaluate_model
 from reszoo.files import write_json, write_text
-from reszoo.train.devices import open_strategy
-from reszoo.train.run import Run
+from reszoo.training.devices import open_strategy
+from reszoo.training.run import Run
 
 SPLITS = ("train", "validation", "test")
 

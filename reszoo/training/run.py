@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from reszoo.errors import ReszooError
 from reszoo.files import write_json, write_text
-from reszoo.train.recipe import Recipe, load_recipe
+from reszoo.training.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
     import keras

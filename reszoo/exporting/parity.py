@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
-from reszoo.export import reload
-from reszoo.export.signatures import OK, UNDECODABLE
+from reszoo.exporting import reload
+from reszoo.exporting.signatures import OK, UNDECODABLE
 
 TOLERANCE = 1e-5
 """Largest difference in a probability that an export may show; float32 sums in another order differ by about 1e-6."""

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.errors import ReszooError
-from reszoo.train.config import OPTIMIZER_FIELDS, SCHEDULE_FIELDS, OptimizerConfig, ScheduleConfig, TrainConfig
-from reszoo.train.recipe import ModelConfig, Published, Recipe, load_recipe, recipe_folder, recipe_names
+from reszoo.training.config import OPTIMIZER_FIELDS, SCHEDULE_FIELDS, OptimizerConfig, ScheduleConfig, TrainConfig
+from reszoo.training.recipe import ModelConfig, Published, Recipe, load_recipe, recipe_folder, recipe_names
 
 PUBLISHED = {  # percent error, typed from the papers' tables
     "cifar10_resnet20": 8.75, "cifar10_resnet32": 7.51, "cifar10_resnet44": 7.17, "cifar10_resnet56": 6.97,

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from reszoo.errors import ReszooError
-from reszoo.train import checkpoint
-from reszoo.train.recipe import Recipe
+from reszoo.training import checkpoint
+from reszoo.training.recipe import Recipe
 from reszoo.workflow import train
 
 # Every kind of state a run has: slots, averages, random layers, augmentation, a best net, sums in mid-epoch.

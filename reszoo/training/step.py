@@ -12,8 +12,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from reszoo.train.config import OptimizerConfig, TrainConfig
-from reszoo.train.optimizers import decays
+from reszoo.training.config import OptimizerConfig, TrainConfig
+from reszoo.training.optimizers import decays
 
 SCALE_START = 2.0**15
 SCALE_GROWTH_STEPS = (

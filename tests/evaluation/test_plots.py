@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from reszoo.errors import ReszooError
-from reszoo.evaluate import plots
+from reszoo.evaluation import plots
 
 HISTORY = [
     {
@@ -154,7 +154,7 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, mon
 def test_drawing_touches_neither_pyplot_nor_a_display(tmp_path: Path) -> None:
     code = (
         "import sys, matplotlib; before = dict(matplotlib.rcParams)\n"
-        "from reszoo.evaluate import plots; plots.confusion([[1]], ['a'], sys.argv[1])\n"
+        "from reszoo.evaluation import plots; plots.confusion([[1]], ['a'], sys.argv[1])\n"
         "assert 'matplotlib.pyplot' not in sys.modules and 'tensorflow' not in sys.modules\n"
         "assert dict(matplotlib.rcParams) == before"
     )

@@ -15,12 +15,12 @@ import numpy as np
 
 from reszoo.data.pipeline import Pipeline
 from reszoo.errors import ReszooError
-from reszoo.train import checkpoint
-from reszoo.train.progress import Progress
-from reszoo.train.recipe import Recipe
-from reszoo.train.run import Run, TensorBoard
-from reszoo.train.schedule import rate
-from reszoo.train.step import Stepper
+from reszoo.training import checkpoint
+from reszoo.training.progress import Progress
+from reszoo.training.recipe import Recipe
+from reszoo.training.run import Run, TensorBoard
+from reszoo.training.schedule import rate
+from reszoo.training.step import Stepper
 
 CHECK_EVERY = 50  # steps between looks at whether the loss is still a number
 

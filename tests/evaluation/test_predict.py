@@ -11,8 +11,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from reszoo.errors import ReszooError
-from reszoo.evaluate.predict import predict
-from reszoo.train.run import Run
+from reszoo.evaluation.predict import predict
+from reszoo.training.run import Run
 
 DIGITS = [Image.fromarray(np.round(image * (255 / 16)).astype(np.uint8)) for image in load_digits().images[:70]]
 
