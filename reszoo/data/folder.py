@@ -40,7 +40,7 @@ def list_folder(root: str) -> tuple[tuple[str, ...], dict[str, Files]]:
             raise ReszooError(f"{path}: unexpected folder {odd[0]!r} beside 'train'; parts are train, val and test")
         if {"val", "validation"} <= set(folders):
             raise ReszooError(f"{path}: both 'val' and 'validation'; remove or rename one")
-        roles = {SPLITS[name]: path / name for name in folders}
+        roles = {SPLITS[name]: path / name for name in ["train", *(name for name in folders if name != "train")]}
     elif set(folders) & set(SPLITS):
         raise ReszooError(f"{path}: a folder {folders[0]!r} but no 'train' beside it")
     else:
@@ -51,10 +51,8 @@ def list_folder(root: str) -> tuple[tuple[str, ...], dict[str, Files]]:
     parts = {role: _list_classes(folder, names) for role, folder in roles.items()}
     if "test" not in parts:
         whole = parts["train"]
-        if whole.count < TEST_SHARE:
-            raise ReszooError(
-                f"{path} holds {whole.count} images, too few to take a test part from; give train and test"
-            )
+        if whole.count // TEST_SHARE > whole.count - len(names) or whole.count < TEST_SHARE:
+            raise ReszooError(f"{path}: {whole.count} images are too few to test on some; put them in train and test")
         test = stratified(whole.labels, whole.count // TEST_SHARE)
         parts["train"], parts["test"] = whole.take(rest(whole.count, test)), whole.take(test)
     return names, parts

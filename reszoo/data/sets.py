@@ -57,22 +57,23 @@ def hold_out(images: ImageSet, data: DataConfig, *, by_class: bool) -> ImageSet:
             f"data.validation = {data.validation} leaves none of {images.name}'s {train.count} training examples"
         )
     if data.validation:
-        held = _choose(train, data.validation, by_class, last=True)
+        held = _last(train, data.validation, by_class)
         parts["validation"], train = train.take(held), train.take(rest(train.count, held))
     if data.examples > train.count:
         raise ReszooError(
             f"data.examples = {data.examples} is more than {images.name}'s {train.count} training examples"
         )
     if data.examples:
-        train = train.take(_choose(train, data.examples, by_class, last=False))
+        train = train.take(rest(train.count, _last(train, train.count - data.examples, by_class)))
     parts["train"] = train
     return replace(images, parts=parts)
 
 
-def _choose(part: Part, count: int, by_class: bool, *, last: bool) -> np.ndarray:
+def _last(part: Part, count: int, by_class: bool) -> np.ndarray:
+    """The last `count` examples, or a fixed choice of as many from all classes."""
     if by_class:
         return stratified(part.labels, count)  # type: ignore[attr-defined]
-    return np.arange(part.count - count, part.count) if last else np.arange(count)
+    return np.arange(part.count - count, part.count)
 
 
 def _load_folder(data: DataConfig, whole: bool) -> tuple[ImageSet, Preprocessing]:
@@ -89,10 +90,9 @@ def _load_folder(data: DataConfig, whole: bool) -> tuple[ImageSet, Preprocessing
             raise ReszooError(f"data.image_size is needed to stream {data.name}, e.g. data.image_size=[224, 224]")
         kept, skipped = drop_corrupt(files, skip=skip)
         parts = dict(kept)
-    for role, part in parts.items():
-        missing = set(range(len(names))) - set(np.unique(part.labels))  # type: ignore[attr-defined]
-        if missing:
-            raise ReszooError(f"{data.name}: no image of class {names[min(missing)]!r} in the {role} part can be used")
+    missing = set(range(len(names))) - set(parts["train"].labels)  # type: ignore[attr-defined]
+    if missing:
+        raise ReszooError(f"{data.name}: no training image of class {names[min(missing)]!r} can be decoded")
     return ImageSet(data.name, names, parts, skipped), preprocessing
 
 
