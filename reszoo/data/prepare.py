@@ -56,13 +56,13 @@ def archives(builder: Any, name: str) -> dict[str, tuple[str, int]]:
 
 
 def size_text(count: int) -> str:
-    """Bytes for reading: `170,052,171 bytes (162.2 MiB)`."""
+    """Bytes for reading: `170,052,171 bytes, 162.2 MiB`."""
     size, unit = float(count), "bytes"
     for larger in ("KiB", "MiB", "GiB"):
         if size < 1024:
             break
         size, unit = size / 1024, larger
-    return f"{count:,} bytes" + (f" ({size:.1f} {unit})" if unit != "bytes" else "")
+    return f"{count:,} bytes" + (f", {size:.1f} {unit}" if unit != "bytes" else "")
 
 
 def _wanted(advice: str, files: dict[str, tuple[str, int]]) -> str:
