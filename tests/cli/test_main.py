@@ -42,7 +42,12 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What `reszoo train` hands to the engine, which does not run."""
     calls: list[dict[str, Any]] = []
     stand_in = types.ModuleType("reszoo.workflow")
-    stand_in.train = lambda recipe, **options: calls.append({"recipe": recipe, **options})  # type: ignore[attr-defined]
+
+    def train(recipe: Recipe, **options: Any) -> types.SimpleNamespace:
+        calls.append({"recipe": recipe, **options})
+        return types.SimpleNamespace(finished="stopped" not in recipe.name)
+
+    stand_in.train = train  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "reszoo.workflow", stand_in)
     monkeypatch.setattr(reszoo, "workflow", stand_in, raising=False)
     return calls
@@ -269,6 +274,12 @@ def test_train_hands_the_recipe_to_the_engine(trained: list[dict[str, Any]], tmp
     assert main([*argv, "--set", "model.shortcut=B", "--devices", "cpu:2"]) == 0
     recipe = load_recipe("quickstart", ["train.epochs=2", "train.seed=5", "model.shortcut=B"])
     assert trained == [{"recipe": recipe, "run_dir": tmp_path / "run", "resume": False, "devices": "cpu:2"}]
+
+
+def test_a_stopped_run_ends_with_130(trained: list[dict[str, Any]], tmp_path: Path) -> None:
+    path = tmp_path / "stopped.toml"
+    path.write_text(load_recipe("quickstart").to_toml().replace('name = "quickstart"', 'name = "stopped"'))
+    assert main(["train", str(path)]) == 130 and len(trained) == 1
 
 
 def test_train_defaults(trained: list[dict[str, Any]]) -> None:
