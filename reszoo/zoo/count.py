@@ -54,9 +54,7 @@ class Count:
 
 def check_input(spec: Spec, input_shape: tuple[int | None, int | None, int]) -> None:
     """Raise ReszooError unless `input_shape` is (height, width, channels) that the net can bear; None is any size."""
-    if len(input_shape) != 3 or any(
-        side is not None and (not isinstance(side, int) or side < 1) for side in input_shape
-    ):
+    if not isinstance(input_shape, tuple | list) or len(input_shape) != 3 or not all(map(_is_side, input_shape)):
         raise ReszooError(
             f"{spec.name}: input_shape is {input_shape}, but must be (height, width, channels), such as {spec.default_input_shape}"
         )
@@ -68,6 +66,10 @@ def check_input(spec: Spec, input_shape: tuple[int | None, int | None, int]) -> 
                 f"{spec.name}: input {input_shape[0]}x{input_shape[1]} is too small, the net shrinks its input {spec.total_stride} times; "
                 f"give at least {spec.total_stride}x{spec.total_stride}"
             )
+
+
+def _is_side(side: Any) -> bool:
+    return side is None or (isinstance(side, int) and not isinstance(side, bool) and side >= 1)
 
 
 def check_classes(spec: Spec, classes: int) -> None:
@@ -85,8 +87,7 @@ def count(
     and nothing heavy is imported. Raises ReszooError as `spec` does, and for an input the net cannot bear.
     """
     spec = get_spec(net, **fields)
-    height, width, channels = spec.default_input_shape if input_shape is None else input_shape
-    shape = (height, width, channels)
+    shape = spec.default_input_shape if input_shape is None else input_shape
     check_input(spec, shape)
     if None in shape:
         raise ReszooError(
