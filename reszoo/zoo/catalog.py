@@ -140,8 +140,8 @@ def _wide(match: re.Match[str]) -> Spec:
 
 
 RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Spec]], ...] = (
-    (re.compile(r"(?:cifar_)?(?P<kind>resnet|plain)(?P<depth>[0-9]{1,4})(?P<suffix>_v2|_sd|)"), _by_depth),
-    (re.compile(r"wrn(?P<depth>[0-9]{1,3})_(?P<factor>[0-9]{1,2})"), _wide),
+    (re.compile(r"(?:cifar_)?(?P<kind>resnet|plain)(?P<depth>[1-9][0-9]{0,3})(?P<suffix>_v2|_sd|)"), _by_depth),
+    (re.compile(r"wrn(?P<depth>[1-9][0-9]{0,2})_(?P<factor>[1-9][0-9]?)"), _wide),
 )
 
 
@@ -163,7 +163,7 @@ def alias_of(name: str) -> str | None:
     return ALIASES.get(name)
 
 
-def spec(name: str | Spec, **fields: Any) -> Spec:
+def spec(name: str | Spec, /, **fields: Any) -> Spec:
     """Return the spec of a net by name (a Spec passes through), with some fields changed.
 
     Raises ReszooError: for an unknown name, with the nearest ones; for a depth that is not 6n+2; for an unknown field, an
@@ -179,5 +179,8 @@ def spec(name: str | Spec, **fields: Any) -> Spec:
     for pattern, make in RULES:
         if match := pattern.fullmatch(row):
             return make(match).replace(**fields)
-    hint = did_you_mean(name, list_models()) or "; `reszoo list` shows every name"
+    lower = name.lower()
+    begun = [repr(known) for known in list_models() if known == lower or known.startswith(f"{lower}_")][:3]
+    hint = f"; did you mean {' or '.join(begun)}?" if begun else did_you_mean(name, list_models())
+    hint = hint or "; `reszoo list` shows every name"
     raise ReszooError(f"no net '{name}'{hint}")

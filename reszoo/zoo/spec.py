@@ -121,6 +121,8 @@ class Spec:
         for key in ("stem_width", "groups", "group_width"):
             if getattr(self, key) < 1:
                 errors.append(f"{key} is {getattr(self, key)}, but must be at least 1")
+        if self.stem == "deep" and self.stem_width == 1:
+            errors.append("stem_width is 1, but stem='deep' halves it in its first convolutions; give at least 2")
         for key in ("dropout", "shortcut_dropout", "drop_path"):
             if not 0 <= getattr(self, key) < 1:
                 errors.append(f"{key} is {getattr(self, key)}, but must be at least 0 and below 1")
@@ -234,8 +236,13 @@ class Spec:
         return dataclasses.replace(self, **fields)
 
     def plain_twin(self) -> Spec:
-        """Return the same net without shortcuts: the other arm of the degradation experiment."""
-        return self.replace(shortcut="none", name=self.name.replace("resnet", "plain"))
+        """Return the same net without shortcuts: the other arm of the degradation experiment.
+
+        Raises ReszooError where a field needs a shortcut to act on, such as drop_path.
+        """
+        named = "resnet" in self.name or self.shortcut == "none"
+        name = self.name.replace("resnet", "plain") if named else f"plain_{self.name}"
+        return self.replace(shortcut="none", name=name)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON."""
