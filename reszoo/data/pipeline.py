@@ -110,22 +110,23 @@ class Pipeline:
             hint = "; set data.validation to hold some out" if split == "validation" else ""
             parts = ", ".join(self._images.parts)
             raise ReszooError(f"{self.info.name} has no {split!r} part (it has {parts}){hint}")
-        part, preprocessing = self._images.parts[split], self.preprocessing
+        part, apply = self._images.parts[split], self.preprocessing.apply
+
+        def batch(elements: Any) -> tuple[Any, Any]:
+            images, labels = part.load(elements)
+            return apply(images), labels
 
         def example(element: Any) -> tuple[Any, Any]:
             payload, label = part.load(element)
             return self._sized(payload), label
 
+        elements, size = part.elements(None), self._batch_size
         if self._in_batches(part):
-            batches = part.elements(None).batch(self._batch_size).map(part.load)
+            batches = elements.batch(size).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
         else:
-            examples = part.elements(None).map(_packed(example), num_parallel_calls=tf.data.AUTOTUNE)
-            batches = examples.batch(self._batch_size)
-        return _settled(
-            batches.map(
-                lambda images, labels: (preprocessing.apply(images), labels), num_parallel_calls=tf.data.AUTOTUNE
-            ).prefetch(tf.data.AUTOTUNE)
-        )
+            examples = elements.map(_packed(example), num_parallel_calls=tf.data.AUTOTUNE)
+            batches = examples.batch(size).map(lambda images, labels: (apply(images), labels))
+        return _settled(batches.prefetch(tf.data.AUTOTUNE))
 
     def explain(self, error: BaseException) -> ReszooError | None:
         """The one-line reason for an error that a batch raised: a file that could not be decoded, by name; else None."""

@@ -115,7 +115,8 @@ def _write(builder: Any, name: str, advice: str, files: dict[str, tuple[str, int
     except tfds.core.download.download_manager.NonMatchingChecksumError as error:
         raise ReszooError(f"{name}: a file is not the one expected, its sha256 differs: {first_line(error)}") from error
     except (OSError, ValueError, AssertionError, ImportError, EOFError, tf.errors.OpError) as error:
-        raise ReszooError(f"{name} cannot be prepared: {first_line(error)}; {_wanted(advice, files)}") from error
+        hint = f"; {_wanted(advice, files)}" if from_dir is None else ""
+        raise ReszooError(f"{name} cannot be prepared: {first_line(error)}{hint}") from error
 
 
 def _counts(builder: Any) -> str:

@@ -46,11 +46,15 @@ class Preprocessing:
 
     def apply(self, images: Any) -> Any:
         """Normalise images [..., height, width, channels] with values 0..255, of the input's size, to float32."""
-        scale = (1 / (255 * self.std.astype(np.float64))).astype(np.float32)
-        if (scale == scale[0]).all():
-            scale = scale[0]  # multiplying by a scalar takes a third of the time of a broadcast over a short last axis
-        images = tf.cast(images, tf.float32) * scale
-        return images - (self.mean / self.std) if self.mean.any() else images
+        images = tf.convert_to_tensor(images)
+        width, shape = self.image_size[1], tf.shape(images)
+        # Whole rows of pixels at a time: broadcasting over a last axis of three takes two to six times as long.
+        scale = np.tile(1 / (255 * self.std.astype(np.float64)), width).astype(np.float32)
+        shift = (self.mean / self.std).astype(np.float32)
+        shift = np.tile(shift, width) if shift.ndim == 1 else shift.reshape(shift.shape[0], -1)
+        rows = tf.reshape(images, tf.concat([shape[:-2], [len(scale)]], axis=0))
+        rows = tf.cast(rows, tf.float32) * (scale[0] if (scale == scale[0]).all() else scale)
+        return tf.ensure_shape(tf.reshape(rows - shift if shift.any() else rows, shape), images.shape)
 
     def to_input(self, image: Any) -> Any:
         """Bring one image [h, w, c] of any size, values 0..255 of any dtype, to uint8 [height, width, channels]."""
