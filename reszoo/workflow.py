@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def train(
     logs, and may set model.stop_training. On a signal the run stops at a step with a checkpoint.
     Raises ReszooError for input that cannot work, before anything is written, and when the loss is no longer a number.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
+    recipe = _anchored(recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides))
     run = _find_run(recipe, run_dir, resume)
     strategy = open_strategy(devices)
     settings = recipe.train
@@ -77,7 +78,9 @@ def train(
         if settings.batch_norm == "sync":
             synchronise(model)
         optimizer = make_optimizer(recipe.optimizer)
-        model.compile(optimizer=optimizer)
+        # For callbacks, and for whoever loads the net; the step computes and scales the loss itself.
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizer, loss=loss, metrics=["accuracy"], auto_scale_loss=False)
         stepper = Stepper(model, optimizer, settings, recipe.optimizer, strategy)
 
     if not resume:
@@ -109,6 +112,14 @@ def synchronise(model: keras.Model) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True
+
+
+def _anchored(recipe: Recipe) -> Recipe:
+    """Make the recipe's paths absolute, so that its run can be gone on with and evaluated from anywhere."""
+    kind, colon, path = recipe.data.name.partition(":")
+    name = f"folder:{Path(path).expanduser().resolve()}" if colon and kind == "folder" else recipe.data.name
+    folder = str(Path(recipe.data.dir).expanduser().resolve()) if recipe.data.dir else ""
+    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, name=name, dir=folder))
 
 
 def _find_run(recipe: Recipe, run_dir: str | Path | None, resume: bool) -> Run:
@@ -189,7 +200,9 @@ def _finish(
     with atomic_path(run.path / "model.keras") as part:
         model.save(part)
     published = recipe.published
-    drawn: dict[str, Any] = {"published": published.value, "source": f"{published.metric}, {published.source}"} if published else {}
+    drawn: dict[str, Any] = (
+        {"published": published.value, "source": f"{published.metric}, {published.source}"} if published else {}
+    )
     curves(run.history, run.path / "curves.png", title=recipe.name, **drawn)
     test = Evaluator(model, classes=pipeline.info.classes, strategy=strategy)(pipeline.evaluation("test"))
     title = f"{recipe.name}: {pipeline.info.name}, test, error {test.error:.2f} %"
