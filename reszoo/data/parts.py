@@ -77,7 +77,11 @@ class Files:
         return Files(self.paths[indices], self.labels[indices])
 
     def elements(self, key: Any | None) -> tf.data.Dataset:
-        paths, labels = tf.constant(self.paths), tf.constant(self.labels)
+        with (
+            tf.init_scope(),
+            tf.device("CPU:0"),
+        ):  # as for Arrays: a million paths are an input of the graph, not a part of it
+            paths, labels = tf.constant(self.paths), tf.constant(self.labels)
         return _indices(self.count, key).map(lambda i: (tf.gather(paths, i), tf.gather(labels, i)))
 
     def load(self, element: Any) -> tuple[Any, Any]:

@@ -117,20 +117,17 @@ def test_images_of_many_sizes_are_resized_into_memory(make: Callable[..., Path],
     assert "train/a/big.png is 50x31" in refusal(path)
 
 
-@pytest.mark.parametrize("start", [0, 1, 3, 5, 9])
-def test_streaming_goes_on_where_it_stopped(make: Callable[..., Path], start: int) -> None:
+def test_streaming_goes_on_where_it_stopped(make: Callable[..., Path]) -> None:
     path = make({"train/a": 6, "train/b": 5, "test/a": 1, "test/b": 1})
     pipeline = open_folder(path, INCEPTION, image_size=(12, 12))
     assert isinstance(pipeline._images.parts["train"], Files)
     assert pipeline.steps_per_epoch == 3
-    whole = [(x.numpy(), y.numpy()) for x, y in pipeline.train().take(10)]
-    rest = [
-        (x.numpy(), y.numpy())
-        for x, y in open_folder(path, INCEPTION, image_size=(12, 12)).train(start).take(10 - start)
-    ]
-    for (x, y), (u, v) in zip(whole[start:], rest, strict=True):
-        np.testing.assert_array_equal(x, u)
-        np.testing.assert_array_equal(y, v)
+    whole = [(x.numpy(), y.numpy()) for x, y in pipeline.train().take(8)]
+    again = open_folder(path, INCEPTION, image_size=(12, 12))
+    for start in (1, 3, 5):
+        for (x, y), (u, v) in zip(whole[start:], again.train(start).take(8 - start), strict=True):
+            np.testing.assert_array_equal(x, u)
+            np.testing.assert_array_equal(y, v)
 
 
 def test_streamed_epochs_are_permutations_and_images_are_those_of_the_files(

@@ -46,11 +46,12 @@ def same(some: Batches, others: Batches) -> bool:
 
 
 @pytest.mark.parametrize("augment", CROPS, ids=lambda a: a.crop)
-@pytest.mark.parametrize("start", [1, 3, 4, 6, 11])
-def test_a_stream_from_step_k_is_the_stream_without_its_first_k(augment: AugmentConfig, start: int) -> None:
+def test_a_stream_from_step_k_is_the_stream_without_its_first_k(augment: AugmentConfig) -> None:
     pipeline = numbered(37, augment)
     assert pipeline.steps_per_epoch == 4
-    assert same(batches(pipeline, 14)[start:], batches(numbered(37, augment), 14 - start, start))
+    whole, again = batches(pipeline, 12), numbered(37, augment)
+    for start in (1, 4, 7):  # within the first epoch, at its end, within the second
+        assert same(whole[start:], batches(again, 12 - start, start))
 
 
 @pytest.mark.parametrize("augment", CROPS, ids=lambda a: a.crop)
@@ -107,14 +108,14 @@ def test_shuffle_of_a_sorted_set_is_as_even_as_chance() -> None:
     assert 0.9 < np.var(counts, axis=0).mean() / expected < 1.1
 
 
-@pytest.mark.parametrize("size", [1, 7, 64, 128, 1000])
+@pytest.mark.parametrize("size", [1, 7, 1000])
 def test_evaluation_sees_each_example_once_in_order(size: int) -> None:
     data = DataConfig(name="digits", validation=137)
     pipeline = open_pipeline(data, PAD, batch_size=size, seed=0)
     assert pipeline.info.examples == {"train": 1300, "validation": 137, "test": 360}
     for split, count in pipeline.info.examples.items():
-        if size == 1 and split != "validation":
-            continue
+        if size == 1 and split == "train":
+            continue  # thirteen hundred batches of one tell no more than the other parts' do
         x, y = (np.concatenate(p) for p in zip(*pipeline.evaluation(split).as_numpy_iterator(), strict=True))
         part: Any = pipeline._images.parts[split]
         assert len(y) == count
