@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import h5py  # type: ignore[import-untyped]
 import keras
 
 from reszoo.errors import ReszooError
@@ -76,10 +77,27 @@ def _load(model: keras.Model, weights: str | os.PathLike[str]) -> None:
     if not path.is_file():
         raise ReszooError(f"no weights file {path}")
     try:
+        held = _shapes_in(path)
+        wanted = {
+            layer.name: [tuple(weight.shape) for weight in layer.weights] for layer in model.layers if layer.weights
+        }
+        # Keras goes by the order of layers, in which different nets can agree. A classifier more than wanted does no harm.
+        for name in sorted((wanted.keys() | held.keys()) - ({"head_dense"} - wanted.keys())):
+            if name not in held or name not in wanted:
+                raise ValueError(f"'{name}' is a layer of {'the net' if name in wanted else 'the file'} only")
+            if held[name] != wanted[name]:
+                raise ValueError(f"'{name}' has weights of shape {held[name]} there and {wanted[name]} here")
         model.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ReszooError(f"{path} does not hold the weights of {model.name}: {reason}") from error
+
+
+def _shapes_in(path: Path) -> dict[str, list[tuple[int, ...]]]:
+    """Return the shapes of each layer's weights, by the layer's name, as Keras wrote them to a `.weights.h5` file."""
+    with h5py.File(path) as file:
+        entries = [layer["vars"] for layer in file["layers"].values() if "vars" in layer]
+        return {str(e.attrs["name"]): [e[key].shape for key in sorted(e, key=int)] for e in entries if len(e)}
 
 
 def features(model: keras.Model) -> keras.Model:

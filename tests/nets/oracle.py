@@ -1,0 +1,159 @@
+"""The forward pass in inference, again: NumPy in float64, from a Spec and weights by name, following figure 4 of 1603.05027."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from reszoo import Spec
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+Weights = dict[str, Array]
+
+# What a block does, arXiv 1603.05027, figure 4: (c)onvolve, (n)ormalise, (r)ectify, (+) add the shortcut. The k-th "n" or "c"
+# is called bn<k> or conv<k>. Of a bottleneck, section 3 of 1512.03385.
+STEPS = {
+    ("basic", "post"): "c n r c n + r",
+    ("basic", "bn_after_add"): "c n r c + n r",
+    ("basic", "relu_before_add"): "c n r c n r +",
+    ("basic", "relu_pre"): "r c n r c n +",
+    ("basic", "pre"): "n r c n r c +",
+    ("bottleneck", "post"): "c n r c n r c n + r",
+    ("bottleneck", "bn_after_add"): "c n r c n r c + n r",
+    ("bottleneck", "relu_before_add"): "c n r c n r c n r +",
+    ("bottleneck", "relu_pre"): "r c n r c n r c n +",
+    ("bottleneck", "pre"): "n r c n r c n r c +",
+}
+
+
+def forward(spec: Spec, weights: Weights, images: Array) -> Array:
+    """Return the logits [n, classes] of images [n, height, width, channels]."""
+    x = _stem(spec, weights, images.astype(np.float64))
+    for stage, blocks in enumerate(spec.depths):
+        for index in range(blocks):
+            x = _block(spec, weights, x, stage, index)
+    if spec.order == "pre":
+        x = _norm(weights, x, "head_bn")
+    if spec.order in ("pre", "relu_pre"):
+        x = np.maximum(x, 0)
+    return x.mean(axis=(1, 2)) @ weights["head_dense/kernel"] + weights["head_dense/bias"]
+
+
+def _stem(spec: Spec, weights: Weights, x: Array) -> Array:
+    strides = {"cifar": [1], "imagenet": [2], "deep": [2, 1, 1]}[spec.stem]
+    for number, stride in enumerate(strides, 1):
+        x = _convolve(x, weights[f"stem_conv{number}/kernel"], stride)
+        x = np.maximum(_norm(weights, x, f"stem_bn{number}"), 0)
+    if spec.stem != "cifar":
+        padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=-np.inf)
+        x = _windows(padded, 3, 2).max(axis=(-2, -1))
+    return x
+
+
+def _block(spec: Spec, weights: Weights, x: Array, stage: int, index: int) -> Array:
+    place = f"stage{stage + 1}_block{index + 1}"
+    stride = 2 if stage > 0 and index == 0 else 1
+    striding = 2 if spec.block == "bottleneck" and spec.stride_at == "conv2" else 1
+    steps = STEPS[spec.block, spec.order].split()
+    entered, norms, convolutions = x, 0, 0
+    leading = steps.index("c")
+    active = x
+    if stage == index == 0:  # section 4.1: the stem has activated already
+        norms += steps[:leading].count("n")
+    else:
+        for step in steps[:leading]:
+            if step == "n":
+                norms += 1
+                active = _norm(weights, active, f"{place}_bn{norms}")
+            else:
+                active = np.maximum(active, 0)
+    x = active
+    for step in steps[leading:]:
+        if step == "c":
+            convolutions += 1
+            kernel = weights[f"{place}_conv{convolutions}/kernel"]
+            x = _convolve(x, kernel, stride if convolutions == striding else 1)
+        elif step == "n":
+            norms += 1
+            x = _norm(weights, x, f"{place}_bn{norms}")
+        elif step == "r":
+            x = np.maximum(x, 0)
+        else:
+            x = _add(spec, weights, x, entered, active, stride, place)
+    return x
+
+
+def _add(spec: Spec, weights: Weights, x: Array, entered: Array, active: Array, stride: int, place: str) -> Array:
+    if spec.se_ratio:  # arXiv 1709.01507, equations 2 to 4
+        squeezed = x.mean(axis=(1, 2))
+        inside = squeezed @ weights[f"{place}_se_reduce/kernel"][0, 0] + weights[f"{place}_se_reduce/bias"]
+        outside = (
+            np.maximum(inside, 0) @ weights[f"{place}_se_expand/kernel"][0, 0] + weights[f"{place}_se_expand/bias"]
+        )
+        x = x * _sigmoid(outside)[:, None, None, :]
+    if spec.shortcut == "none":
+        return x
+    if spec.rezero:
+        x = x * weights[f"{place}_rezero/alpha"]
+    x = x * spec.branch_scale
+    same = stride == 1 and entered.shape[-1] == x.shape[-1]
+    if same and spec.shortcut != "C":
+        carried = entered
+    elif spec.shortcut == "A":
+        carried = _pad_channels(active[:, ::stride, ::stride], x.shape[-1], spec.pad_at)
+    else:
+        if stride == 2 and spec.shrink == "avgpool":
+            carried = _convolve(_average(active), weights[f"{place}_shortcut_conv/kernel"], 1)
+        else:
+            carried = _convolve(active, weights[f"{place}_shortcut_conv/kernel"], stride)
+        if spec.order not in ("pre", "bn_after_add"):
+            carried = _norm(weights, carried, f"{place}_shortcut_bn")
+    if spec.gate != "none":  # 1603.05027, section 3.1: g(x) = sigmoid(W x + b)
+        opened = _sigmoid(carried @ weights[f"{place}_gate_conv/kernel"][0, 0] + weights[f"{place}_gate_conv/bias"])
+        x = x * opened if spec.gate == "exclusive" else x
+        carried = carried * (1 - opened)
+    return x + carried * spec.shortcut_scale
+
+
+def _pad_channels(x: Array, channels: int, where: str) -> Array:
+    new = channels - x.shape[-1]
+    out = np.zeros((*x.shape[:3], channels))
+    start = new // 2 if where == "both" else 0
+    out[..., start : start + x.shape[-1]] = x
+    return out
+
+
+def _average(x: Array) -> Array:
+    """Average over 2x2; the last row or column of an odd map is averaged over the pixels there are."""
+    sums: Array = np.add.reduceat(np.add.reduceat(x, np.arange(0, x.shape[1], 2), 1), np.arange(0, x.shape[2], 2), 2)
+    ones = np.ones_like(x)
+    counts = np.add.reduceat(np.add.reduceat(ones, np.arange(0, x.shape[1], 2), 1), np.arange(0, x.shape[2], 2), 2)
+    return sums / counts
+
+
+def _windows(x: Array, size: int, stride: int) -> Array:
+    """Return [n, h, w, c, size, size]: what a kernel of `size` sees."""
+    views = np.lib.stride_tricks.sliding_window_view(x, (size, size), axis=(1, 2))  # type: ignore[call-overload]
+    return views[:, ::stride, ::stride]
+
+
+def _convolve(x: Array, kernel: Array, stride: int) -> Array:
+    """Convolve with kernel [k, k, c / groups, out], padded by k // 2 on every side."""
+    size, _, inside, out = kernel.shape
+    half = size // 2
+    seen = _windows(np.pad(x, [(0, 0), (half, half), (half, half), (0, 0)]), size, stride)
+    groups = x.shape[-1] // inside
+    seen = seen.reshape(*seen.shape[:3], groups, inside, size, size)
+    grouped = kernel.reshape(size, size, inside, groups, out // groups)
+    result: Array = np.einsum("nhwgiab,abigo->nhwgo", seen, grouped, optimize=True)
+    return result.reshape(*result.shape[:3], out)
+
+
+def _norm(weights: Weights, x: Array, name: str) -> Array:
+    deviation = np.sqrt(weights[f"{name}/moving_variance"] + 1e-5)
+    return (x - weights[f"{name}/moving_mean"]) / deviation * weights[f"{name}/gamma"] + weights[f"{name}/beta"]
+
+
+def _sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
