@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from reszoo.data.decode import decode
-from reszoo.data.parts import Files
+from reszoo.data.parts import Files, ImageSet, Records
 from reszoo.errors import ReszooError
 
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
@@ -32,8 +32,7 @@ def report_corrupt(bad: list[str], total: int, *, skip: bool) -> None:
     """Name and count the undecodable files: a warning if they are to be skipped, else `ReszooError`."""
     if not bad:
         return
-    named = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
-    line = f"{len(bad)} of {total} images cannot be decoded: {named}"
+    line = f"{len(bad)} of {total} images cannot be decoded: {_named(bad)}"
     if not skip:
         raise ReszooError(f"{line}; mend or remove them, or set data.on_corrupt='skip'")
     _log.warning("%s; left out", line)
@@ -50,6 +49,19 @@ def find_corrupt(paths: np.ndarray) -> list[str]:
     decoded = numbered.map(load, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
     good = [index for index, _ in decoded.as_numpy_iterator()]
     return [str(path) for path in np.delete(paths, good)]
+
+
+def explain(images: ImageSet, error: BaseException) -> ReszooError | None:
+    """The one-line reason for an error that reading `images` raised: which files, if any, cannot be decoded; else None."""
+    if not isinstance(error, tf.errors.InvalidArgumentError | tf.errors.DataLossError | tf.errors.NotFoundError):
+        return None
+    bad = [path for part in images.parts.values() if isinstance(part, Files) for path in find_corrupt(part.paths)]
+    if bad:
+        return ReszooError(f"{len(bad)} images cannot be decoded: {_named(bad)}; mend or remove them")
+    streamed = any(isinstance(part, Records) for part in images.parts.values())
+    if streamed and (isinstance(error, tf.errors.DataLossError) or "JPEG" in str(error)):
+        return ReszooError(f"a record of {images.name} is damaged; remove the prepared set and prepare it again")
+    return None
 
 
 def looks_whole(path: str) -> bool:
@@ -74,3 +86,8 @@ def _decodes(path: str) -> bool:
     except tf.errors.OpError:
         return False
     return True
+
+
+def _named(paths: list[str]) -> str:
+    """The first three paths, and how many more."""
+    return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")

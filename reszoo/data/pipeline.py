@@ -9,10 +9,10 @@ import tensorflow as tf
 
 from reszoo.data.augment import pad_crop_flip, pca_noise, random_window
 from reszoo.data.config import AugmentConfig, DataConfig
-from reszoo.data.corrupt import find_corrupt
+from reszoo.data.corrupt import explain
 from reszoo.data.decode import decode
 from reszoo.data.keys import fold, make_key, shuffled
-from reszoo.data.parts import Arrays, Files, ImageSet, Part
+from reszoo.data.parts import Arrays, ImageSet, Part
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.data.sets import load_set
 from reszoo.data.statistics import fitted
@@ -129,14 +129,8 @@ class Pipeline:
         return _settled(batches.prefetch(tf.data.AUTOTUNE))
 
     def explain(self, error: BaseException) -> ReszooError | None:
-        """The one-line reason for an error that a batch raised: a file that could not be decoded, by name; else None."""
-        if not isinstance(error, tf.errors.OpError):
-            return None
-        files = [part for part in self._images.parts.values() if isinstance(part, Files)]
-        bad = [path for part in files for path in find_corrupt(part.paths)]
-        if bad:
-            return ReszooError(f"{len(bad)} images cannot be decoded: {', '.join(bad[:3])}; mend or remove them")
-        return None
+        """The one-line reason for an error that a batch raised, if the images are to blame; else None."""
+        return explain(self._images, error)
 
     def _in_batches(self, part: Part) -> bool:
         return isinstance(part, Arrays) and part.images.shape[1:] == self.preprocessing.input_shape

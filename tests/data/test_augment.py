@@ -139,3 +139,9 @@ def test_pca_noise_has_the_covariance_of_the_paper() -> None:
 
 def test_pca_vectors_are_orthonormal() -> None:
     np.testing.assert_allclose(np.array(PCA_VECTORS).T @ PCA_VECTORS, np.eye(3), atol=1e-3)
+
+
+def test_pca_noise_of_grey_images_is_the_luminance_of_the_colour() -> None:
+    colour = pca_noise(tf.zeros([50, 1, 1, 3]), np.ones(3, np.float32), make_key(4)).numpy()
+    grey = pca_noise(tf.zeros([50, 1, 1, 1]), np.full(1, 0.5, np.float32), make_key(4)).numpy()
+    np.testing.assert_allclose(grey[..., 0], colour @ [0.299, 0.587, 0.114] / 0.5, atol=1e-6)

@@ -173,6 +173,14 @@ def test_what_cannot_go_together_is_one_line(data: DataConfig, augment: AugmentC
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "numbers", [{"batch_size": 0, "seed": 0}, {"batch_size": 8, "seed": -1}, {"batch_size": 8, "seed": 2**63}]
+)
+def test_impossible_batch_size_or_seed(numbers: dict[str, int]) -> None:
+    with pytest.raises(ReszooError, match="must be"):
+        open_pipeline(DataConfig(name="digits"), PAD, **numbers)
+
+
 def test_a_missing_part_is_one_line() -> None:
     pipeline = open_pipeline(DataConfig(name="digits"), PAD, batch_size=8, seed=0)
     with pytest.raises(ReszooError, match=r"digits has no 'validation' part .* set data.validation"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -178,6 +179,19 @@ def test_whole_images_in_memory_are_cropped_one_by_one(home: Path) -> None:
     assert pipeline._images.parts["train"].images.shape == (24, 6, 7, 3)  # type: ignore[attr-defined]
     images, _ = next(iter(pipeline.train()))
     assert images.shape == (8, 16, 16, 3)
+
+
+def test_a_damaged_record_is_one_line(home: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(home, tmp_path / "copy")
+    file = sorted(copy.glob("tiny/1.0.0/*train*"))[2]
+    damaged = bytearray(file.read_bytes())
+    damaged[len(damaged) // 2] ^= 255
+    file.write_bytes(damaged)
+    pipeline = open_set(copy)
+    with pytest.raises(Exception) as caught:
+        list(pipeline.train().take(pipeline.steps_per_epoch))
+    told = pipeline.explain(caught.value)
+    assert str(told) == "a record of tiny is damaged; remove the prepared set and prepare it again"
 
 
 @pytest.mark.parametrize(
