@@ -20,7 +20,7 @@ from reszoo.evaluation.scores import Evaluator, Scores
 from reszoo.exporting.savedmodel import export
 from reszoo.files import atomic_path
 from reszoo.nets.build import build
-from reszoo.training.devices import describe, open_strategy, precision
+from reszoo.training.devices import describe, missing_gpu, open_strategy, precision
 from reszoo.training.loop import Loop
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.progress import Progress
@@ -94,6 +94,8 @@ def train(
         if resume:
             loop.resume()
         _announce(progress, recipe, pipeline, strategy, loop, run)
+        if note := missing_gpu(devices):
+            progress.line(note)
         complete = loop.fit()
         run.write_meta(status="trained" if complete else "stopped", seconds=round(loop.seconds, 1))
         if not complete:

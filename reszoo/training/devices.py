@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from reszoo.errors import ReszooError
+
+DRIVER = Path("/proc/driver/nvidia/version")  # there when NVIDIA's kernel module is loaded, inside a container too
 
 
 def open_strategy(devices: str = "auto") -> tf.distribute.Strategy:
@@ -65,6 +69,20 @@ def describe(strategy: tf.distribute.Strategy) -> list[str]:
             details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[int(short[4:])])
         names.append(f"{short} {details.get('device_name', '')}".strip())
     return names
+
+
+def missing_gpu(devices: str) -> str:
+    """Return a line that says why "auto" computes on the CPU where a GPU was to be expected, "" everywhere else.
+
+    One is to be expected where RESZOO_EXPECT_GPU is 1 (the GPU image sets it) or NVIDIA's driver is loaded, unless
+    CUDA_VISIBLE_DEVICES hides it on purpose.
+    """
+    image = os.environ.get("RESZOO_EXPECT_GPU") == "1"
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if devices != "auto" or hidden or not (image or DRIVER.exists()) or tf.config.list_physical_devices("GPU"):
+        return ""
+    remedy = "docker run needs --gpus all" if image else "pip install 'reszoo[gpu]' brings CUDA"
+    return f"no GPU found by TensorFlow; computing on the CPU ({remedy})"
 
 
 @contextlib.contextmanager
