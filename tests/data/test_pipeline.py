@@ -77,6 +77,17 @@ def test_seed_and_epoch_change_the_augmentation(augment: AugmentConfig) -> None:
     assert np.mean((images(run[:4]) != other_seed).any(axis=(1, 2, 3))) > 0.8
 
 
+@pytest.mark.parametrize("augment", CROPS[1:], ids=lambda a: a.crop)
+def test_a_place_in_the_next_epoch_is_augmented_anew(augment: AugmentConfig) -> None:
+    # Images all alike, so that what differs at a place is the augmentation and not the image.
+    pipeline = numbered(37, augment)
+    part: Any = pipeline._images.parts["train"]
+    part.images[:] = part.images[0]
+    run = batches(pipeline, 8)
+    places = [np.concatenate([x for x, _ in run[e : e + 4]]) for e in (0, 4)]
+    assert np.mean((places[0] != places[1]).any(axis=(1, 2, 3))) > 0.8
+
+
 def test_images_keep_their_labels() -> None:
     pipeline = numbered(37, AugmentConfig())
     stored = pipeline._images.parts["train"].images  # type: ignore[attr-defined]

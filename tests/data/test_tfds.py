@@ -135,6 +135,16 @@ def test_streamed_epochs_are_permutations_named_by_their_key(home: Path) -> None
     assert orders[0] != orders[1] and orders[0] != orders[2] and orders[0] != numbers(pipeline, "train")
 
 
+def test_one_file_is_shuffled_too(home: Path) -> None:
+    from reszoo.data.keys import make_key
+
+    pipeline = open_set(home, examples=9)
+    assert len(pipeline._images.parts["train"].files) == 1  # type: ignore[attr-defined]
+    orders = [numbers(pipeline, "train", make_key(1, epoch)) for epoch in range(3)]
+    assert sorted(orders[0]) == sorted(orders[1]) == sorted(numbers(pipeline, "train"))
+    assert len({tuple(order) for order in orders}) == 3
+
+
 def test_streaming_goes_on_where_it_stopped(home: Path) -> None:
     pipeline, again = open_set(home), open_set(home)
     assert pipeline.steps_per_epoch == 7
