@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reszoo.cli.output import print_table
+from reszoo.cli.output import load_tensorflow, print_table
 
 if TYPE_CHECKING:
     from reszoo.evaluation.scores import Scores
@@ -26,10 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score, write the scores beside the run, and print them."""
-    from reszoo.evaluation.evaluate import evaluate
     from reszoo.training.run import Run
 
     folder = Run.open(args.run)
+    load_tensorflow()
+    from reszoo.evaluation.evaluate import evaluate
+
     scores = evaluate(
         folder,
         data=args.data,

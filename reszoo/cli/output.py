@@ -35,12 +35,22 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str | int]]) -> 
     Console().print(table)
 
 
-@contextmanager
-def importing() -> Iterator[None]:
-    """Keep what TensorFlow's libraries write to standard error while they load; it is shown only if loading fails.
+def load_tensorflow() -> None:
+    """Import TensorFlow and look for GPUs, keeping what its libraries write to standard error meanwhile.
 
-    They write to the file descriptor before any log level is read, so that no setting silences them.
+    They write to the file descriptor before any log level is read, so that no setting silences them. It is shown only if
+    loading fails.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with held_standard_error():
+        import tensorflow
+
+        tensorflow.config.list_physical_devices()
+
+
+@contextmanager
+def held_standard_error() -> Iterator[None]:
+    """Hold back what is written to standard error, by libraries too, inside the block; show it if the block fails."""
     try:
         kept = os.dup(2)
     except OSError:  # standard error is closed; there is nothing to keep off it

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from reszoo.cli.output import on_terminal, print_table
+from reszoo.cli.output import load_tensorflow, on_terminal, print_table
 
 HELP = "classify images with a run's net"
 
@@ -21,9 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Classify, and print the most probable classes of each image."""
+    from reszoo.training.run import Run
+
+    folder = Run.open(args.run)
+    load_tensorflow()
     from reszoo.evaluation.predict import predict
 
-    predictions = predict(args.run, args.images, top=args.top)
+    predictions = predict(folder, args.images, top=args.top)
     if args.json:
         print(json.dumps([prediction.to_dict() for prediction in predictions], indent=2, ensure_ascii=False))
         return 0

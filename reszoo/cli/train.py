@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from reszoo.cli.output import importing
+from reszoo.cli.output import load_tensorflow
 from reszoo.cli.recipes import add_overrides
 from reszoo.errors import ReszooError
 from reszoo.training.recipe import load_recipe
@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> int:
     source, run_dir = choose(args.recipe, args.run_dir, args.resume)
     recipe = load_recipe(source, args.overrides)
 
-    with importing():
-        from reszoo import workflow
+    load_tensorflow()
+    from reszoo import workflow
 
     result = workflow.train(recipe, run_dir=run_dir, resume=args.resume, devices=args.devices)
     return 0 if result.finished else 130

@@ -181,11 +181,11 @@ def test_nothing_heavy_is_imported_to_list_show_or_help() -> None:
 
 
 def test_chatter_of_libraries_that_load_is_kept_unless_loading_fails(capfd: pytest.CaptureFixture[str]) -> None:
-    with output.importing():
+    with output.held_standard_error():
         os.write(2, b"note\n")
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "after\n"
-    with pytest.raises(ImportError), output.importing():
+    with pytest.raises(ImportError), output.held_standard_error():
         os.write(2, b"reason\n")
         raise ImportError
     os.write(2, b"after\n")
