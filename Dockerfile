@@ -1,0 +1,49 @@
+# reszoo in a container. For the CPU: docker build -t reszoo .     For NVIDIA GPUs: docker build --build-arg GPU=1 -t reszoo:gpu .
+# docs/docker.md says how to run it.
+
+FROM python:3.12-slim AS wheel
+COPY . /source
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheel /source
+
+FROM python:3.12-slim
+ARG GPU=0
+
+# What reszoo depends on, in a layer of its own: a change of the code does not download it again. Without a GPU TensorFlow comes as
+# tensorflow-cpu, the same code without CUDA kernels, at half the size (there is one for x86-64; on ARM tensorflow is that already).
+COPY pyproject.toml /tmp/
+RUN python -c "import tomllib; project = tomllib.load(open('/tmp/pyproject.toml', 'rb'))['project']; \
+print(*project['dependencies'], *(project['optional-dependencies']['gpu'] if '${GPU}' == '1' else []), sep='\n')" > /tmp/requirements.txt \
+ && if [ "${GPU}" != 1 ] && [ "$(uname -m)" = x86_64 ]; then sed -i 's/^tensorflow>/tensorflow-cpu>/' /tmp/requirements.txt; fi \
+ && pip install --no-cache-dir --root-user-action=ignore -r /tmp/requirements.txt \
+ && rm -r /tmp/pyproject.toml /tmp/requirements.txt /usr/local/lib/python3.12/site-packages/tensorflow/include
+
+# TensorFlow 2.21's library does not list all folders of the CUDA wheels in its run path; without this it finds no GPU.
+RUN if [ "${GPU}" = 1 ]; then \
+      python -c "import glob, sysconfig; print(*glob.glob(sysconfig.get_path('purelib') + '/nvidia/*/lib'), sep='\n')" \
+        > /etc/ld.so.conf.d/nvidia-wheels.conf \
+      && ldconfig; \
+    fi
+
+# Runs lie under the working folder and data sets in /data. Any user may write there, and at home: --user works.
+RUN useradd --uid 10001 --user-group --create-home reszoo \
+ && mkdir /workspace /data \
+ && chown reszoo:reszoo /workspace /data \
+ && chmod 1777 /workspace /data /home/reszoo
+
+RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
+    pip install --no-cache-dir --root-user-action=ignore --no-deps /wheel/*.whl
+
+LABEL org.opencontainers.image.title="reszoo" \
+      org.opencontainers.image.description="Residual networks in TensorFlow and Keras: build, train, measure, grow and ship" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="Apache-2.0"
+
+ENV HOME=/home/reszoo \
+    RESZOO_DATA=/data \
+    RESZOO_EXPECT_GPU=${GPU} \
+    TF_CPP_MIN_LOG_LEVEL=2
+USER reszoo
+WORKDIR /workspace
+VOLUME ["/workspace", "/data"]
+ENTRYPOINT ["reszoo"]
+CMD ["--help"]
