@@ -117,4 +117,4 @@ def features(model: keras.Model) -> keras.Model:
         raise ReszooError(
             f"{model.name} has no layers named stage1_block1_...; features() takes a net that reszoo built"
         )
-    return keras.Model(model.inputs, ends, name=f"{model.name}_features")
+    return keras.Model(model.input, ends, name=f"{model.name}_features")
