@@ -45,9 +45,10 @@ def test_any_depth_of_the_cifar_form_is_a_net(blocks: int) -> None:
     if depth not in (50, 152, 200):
         assert spec(f"resnet{depth}").depths == (blocks,) * 3
         assert spec(f"resnet{depth}_v2").order == "pre"
+        assert spec(f"plain{depth}").shortcut == "none"
     assert spec(f"cifar_resnet{depth}").depths == (blocks,) * 3
-    assert spec(f"plain{depth}").shortcut == "none"
-    assert spec(f"plain{depth}").widths == (16, 32, 64)
+    assert spec(f"cifar_plain{depth}").shortcut == "none"
+    assert spec(f"cifar_plain{depth}").widths == (16, 32, 64)
     assert reszoo.count(f"cifar_resnet{depth}").depth == depth
 
 
@@ -55,6 +56,13 @@ def test_a_depth_both_families_have_is_imagenets() -> None:
     for depth in (50, 152, 200):
         assert spec(f"resnet{depth}").stem == "imagenet" and spec(f"resnet{depth}_v2").stem == "imagenet"
         assert spec(f"cifar_resnet{depth}").stem == "cifar" and spec(f"cifar_resnet{depth}").shortcut == "A"
+        for name in (f"plain{depth}", f"resnet{depth}_sd"):
+            with pytest.raises(ReszooError, match=f"no net '{name}'.* type 'cifar_{name}'"):
+                spec(name)
+            assert spec(f"cifar_{name}").stem == "cifar"
+        for name in (f"plain{depth}", f"resnet{depth}_sd"):
+            with pytest.raises(ReszooError, match=f"'cifar_{name}'"):
+                spec(name)
 
 
 @pytest.mark.parametrize(
