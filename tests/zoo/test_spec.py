@@ -84,6 +84,8 @@ REFUSED: tuple[tuple[Spec, dict[str, Any], tuple[str, ...]], ...] = (
     (BASIC, {"groups": 2}, ("groups and group_width", "block='basic'", "change widths")),
     (BASIC, {"group_width": 128}, ("groups and group_width", "block='basic'", "change widths")),
     (BASIC, {"stride_at": "conv2"}, ("stride_at", "basic block always strides in conv1")),
+    (BOTTLENECK, {"depths": (1,), "widths": (16,), "stride_at": "conv2"}, ("one stage", "stride_at")),
+    (BOTTLENECK, {"depths": (1,), "widths": (16,), "shrink": "avgpool"}, ("one stage", "shrink")),
     (BOTTLENECK, {"group_width": 6}, ("group_width 6", "widths [16, 32]", "must be whole")),
     (BASIC, {"stem_width": 6}, ("shortcut='A' cannot pad to fewer channels ([6, 4, 8])", "give 'B'")),
     (BASIC, {"widths": (8, 4)}, ("shortcut='A' cannot pad to fewer channels ([4, 8, 4])", "give 'B'")),
