@@ -57,7 +57,8 @@ def train(
 
     run_dir: a new or empty folder; runs/NAME-TIME when left out. resume: go on with the run in run_dir, exactly where its
     newest checkpoint stands. devices: as `reszoo train --devices`. callbacks: Keras' own; they see the model, the epochs'
-    logs, and may set model.stop_training. On a signal the run stops at a step with a checkpoint.
+    logs, and may set model.stop_training, which ends the run there as if its recipe did.
+    On a signal the run stops at a step with a checkpoint.
     Raises ReszooError for input that cannot work, before anything is written, and when the loss is no longer a number.
     """
     recipe = _anchored(recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides))
@@ -90,6 +91,7 @@ def train(
         if not resume or not (run.path / "run.json").is_file():
             run.write_meta(**_describe(recipe, pipeline))
         run.write_meta(status="running", devices=describe(strategy))
+        stepper.spread_seeds()
         loop = Loop(run, recipe, stepper, pipeline, progress, _validation(model, pipeline, strategy), callbacks)
         if resume:
             loop.resume()
@@ -105,6 +107,11 @@ def train(
             return Result(run, None)
         loop.finish()
         return Result(run, _finish(run, recipe, model, pipeline, strategy, progress))
+    except tf.errors.ResourceExhaustedError as error:
+        raise ReszooError(
+            f"out of memory with batches of {settings.batch_size}; lower train.batch_size, or raise train.accumulate "
+            f"({settings.accumulate}) to take a batch in more pieces"
+        ) from error
     except tf.errors.OpError as error:
         raise pipeline.explain(error) or error from error
 

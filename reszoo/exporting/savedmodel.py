@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -157,7 +158,7 @@ def _check_fit(model: Any, preprocessing: Preprocessing, class_names: Sequence[s
 def _card(net: Any, class_names: Sequence[str], difference: float, details: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": net.name,
-        "parameters": net.count_params(),
+        "parameters": sum(math.prod(weight.shape) for weight in net.trainable_weights),
         "classes": len(class_names),
         "signatures": {
             "serving_default": "images float32 [n, h, w, c], pixels 0..255 -> probabilities, logits",

@@ -72,11 +72,14 @@ class Loop:
             )
         for name, variable in self._variables.items():
             variable.assign(found.arrays[name])
+        self.stepper.spread_seeds()
         self.step, self.history = found.meta["step"], found.meta["history"]
         self.best, self.seconds = found.meta["best"], found.meta["seconds"]
 
     def fit(self) -> bool:
-        """Train to the end; return False when a signal or a callback stopped it before, with a checkpoint at that step.
+        """Train to the end, or until a callback sets model.stop_training; return False when a signal stopped it.
+
+        Either way a checkpoint stands at the last step.
 
         Raises ReszooError when the loss is no longer a number; the last good checkpoint stays.
         """
@@ -102,7 +105,7 @@ class Loop:
             self.progress.end()
             board.close()
         self._callbacks.on_train_end()
-        return self.step == self.total
+        return self.step == self.total or self.model.stop_training
 
     def finish(self) -> None:
         """Leave in the model the weights the recipe selects: the best, the averaged, or the last."""

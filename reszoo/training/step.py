@@ -15,6 +15,7 @@ import tensorflow as tf
 from reszoo.training.config import OptimizerConfig, TrainConfig
 from reszoo.training.optimizers import decays
 
+MOVING = ("moving_mean", "moving_variance")
 SCALE_START = 2.0**15
 SCALE_GROWTH_STEPS = (
     2000  # steps without overflow after which the loss scale doubles, as in PyTorch's and Keras' scalers
@@ -38,6 +39,9 @@ class Stepper:
         self.model, self.optimizer, self.strategy = model, optimizer, strategy
         self._train, self._decay = train, decay
         self._weights = model.trainable_variables
+        others = model.non_trainable_variables
+        self._statistics = [variable for variable in others if variable.path.endswith(MOVING)]
+        self._seeds = [variable for variable in others if variable.path.endswith("seed_generator_state")]
         self._classes = model.output_shape[-1]
         self._losses = keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=train.label_smoothing, reduction=None, dtype=model.output.dtype
@@ -101,6 +105,7 @@ class Stepper:
             sums += tf.stack([tf.cast(tf.reduce_sum(losses), tf.float64), tf.reduce_sum(right), count])
         if self.strategy.num_replicas_in_sync > 1:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+            self._share_statistics(context)
         gradients = [gradient / self.scale for gradient in gradients] if self._scaled else gradients
         finite = (
             tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
@@ -108,6 +113,23 @@ class Stepper:
             else tf.constant(True)
         )
         return self._regularised(gradients), sums, finite
+
+    def spread_seeds(self) -> None:
+        """Give each replica random masks of its own. Call after the seeds were made or restored, alike on all."""
+
+        def spread() -> None:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            for seed in self._seeds:
+                seed.value.assign(seed.value + tf.cast(tf.stack([replica, 0]), seed.value.dtype))
+
+        self.strategy.run(spread)
+
+    def _share_statistics(self, context: Any) -> None:
+        """Bring the moving statistics to their mean over the replicas: one net is scored and saved, not N."""
+        if self._statistics:
+            means = context.all_reduce(tf.distribute.ReduceOp.MEAN, [tf.identity(v.value) for v in self._statistics])
+            for variable, mean in zip(self._statistics, means, strict=True):
+                variable.value.assign(mean)
 
     def _share(self, rows: tf.Tensor, piece: int, replica: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Return (first row, one past the last, weight) of a replica's share of a piece of the batch.

@@ -115,6 +115,10 @@ def _cifar_blocks(name: str, depth: int) -> int:
 def _by_depth(match: re.Match[str]) -> Spec:
     name = match.group(0)
     blocks = _cifar_blocks(name, int(match["depth"]))
+    if int(match["depth"]) in IMAGENET_DEPTHS and not name.startswith("cifar_"):
+        raise ReszooError(
+            f"no net '{name}': at this depth the bare names are ImageNet's; for the CIFAR net type 'cifar_{name}'"
+        )
     fields: dict[str, Any] = {"shortcut": "none"} if match["kind"] == "plain" else {}
     if match["suffix"] == "_v2":
         fields["order"] = "pre"

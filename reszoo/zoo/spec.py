@@ -183,6 +183,10 @@ class Spec:
                 errors.append(
                     "stride_at chooses among a bottleneck's convolutions; a basic block always strides in conv1"
                 )
+        if len(self.depths) == 1 and (self.shrink != "stride" or self.stride_at != "conv1"):
+            errors.append(
+                "a net of one stage never shrinks after its stem: shrink and stride_at have nothing to act on"
+            )
         for width in self.widths:
             if (width * self.group_width) % 64:
                 errors.append(

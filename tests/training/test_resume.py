@@ -71,12 +71,12 @@ def assert_same(one: Path, other: Path) -> None:
         assert (one / name).read_text() == (other / name).read_text(), name
 
 
-def killed_until_done(folder: Path, recipe: Path, kills: int) -> int:
+def killed_until_done(folder: Path, recipe: Path, kills: int, *more: str) -> int:
     """Train, killing the process `kills` times at a random moment after it began to step; return the kills that struck."""
     clock = random.Random(kills)
     struck = 0
     for _ in range(kills):
-        process = start(folder, recipe, *(["--resume"] if (folder / "recipe.toml").exists() else []))
+        process = start(folder, recipe, *more, *(["--resume"] if (folder / "recipe.toml").exists() else []))
         before = len((folder / "train.log").read_text()) if (folder / "train.log").exists() else 0
         while (
             process.poll() is None
@@ -87,10 +87,19 @@ def killed_until_done(folder: Path, recipe: Path, kills: int) -> int:
         struck += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    process = start(folder, recipe, "--resume")
+    process = start(folder, recipe, *more, "--resume")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     return struck
+
+
+@pytest.mark.slow
+def test_killed_run_on_two_replicas_equals_an_unbroken_one(recipe: Path, tmp_path: Path) -> None:
+    process = start(tmp_path / "unbroken", recipe, "--devices", "cpu:2")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert killed_until_done(tmp_path / "run", recipe, 3, "--devices", "cpu:2") > 0
+    assert_same(tmp_path / "unbroken", tmp_path / "run")
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])

@@ -123,6 +123,38 @@ def test_settings_matter() -> None:
         assert largest_difference(plain, weights(train(make(tf.distribute.get_strategy(), optimizer=optimizer)))) > 1e-5
 
 
+def test_moving_statistics_are_the_mean_of_the_replicas(strategy: tf.distribute.Strategy) -> None:
+    """Against arithmetic: what two nets, each trained one step on its half of the batch, have in the mean."""
+    both, (images, labels) = make(strategy, sync=False), batches(16, 1)[0]
+    both(images, labels, 0.01)
+    halves = []
+    for half in (slice(0, 8), slice(8, 16)):
+        alone = make(tf.distribute.get_strategy(), sync=False)
+        alone(images[half], labels[half], 0.01)
+        halves.append([variable.numpy() for variable in alone.model.non_trainable_variables])
+    for index, variable in enumerate(both.model.non_trainable_variables):
+        copies = [local.numpy() for local in strategy.experimental_local_results(variable.value)]
+        np.testing.assert_array_equal(copies[0], copies[1])
+        np.testing.assert_allclose(copies[0], (halves[0][index] + halves[1][index]) / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_replicas_draw_masks_of_their_own(strategy: tf.distribute.Strategy) -> None:
+    keras.utils.set_random_seed(1)
+    settings, config = TrainConfig(batch_size=16, steps=1), OptimizerConfig()
+    with strategy.scope():
+        model = build("resnet8", input_shape=SHAPE, drop_path=0.5)
+        stepper = Stepper(model, make_optimizer(config), settings, config, strategy)
+    seeds = [v for v in model.variables if v.path.endswith("seed_generator_state")]
+    first = [seed.numpy() for seed in seeds]
+    stepper.spread_seeds()
+    assert len(seeds) == 3
+    for seed, before in zip(seeds, first, strict=True):
+        one, two = (local.numpy() for local in strategy.experimental_local_results(seed.value))
+        np.testing.assert_array_equal(one, before)  # what a checkpoint stores stays what it was
+        assert (one != two).any()
+    stepper(*batches(16, 1)[0], 0.01)
+
+
 def test_local_statistics_are_each_replicas_own(strategy: tf.distribute.Strategy) -> None:
     one, two = train(make(tf.distribute.get_strategy(), sync=False)), train(make(strategy, sync=False))
     assert largest_difference(weights(one), weights(two)) > 1e-3
