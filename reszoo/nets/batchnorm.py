@@ -13,8 +13,10 @@ sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
 
 
 @keras.saving.register_keras_serializable(package="reszoo")
-class BatchNorm(keras.layers.BatchNormalization):
+class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` with its weights, names and arithmetic, in one fused operation where there is one.
+
+    It has Keras' class name too, by which a weights file is laid out: one written with either layer loads into the other.
 
     Keras' layer on TensorFlow is a chain of moments and elementwise operations; `FusedBatchNormV3` does the same in one
     kernel, forward and backward. Inputs are [n, height, width, channels]. Synchronised statistics, other ranks and other

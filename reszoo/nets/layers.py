@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from reszoo.nets.batchnorm import BatchNorm
+from reszoo.nets.batchnorm import BatchNormalization
 
 # As in Caffe and PyTorch, in which the published weights were trained (Keras' own defaults are 0.99 and 1e-3).
 BN_MOMENTUM = 0.9
@@ -37,7 +37,7 @@ def conv(x: Any, filters: int, kernel: int, name: str, *, stride: int = 1, group
 def norm(x: Any, name: str, *, zero: bool = False) -> Any:
     """Normalise over the batch; `zero` starts the scale at 0, so that what leaves is 0."""
     gamma = "zeros" if zero else "ones"
-    return BatchNorm(momentum=BN_MOMENTUM, epsilon=BN_EPSILON, gamma_initializer=gamma, name=name)(x)
+    return BatchNormalization(momentum=BN_MOMENTUM, epsilon=BN_EPSILON, gamma_initializer=gamma, name=name)(x)
 
 
 def relu(x: Any, name: str) -> Any:

@@ -20,6 +20,7 @@ IMAGENET_DEPTHS = {
     200: ("bottleneck", (3, 24, 36, 3)),
 }
 MAX_CIFAR_DEPTH = 1202
+BOTTLENECK_DEPTHS = (50, 101, 152, 164, 200, 1001)  # whose bare names are not those of basic CIFAR nets
 
 # What the bare name of a bottleneck net means: most published weights stride in the 3x3.
 ALIASES = {f"resnet{depth}": f"resnet{depth}_v1_5" for depth in (50, 101, 152, 200)}
@@ -80,8 +81,12 @@ def _rows() -> dict[str, Spec]:
     rows += [_imagenet(f"se_resnet{depth}", depth, se_ratio=1 / 16, stride_at="conv2") for depth in (50, 101, 152)]
     # arXiv 1603.05027, tables 2 to 4; projections where the shape changes, as in the authors' resnet-1k-layers.
     for depth in (164, 1001):
-        rows.append(_cifar(f"resnet{depth}", (depth - 2) // 9, block="bottleneck", shortcut="B"))
-        rows.append(_cifar(f"resnet{depth}_v2", (depth - 2) // 9, block="bottleneck", shortcut="B", order="pre"))
+        for name, fields in (
+            (f"plain{depth}", {"shortcut": "none"}),
+            (f"resnet{depth}", {}),
+            (f"resnet{depth}_v2", {"order": "pre"}),
+        ):
+            rows.append(_cifar(name, (depth - 2) // 9, **{"block": "bottleneck", "shortcut": "B", **fields}))
     for groups in (8, 16):  # arXiv 1611.05431, table 7
         rows.append(
             _cifar(
@@ -115,9 +120,9 @@ def _cifar_blocks(name: str, depth: int) -> int:
 def _by_depth(match: re.Match[str]) -> Spec:
     name = match.group(0)
     blocks = _cifar_blocks(name, int(match["depth"]))
-    if int(match["depth"]) in IMAGENET_DEPTHS and not name.startswith("cifar_"):
+    if int(match["depth"]) in BOTTLENECK_DEPTHS and not name.startswith("cifar_"):
         raise ReszooError(
-            f"no net '{name}': at this depth the bare names are ImageNet's; for the CIFAR net type 'cifar_{name}'"
+            f"no net '{name}': at this depth a bare name is a bottleneck net's; for the CIFAR net of basic blocks type 'cifar_{name}'"
         )
     fields: dict[str, Any] = {"shortcut": "none"} if match["kind"] == "plain" else {}
     if match["suffix"] == "_v2":

@@ -1,4 +1,4 @@
-"""BatchNorm is Keras' BatchNormalization: outputs, gradients, statistics, weights and config."""
+"""BatchNormalization is Keras' BatchNormalization: outputs, gradients, statistics, weights and config."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from reszoo.nets.batchnorm import BatchNorm
+from reszoo.nets.batchnorm import BatchNormalization
+from reszoo.nets.build import build
 
 from .helpers import images
 
@@ -18,7 +19,7 @@ def pair(policy: str = "float32", shape: tuple[int, ...] = (5, 4, 3), **config: 
     """Return ours and Keras' with equal, random weights."""
     layers = [
         make(momentum=0.9, epsilon=1e-5, dtype=policy, **config)
-        for make in (BatchNorm, keras.layers.BatchNormalization)
+        for make in (BatchNormalization, keras.layers.BatchNormalization)
     ]
     for layer in layers:
         layer.build((None, *shape))
@@ -136,7 +137,7 @@ def test_weights_names_and_config_are_keras_own() -> None:
     assert mine.keys() == other.keys()
     assert {key for key in mine if mine[key] != other[key]} <= {"name"}
     there = keras.layers.BatchNormalization.from_config(mine)
-    back = BatchNorm.from_config(there.get_config())
+    back = BatchNormalization.from_config(there.get_config())
     assert back.get_config() == mine
 
 
@@ -150,7 +151,7 @@ def test_saved_weights_go_over_to_keras_layer_and_back() -> None:
     theirs.load_own_variables(there)
     batch = images((4, 5, 4, 3))
     _near(ours(batch, training=False), theirs(batch, training=False), 2e-5)
-    back = BatchNorm(epsilon=1e-5)
+    back = BatchNormalization(epsilon=1e-5)
     back.build((None, 5, 4, 3))
     theirs.save_own_variables(stored)
     back.load_own_variables({key: np.asarray(value) for key, value in stored.items()})
@@ -158,13 +159,33 @@ def test_saved_weights_go_over_to_keras_layer_and_back() -> None:
 
 
 def test_a_saved_model_reopens_as_this_layer(tmp_path: Any) -> None:
-    model = keras.Sequential([keras.Input((5, 4, 3)), BatchNorm(name="norm")])
+    model = keras.Sequential([keras.Input((5, 4, 3)), BatchNormalization(name="norm")])
     model.layers[0].moving_mean.assign([1.0, 2.0, 3.0])
     model.save(tmp_path / "norm.keras")
     opened = keras.models.load_model(tmp_path / "norm.keras")
-    assert type(opened.layers[0]) is BatchNorm
+    assert type(opened.layers[0]) is BatchNormalization
     batch = images((2, 5, 4, 3))
     np.testing.assert_array_equal(np.asarray(opened(batch)), np.asarray(model(batch)))
+
+
+def test_a_nets_weights_file_fits_the_same_net_of_keras_own_layers(tmp_path: Any) -> None:
+    model = build("resnet8", input_shape=(8, 8, 3))
+
+    def keras_own(layer: Any) -> Any:
+        config = layer.get_config()
+        own = isinstance(layer, BatchNormalization)
+        return keras.layers.BatchNormalization.from_config(config) if own else type(layer).from_config(config)
+
+    twin = keras.models.clone_model(model, clone_function=keras_own)
+    assert not any(isinstance(layer, BatchNormalization) for layer in twin.layers)
+    for weight in model.weights:
+        weight.assign(images(tuple(weight.shape), len(weight.path)) ** 2 / 10)
+    model.save_weights(tmp_path / "ours.weights.h5")
+    twin.load_weights(tmp_path / "ours.weights.h5")
+    batch = images((2, 8, 8, 3))
+    _near(model(batch), twin(batch), 1e-5)
+    twin.save_weights(tmp_path / "theirs.weights.h5")
+    build("resnet8", input_shape=(8, 8, 3), weights=tmp_path / "theirs.weights.h5")
 
 
 def _flat(result: tuple[Any, Any, list[Any]]) -> list[Any]:

@@ -241,6 +241,7 @@ def test_the_rows_are_all_looked_at() -> None:
         "resnet1202_v2",
         "resnet1202_sd",
         "resnet1001_v2",
+        "plain1001",
     }
 
 
