@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 from collections.abc import Sequence
@@ -107,13 +108,23 @@ def train(
             return Result(run, None)
         loop.finish()
         return Result(run, _finish(run, recipe, model, pipeline, strategy, progress))
-    except tf.errors.ResourceExhaustedError as error:
-        raise ReszooError(
-            f"out of memory with batches of {settings.batch_size}; lower train.batch_size, or raise train.accumulate "
-            f"({settings.accumulate}) to take a batch in more pieces"
-        ) from error
-    except tf.errors.OpError as error:
-        raise pipeline.explain(error) or error from error
+    except Exception as error:
+        known = _explain(error, recipe, pipeline)
+        with contextlib.suppress(OSError):  # the disk may be what failed
+            run.write_meta(status="failed", reason=str(known or error).split("\n")[0])
+        if known:
+            raise known from error
+        raise
+
+
+def _explain(error: Exception, recipe: Recipe, pipeline: Pipeline) -> ReszooError | None:
+    """Return what TensorFlow's error means for the one who trains, if that is known."""
+    if isinstance(error, tf.errors.ResourceExhaustedError):
+        return ReszooError(
+            f"out of memory with batches of {recipe.train.batch_size}; lower train.batch_size, or raise train.accumulate "
+            f"({recipe.train.accumulate}) to take a batch in more pieces"
+        )
+    return pipeline.explain(error)
 
 
 def synchronise(model: keras.Model) -> None:

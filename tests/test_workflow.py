@@ -235,6 +235,16 @@ def test_bad_input_is_one_line_and_leaves_nothing(arguments: list[str], message:
     assert not (tmp_path / "run").exists()
 
 
+def test_running_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr("reszoo.training.step.Stepper.__call__", exhausted)
+    with pytest.raises(ReszooError, match=r"out of memory with batches of 64; lower train\.batch_size"):
+        train(recipe(), run_dir=tmp_path / "run", quiet=True)
+    assert reszoo.Run.open(tmp_path / "run").meta["status"] == "failed"
+
+
 def test_resume_needs_a_folder() -> None:
     with pytest.raises(ReszooError, match="give its folder"):
         train(recipe(), resume=True)

@@ -174,6 +174,8 @@ def test_divergence_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:
     tables = short(steps=60, checkpoint_every=2).to_dict() | {"schedule": schedule}
     with pytest.raises(ReszooError, match="last good checkpoint is .*step-0000000[4-6]"):
         train(Recipe.from_dict(tables), run_dir=tmp_path / "run", quiet=True)
+    meta = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert meta["status"] == "failed" and "last good checkpoint" in meta["reason"]
     newest = checkpoint.newest(tmp_path / "run" / "checkpoints", print)
     assert newest and all(np.isfinite(array).all() for array in newest.arrays.values() if array.dtype.kind == "f")
 
