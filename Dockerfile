@@ -6,6 +6,13 @@ COPY . /source
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheel /source
 
 FROM python:3.12-slim
+
+# Runs lie under the working folder and data sets in /data. Any user may write there, and at home: --user works.
+RUN useradd --uid 10001 --user-group --create-home reszoo \
+ && mkdir /workspace /data \
+ && chown reszoo:reszoo /workspace /data \
+ && chmod 1777 /workspace /data /home/reszoo
+
 ARG GPU=0
 
 # What reszoo depends on, in a layer of its own: a change of the code does not download it again. Without a GPU TensorFlow comes as
@@ -23,12 +30,6 @@ RUN if [ "${GPU}" = 1 ]; then \
         > /etc/ld.so.conf.d/nvidia-wheels.conf \
       && ldconfig; \
     fi
-
-# Runs lie under the working folder and data sets in /data. Any user may write there, and at home: --user works.
-RUN useradd --uid 10001 --user-group --create-home reszoo \
- && mkdir /workspace /data \
- && chown reszoo:reszoo /workspace /data \
- && chmod 1777 /workspace /data /home/reszoo
 
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     pip install --no-cache-dir --root-user-action=ignore --no-deps /wheel/*.whl
