@@ -18,6 +18,7 @@ from reszoo.errors import ReszooError
 from reszoo.evaluation.evaluate import write_scores
 from reszoo.evaluation.plots import curves
 from reszoo.evaluation.scores import Evaluator, Scores
+from reszoo.evaluation.telling import closing, facts, opening
 from reszoo.exporting.savedmodel import export
 from reszoo.files import atomic_path
 from reszoo.nets.build import build
@@ -26,9 +27,8 @@ from reszoo.training.loop import Loop
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.progress import Progress
 from reszoo.training.recipe import Recipe, load_recipe
-from reszoo.training.run import Run, environment, now
+from reszoo.training.run import Run, now
 from reszoo.training.step import Stepper
-from reszoo.zoo.count import count
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,15 @@ def train(
     progress = Progress(run.path / "train.log", quiet)
     try:
         if not resume or not (run.path / "run.json").is_file():
-            run.write_meta(**_describe(recipe, pipeline))
-        run.write_meta(status="running", devices=describe(strategy))
+            run.write_meta(**facts(recipe, pipeline))
+        names = describe(strategy)
+        run.write_meta(status="running", devices=names)
         stepper.spread_seeds()
         loop = Loop(run, recipe, stepper, pipeline, progress, _validation(model, pipeline, strategy), callbacks)
         if resume:
             loop.resume()
-        _announce(progress, recipe, pipeline, strategy, loop, run)
+        for line in opening(recipe, pipeline, run, names, loop.step):
+            progress.line(line)
         if note := missing_gpu(devices):
             progress.line(note)
         complete = loop.fit()
@@ -162,23 +164,6 @@ def _find_run(recipe: Recipe, run_dir: str | Path | None, resume: bool) -> Run:
     return run
 
 
-def _describe(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
-    spec = recipe.model.spec()
-    made_of = count(spec, pipeline.info.input_shape, pipeline.info.classes)
-    return {
-        "recipe": recipe.name,
-        "spec": spec.to_dict(),
-        "data": pipeline.info.to_dict(),
-        "preprocessing": pipeline.preprocessing.to_dict(),
-        "seed": recipe.train.seed,
-        "depth": made_of.depth,
-        "parameters": made_of.parameters,
-        "multiply_adds": made_of.multiply_adds,
-        "steps": recipe.total_steps(pipeline.steps_per_epoch),
-        **environment(),
-    }
-
-
 def _validation(model: keras.Model, pipeline: Pipeline, strategy: tf.distribute.Strategy) -> Any:
     """Return what scores the model on the images held out of training, or None when there are none."""
     if not pipeline.info.examples["validation"]:
@@ -190,22 +175,6 @@ def _validation(model: keras.Model, pipeline: Pipeline, strategy: tf.distribute.
         return {"val_loss": scores.loss, "val_accuracy": scores.top1}
 
     return evaluate
-
-
-def _announce(
-    progress: Progress, recipe: Recipe, pipeline: Pipeline, strategy: tf.distribute.Strategy, loop: Loop, run: Run
-) -> None:
-    info = pipeline.info
-    sizes = ", ".join(f"{count} {split}" for split, count in info.examples.items() if count)
-    shape = "x".join(str(side) for side in info.input_shape)
-    progress.line(f"{recipe.name}: {loop.model.name} on {info.name} ({sizes}; {shape}; {info.classes} classes)")
-    for path in info.skipped:
-        progress.line(f"left out, cannot be decoded: {path}")
-    progress.line(
-        f"{loop.total} steps of {recipe.train.batch_size} images on {', '.join(describe(strategy))}; run folder {run.path}"
-    )
-    if loop.step:
-        progress.line(f"going on from step {loop.step}")
 
 
 def _finish(
@@ -230,38 +199,6 @@ def _finish(
     if recipe.train.export and not (run.path / "export").exists():
         export(run, run.path / "export")
     run.write_meta(status="finished", finished=now())
-    for line in summary(run, test):
+    for line in closing(run, test):
         progress.line(line)
     return test
-
-
-def summary(run: Run, test: Scores) -> list[str]:
-    """Return the closing table: what was measured beside what was published."""
-    meta, published = run.meta, run.recipe.published
-    rows = [
-        (
-            "test error",
-            f"{test.error:.2f} %",
-            f"{published.value:g} % ({published.metric}; {published.source})" if published else "",
-        )
-    ]
-    if test.top5 is not None:
-        rows.append(("test error, top 5", f"{100 * (1 - test.top5):.2f} %", ""))
-    rows.append(("test loss", f"{test.loss:.4f}", ""))
-    last = run.history[-1]
-    if "val_accuracy" in last:
-        rows.append(("validation error, last", f"{100 * (1 - last['val_accuracy']):.2f} %", ""))
-    rows.append(("training error, last", f"{100 * (1 - last['accuracy']):.2f} %", ""))
-    rows.append(("parameters", f"{meta['parameters']:,}", ""))
-    rows.append(("training time", f"{meta['seconds']:.0f} s", ""))
-    head = [("", "measured", "published" if published else "")]
-    widths = [max(len(row[column]) for row in head + rows) for column in range(3)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in head + rows
-    ]
-    return [
-        "",
-        *lines,
-        "",
-        f"run folder: {run.path}  (curves.png, confusion.png, model.keras{', export/' if run.recipe.train.export else ''})",
-    ]

@@ -1,0 +1,75 @@
+"""What is said of a run: the facts in run.json, the lines it opens with, and the table it closes with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reszoo.data.pipeline import Pipeline
+from reszoo.evaluation.scores import Scores
+from reszoo.training.recipe import Recipe
+from reszoo.training.run import Run, environment
+from reszoo.zoo.count import count
+
+
+def facts(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
+    """Return what run.json says of a run before its first step."""
+    spec = recipe.model.spec()
+    made_of = count(spec, pipeline.info.input_shape, pipeline.info.classes)
+    return {
+        "recipe": recipe.name,
+        "spec": spec.to_dict(),
+        "data": pipeline.info.to_dict(),
+        "preprocessing": pipeline.preprocessing.to_dict(),
+        "seed": recipe.train.seed,
+        "depth": made_of.depth,
+        "parameters": made_of.parameters,
+        "multiply_adds": made_of.multiply_adds,
+        "steps": recipe.total_steps(pipeline.steps_per_epoch),
+        **environment(),
+    }
+
+
+def opening(recipe: Recipe, pipeline: Pipeline, run: Run, devices: list[str], step: int) -> list[str]:
+    """Return the lines that begin a run, or go on with it from `step`."""
+    info = pipeline.info
+    sizes = ", ".join(f"{images} {split}" for split, images in info.examples.items() if images)
+    shape = "x".join(str(side) for side in info.input_shape)
+    total = recipe.total_steps(pipeline.steps_per_epoch)
+    return [
+        f"{recipe.name}: {recipe.model.spec().name} on {info.name} ({sizes}; {shape}; {info.classes} classes)",
+        *(f"left out, cannot be decoded: {path}" for path in info.skipped),
+        f"{total} steps of {recipe.train.batch_size} images on {', '.join(devices)}; run folder {run.path}",
+        *([f"going on from step {step}"] if step else []),
+    ]
+
+
+def closing(run: Run, test: Scores) -> list[str]:
+    """Return the lines that end a run: what was measured beside what was published."""
+    meta, published = run.meta, run.recipe.published
+    rows = [
+        (
+            "test error",
+            f"{test.error:.2f} %",
+            f"{published.value:g} % ({published.metric}; {published.source})" if published else "",
+        )
+    ]
+    if test.top5 is not None:
+        rows.append(("test error, top 5", f"{100 * (1 - test.top5):.2f} %", ""))
+    rows.append(("test loss", f"{test.loss:.4f}", ""))
+    last = run.history[-1]
+    if "val_accuracy" in last:
+        rows.append(("validation error, last", f"{100 * (1 - last['val_accuracy']):.2f} %", ""))
+    rows.append(("training error, last", f"{100 * (1 - last['accuracy']):.2f} %", ""))
+    rows.append(("parameters", f"{meta['parameters']:,}", ""))
+    rows.append(("training time", f"{meta['seconds']:.0f} s", ""))
+    head = [("", "measured", "published" if published else "")]
+    widths = [max(len(row[column]) for row in head + rows) for column in range(3)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in head + rows
+    ]
+    return [
+        "",
+        *lines,
+        "",
+        f"run folder: {run.path}  (curves.png, confusion.png, model.keras{', export/' if run.recipe.train.export else ''})",
+    ]
