@@ -23,7 +23,7 @@ from reszoo.exporting.savedmodel import export
 from reszoo.files import atomic_path
 from reszoo.nets.build import build
 from reszoo.training.devices import describe, missing_gpu, open_strategy, precision
-from reszoo.training.loop import Loop
+from reszoo.training.loop import Evaluate, Loop
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.progress import Progress
 from reszoo.training.recipe import Recipe, load_recipe
@@ -94,7 +94,8 @@ def train(
         names = describe(strategy)
         run.write_meta(status="running", devices=names)
         stepper.spread_seeds()
-        loop = Loop(run, recipe, stepper, pipeline, progress, _validation(model, pipeline, strategy), callbacks)
+        score = Evaluator(model, classes=pipeline.info.classes, strategy=strategy)
+        loop = Loop(run, recipe, stepper, pipeline, progress, _validation(score, pipeline), callbacks)
         if resume:
             loop.resume()
         for line in opening(recipe, pipeline, run, names, loop.step):
@@ -109,7 +110,7 @@ def train(
             )
             return Result(run, None)
         loop.finish()
-        return Result(run, _finish(run, recipe, model, pipeline, strategy, progress))
+        return Result(run, _finish(run, recipe, model, pipeline, score, progress))
     except Exception as error:
         known = _explain(error, recipe, pipeline)
         with contextlib.suppress(OSError):  # the disk may be what failed
@@ -164,13 +165,12 @@ def _find_run(recipe: Recipe, run_dir: str | Path | None, resume: bool) -> Run:
     return run
 
 
-def _validation(model: keras.Model, pipeline: Pipeline, strategy: tf.distribute.Strategy) -> Any:
+def _validation(score: Evaluator, pipeline: Pipeline) -> Evaluate | None:
     """Return what scores the model on the images held out of training, or None when there are none."""
     if not pipeline.info.examples["validation"]:
         return None
-    score = Evaluator(model, classes=pipeline.info.classes, strategy=strategy)
 
-    def evaluate(_: keras.Model) -> dict[str, float]:
+    def evaluate() -> dict[str, float]:
         scores = score(pipeline.evaluation("validation"))
         return {"val_loss": scores.loss, "val_accuracy": scores.top1}
 
@@ -182,7 +182,7 @@ def _finish(
     recipe: Recipe,
     model: keras.Model,
     pipeline: Pipeline,
-    strategy: tf.distribute.Strategy,
+    score: Evaluator,
     progress: Progress,
 ) -> Scores:
     """Leave the trained net, its curves, its scores on the test set, and the SavedModel; tell them beside the published figure."""
@@ -193,7 +193,7 @@ def _finish(
         {"published": published.value, "source": f"{published.metric}, {published.source}"} if published else {}
     )
     curves(run.history, run.path / "curves.png", title=recipe.name, **drawn)
-    test = Evaluator(model, classes=pipeline.info.classes, strategy=strategy)(pipeline.evaluation("test"))
+    test = score(pipeline.evaluation("test"))
     title = f"{recipe.name}: {pipeline.info.name}, test, error {test.error:.2f} %"
     write_scores(test, pipeline.info.class_names, run.path, title=title)
     if recipe.train.export and not (run.path / "export").exists():

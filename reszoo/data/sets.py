@@ -12,7 +12,7 @@ from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.data.corrupt import drop_corrupt
 from reszoo.data.decode import to_channels
 from reszoo.data.folder import list_folder, own_shape, read_folder
-from reszoo.data.memory import load_digits, load_synthetic
+from reszoo.data.memory import SYNTHETIC_COUNTS, SYNTHETIC_SHAPE, load_digits, load_synthetic
 from reszoo.data.parts import Arrays, ImageSet, Part, fits_memory
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.data.splits import rest, stratified
@@ -100,8 +100,8 @@ def _load_embedded(data: DataConfig, whole: bool) -> tuple[ImageSet, Preprocessi
     if data.name == "digits":
         images = load_digits()
     else:
-        shape = (*(data.image_size or (32, 32)), data.channels or 3)
-        if not fits_memory([1280], shape):
+        shape = (*(data.image_size or SYNTHETIC_SHAPE[:2]), data.channels or SYNTHETIC_SHAPE[2])
+        if not fits_memory(SYNTHETIC_COUNTS.values(), shape):
             raise ReszooError(f"data.image_size = {list(shape[:2])} makes synthetic images too large for memory")
         images = load_synthetic(shape)
     own = images.parts["train"].images.shape[1:]  # type: ignore[attr-defined]

@@ -24,7 +24,7 @@ from reszoo.training.step import Stepper
 
 CHECK_EVERY = 50  # steps between looks at whether the loss is still a number
 
-Evaluate = Callable[[keras.Model], Mapping[str, float]]
+Evaluate = Callable[[], Mapping[str, float]]
 
 
 class Loop:
@@ -170,7 +170,7 @@ class Loop:
             row["skipped"] = int(self.stepper.totals.numpy()[3])
         if self.evaluate is not None:
             self._swap_averages()
-            row |= self.evaluate(self.model)
+            row |= self.evaluate()
             if row["val_accuracy"] > self.best:
                 self.best = row["val_accuracy"]
                 if self.recipe.train.select == "best":
