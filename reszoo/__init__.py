@@ -22,11 +22,13 @@ _PUBLIC = {
     "evaluate": "reszoo.evaluation.evaluate",
     "export": "reszoo.exporting.savedmodel",
     "features": "reszoo.nets.build",
+    "grow": "reszoo.nets.grow",
     "list_models": "reszoo.zoo.catalog",
     "list_recipes": "reszoo.training.recipe",
     "load_recipe": "reszoo.training.recipe",
     "predict": "reszoo.evaluation.predict",
     "spec": "reszoo.zoo.catalog",
+    "stack": "reszoo.nets.stack",
     "train": "reszoo.workflow",
 }
 

@@ -22,7 +22,9 @@ from reszoo.evaluation.telling import closing, facts, opening
 from reszoo.exporting.savedmodel import export
 from reszoo.files import atomic_path
 from reszoo.nets.build import build
+from reszoo.training import checkpoint
 from reszoo.training.devices import describe, missing_gpu, open_strategy, precision
+from reszoo.training.inherit import inherit
 from reszoo.training.loop import Evaluate, Loop
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.progress import Progress
@@ -62,7 +64,7 @@ def train(
     On a signal the run stops at a step with a checkpoint.
     Raises ReszooError for input that cannot work, before anything is written, and when the loss is no longer a number.
     """
-    recipe = _anchored(recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides))
+    recipe = anchored(recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides))
     run = _find_run(recipe, run_dir, resume)
     strategy = open_strategy(devices)
     settings = recipe.train
@@ -84,6 +86,7 @@ def train(
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer, loss=loss, metrics=["accuracy"], auto_scale_loss=False)
         stepper = Stepper(model, optimizer, settings, recipe.optimizer, strategy)
+        grown = inherit(stepper, recipe, pipeline) if settings.grow_from and not _has_checkpoint(run) else None
 
     if not resume:
         run = Run.create(run.path, recipe)
@@ -91,6 +94,8 @@ def train(
     try:
         if not resume or not (run.path / "run.json").is_file():
             run.write_meta(**facts(recipe, pipeline))
+        if grown:
+            run.write_meta(grown_from=grown)
         names = describe(strategy)
         run.write_meta(status="running", devices=names)
         stepper.spread_seeds()
@@ -100,6 +105,10 @@ def train(
             loop.resume()
         for line in opening(recipe, pipeline, run, names, loop.step):
             progress.line(line)
+        if grown:
+            progress.line(
+                f"grown from {grown['net']} of {grown['run']}: {len(grown['added'])} new blocks, outputs within {grown['difference']:.2g}"
+            )
         if note := missing_gpu(devices):
             progress.line(note)
         complete = loop.fit()
@@ -137,12 +146,18 @@ def synchronise(model: keras.Model) -> None:
             layer.synchronized = True
 
 
-def _anchored(recipe: Recipe) -> Recipe:
-    """Make the recipe's paths absolute, so that its run can be gone on with and evaluated from anywhere."""
+def anchored(recipe: Recipe) -> Recipe:
+    """Return the recipe with its paths absolute, so that its run can be gone on with and evaluated from anywhere."""
     kind, colon, path = recipe.data.name.partition(":")
     name = f"folder:{Path(path).expanduser().resolve()}" if colon and kind == "folder" else recipe.data.name
-    folder = str(Path(recipe.data.dir).expanduser().resolve()) if recipe.data.dir else ""
-    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, name=name, dir=folder))
+    folder, source = (
+        str(Path(path).expanduser().resolve()) if path else "" for path in (recipe.data.dir, recipe.train.grow_from)
+    )
+    return dataclasses.replace(
+        recipe,
+        data=dataclasses.replace(recipe.data, name=name, dir=folder),
+        train=dataclasses.replace(recipe.train, grow_from=source),
+    )
 
 
 def _find_run(recipe: Recipe, run_dir: str | Path | None, resume: bool) -> Run:
@@ -155,14 +170,12 @@ def _find_run(recipe: Recipe, run_dir: str | Path | None, resume: bool) -> Run:
     if run_dir is None:
         raise ReszooError("resume goes on with a run: give its folder as run_dir")
     run = Run.open(run_dir)
-    before, after = run.recipe.to_dict(), recipe.to_dict()
-    for table in after:
-        if table not in ("name", "description") and before.get(table) != after[table]:
-            raise ReszooError(
-                f"{run.path} ran with another [{table}] than the recipe given; resume it with its own: "
-                f"reszoo train --resume --run-dir {run.path}"
-            )
+    run.refuse_other(recipe)
     return run
+
+
+def _has_checkpoint(run: Run) -> bool:
+    return bool(checkpoint.steps(run.checkpoints))
 
 
 def _validation(score: Evaluator, pipeline: Pipeline) -> Evaluate | None:

@@ -14,7 +14,7 @@ import reszoo
 ROOT = Path(reszoo.__file__).parent
 
 # Lowest first; a module may import from its own layer and those below.
-LAYERS = ["errors", "files", "zoo", "nets", "data", "training", "evaluation", "exporting", "workflow", "cli"]
+LAYERS = ["errors", "files", "zoo", "nets", "data", "training", "evaluation", "exporting", "workflow", "lab", "cli"]
 
 # Importable with neither TensorFlow nor Keras nor NumPy installed: names, counts, recipes, the command line.
 LIGHT = ["reszoo", "reszoo.zoo.count", "reszoo.zoo.catalog", "reszoo.training.recipe", "reszoo.training.schedule"]
@@ -63,7 +63,9 @@ def test_light_modules_import_nothing_heavy(module: str) -> None:
     assert done.stdout.split() == []
 
 
-@pytest.mark.parametrize("verb", [["--help"], ["list"], ["recipes"], ["show", "resnet50"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    "verb", [["--help"], ["list"], ["recipes"], ["show", "resnet50"], ["train", "--help"], ["lab", "--help"]]
+)
 def test_light_commands_load_no_tensorflow(verb: list[str]) -> None:
     script = f"import sys; from reszoo.cli.main import main; main({verb}); print('\\n', *({{'tensorflow', 'keras'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

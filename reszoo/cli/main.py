@@ -21,6 +21,7 @@ VERBS = {
     "evaluate": "score a run's net on every image of a set",
     "predict": "classify images with a run's net",
     "export": "write a run's net as a SavedModel to serve",
+    "lab": "experiments on why residual learning works",
 }
 
 

@@ -26,6 +26,8 @@ class TrainConfig(Checked):
     select: which weights the run ends with: the "last", or the "best" by top-1 accuracy on the validation images.
     deterministic: run only operations that repeat to the bit, at some cost in speed.
     export: leave a SavedModel in the run folder.
+    grow_from: folder of a finished run of a shallower net of the same family; training starts from its weights, its
+        optimizer's slots, and new blocks that are the identity (`reszoo.grow`). Empty: from fresh weights.
     """
 
     TABLE = "train"
@@ -45,6 +47,7 @@ class TrainConfig(Checked):
     select: Literal["last", "best"] = "last"
     deterministic: bool = False
     export: bool = True
+    grow_from: str = ""
 
     def check(self) -> None:
         for name in ("batch_size", "accumulate", "evaluate_every"):

@@ -58,6 +58,16 @@ class Run:
                 f"run folder {self.path} exists; add --resume to go on with it, or give another --run-dir"
             )
 
+    def refuse_other(self, recipe: Recipe) -> None:
+        """Raise ReszooError unless the folder's recipe decides the same run as `recipe`."""
+        before, after = self.recipe.to_dict(), recipe.to_dict()
+        for table in after:
+            if table not in ("name", "description") and before.get(table) != after[table]:
+                raise ReszooError(
+                    f"{self.path} ran with another [{table}] than the recipe given; resume it with its own: "
+                    f"reszoo train --resume --run-dir {self.path}"
+                )
+
     @property
     def recipe(self) -> Recipe:
         """The resolved recipe, as it ran."""

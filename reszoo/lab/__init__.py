@@ -1,0 +1,1 @@
+"""Experiments on the question the project exists for: why should a block learn F(x) = H(x) - x?"""

@@ -1,0 +1,215 @@
+"""Does training keep the constructed solution? Nets grown from trained shallower ones, against the same nets from scratch."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from reszoo.errors import ReszooError
+from reszoo.lab.degradation import KINDS, base_recipe, pair
+from reszoo.lab.grid import Tell, curve, error, run_all
+from reszoo.lab.page import Plot, Section, Table, Theme, band, spread
+from reszoo.lab.record import claim, write_record
+from reszoo.lab.report import report
+from reszoo.training.recipe import Recipe
+from reszoo.training.run import Run
+from reszoo.zoo.count import count
+
+TRAINING_PASSES = 3  # a step costs about three forward passes: forward, and backward to the inputs and to the weights
+
+
+def constructed(
+    out: str | os.PathLike[str],
+    *,
+    data: str = "digits",
+    depths: Sequence[int] = (20, 32, 56),
+    seeds: int = 2,
+    budget: int = 0,
+    overrides: Sequence[str] = (),
+    devices: str = "auto",
+    tell: Tell = print,
+) -> dict[str, Any]:
+    """Grow plain and residual nets on the way to the deepest of `depths`, and train that one from scratch; write all to `out`.
+
+    Every way spends the same multiply-adds: those of `budget` steps of the deepest net (by default the recipe's steps).
+    "scratch": the deepest net, all of them. "grown": the shallowest net half, then grown to the deepest. "staged": each of
+    `depths` in turn an equal share, grown from the one before. Each piece follows the recipe of `reszoo lab degradation`, with the
+    rate's drops at the same shares of its own steps. seeds, overrides, devices: as there.
+    Runs already in `out`/runs are used, broken ones go on. Returns the record.
+    """
+    depths = sorted(set(depths))
+    if len(depths) < 2:
+        raise ReszooError("depths must be at least two different ones, such as 20 56")
+    if seeds < 1:
+        raise ReszooError(f"seeds is {seeds}, but must be at least 1")
+    steps = budget or base_recipe(data, 0, overrides).train.steps
+    if not steps:
+        raise ReszooError("the recipe counts epochs; give a budget of steps, such as --budget 400")
+    settings = {"data": data, "depths": depths, "budget": steps, "overrides": list(overrides)}
+    runs_folder = Path(out).resolve() / "runs"
+    ways = {"scratch": depths[-1:], "grown": [depths[0], depths[-1]]} | ({"staged": depths} if len(depths) > 2 else {})
+    plan: dict[str, Recipe] = {}
+    pieces: dict[tuple[str, str, int], list[str]] = {}
+    for seed in range(seeds):
+        for number, kind in enumerate(KINDS):
+            for way, path in ways.items():
+                source = ""
+                for depth in path:
+                    share = _share(depth, depths[-1], steps, len(path))
+                    recipe = pair(depth, base_recipe(data, share, overrides), seed)[number]
+                    name = f"{way}-{recipe.model.name}-seed{seed}"
+                    plan[name] = dataclasses.replace(
+                        recipe, name=name, train=dataclasses.replace(recipe.train, grow_from=source)
+                    )
+                    source = str(runs_folder / name)
+                    pieces.setdefault((kind, way, seed), []).append(name)
+    folder = claim(out, "constructed", settings)
+    runs = run_all(folder / "runs", plan, devices=devices, tell=tell)
+    rows = [_way(kind, way, seed, [runs[name] for name in names]) for (kind, way, seed), names in pieces.items()]
+    first = next(iter(runs.values()))
+    results = {"data": first.meta["data"], "recipe": first.recipe.to_dict(), "ways": rows}
+    record = write_record(folder, "constructed", settings={**settings, "seeds": seeds}, results=results)
+    report(folder)
+    return record
+
+
+def _share(depth: int, deepest: int, steps: int, pieces: int) -> int:
+    """Return how many steps of the net of `depth` cost 1 / pieces of `steps` steps of the deepest."""
+    cost = count(f"resnet{deepest}").multiply_adds / count(f"resnet{depth}").multiply_adds
+    return max(4, round(steps / pieces * cost))
+
+
+def _way(kind: str, way: str, seed: int, runs: list[Run]) -> dict[str, Any]:
+    """Return what one way to the deepest net cost and brought, piece by piece.
+
+    multiply_adds: spent in training up to each point of the curve, in units of 10^9.
+    """
+    spent, pieces = 0.0, []
+    for run in runs:
+        meta = run.meta
+        step_cost = TRAINING_PASSES * meta["multiply_adds"] * run.recipe.train.batch_size / 1e9
+        rows = curve(run, "step", "accuracy", "val_accuracy")
+        pieces.append(
+            {
+                "net": meta["spec"]["name"],
+                "steps": meta["steps"],
+                "multiply_adds": [spent + step * step_cost for step in rows["step"]],
+                "training_error": [100 * (1 - value) for value in rows["accuracy"]],
+                "validation_error": [100 * (1 - value) for value in rows["val_accuracy"]],
+                "final_training_error": error(run, "train"),
+                "final_test_error": error(run),
+                "seconds": meta["seconds"],
+                "grown": meta.get("grown_from"),
+            }
+        )
+        spent += meta["steps"] * step_cost
+    return {"kind": kind, "way": way, "seed": seed, "pieces": pieces}
+
+
+def kept(ways: Sequence[dict[str, Any]], kind: str, way: str = "grown") -> dict[str, Any]:
+    """Weigh the grown nets of a kind, as training left them, against what they were grown from, on the training images.
+
+    difference: mean over seeds of (after - before) training error, in points. answer: "improves" or "loses" where every seed
+    agrees and the mean is beyond two standard errors (with one seed: where it differs), else "keeps".
+    """
+    own = [row["pieces"] for row in ways if row["kind"] == kind and row["way"] == way]
+    points = np.array([pieces[-1]["final_training_error"] - pieces[-2]["final_training_error"] for pieces in own])
+    deviation = float(points.std(ddof=1)) if len(points) > 1 else 0.0
+    clear = abs(points.mean()) > 2 * deviation / np.sqrt(len(points)) and len(set(np.sign(points))) == 1
+    answer = ("loses" if points.mean() > 0 else "improves") if clear and points.mean() else "keeps"
+    return {"difference": float(points.mean()), "deviation": deviation, "answer": answer}
+
+
+def present(record: dict[str, Any]) -> tuple[str, str, list[Section]]:
+    """Return title, finding and sections of the page."""
+    settings, ways = record["settings"], record["results"]["ways"]
+    shallow, deep = settings["depths"][0], settings["depths"][-1]
+    found = {kind: kept(ways, kind) for kind in KINDS}
+    sentences = [
+        f"Training {item['answer']} the constructed solution in {kind} nets ({item['difference']:+.2f} points of training error, "
+        f"{shallow} layers grown to {deep})"
+        for kind, item in found.items()
+    ]
+    lead = ". ".join(sentences) + "."
+    rows = []
+    for kind, way, own in _groups(ways):
+        last = [row["pieces"][-1] for row in own]
+        before = [row["pieces"][-2]["final_training_error"] for row in own if len(row["pieces"]) > 1]
+        rows.append(
+            [
+                f"{kind}, {way}",
+                " then ".join(f"{piece['net']} {piece['steps']}" for piece in own[0]["pieces"]),
+                spread(before) if before else "-",
+                spread([piece["final_training_error"] for piece in last]),
+                spread([piece["final_test_error"] for piece in last]),
+                spread([sum(piece["seconds"] for piece in row["pieces"]) for row in own], 0),
+            ]
+        )
+    headers = [
+        "way",
+        "nets and steps",
+        "training error before the last growth, %",
+        "training error, %",
+        "test error, %",
+        "training, s",
+    ]
+    largest = {
+        kind: max(
+            (
+                piece["grown"]["difference"]
+                for row in ways
+                if row["kind"] == kind
+                for piece in row["pieces"]
+                if piece["grown"]
+            ),
+            default=0.0,
+        )
+        for kind in KINDS
+    }
+    words = [
+        f"A net of {shallow} layers was trained, made deeper by blocks that do nothing, and trained on; beside it the deepest "
+        f"net from fresh weights. All ways spend the multiply-adds of {settings['budget']} steps of the deepest net, a step "
+        f"counted as {TRAINING_PASSES} forward passes, on {settings['data']}; each piece follows the same recipe in miniature, "
+        "so that the rate climbs again after each growth.",
+        f"Growing moved the outputs by at most {largest['residual']:.2g} in residual nets and {largest['plain']:.2g} in plain "
+        "ones, whose new normalisations were made neutral for the training images.",
+    ]
+    plot = Plot(
+        "constructed",
+        "Validation error against multiply-adds spent in training. Bands: sample deviation over seeds. Ticks on the axis: "
+        "where a net was grown; its error there is that of the net it was grown from.",
+        lambda figure, theme: _draw(figure, theme, ways),
+        (9.0, 4.4),
+    )
+    note = f"Mean ± sample deviation over {settings['seeds']} seeds. Training error: on all training images, not augmented."
+    table = Table(headers, rows, note)
+    return "The constructed solution", lead, [Section("Grown and from scratch", words, [plot, table])]
+
+
+def _groups(ways: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    keys = dict.fromkeys((row["kind"], row["way"]) for row in ways)
+    return [(kind, way, [r for r in ways if (r["kind"], r["way"]) == (kind, way)]) for kind, way in keys]
+
+
+def _draw(figure: Figure, theme: Theme, ways: Sequence[dict[str, Any]]) -> None:
+    axes = figure.subplots(1, 2, sharey=True)
+    names = list(dict.fromkeys(row["way"] for row in ways))
+    for panel, kind in zip(axes, KINDS, strict=True):
+        for _, way, own in (group for group in _groups(ways) if group[0] == kind):
+            color = theme.series[names.index(way)]
+            spent = [point for piece in own[0]["pieces"] for point in piece["multiply_adds"]]
+            errors = [[value for piece in row["pieces"] for value in piece["validation_error"]] for row in own]
+            band(panel, spent, errors, color, way)
+            for piece in own[0]["pieces"][:-1]:
+                panel.axvline(piece["multiply_adds"][-1], ymax=0.04, color=color, linewidth=1.5)
+        panel.set_title(f"{kind} nets", fontsize=11)
+        panel.set_xlabel("multiply-adds spent in training (10\N{SUPERSCRIPT NINE})")
+        panel.legend()
+    axes[0].set_ylabel("validation error, top-1 (%)")
+    axes[0].set_ylim(bottom=0)

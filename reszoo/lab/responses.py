@@ -1,0 +1,191 @@
+"""Layer responses, as figure 7 of arXiv 1512.03385 shows them: how much does each layer change the signal?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from matplotlib.figure import Figure
+
+from reszoo.errors import ReszooError
+from reszoo.lab.page import Plot, Section, Table, Theme, band
+from reszoo.lab.record import claim, write_record
+from reszoo.lab.report import report
+from reszoo.training.run import Run
+
+BATCH = 128
+
+
+def layer_responses(model: keras.Model, images: Any) -> list[dict[str, Any]]:
+    """Return the standard deviation of every 3x3 convolution's response over images, pixels and channels, in order of depth.
+
+    images: float32 [n, height, width, channels], as the net takes them; it runs in inference. A response is taken behind the
+    batch normalisation that follows the convolution where one does, and before any ReLU or addition: figure 7 of arXiv
+    1512.03385. Gives {"layer": the convolution's name, "std": ...} for each. Raises ReszooError for a net without 3x3 convolutions.
+    """
+    taps = response_taps(model)
+    moments = keras.Model(model.input, [_moments(tensor) for tensor in taps.values()])
+    sums = np.zeros((len(taps), 2))
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        values = [keras.ops.convert_to_numpy(value) for value in keras.tree.flatten(moments(batch, training=False))]
+        sums += np.array(values, np.float64).reshape(len(taps), 2) * len(batch) / len(images)
+    deviations = np.sqrt(np.maximum(sums[:, 1] - sums[:, 0] ** 2, 0))
+    return [{"layer": name, "std": float(value)} for name, value in zip(taps, deviations, strict=True)]
+
+
+def response_taps(model: keras.Model) -> dict[str, Any]:
+    """Return the tensor in which each 3x3 convolution's response is seen, by the convolution's name."""
+    taps = {}
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D) and tuple(layer.kernel_size) == (3, 3):
+            readers = [node.operation for node in layer._outbound_nodes]
+            after = readers[0] if len(readers) == 1 else None
+            taps[layer.name] = after.output if isinstance(after, keras.layers.BatchNormalization) else layer.output
+    if not taps:
+        raise ReszooError(f"{model.name} has no 3x3 convolution whose response could be measured")
+    return taps
+
+
+class LayerResponses(keras.callbacks.Callback):
+    """Measures `layer_responses` on the same images before training and after every `every`-th epoch.
+
+    `records` is then [{"epoch": 0, "responses": [...]}, ...], epoch 0 being the net as it starts.
+    """
+
+    def __init__(self, images: Any, every: int = 1) -> None:
+        super().__init__()
+        self.images, self.every = images, every
+        self.records: list[dict[str, Any]] = []
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._measure(0)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if (epoch + 1) % self.every == 0:
+            self._measure(epoch + 1)
+
+    def _measure(self, epoch: int) -> None:
+        self.records.append({"epoch": epoch, "responses": layer_responses(self.model, self.images)})
+
+
+def responses(
+    runs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], *, images: int = 1000
+) -> dict[str, Any]:
+    """Measure the layer responses of finished runs on their own validation images; write record, figures and page to `out`.
+
+    images: how many of them at most; where a run held none out, its training images are taken. Runs of one net are
+    drawn as one line with a band. Returns the record. Raises ReszooError for a folder that is no finished run.
+    """
+    if images < 1:
+        raise ReszooError(f"images is {images}, but must be at least 1")
+    if not runs:
+        raise ReszooError("give the folders of some finished runs")
+    folders = [Run.open(path) for path in runs]
+    settings = {"runs": [str(run.path.resolve()) for run in folders], "images": images}
+    measured = []
+    folder = None
+    for run in folders:
+        model, pixels = run.load_model(), some_images(run, images)
+        folder = folder or claim(out, "responses", settings)
+        meta = run.meta
+        measured.append(
+            {
+                "run": run.path.name,
+                "net": model.name,
+                "plain": meta["spec"]["shortcut"] == "none",
+                "depth": meta["depth"],
+                "data": meta["data"]["name"],
+                "images": len(pixels),
+                "responses": layer_responses(model, pixels),
+            }
+        )
+    assert folder is not None
+    record = write_record(folder, "responses", settings=settings, results={"runs": measured})
+    report(folder)
+    return record
+
+
+def some_images(run: Run, count: int) -> np.ndarray:
+    """Return up to `count` of a run's validation images, or training images where none are held out, as its net takes them.
+
+    They are spread evenly over the part, since a folder's images stand in the order of their classes.
+    """
+    pipeline = run.open_pipeline()
+    split = "validation" if pipeline.info.examples["validation"] else "train"
+    pipeline.preprocessing = run.preprocessing
+    total = pipeline.info.examples[split]
+    wanted = set(np.linspace(0, total - 1, min(count, total)).astype(int).tolist())
+    kept, seen = [], 0
+    for batch, _ in pipeline.evaluation(split).as_numpy_iterator():
+        kept += [batch[row] for row in range(len(batch)) if seen + row in wanted]
+        seen += len(batch)
+    return np.stack(kept)
+
+
+def _moments(tensor: Any) -> Any:
+    """Return the mean and the mean square of a map, as a symbolic tensor [1, 2] that a functional model can give."""
+    flat = keras.ops.cast(keras.ops.reshape(tensor, (-1,)), "float32")
+    both = keras.ops.stack([keras.ops.mean(flat), keras.ops.mean(keras.ops.square(flat))])
+    return keras.ops.expand_dims(both, 0)
+
+
+def present(record: dict[str, Any]) -> tuple[str, str, list[Section]]:
+    """Return title, finding and sections of the page."""
+    nets: dict[str, dict[str, Any]] = {}
+    for run in record["results"]["runs"]:
+        net = nets.setdefault(run["net"], {**run, "all": []})
+        net["all"].append([row["std"] for row in run["responses"]])
+    means = {name: float(np.mean(net["all"])) for name, net in nets.items()}
+    lead = (
+        "Mean standard deviation of the layers' responses: " + ", ".join(f"{n} {m:.3f}" for n, m in means.items()) + "."
+    )
+    for plain in [net for net in nets.values() if net["plain"]]:
+        twin = next((net for net in nets.values() if not net["plain"] and net["depth"] == plain["depth"]), None)
+        if twin:
+            less = means[twin["net"]] < means[plain["net"]]
+            lead += f" The responses of {twin['net']} are {'weaker' if less else 'not weaker'} than those of {plain['net']}."
+    rows = [
+        [
+            name,
+            str(len(net["all"])),
+            str(len(net["responses"])),
+            f"{means[name]:.3f}",
+            f"{np.mean([stds[len(stds) // 2 :] for stds in net['all']]):.3f}",
+        ]
+        for name, net in nets.items()
+    ]
+    words = [
+        "The standard deviation of what leaves each 3x3 convolution, after its batch normalisation and before the ReLU or the "
+        f"addition, over {max(run['images'] for run in record['results']['runs']):,} images the nets were not trained on, in inference. "
+        "Arxiv 1512.03385, figure 7, finds smaller responses in residual nets than in plain ones, and smaller ones again in deeper "
+        "residual nets: each layer changes the signal less."
+    ]
+    plots = [
+        Plot(
+            "responses",
+            "In the order of the layers. Bands: sample deviation over runs.",
+            lambda f, t: _draw(f, t, nets, False),
+        ),
+        Plot("responses_sorted", "The same, sorted by magnitude.", lambda f, t: _draw(f, t, nets, True)),
+    ]
+    table = Table(["net", "runs", "3x3 layers", "mean std", "mean std, deeper half"], rows)
+    return "Layer responses", lead, [Section("Standard deviation of each layer's response", words, [*plots, table])]
+
+
+def _draw(figure: Figure, theme: Theme, nets: dict[str, dict[str, Any]], ordered: bool) -> None:
+    axes = figure.subplots()
+    depths = sorted({net["depth"] for net in nets.values()})
+    for name, net in nets.items():
+        values = np.array(net["all"])
+        values = -np.sort(-values, axis=1) if ordered else values
+        color = theme.plain if net["plain"] else theme.residual
+        style = ["-", (0, (4, 2)), (0, (1, 1.5))][depths.index(net["depth"]) % 3]
+        band(axes, np.arange(1, values.shape[1] + 1), values, color, name, linestyle=style)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("layer, sorted by magnitude" if ordered else "layer, from the input")
+    axes.set_ylabel("standard deviation of the response")
+    axes.legend()

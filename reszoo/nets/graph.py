@@ -1,0 +1,93 @@
+"""What can be read off a functional model's graph: who made a tensor, and whether it can be negative."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import keras
+
+from reszoo.nets.layers import PadChannels
+
+L = keras.layers
+# Layers whose last act is their `activation`. Exact types: a subclass may do more.
+ACTIVATED = (L.Activation, L.Dense, L.Conv2D, L.Conv2DTranspose, L.DepthwiseConv2D, L.SeparableConv2D)
+POSITIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softplus", "softmax", "exponential")
+# keras.ops of one tensor, by class name: `keras.ops.relu(x)` and `keras.activations.relu(x)` leave these in a graph.
+POSITIVE_OPS = ("Relu", "Relu6", "Sigmoid", "HardSigmoid", "Softplus", "Softmax", "Absolute", "Square", "Exp")
+# Layers that make nothing negative out of what is not.
+CARRYING: tuple[type, ...] = (
+    L.MaxPooling2D,
+    L.AveragePooling2D,
+    L.GlobalMaxPooling2D,
+    L.GlobalAveragePooling2D,
+    L.ZeroPadding2D,
+)
+CARRYING += (L.Cropping2D, L.Dropout, L.SpatialDropout2D, L.Reshape, L.Flatten, L.Permute, L.Identity, PadChannels)
+CARRYING += (L.Concatenate, L.Add, L.Multiply, L.Average, L.Minimum)
+
+
+def producer(tensor: Any) -> tuple[Any, list[Any]]:
+    """Return (the layer or operation that made a symbolic tensor, the tensors it was made from)."""
+    operation, node, _ = tensor._keras_history
+    return operation, list(operation._inbound_nodes[node].input_tensors)
+
+
+def uses(model: keras.Model, operation: Any) -> int:
+    """Return how often a model's graph goes through one of its layers or operations."""
+    return sum(node.operation is operation for node in _nodes(model))
+
+
+def waists(model: keras.Model) -> list[Any]:
+    """Return the layers and operations through whose one output all goes that comes after them, in order."""
+    nodes = _nodes(model)
+    calls = Counter(id(node.operation) for node in nodes)
+    last_use = {id(tensor): index for index, node in enumerate(nodes) for tensor in node.input_tensors}
+    found, reach = [], -1  # the last node that reads what earlier nodes made
+    for index, node in enumerate(nodes):
+        if reach <= index and len(node.outputs) == 1 and calls[id(node.operation)] == 1:
+            found.append(node.operation)
+        reach = max([reach, *(last_use.get(id(tensor), -1) for tensor in node.outputs)])
+    return found
+
+
+def _nodes(model: keras.Model) -> list[Any]:
+    """Return the calls that make up a model's graph, each after those it depends on."""
+    return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+
+
+def can_be_negative(tensor: Any) -> bool:
+    """Return False where the graph shows that a tensor holds no value below 0, in training as in inference; else True.
+
+    Known: rectifiers and other activations above 0; pooling, padding, dropout, reshaping, sums and products of such. What
+    is not known counts as negative.
+    """
+    known: dict[int, bool] = {}
+
+    def negative(tensor: Any) -> bool:
+        if id(tensor) not in known:
+            known[id(tensor)] = judge(tensor)
+        return known[id(tensor)]
+
+    def judge(tensor: Any) -> bool:
+        operation, sources = producer(tensor)
+        kind = type(operation)
+        if isinstance(operation, keras.Function):  # a model used as a layer: its own graph says it
+            return negative(operation.outputs[tensor._keras_history.tensor_index])
+        if kind is L.ReLU:
+            return bool(operation.negative_slope)
+        if kind is L.Softmax or (kind.__module__.startswith("keras.src.ops.") and kind.__name__ in POSITIVE_OPS):
+            return False
+        if kind in ACTIVATED:
+            linear = kind is L.Activation and operation.activation is keras.activations.linear
+            return negative(sources[0]) if linear else operation.activation not in POSITIVE_FUNCTIONS
+        if kind is L.UpSampling2D:  # the smoother interpolations overshoot
+            return operation.interpolation not in ("nearest", "bilinear") or negative(sources[0])
+        if kind is L.Maximum:
+            return all(map(negative, sources))
+        return kind not in CARRYING or any(map(negative, sources))
+
+    return negative(tensor)
+
+
+POSITIVE_FUNCTIONS = tuple(getattr(keras.activations, name) for name in POSITIVE)
