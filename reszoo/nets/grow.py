@@ -16,8 +16,18 @@ from reszoo.zoo.catalog import spec as get_spec
 from reszoo.zoo.spec import Spec
 
 BLOCK = re.compile(r"(stage\d+)_block(\d+)_")
-# Initial values, a branch's chance of survival and synchronised statistics decide nothing of what a trained net computes.
-FREE = ("name", "dtype", "trainable", "synchronized", "kernel_initializer", "bias_initializer", "gamma_initializer")
+# Initial values, the pace of moving averages, a branch's chance of survival and synchronised statistics decide nothing of
+# what a trained net computes.
+FREE = (
+    "name",
+    "dtype",
+    "trainable",
+    "synchronized",
+    "momentum",
+    "kernel_initializer",
+    "bias_initializer",
+    "gamma_initializer",
+)
 BATCH = 64
 
 
@@ -44,7 +54,7 @@ def grow(
 
     The result's `growth` attribute says which blocks are new and the largest difference found on random inputs.
     Raises ReszooError where `to` is no deeper member of the family, or where its blocks cannot be the identity: gated or
-    scaled shortcuts, plain bottlenecks, plain pre-activation, "relu_before_add" without rezero.
+    scaled shortcuts, plain bottlenecks, pre-activation that is plain or has shortcut C, "relu_before_add" without rezero.
     """
     spec = get_spec(to, **fields)
     if not isinstance(model, keras.Model) or not any(BLOCK.match(layer.name) for layer in model.layers):
@@ -93,6 +103,9 @@ def refuse_without_identity(spec: Spec) -> None:
         and not plain,
         "a plain bottleneck narrows inside and cannot carry what enters it": plain and spec.block == "bottleneck",
         f"a plain block of order '{spec.order}' rectifies what enters it, which may be negative": plain
+        and spec.order in ("pre", "relu_pre"),
+        f"a projection in every block (shortcut 'C') reads what order '{spec.order}' has rectified": spec.shortcut
+        == "C"
         and spec.order in ("pre", "relu_pre"),
         "squeeze-and-excitation weighs what a plain block hands on": plain and spec.se_ratio > 0,
     }
