@@ -98,8 +98,49 @@ def _grid(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def _identity(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--depths",
+        type=int,
+        nargs="+",
+        default=[1, 2, 4, 8, 16, 32],
+        metavar="N",
+        help="blocks in a stack (default 1 to 32)",
+    )
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="repeats of each stack (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=2000, metavar="N", help="of training (default %(default)s)")
+    parser.add_argument("--width", type=int, default=16, metavar="N", help="numbers in x (default %(default)s)")
+    parser.add_argument(
+        "--rate", type=float, default=2e-3, metavar="R", help="first learning rate (default %(default)s)"
+    )
     _out(parser, "identity")
 
 
 def _drift(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "backbone",
+        nargs="?",
+        default="vgg16",
+        metavar="BACKBONE",
+        help="folder of a finished run, a .keras file, vgg16 or a net of the zoo, which are trained first (default %(default)s)",
+    )
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="data, augmentation and optimizer (default: the run's, else quickstart)"
+    )
+    add_overrides(parser)
+    parser.add_argument("--blocks", type=int, default=2, metavar="N", help="blocks to stack (default %(default)s)")
+    parser.add_argument("--at", metavar="LAYER", help="layer to stack them on (default: the last one with a map)")
+    parser.add_argument("--block", default="basic", help="basic or bottleneck (default %(default)s)")
+    parser.add_argument("--order", default="auto", help="post, pre, or auto: post where the map cannot be negative")
+    parser.add_argument(
+        "--train-steps", type=int, default=0, metavar="N", help="of the backbone first (default: the recipe's)"
+    )
+    parser.add_argument("--steps", type=int, default=200, metavar="N", help="of fine-tuning (default %(default)s)")
+    parser.add_argument("--every", type=int, default=20, metavar="N", help="steps between looks (default %(default)s)")
+    parser.add_argument(
+        "--rate", type=float, default=0.0, metavar="R", help="of fine-tuning (default: a tenth of the recipe's)"
+    )
+    parser.add_argument(
+        "--images", type=int, default=256, metavar="N", help="to measure blocks on (default %(default)s)"
+    )
+    parser.add_argument("--devices", default="auto", help="as for `reszoo train` (default %(default)s)")
     _out(parser, "drift")

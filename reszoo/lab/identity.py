@@ -15,7 +15,7 @@ from numpy.polynomial import Chebyshev
 
 from reszoo.errors import ReszooError
 from reszoo.files import write_json
-from reszoo.lab.grid import Tell, release
+from reszoo.lab.grid import Tell
 from reszoo.lab.identity_page import present as present
 from reszoo.lab.record import claim, write_record
 from reszoo.lab.report import report
@@ -69,9 +69,15 @@ def identity(
     for depth in depths:
         if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= 256:
             raise ReszooError(f"depths holds {depth!r}, but each must be a whole number from 1 to 256, such as 1 4 16")
-    if not 0 < rate <= 1:
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1:
         raise ReszooError(f"rate is {rate!r}, but must be above 0 and at most 1, such as 0.002")
-    settings = {"depths": sorted(set(depths)), "seeds": seeds, "steps": steps, "width": width, "rate": rate}
+    settings: dict[str, Any] = {
+        "depths": sorted(set(depths)),
+        "seeds": seeds,
+        "steps": steps,
+        "width": width,
+        "rate": rate,
+    }
     folder = claim(out, "identity", settings)
 
     plan: list[tuple[str, int, Callable[[], dict[str, Any]]]] = []
@@ -95,7 +101,9 @@ def identity(
         ],
         "line": [fitted for name, piece in pieces.items() if name.startswith("line-") for fitted in piece["fits"]],
         "polynomials": polynomials(seeds),
-        "diverged": sum(error is None for piece in stacks for found in piece["targets"].values() for error in found["error"]),
+        "diverged": sum(
+            error is None for piece in stacks for found in piece["targets"].values() for error in found["error"]
+        ),
         "members": len(stacks) * len(TARGETS) * seeds,
         "seconds": sum(piece["seconds"] for piece in pieces.values()),
     }
@@ -147,7 +155,6 @@ def learn(form: Form, depth: int, seeds: int, steps: int, width: int, rate: floa
         draws = [tf.random.stateless_normal([BATCH, width], tf.stack([seed, step])) for seed in range(seeds)]
         return *examples(tf.stack(draws), nets), tf.constant(1 / BATCH)
 
-    @tf.function(autograph=False)
     def relative(x: Any, target: Any) -> Any:
         return tf.reduce_mean(tf.square(stacks(x) - target), (1, 2)) / tf.reduce_mean(tf.square(target), (1, 2))
 
@@ -166,7 +173,10 @@ def learn(form: Form, depth: int, seeds: int, steps: int, width: int, rate: floa
     for index, name in enumerate(TARGETS):
         own = slice(index * seeds, (index + 1) * seeds)
         reached = {
-            f"{tolerance:g}": [next((look for look, error in zip(looks, line, strict=True) if error < tolerance), None) for line in curves[:, own].T]
+            f"{tolerance:g}": [
+                next((look for look, error in zip(looks, line, strict=True) if error < tolerance), None)
+                for line in curves[:, own].T
+            ]
             for tolerance in TOLERANCES
         }
         found[name] = {"error": _numbers(last[own]), "reached": reached, "move": _numbers(moved[own])}
@@ -202,8 +212,10 @@ def learn_line(form: Form, depth: int, seeds: int, steps: int, rate: float) -> d
     stacks = Stacks(form, depth, 1, LINE_HIDDEN, [seed for _, _, seed in cases])
     fit(stacks, lambda step: (x, y, weight), steps, rate, steps, lambda step: None)
     grid = np.tile(np.linspace(-1, 1, GRID, dtype=np.float32)[None, :, None], (len(cases), 1, 1))
-    training = np.sum(weight * (stacks(tf.constant(x)).numpy() - y) ** 2, axis=(1, 2), dtype=np.float64)
-    fresh = np.mean((stacks(tf.constant(grid)).numpy() - grid) ** 2, axis=(1, 2), dtype=np.float64)
+    off = [
+        np.square(stacks(tf.constant(own)).numpy() - wanted, dtype=np.float64) for own, wanted in ((x, y), (grid, grid))
+    ]
+    training, fresh = (weight * off[0]).sum(axis=(1, 2)), off[1].mean(axis=(1, 2))
     fits = []
     for start in range(0, len(cases), seeds):
         count, noise, _ = cases[start]
@@ -243,7 +255,6 @@ def _all(
     begun, done, blocks_all = time.monotonic(), 0, sum(blocks for _, blocks, _ in waiting)
     for number, (name, blocks, work) in enumerate(waiting, len(plan) - len(waiting) + 1):
         pieces[name] = piece = work()
-        release()
         write_json(folder / f"{name}.json", piece)
         done += blocks
         left = (time.monotonic() - begun) / done * (blocks_all - done)

@@ -101,8 +101,7 @@ class Stacks:
         states = self.states(x)
         size = [tf.reduce_mean(tf.square(state), (1, 2)) for state in states[:-1]]
         moved = [
-            tf.reduce_mean(tf.square(after - before), (1, 2))
-            for before, after in zip(states, states[1:], strict=False)
+            tf.reduce_mean(tf.square(after - before), (1, 2)) for before, after in zip(states, states[1:], strict=False)
         ]
         return np.asarray(tf.reduce_mean(tf.sqrt(tf.stack(moved) / tf.stack(size)), 0), np.float64)
 
