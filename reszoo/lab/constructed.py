@@ -73,7 +73,7 @@ def constructed(
     runs = run_all(folder / "runs", plan, devices=devices, tell=tell)
     rows = [_way(kind, way, seed, [runs[name] for name in names]) for (kind, way, seed), names in pieces.items()]
     first = next(iter(runs.values()))
-    results = {"data": first.meta["data"], "recipe": first.recipe.to_dict(), "ways": rows}
+    results = {"data": first.meta["data"], "ways": rows}
     record = write_record(folder, "constructed", settings={**settings, "seeds": seeds}, results=results)
     report(folder)
     return record
@@ -202,7 +202,7 @@ def _draw(figure: Figure, theme: Theme, ways: Sequence[dict[str, Any]]) -> None:
     names = list(dict.fromkeys(row["way"] for row in ways))
     for panel, kind in zip(axes, KINDS, strict=True):
         for _, way, own in (group for group in _groups(ways) if group[0] == kind):
-            color = theme.series[names.index(way)]
+            color = theme.others[names.index(way)]
             spent = [point for piece in own[0]["pieces"] for point in piece["multiply_adds"]]
             errors = [[value for piece in row["pieces"] for value in piece["validation_error"]] for row in own]
             band(panel, spent, errors, color, way)

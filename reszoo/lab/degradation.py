@@ -82,7 +82,11 @@ def degradation(
                 }
             )
     first = next(iter(runs.values()))
-    about = {"recipe": first.recipe.to_dict(), "data": first.meta["data"], "steps": first.meta["steps"]}
+    about = {
+        "recipe": plan[f"{nets[0]['name']}-seed0"].to_dict(),
+        "data": first.meta["data"],
+        "steps": first.meta["steps"],
+    }
     results = {**about, "nets": nets, "verdicts": {kind: verdict(nets, kind) for kind in KINDS}}
     record = write_record(folder, "degradation", settings={**settings, "seeds": seeds}, results=results)
     report(folder)
@@ -205,13 +209,12 @@ def present(record: dict[str, Any]) -> tuple[str, str, list[Section]]:
         lambda figure, theme: _draw(figure, theme, nets, len(nets[0]["steps"])),
         (9.0, 4.4),
     )
-    verdicts = [f"{say(found[kind])[0].upper()}{say(found[kind])[1:]}." for kind in KINDS]
     return (
         "The degradation problem",
         lead,
         [
             Section("Error against steps", [how], [plot]),
-            Section("Where they ended", verdicts, [Table(headers, rows, note)]),
+            Section("Where they ended", [], [Table(headers, rows, note)]),
         ],
     )
 
@@ -224,7 +227,7 @@ def _draw(figure: Figure, theme: Theme, nets: list[dict[str, Any]], points: int)
         for net in nets:
             if net["kind"] != kind:
                 continue
-            color = theme.series[depths.index(net["depth"]) % len(theme.series)]
+            color = theme.others[depths.index(net["depth"]) % len(theme.others)]
             steps = np.array(net["steps"])
             band(panel, steps, net["training_error"], color, "", linewidth=0.9)
             band(panel, steps, net["validation_error"], color, f"{net['name']}", linewidth=2.2)

@@ -35,6 +35,11 @@ class Theme:
         return self.series[0]
 
     @property
+    def others(self) -> tuple[str, ...]:
+        """Colours for what is neither plain nor residual."""
+        return self.series[2:]
+
+    @property
     def residual(self) -> str:
         """The colour of residual nets, in every figure."""
         return self.series[1]
@@ -190,7 +195,8 @@ h1 {{ font-size: 1.6rem; line-height: 1.25; margin: .4rem 0; }}
 h2 {{ font-size: 1.2rem; margin: 2rem 0 .4rem; border-top: 1px solid var(--line); padding-top: 1rem; }}
 .lead {{ font-size: 1.08rem; }}
 figure {{ margin: 1rem 0; }}
-figure img {{ width: 100%; height: auto; display: block; }}
+picture {{ display: block; overflow-x: auto; }}
+figure img {{ width: 100%; min-width: 36rem; height: auto; display: block; }}
 figcaption, .note, footer {{ color: var(--soft); font-size: .88rem; }}
 .table {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }}

@@ -36,8 +36,9 @@ class Probe:
 
     def __init__(self, model: keras.Model) -> None:
         self.blocks = _blocks(model)
-        maps = [(block.x, block.branch, block.output) for block in self.blocks]
-        self._maps = keras.Model(model.inputs, maps)
+        # In one row: Keras would unpack a single block's.
+        maps = [tensor for block in self.blocks for tensor in (block.x, block.branch, block.output)]
+        self._maps = keras.Model(model.inputs[0], maps)
 
     def __call__(self, images: Any, batch_size: int = 64) -> list[dict[str, Any]]:
         """Return {"block", "identity", "ratio", "cosine"} of each block, in order, on images [n, h, w, c].
@@ -49,8 +50,8 @@ class Probe:
             raise ReszooError("no images to measure the blocks on")
         parts = []
         for start in range(0, len(images), batch_size):
-            batch = self._maps(images[start : start + batch_size], training=False)
-            parts.append([_compare(*map(_rows, maps)) for maps in batch])
+            maps = [_rows(value) for value in self._maps(images[start : start + batch_size], training=False)]
+            parts.append([_compare(*maps[first : first + 3]) for first in range(0, len(maps), 3)])
         rows = np.concatenate(parts, axis=2)  # [blocks, 2, images]
         return [
             {"block": block.name, "identity": block.identity, "ratio": _mean(ratio), "cosine": _mean(cosine)}
@@ -114,8 +115,8 @@ def _blocks(model: keras.Model) -> list[Block]:
     return found
 
 
-def _rows(maps: Any) -> np.ndarray[Any, Any]:
-    values = np.asarray(keras.ops.convert_to_numpy(maps), np.float64)
+def _rows(value: Any) -> np.ndarray[Any, Any]:
+    values = np.asarray(keras.ops.convert_to_numpy(value), np.float64)
     return values.reshape(len(values), -1)
 
 

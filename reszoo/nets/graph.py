@@ -72,7 +72,7 @@ def can_be_negative(tensor: Any) -> bool:
     def judge(tensor: Any) -> bool:
         operation, sources = producer(tensor)
         kind = type(operation)
-        if isinstance(operation, keras.Function):  # a model used as a layer: its own graph says it
+        if isinstance(operation, keras.Function | keras.Sequential):  # a model used as a layer: its own graph says it
             return negative(operation.outputs[tensor._keras_history.tensor_index])
         if kind is L.ReLU:
             return bool(operation.negative_slope)
