@@ -90,7 +90,6 @@ def _bought(settings: dict[str, Any], before: Any, stacked: Any, control: Any, c
             f"{100 * row['val_accuracy']:.2f} %",
             f"{100 * arm['test_accuracy']:.2f} %",
             f"{arm['parameters']:,}",
-            f"{row['seconds'] / row['step']:.2f} s" if row["step"] else "-",
         ]
         for label, (arm, row) in arms.items()
     ]
@@ -100,9 +99,7 @@ def _bought(settings: dict[str, Any], before: Any, stacked: Any, control: Any, c
         [f"Of {split} accuracy, a difference below {chance:.1f} points is within two standard errors, from one seed."],
         [
             Plot("drift_accuracy", f"Accuracy on the {split} images.", _accuracy(stacked, control, split)),
-            Table(
-                ["net", "steps", f"{split} accuracy", "test accuracy", "parameters", "time per step"], cells, note=sizes
-            ),
+            Table(["net", "steps", f"{split} accuracy", "test accuracy", "parameters"], cells, note=sizes),
         ],
     )
 
