@@ -17,6 +17,7 @@ from reszoo.lab.grid import Tell, curve, error, run_all
 from reszoo.lab.page import Plot, Section, Table, Theme, band, spread
 from reszoo.lab.record import claim, write_record
 from reszoo.lab.report import report
+from reszoo.lab.weigh import direction
 from reszoo.training.recipe import Recipe
 from reszoo.training.run import Run
 from reszoo.zoo.count import count
@@ -121,8 +122,7 @@ def kept(ways: Sequence[dict[str, Any]], kind: str, way: str = "grown") -> dict[
     own = [row["pieces"] for row in ways if row["kind"] == kind and row["way"] == way]
     points = np.array([pieces[-1]["final_training_error"] - pieces[-2]["final_training_error"] for pieces in own])
     deviation = float(points.std(ddof=1)) if len(points) > 1 else 0.0
-    clear = abs(points.mean()) > 2 * deviation / np.sqrt(len(points)) and len(set(np.sign(points))) == 1
-    answer = ("loses" if points.mean() > 0 else "improves") if clear and points.mean() else "keeps"
+    answer = {1: "loses", -1: "improves", 0: "keeps"}[direction(points.tolist())]
     return {"difference": float(points.mean()), "deviation": deviation, "answer": answer}
 
 

@@ -15,6 +15,7 @@ from reszoo.lab.grid import Tell, curve, error, run_all
 from reszoo.lab.page import Plot, Section, Table, Theme, band, spread
 from reszoo.lab.record import claim, write_record
 from reszoo.lab.report import report
+from reszoo.lab.weigh import direction
 from reszoo.training.recipe import ModelConfig, Recipe, load_recipe
 from reszoo.zoo.catalog import spec
 
@@ -145,8 +146,7 @@ def verdict(nets: Sequence[dict[str, Any]], kind: str) -> dict[str, Any]:
     points = np.subtract(deep["final_training_error"], shallow["final_training_error"])
     deviation = float(points.std(ddof=1)) if len(points) > 1 else None
     mean = float(points.mean())
-    clear = abs(mean) > 2 * (deviation or 0.0) / np.sqrt(len(points)) and len(set(np.sign(points))) == 1
-    answer = ("worse" if mean > 0 else "better") if clear and mean else "no clear difference"
+    answer = {1: "worse", -1: "better", 0: "no clear difference"}[direction(points.tolist())]
     return {
         "shallow": shallow["name"],
         "deep": deep["name"],

@@ -28,6 +28,7 @@ from reszoo.lab.probe import Probe
 from reszoo.lab.probe import measure as measure
 from reszoo.lab.record import claim, write_record
 from reszoo.lab.report import report
+from reszoo.lab.weigh import sample as evenly
 from reszoo.nets.stack import stack
 from reszoo.training.devices import describe, open_strategy, precision
 from reszoo.training.optimizers import make_optimizer
@@ -265,20 +266,9 @@ def _experiment(
         return {"rows": rows, **found, **lab.test(tuned)}
 
     before = lab.part("backbone", first)
-    sample = _sample(lab, images)
+    sample = evenly(lab.pipeline, lab.split, images)
     arms = {name: lab.part(name, partial(arm, name)) for name in ("stacked", "control")}
     return {"backbone": before, **arms}
-
-
-def _sample(lab: _Lab, wanted: int) -> np.ndarray[Any, Any]:
-    """Return evenly spaced images of the split, as the net takes them: of all classes, also where a set is sorted by class."""
-    count = lab.pipeline.info.examples[lab.split]
-    chosen = set(np.linspace(0, count - 1, min(wanted, count)).astype(int).tolist())
-    kept, seen = [], 0
-    for images, _ in lab.pipeline.evaluation(lab.split).as_numpy_iterator():
-        kept += [image for index, image in enumerate(images, seen) if index in chosen]
-        seen += len(images)
-    return np.stack(kept)
 
 
 def _outputs(net: keras.Model, images: Any, batch: int = 64) -> np.ndarray[Any, Any]:

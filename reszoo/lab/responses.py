@@ -14,6 +14,7 @@ from reszoo.errors import ReszooError
 from reszoo.lab.page import Plot, Section, Table, Theme, band
 from reszoo.lab.record import claim, write_record
 from reszoo.lab.report import report
+from reszoo.lab.weigh import sample
 from reszoo.training.run import Run
 
 BATCH = 128
@@ -110,20 +111,10 @@ def responses(
 
 
 def some_images(run: Run, count: int) -> np.ndarray:
-    """Return up to `count` of a run's validation images, or training images where none are held out, as its net takes them.
-
-    They are spread evenly over the part, since a folder's images stand in the order of their classes.
-    """
+    """Return up to `count` of a run's validation images, or training images where none are held out, as its net takes them."""
     pipeline = run.open_pipeline()
-    split = "validation" if pipeline.info.examples["validation"] else "train"
     pipeline.preprocessing = run.preprocessing
-    total = pipeline.info.examples[split]
-    wanted = set(np.linspace(0, total - 1, min(count, total)).astype(int).tolist())
-    kept, seen = [], 0
-    for batch, _ in pipeline.evaluation(split).as_numpy_iterator():
-        kept += [batch[row] for row in range(len(batch)) if seen + row in wanted]
-        seen += len(batch)
-    return np.stack(kept)
+    return sample(pipeline, "validation" if pipeline.info.examples["validation"] else "train", count)
 
 
 def _moments(tensor: Any) -> Any:
