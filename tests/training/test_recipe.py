@@ -24,7 +24,9 @@ PUBLISHED = {  # percent error, typed from the papers' tables
     "imagenet_plain18": 27.94, "imagenet_plain34": 28.54, "imagenet_resnet18": 27.88, "imagenet_resnet34": 25.03,
     "imagenet_resnet50": 24.7, "imagenet_resnet101": 23.6, "imagenet_resnet152": 23.0,
 }  # fmt: skip
-UNPUBLISHED = {"quickstart", "cifar10_resnet20_cpu", *(f"cifar10_plain{depth}" for depth in (20, 32, 44, 56, 110))}
+UNPUBLISHED = {"quickstart", "lab_digits", "cifar10_resnet20_cpu"} | {
+    f"cifar10_plain{depth}" for depth in (20, 32, 44, 56, 110)
+}
 WARMED = {f"cifar10_{net}" for net in ("resnet110", "plain110", "resnet1202")} | {
     f"cifar10_resnet{depth}_v2" for depth in (110, 164, 1001)
 }
