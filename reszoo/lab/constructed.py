@@ -49,7 +49,7 @@ def constructed(
         raise ReszooError("depths must be at least two different ones, such as 20 56")
     if seeds < 1:
         raise ReszooError(f"seeds is {seeds}, but must be at least 1")
-    steps = budget or base_recipe(data, 0, overrides).train.steps
+    steps = base_recipe(data, budget, overrides).train.steps
     if not steps:
         raise ReszooError("the recipe counts epochs; give a budget of steps, such as --budget 400")
     settings = {"data": data, "depths": depths, "budget": steps, "overrides": list(overrides)}

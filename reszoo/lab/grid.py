@@ -6,9 +6,8 @@ import gc
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -27,7 +26,6 @@ def run_all(
     plan: Mapping[str, Recipe],
     *,
     devices: str = "auto",
-    callbacks: Callable[[], Sequence[keras.callbacks.Callback]] = tuple,
     tell: Tell = print,
 ) -> dict[str, Run]:
     """Train each recipe of `plan` in `folder`/NAME by the ordinary engine, in order, and score it; return the runs.
@@ -44,7 +42,7 @@ def run_all(
         run = opened[name]
         place = f"{number}/{len(plan)} {name}"
         if not finished(run):
-            _train(run, recipe, devices, list(callbacks()), tell)
+            _train(run, recipe, devices, tell)
             trained += 1
         if not (run.path / "evaluation-train.json").is_file():
             evaluate(run, split="train", devices=devices)
@@ -91,10 +89,10 @@ def _usable(path: Path, recipe: Recipe) -> Run:
     return run
 
 
-def _train(run: Run, recipe: Recipe, devices: str, callbacks: list[Any], tell: Tell) -> None:
+def _train(run: Run, recipe: Recipe, devices: str, tell: Tell) -> None:
     begun = (run.path / "recipe.toml").is_file()
     try:
-        result = train(recipe, run_dir=run.path, resume=begun, devices=devices, callbacks=callbacks, quiet=True)
+        result = train(recipe, run_dir=run.path, resume=begun, devices=devices, quiet=True)
     except ReszooError as reason:
         raise ReszooError(f"{run.path}: {reason}") from None
     finally:

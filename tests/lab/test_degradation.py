@@ -184,6 +184,7 @@ def test_a_record_that_is_none_is_refused_in_one_line(tmp_path: Path, capsys: py
         (["degradation", "--set", "train.epochs=3", "--budget", "10"], "a budget counts steps"),
         (["constructed", "--depths", "20"], "at least two"),
         (["constructed", "--seeds", "0"], "seeds is 0"),
+        (["constructed", "--budget", "-1"], "budget is -1"),
         (["responses", "nowhere"], "no run folder nowhere"),
         (["responses", "nowhere", "--images", "0"], "images is 0"),
         (["nothing"], "invalid choice: 'nothing'"),
