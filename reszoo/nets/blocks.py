@@ -7,30 +7,31 @@ from typing import Any
 import keras
 
 from reszoo.nets.layers import ReZero, conv, norm, relu
-from reszoo.nets.shortcuts import is_identity, join, shortcut
+from reszoo.nets.shortcuts import is_identity, is_subsampled, join, shortcut
 from reszoo.zoo.spec import Spec
 
 
 def block(x: Any, spec: Spec, stage: int, index: int, first: bool, survival: float) -> Any:
     """Apply block `index` (from 0) of stage `stage` (from 0): H(x) = shortcut(x) + F(x), or F(x) in a plain net.
 
-    first: the net's very first block, whose pre-activation the stem has done already (section 4.1). survival: the chance
+    first: the net's very first block, whose pre-activation the stem (unless "bare") has done already (section 4.1). survival: the chance
     that its branch is kept in training.
     """
     place = f"stage{stage + 1}_block{index + 1}"
     channels = spec.out_channels(stage)
-    stride = 2 if stage and not index else 1
+    stride = spec.stride(stage, index)
 
-    active = x if first else _activate(x, spec, place)
+    active = x if first and spec.stem != "bare" else _activate(x, spec, place)
     out = _branch(active, spec, stage, stride, place)
     if spec.shortcut != "none":
         out = _weigh(out, spec, place, survival)
-        # A pure identity hands on the raw input; one that changes the shape reads the activated one, as its branch does.
-        source = x if is_identity(spec, x, channels, stride) else active
+        # An identity hands on the raw input; one that changes the shape reads the activated one, as its branch does.
+        raw = is_identity(spec, x, channels, stride) or is_subsampled(spec, x, channels, stride)
+        source = x if raw else active
         out = join(out, shortcut(source, spec, channels, stride, place), spec, place)
     last = _last(spec)
     if spec.order == "bn_after_add":
-        out = norm(out, f"{place}_bn{last}")
+        out = norm(out, f"{place}_bn{last}", spec.bn_epsilon)
     if spec.order in ("post", "bn_after_add"):
         out = relu(out, f"{place}_relu{last}")
     return out
@@ -43,7 +44,7 @@ def _last(spec: Spec) -> int:
 def _activate(x: Any, spec: Spec, place: str) -> Any:
     """Do what a pre-activation order does before the first convolution."""
     if spec.order == "pre":
-        x = norm(x, f"{place}_bn1")
+        x = norm(x, f"{place}_bn1", spec.bn_epsilon)
     return relu(x, f"{place}_relu1") if spec.order in ("pre", "relu_pre") else x
 
 
@@ -60,13 +61,15 @@ def _branch(x: Any, spec: Spec, stage: int, stride: int, place: str) -> Any:
         last = number == len(convs)
         if number > 1:
             if spec.order == "pre":
-                x = norm(x, f"{place}_bn{number}")
+                x = norm(x, f"{place}_bn{number}", spec.bn_epsilon)
             x = relu(x, f"{place}_relu{number if before else number - 1}")
         if last and spec.dropout:
             x = keras.layers.Dropout(spec.dropout, name=f"{place}_dropout")(x)
-        x = conv(x, filters, kernel, f"{place}_conv{number}", stride=step, groups=groups)
-        if spec.order != "pre" and not (last and spec.order == "bn_after_add"):
-            x = norm(x, f"{place}_bn{number}", zero=last and spec.zero_gamma)
+        normed = not (last and spec.order in ("pre", "bn_after_add"))
+        bias = 0.0 if spec.has_bias(normed=normed) else None
+        x = conv(x, filters, kernel, f"{place}_conv{number}", stride=step, groups=groups, bias=bias)
+        if normed and spec.order != "pre":
+            x = norm(x, f"{place}_bn{number}", spec.bn_epsilon, zero=last and spec.zero_gamma)
     if spec.order == "relu_before_add":
         x = relu(x, f"{place}_relu{len(convs)}")
     return _excite(x, spec, place) if spec.se_ratio else x

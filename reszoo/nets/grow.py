@@ -96,6 +96,7 @@ def refuse_without_identity(spec: Spec) -> None:
     plain = spec.shortcut == "none"
     reasons = {
         "its shortcut is gated, and a gate never lets everything through": spec.gate != "none",
+        "shrink_at='last' halves in the block behind which new ones would stand": spec.shrink_at == "last",
         f"its shortcut is scaled by {spec.shortcut_scale:g}": spec.shortcut_scale != 1,
         "order 'relu_before_add' hides a zero branch from its gradient; give rezero=true": spec.order
         == "relu_before_add"

@@ -8,9 +8,8 @@ import keras
 
 from reszoo.nets.batchnorm import BatchNormalization
 
-# As in Caffe and PyTorch, in which the published weights were trained (Keras' own defaults are 0.99 and 1e-3).
+# As in Caffe and PyTorch, in which the published weights were trained (Keras' own default is 0.99).
 BN_MOMENTUM = 0.9
-BN_EPSILON = 1e-5
 
 
 def conv(x: Any, filters: int, kernel: int, name: str, *, stride: int = 1, groups: int = 1, bias: Any = None) -> Any:
@@ -34,10 +33,10 @@ def conv(x: Any, filters: int, kernel: int, name: str, *, stride: int = 1, group
     )(x)
 
 
-def norm(x: Any, name: str, *, zero: bool = False) -> Any:
+def norm(x: Any, name: str, epsilon: float, *, zero: bool = False) -> Any:
     """Normalise over the batch; `zero` starts the scale at 0, so that what leaves is 0."""
     gamma = "zeros" if zero else "ones"
-    return BatchNormalization(momentum=BN_MOMENTUM, epsilon=BN_EPSILON, gamma_initializer=gamma, name=name)(x)
+    return BatchNormalization(momentum=BN_MOMENTUM, epsilon=epsilon, gamma_initializer=gamma, name=name)(x)
 
 
 def relu(x: Any, name: str) -> Any:

@@ -15,18 +15,25 @@ def is_identity(spec: Spec, x: Any, channels: int, stride: int) -> bool:
     return spec.shortcut != "C" and stride == 1 and x.shape[-1] == channels
 
 
+def is_subsampled(spec: Spec, x: Any, channels: int, stride: int) -> bool:
+    """Return whether the shortcut hands on every `stride`-th pixel of `x` and nothing more."""
+    return spec.shrink_at == "last" and spec.shortcut == "B" and stride > 1 and x.shape[-1] == channels
+
+
 def shortcut(x: Any, spec: Spec, channels: int, stride: int, place: str) -> Any:
     """Bring `x` to `channels` and to every `stride`-th pixel, by the spec's option; "none" has no shortcut to bring."""
     if is_identity(spec, x, channels, stride):
         return x
-    if spec.shortcut == "A":
+    if spec.shortcut == "A" or is_subsampled(spec, x, channels, stride):
         return PadChannels(channels, stride, spec.pad_at, name=f"{place}_shortcut_pad")(x)
     if spec.shrink == "avgpool" and stride > 1:
         x = keras.layers.AveragePooling2D(stride, stride, padding="same", name=f"{place}_shortcut_pool")(x)
         stride = 1
-    x = conv(x, channels, 1, f"{place}_shortcut_conv", stride=stride)
     # Normalised as the branch is: not where the sum is normalised afterwards, nor before the next activation.
-    return x if spec.order in ("pre", "bn_after_add") else norm(x, f"{place}_shortcut_bn")
+    normed = spec.order not in ("pre", "bn_after_add")
+    bias = 0.0 if spec.has_bias(normed=normed) else None
+    x = conv(x, channels, 1, f"{place}_shortcut_conv", stride=stride, bias=bias)
+    return norm(x, f"{place}_shortcut_bn", spec.bn_epsilon) if normed else x
 
 
 def join(branch: Any, x: Any, spec: Spec, place: str) -> Any:

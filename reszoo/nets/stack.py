@@ -14,6 +14,7 @@ from reszoo.nets.layers import conv, norm, relu
 BLOCKS = ("basic", "bottleneck")
 ORDERS = ("auto", "post", "pre")
 NARROWING = 4  # of a bottleneck's inner width, arXiv 1512.03385, figure 5
+EPSILON = 1e-5  # of normalisation, as the zoo's own nets have it
 
 
 def stack(
@@ -169,12 +170,12 @@ def _block(x: Any, name: str, block: str, order: str, policy: Any) -> Any:
         y = x
         for number, (filters, kernel) in enumerate(convs, 1):
             if order == "pre":
-                y = relu(norm(y, f"{name}_bn{number}"), f"{name}_relu{number}")
+                y = relu(norm(y, f"{name}_bn{number}", EPSILON), f"{name}_relu{number}")
             elif number > 1:
                 y = relu(y, f"{name}_relu{number - 1}")
             y = conv(y, filters, kernel, f"{name}_conv{number}")
             if order == "post":
-                y = norm(y, f"{name}_bn{number}", zero=number == last)
+                y = norm(y, f"{name}_bn{number}", EPSILON, zero=number == last)
         if order == "pre":
             kernel = producer(y)[0].kernel
             kernel.assign(keras.ops.zeros_like(kernel))

@@ -44,6 +44,11 @@ def _imagenet(name: str, depth: int, **fields: Any) -> Spec:
     return Spec(name=name, **(base | fields))
 
 
+def _stride_at(depth: int) -> dict[str, Any]:
+    """Return v1.5's stride for a net that has bottlenecks."""
+    return {"stride_at": "conv2"} if IMAGENET_DEPTHS[depth][0] == "bottleneck" else {}
+
+
 def _cifar(name: str, blocks: int, **fields: Any) -> Spec:
     base: dict[str, Any] = {
         "block": "basic",
@@ -64,14 +69,10 @@ def _rows() -> dict[str, Spec]:
             rows += [_imagenet(f"plain{depth}", depth, shortcut="none"), _imagenet(f"resnet{depth}", depth)]
         else:
             rows += [_imagenet(f"resnet{depth}_v1", depth), _imagenet(f"resnet{depth}_v1_5", depth, stride_at="conv2")]
-        rows.append(
-            _imagenet(
-                f"resnet{depth}_v2", depth, order="pre", **({"stride_at": "conv2"} if block == "bottleneck" else {})
-            )
-        )
+        rows.append(_imagenet(f"resnet{depth}_v2", depth, order="pre", **_stride_at(depth)))
     rows += [
-        _imagenet(f"resnet{depth}_d", depth, stem="deep", shrink="avgpool", stride_at="conv2")
-        for depth in (50, 101, 152)
+        _imagenet(f"resnet{depth}_d", depth, stem="deep", shrink="avgpool", **_stride_at(depth))
+        for depth in (18, 34, 50, 101, 152, 200)
     ]
     rows += [_imagenet(f"wide_resnet{depth}_2", depth, group_width=128, stride_at="conv2") for depth in (50, 101)]
     for depth, groups, width in ((50, 32, 4), (101, 32, 4), (101, 32, 8), (101, 64, 4)):
@@ -79,6 +80,21 @@ def _rows() -> dict[str, Spec]:
             _imagenet(f"resnext{depth}_{groups}x{width}d", depth, groups=groups, group_width=width, stride_at="conv2")
         )
     rows += [_imagenet(f"se_resnet{depth}", depth, se_ratio=1 / 16, stride_at="conv2") for depth in (50, 101, 152)]
+    # keras.applications' own two kinds, to which its weights belong: keras/src/applications/resnet.py and resnet_v2.py.
+    for depth in (50, 101, 152):
+        rows.append(_imagenet(f"resnet{depth}_keras", depth, bias="all", bn_epsilon=1.001e-5))
+        rows.append(
+            _imagenet(
+                f"resnet{depth}_v2_keras",
+                depth,
+                stem="bare",
+                order="pre",
+                stride_at="conv2",
+                shrink_at="last",
+                bias="unnormed",
+                bn_epsilon=1.001e-5,
+            )
+        )
     # arXiv 1603.05027, tables 2 to 4; projections where the shape changes, as in the authors' resnet-1k-layers.
     for depth in (164, 1001):
         for name, fields in (

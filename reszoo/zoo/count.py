@@ -137,11 +137,13 @@ def _parts(spec: Spec, shape: tuple[int, int, int], classes: int) -> Iterator[Pa
         for index, (out, stride) in enumerate(
             ((spec.stem_width // 2, 2), (spec.stem_width // 2, 1), (spec.stem_width, 1)), 1
         ):
-            yield conv(f"stem_conv{index}", out, 3, stride)
+            yield conv(f"stem_conv{index}", out, 3, stride, bias=spec.has_bias(normed=True))
             yield norm(f"stem_bn{index}")
     else:
-        yield conv("stem_conv1", spec.stem_width, 3 if spec.stem == "cifar" else 7, 1 if spec.stem == "cifar" else 2)
-        yield norm("stem_bn1")
+        kernel, stride = (3, 1) if spec.stem == "cifar" else (7, 2)
+        yield conv("stem_conv1", spec.stem_width, kernel, stride, bias=spec.has_bias(normed=spec.stem != "bare"))
+        if spec.stem != "bare":
+            yield norm("stem_bn1")
     if spec.stem != "cifar":
         height, width = _half(height), _half(width)
 
@@ -149,7 +151,7 @@ def _parts(spec: Spec, shape: tuple[int, int, int], classes: int) -> Iterator[Pa
     for stage, blocks in enumerate(spec.depths):
         for block in range(blocks):
             place = f"stage{stage + 1}_block{block + 1}"
-            stride = 2 if stage and not block else 1
+            stride = spec.stride(stage, block)
             out, inner = spec.out_channels(stage), spec.inner_channels(stage)
             entry = (height, width, channels)
             convs: list[tuple[int, int, int, int]]
@@ -161,10 +163,11 @@ def _parts(spec: Spec, shape: tuple[int, int, int], classes: int) -> Iterator[Pa
             for index, (filters, kernel, step, groups) in enumerate(convs, 1):
                 last = index == len(convs)
                 # The stem's normalisation and ReLU are the first block's pre-activation.
-                if norm_before and not (stage == block == 0 and index == 1):
+                if norm_before and not (stage == block == 0 and index == 1 and spec.stem != "bare"):
                     yield norm(f"{place}_bn{index}")
-                yield conv(f"{place}_conv{index}", filters, kernel, step, groups)
-                if not norm_before and not (last and spec.order == "bn_after_add"):
+                normed = not (last and spec.order in ("pre", "bn_after_add"))
+                yield conv(f"{place}_conv{index}", filters, kernel, step, groups, bias=spec.has_bias(normed=normed))
+                if normed and not norm_before:
                     yield norm(f"{place}_bn{index}")
             if spec.se_ratio:
                 squeezed = max(1, round(out * spec.se_ratio))
@@ -172,11 +175,15 @@ def _parts(spec: Spec, shape: tuple[int, int, int], classes: int) -> Iterator[Pa
                 yield Part(f"{place}_se", "se", (height, width, out), weights + squeezed + out, 0, weights, False)
             if spec.rezero:
                 yield Part(f"{place}_rezero", "scale", (height, width, out), 1, 0, 0, False)
-            if spec.shortcut == "C" or (spec.shortcut == "B" and (stride == 2 or entry[2] != out)):
+            shrinks = stride == 2 and spec.shrink_at == "first"
+            if spec.shortcut == "C" or (spec.shortcut == "B" and (shrinks or entry[2] != out)):
                 exit_size = (height, width)
                 channels = entry[2]
-                yield conv(f"{place}_shortcut_conv", out, 1, main=False, size=exit_size)
-                if spec.order not in ("pre", "bn_after_add"):
+                normed = spec.order not in ("pre", "bn_after_add")
+                yield conv(
+                    f"{place}_shortcut_conv", out, 1, bias=spec.has_bias(normed=normed), main=False, size=exit_size
+                )
+                if normed:
                     yield norm(f"{place}_shortcut_bn")
             if spec.gate != "none":
                 yield conv(f"{place}_gate_conv", out, 1, bias=True, main=False)

@@ -11,13 +11,15 @@ from reszoo.errors import ReszooError, did_you_mean
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "block": ("basic", "bottleneck"),
-    "stem": ("cifar", "imagenet", "deep"),
+    "stem": ("cifar", "imagenet", "deep", "bare"),
     "shortcut": ("none", "A", "B", "C"),
     "pad_at": ("both", "end"),
     "shrink": ("stride", "avgpool"),
+    "shrink_at": ("first", "last"),
     "gate": ("none", "exclusive", "shortcut_only"),
     "order": ("post", "bn_after_add", "relu_before_add", "relu_pre", "pre"),
     "stride_at": ("conv1", "conv2"),
+    "bias": ("none", "unnormed", "all"),
 }
 EXPANSION = {"basic": 1, "bottleneck": 4}
 
@@ -28,12 +30,15 @@ class Spec:
 
     block: "basic" (two 3x3) or "bottleneck" (1x1, 3x3, 1x1 of four times the width); arXiv 1512.03385, figure 5.
     depths: blocks in each stage. widths: channels inside each stage's blocks (a bottleneck puts out four times as many).
-    stem: "cifar" (3x3), "imagenet" (7x7 stride 2, max-pool), "deep" (three 3x3, the first of stride 2, max-pool; ResNet-D).
+    stem: "cifar" (3x3), "imagenet" (7x7 stride 2, max-pool), "deep" (three 3x3, the first of stride 2, max-pool; ResNet-D),
+        "bare" ("imagenet" with neither normalisation nor ReLU, before order "pre"; keras.applications, resnet.py).
     stem_width: channels that leave the stem.
     shortcut: "none" (a plain net), "A" (identity, zero-padded where channels grow), "B" (1x1 projection where the shape
         changes), "C" (projection in every block); 1512.03385, section 3.3.
     pad_at: where option A puts its zero channels: "both" sides, or at the "end" (published weights differ in it).
     shrink: how a projection halves its input: by "stride", or by a 2x2 "avgpool" before it (ResNet-D, arXiv 1812.01187).
+    shrink_at: which block of a stage halves: the "first" one of all stages but stage 1, or the "last" one of all but the last,
+        whose identity then keeps every second pixel (keras.applications' v2, after the authors' own code).
     shortcut_scale, branch_scale: constants on the two paths; 1603.05027, section 3.1.
     gate: "exclusive" or "shortcut_only" gating by a 1x1 convolution and a sigmoid, its bias starting at `gate_bias`.
     shortcut_dropout: rate of dropout on the shortcut's output; 1603.05027, section 3.1.
@@ -44,6 +49,9 @@ class Spec:
     se_ratio: squeeze-and-excitation's reduced channels over the block's, 0 for none (arXiv 1709.01507: 1/16).
     zero_gamma: the last normalisation scale of each branch starts at 0, so that each block starts as the identity.
     rezero: a learned scalar from 0 on each branch (arXiv 2003.04887).
+    bias: which convolutions have one: "none", those that are "unnormed" (no normalisation follows), "all". Beside it, the
+        gates' and squeeze-and-excitation's always have.
+    bn_epsilon: what normalisation adds to the variance.
     dropout: rate between a basic block's convolutions, or before a bottleneck's last (arXiv 1605.07146).
     drop_path: chance of dropping the last block's branch in training, rising linearly with depth (arXiv 1603.09382).
 
@@ -59,6 +67,7 @@ class Spec:
     shortcut: str
     pad_at: str = "both"
     shrink: str = "stride"
+    shrink_at: str = "first"
     shortcut_scale: float = 1.0
     branch_scale: float = 1.0
     gate: str = "none"
@@ -71,6 +80,8 @@ class Spec:
     se_ratio: float = 0.0
     zero_gamma: bool = False
     rezero: bool = False
+    bias: str = "none"
+    bn_epsilon: float = 1e-5
     dropout: float = 0.0
     drop_path: float = 0.0
 
@@ -128,6 +139,8 @@ class Spec:
                 errors.append(f"{key} is {getattr(self, key)}, but must be at least 0 and below 1")
         if not 0 <= self.se_ratio <= 1:
             errors.append(f"se_ratio is {self.se_ratio}, but must be between 0 (none) and 1; the paper's is 0.0625")
+        if not 0 < self.bn_epsilon < 1:
+            errors.append(f"bn_epsilon is {self.bn_epsilon}, but must be above 0 and below 1; the usual is 1e-05")
         if not 0 < self.branch_scale < float("inf"):
             errors.append(
                 f"branch_scale is {self.branch_scale}, but must be above 0; with rezero=true it is learned from 0"
@@ -174,6 +187,18 @@ class Spec:
             errors.append(
                 f"shrink='avgpool' pools before a projection; shortcut='{self.shortcut}' has none, give 'B' or 'C'"
             )
+        if self.stem == "bare" and self.order != "pre":
+            errors.append(
+                f"stem='bare' leaves normalisation to a block of order 'pre'; this net has order='{self.order}'"
+            )
+        if self.bias == "unnormed" and self.order not in ("pre", "bn_after_add"):
+            errors.append(f"bias='unnormed' finds no such convolution in order '{self.order}'; give 'none' or 'all'")
+        if self.shrink_at == "last" and self.shortcut == "A":
+            errors.append("shrink_at='last' parts what shortcut='A' does at once, shrinking and padding; give 'B'")
+        if self.shrink_at == "last" and self.shrink == "avgpool":
+            errors.append(
+                "shrink_at='last' halves without a projection, so shrink='avgpool' has nothing to pool; drop one"
+            )
         if self.block == "basic":
             if self.groups != 1 or self.group_width != 64:
                 errors.append(
@@ -183,9 +208,9 @@ class Spec:
                 errors.append(
                     "stride_at chooses among a bottleneck's convolutions; a basic block always strides in conv1"
                 )
-        if len(self.depths) == 1 and (self.shrink != "stride" or self.stride_at != "conv1"):
+        if len(self.depths) == 1 and (self.shrink, self.shrink_at, self.stride_at) != ("stride", "first", "conv1"):
             errors.append(
-                "a net of one stage never shrinks after its stem: shrink and stride_at have nothing to act on"
+                "a net of one stage never shrinks after its stem: shrink, shrink_at and stride_at have nothing to act on"
             )
         for width in self.widths:
             if (width * self.group_width) % 64:
@@ -206,6 +231,16 @@ class Spec:
     def inner_channels(self, stage: int) -> int:
         """Return the channels of the 3x3 convolution in the blocks of stage `stage` (from 0)."""
         return self.widths[stage] * self.group_width // 64 * self.groups
+
+    def stride(self, stage: int, index: int) -> int:
+        """Return the stride of block `index` of stage `stage` (both from 0): 2 where the stage halves its maps, else 1."""
+        if self.shrink_at == "first":
+            return 2 if stage and not index else 1
+        return 2 if stage < len(self.depths) - 1 and index == self.depths[stage] - 1 else 1
+
+    def has_bias(self, *, normed: bool) -> bool:
+        """Return whether a convolution has a bias, `normed` saying that a normalisation follows it."""
+        return self.bias == "all" or (self.bias == "unnormed" and not normed)
 
     @property
     def total_stride(self) -> int:

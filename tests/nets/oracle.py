@@ -34,49 +34,52 @@ def forward(spec: Spec, weights: Weights, images: Array) -> Array:
         for index in range(blocks):
             x = _block(spec, weights, x, stage, index)
     if spec.order == "pre":
-        x = _norm(weights, x, "head_bn")
+        x = _norm(weights, x, "head_bn", spec.bn_epsilon)
     if spec.order in ("pre", "relu_pre"):
         x = np.maximum(x, 0)
     return x.mean(axis=(1, 2)) @ weights["head_dense/kernel"] + weights["head_dense/bias"]
 
 
 def _stem(spec: Spec, weights: Weights, x: Array) -> Array:
-    strides = {"cifar": [1], "imagenet": [2], "deep": [2, 1, 1]}[spec.stem]
+    strides = {"cifar": [1], "imagenet": [2], "bare": [2], "deep": [2, 1, 1]}[spec.stem]
     for number, stride in enumerate(strides, 1):
-        x = _convolve(x, weights[f"stem_conv{number}/kernel"], stride)
-        x = np.maximum(_norm(weights, x, f"stem_bn{number}"), 0)
+        x = _convolve(weights, x, f"stem_conv{number}", stride)
+        if spec.stem != "bare":
+            x = np.maximum(_norm(weights, x, f"stem_bn{number}", spec.bn_epsilon), 0)
     if spec.stem != "cifar":
-        padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=-np.inf)
+        padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=0 if spec.stem == "bare" else -np.inf)
         x = _windows(padded, 3, 2).max(axis=(-2, -1))
     return x
 
 
 def _block(spec: Spec, weights: Weights, x: Array, stage: int, index: int) -> Array:
     place = f"stage{stage + 1}_block{index + 1}"
-    stride = 2 if stage > 0 and index == 0 else 1
+    if spec.shrink_at == "first":
+        stride = 2 if stage > 0 and index == 0 else 1
+    else:
+        stride = 2 if stage < len(spec.depths) - 1 and index == spec.depths[stage] - 1 else 1
     striding = 2 if spec.block == "bottleneck" and spec.stride_at == "conv2" else 1
     steps = STEPS[spec.block, spec.order].split()
     entered, norms, convolutions = x, 0, 0
     leading = steps.index("c")
     active = x
-    if stage == index == 0:  # section 4.1: the stem has activated already
+    if stage == index == 0 and spec.stem != "bare":  # section 4.1: the stem has activated already
         norms += steps[:leading].count("n")
     else:
         for step in steps[:leading]:
             if step == "n":
                 norms += 1
-                active = _norm(weights, active, f"{place}_bn{norms}")
+                active = _norm(weights, active, f"{place}_bn{norms}", spec.bn_epsilon)
             else:
                 active = np.maximum(active, 0)
     x = active
     for step in steps[leading:]:
         if step == "c":
             convolutions += 1
-            kernel = weights[f"{place}_conv{convolutions}/kernel"]
-            x = _convolve(x, kernel, stride if convolutions == striding else 1)
+            x = _convolve(weights, x, f"{place}_conv{convolutions}", stride if convolutions == striding else 1)
         elif step == "n":
             norms += 1
-            x = _norm(weights, x, f"{place}_bn{norms}")
+            x = _norm(weights, x, f"{place}_bn{norms}", spec.bn_epsilon)
         elif step == "r":
             x = np.maximum(x, 0)
         else:
@@ -102,13 +105,15 @@ def _add(spec: Spec, weights: Weights, x: Array, entered: Array, active: Array, 
         carried = entered
     elif spec.shortcut == "A":
         carried = _pad_channels(active[:, ::stride, ::stride], x.shape[-1], spec.pad_at)
+    elif spec.shrink_at == "last" and spec.shortcut == "B" and entered.shape[-1] == x.shape[-1]:
+        carried = entered[:, ::stride, ::stride]
     else:
         if stride == 2 and spec.shrink == "avgpool":
-            carried = _convolve(_average(active), weights[f"{place}_shortcut_conv/kernel"], 1)
+            carried = _convolve(weights, _average(active), f"{place}_shortcut_conv", 1)
         else:
-            carried = _convolve(active, weights[f"{place}_shortcut_conv/kernel"], stride)
+            carried = _convolve(weights, active, f"{place}_shortcut_conv", stride)
         if spec.order not in ("pre", "bn_after_add"):
-            carried = _norm(weights, carried, f"{place}_shortcut_bn")
+            carried = _norm(weights, carried, f"{place}_shortcut_bn", spec.bn_epsilon)
     if spec.gate != "none":  # 1603.05027, section 3.1: g(x) = sigmoid(W x + b)
         opened = _sigmoid(carried @ weights[f"{place}_gate_conv/kernel"][0, 0] + weights[f"{place}_gate_conv/bias"])
         x = x * opened if spec.gate == "exclusive" else x
@@ -138,8 +143,9 @@ def _windows(x: Array, size: int, stride: int) -> Array:
     return views[:, ::stride, ::stride]
 
 
-def _convolve(x: Array, kernel: Array, stride: int) -> Array:
-    """Convolve with kernel [k, k, c / groups, out], padded by k // 2 on every side."""
+def _convolve(weights: Weights, x: Array, name: str, stride: int) -> Array:
+    """Convolve with kernel [k, k, c / groups, out], padded by k // 2 on every side, and add the bias if there is one."""
+    kernel = weights[f"{name}/kernel"]
     size, _, inside, out = kernel.shape
     half = size // 2
     seen = _windows(np.pad(x, [(0, 0), (half, half), (half, half), (0, 0)]), size, stride)
@@ -147,11 +153,11 @@ def _convolve(x: Array, kernel: Array, stride: int) -> Array:
     seen = seen.reshape(*seen.shape[:3], groups, inside, size, size)
     grouped = kernel.reshape(size, size, inside, groups, out // groups)
     result: Array = np.einsum("nhwgiab,abigo->nhwgo", seen, grouped, optimize=True)
-    return result.reshape(*result.shape[:3], out)
+    return result.reshape(*result.shape[:3], out) + weights.get(f"{name}/bias", np.zeros(out))
 
 
-def _norm(weights: Weights, x: Array, name: str) -> Array:
-    deviation = np.sqrt(weights[f"{name}/moving_variance"] + 1e-5)
+def _norm(weights: Weights, x: Array, name: str, epsilon: float) -> Array:
+    deviation = np.sqrt(weights[f"{name}/moving_variance"] + epsilon)
     return (x - weights[f"{name}/moving_mean"]) / deviation * weights[f"{name}/gamma"] + weights[f"{name}/beta"]
 
 

@@ -131,7 +131,8 @@ def test_far_misses_say_where_the_names_are() -> None:
 
 def test_wildcards() -> None:
     assert list_models("wrn*") == ["wrn16_4", "wrn16_8", "wrn28_10", "wrn40_4", "wrn50_2", "wrn101_2"]
-    assert list_models("resnet50*") == ["resnet50_v1", "resnet50_v1_5", "resnet50_v2", "resnet50_d", "resnet50"]
+    rows = ["resnet50_v1", "resnet50_v1_5", "resnet50_v2", "resnet50_d", "resnet50_keras", "resnet50_v2_keras"]
+    assert list_models("resnet50*") == [*rows, "resnet50"]
     assert list_models("PLAIN1?") == ["plain14", "plain18"]
     assert list_models("resnet20") == ["resnet20"]
     assert list_models("vgg*") == []
