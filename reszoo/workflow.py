@@ -22,6 +22,7 @@ from reszoo.evaluation.telling import closing, facts, opening
 from reszoo.exporting.savedmodel import export
 from reszoo.files import atomic_path
 from reszoo.nets.build import build
+from reszoo.nets.freeze import freeze
 from reszoo.training import checkpoint
 from reszoo.training.devices import describe, missing_gpu, open_strategy, precision
 from reszoo.training.inherit import inherit
@@ -31,6 +32,8 @@ from reszoo.training.progress import Progress
 from reszoo.training.recipe import Recipe, load_recipe
 from reszoo.training.run import Run, now
 from reszoo.training.step import Stepper
+from reszoo.weights.formats import is_file_name
+from reszoo.weights.load import renew_head
 
 
 @dataclass(frozen=True)
@@ -72,20 +75,28 @@ def train(
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(settings.seed)
 
-    pipeline = open_pipeline(recipe.data, recipe.augment, batch_size=settings.batch_size, seed=settings.seed)
+    pipeline = open_pipeline(
+        recipe.data,
+        recipe.augment,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        transforms=recipe.model.transforms,
+    )
     if settings.select == "best" and not pipeline.info.examples["validation"]:
         raise ReszooError(
             f'train.select is "best", but {pipeline.info.name} holds no images out to choose by; set data.validation'
         )
     with strategy.scope(), precision(settings.precision):
-        model = build(recipe.model.spec(), input_shape=pipeline.info.input_shape, classes=pipeline.info.classes)
+        model = _start(recipe, pipeline, fresh=_has_checkpoint(run))
+        freeze(model, recipe.finetune.freeze, recipe.finetune.batch_norm)
+        recipe.probe_steps(pipeline.steps_per_epoch)  # refuses one too long before anything is written
         if settings.batch_norm == "sync":
             synchronise(model)
         optimizer = make_optimizer(recipe.optimizer)
         # For callbacks, and for whoever loads the net; the step computes and scales the loss itself.
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer, loss=loss, metrics=["accuracy"], auto_scale_loss=False)
-        stepper = Stepper(model, optimizer, settings, recipe.optimizer, strategy)
+        stepper = Stepper(model, optimizer, settings, recipe.optimizer, strategy, recipe.finetune.stage_decay)
         grown = inherit(stepper, recipe, pipeline) if settings.grow_from and not _has_checkpoint(run) else None
 
     if not resume:
@@ -150,11 +161,14 @@ def anchored(recipe: Recipe) -> Recipe:
     """Return the recipe with its paths absolute, so that its run can be gone on with and evaluated from anywhere."""
     kind, colon, path = recipe.data.name.partition(":")
     name = f"folder:{Path(path).expanduser().resolve()}" if colon and kind == "folder" else recipe.data.name
-    folder, source = (
-        str(Path(path).expanduser().resolve()) if path else "" for path in (recipe.data.dir, recipe.train.grow_from)
+    file = recipe.model.weights if is_file_name(recipe.model.weights) else ""
+    folder, source, file = (
+        str(Path(path).expanduser().resolve()) if path else ""
+        for path in (recipe.data.dir, recipe.train.grow_from, file)
     )
     return dataclasses.replace(
         recipe,
+        model=dataclasses.replace(recipe.model, weights=file or recipe.model.weights),
         data=dataclasses.replace(recipe.data, name=name, dir=folder),
         train=dataclasses.replace(recipe.train, grow_from=source),
     )
@@ -172,6 +186,25 @@ def _find_run(recipe: Recipe, run_dir: str | Path | None, resume: bool) -> Run:
     run = Run.open(run_dir)
     run.refuse_other(recipe)
     return run
+
+
+def _start(recipe: Recipe, pipeline: Pipeline, *, fresh: bool) -> keras.Model:
+    """Return the net with the weights that the recipe starts from, unless a checkpoint will bring them (`fresh`).
+
+    Other classes than the weights' get a classifier of their own, though they be as many.
+    """
+    info = pipeline.info
+    weights = None if fresh else recipe.model.weights or None
+    model = build(recipe.model.spec(), input_shape=info.input_shape, classes=info.classes, weights=weights)
+    published = recipe.model.published
+    if (
+        weights
+        and published
+        and not published.classifies(info.class_names)
+        and len(published.class_names) == info.classes
+    ):
+        renew_head(model)
+    return model
 
 
 def _has_checkpoint(run: Run) -> bool:

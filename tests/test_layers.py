@@ -14,11 +14,25 @@ import reszoo
 ROOT = Path(reszoo.__file__).parent
 
 # Lowest first; a module may import from its own layer and those below.
-LAYERS = ["errors", "files", "zoo", "nets", "data", "training", "evaluation", "exporting", "workflow", "lab", "cli"]
+LAYERS = [
+    "errors",
+    "files",
+    "zoo",
+    "weights",
+    "nets",
+    "data",
+    "training",
+    "evaluation",
+    "exporting",
+    "workflow",
+    "lab",
+    "cli",
+]
 
 # Importable with neither TensorFlow nor Keras nor NumPy installed: names, counts, recipes, the command line.
 LIGHT = ["reszoo", "reszoo.zoo.count", "reszoo.zoo.catalog", "reszoo.training.recipe", "reszoo.training.schedule"]
 LIGHT += ["reszoo.cli.main", "reszoo.cli.list", "reszoo.cli.show", "reszoo.cli.recipes", "reszoo.data.config"]
+LIGHT += ["reszoo.weights.published", "reszoo.weights.transforms"]
 HEAVY = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn", "tensorflow_datasets", "rich"}
 
 

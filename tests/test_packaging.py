@@ -70,7 +70,7 @@ def test_the_metadata_is_the_packages(installed: Path) -> None:
     assert (told["Name"], told["Version"]) == ("reszoo", reszoo.__version__)
     assert told["Requires-Python"] == "<3.14,>=3.11"
     assert told["License-Expression"] == "Apache-2.0"
-    assert {"gpu", "dev"} == set(told.get_all("Provides-Extra") or [])
+    assert {"gpu", "dev", "torch"} == set(told.get_all("Provides-Extra") or [])
     body = told.get_payload()
     assert isinstance(body, str) and body.strip() == (ROOT / "README.md").read_text(encoding="utf-8").strip()
     (license,) = installed.glob("*.dist-info/licenses/LICENSE")
@@ -80,6 +80,7 @@ def test_the_metadata_is_the_packages(installed: Path) -> None:
 def test_the_wheel_holds_every_module_recipe_and_the_type_marker(installed: Path) -> None:
     package = installed / "reszoo"
     expected = {path.relative_to(ROOT / "reszoo") for path in (ROOT / "reszoo").rglob("*.py")} | {Path("py.typed")}
+    expected |= {Path("weights") / path.name for path in (ROOT / "reszoo" / "weights").glob("*.tsv")}
     expected |= {Path("recipes") / path.name for path in (ROOT / "recipes").iterdir()}
     assert {path.relative_to(package) for path in package.rglob("*") if path.is_file()} == expected
     assert sorted(path.name.split("-")[0] for path in installed.iterdir()) == ["reszoo", "reszoo"]

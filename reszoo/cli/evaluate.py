@@ -1,4 +1,4 @@
-"""`reszoo evaluate`: score a run's net on every image of a set."""
+"""`reszoo evaluate`: score a trained net on every image of a set."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reszoo.cli.nets import refuse_unknown
 from reszoo.cli.output import load_tensorflow, print_table
 
 if TYPE_CHECKING:
     from reszoo.evaluation.scores import Scores
 
-HELP = "score a run's net on every image of a set"
+HELP = "score a trained net on every image of a set"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `reszoo evaluate` takes."""
-    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run")
-    parser.add_argument("--data", metavar="NAME", help="another set of the same classes, or folder:PATH")
+    parser.add_argument("net", metavar="NET", help="folder of a finished run, or a net's name for published weights")
+    parser.add_argument(
+        "--weights", metavar="TAG", help="which published weights (`reszoo list --weights`; default: the first)"
+    )
+    parser.add_argument("--data", metavar="NAME", help="another set of the same classes than the run's, or folder:PATH")
     parser.add_argument("--split", default="test", help="train, validation or test (default %(default)s)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="images at once (default: the recipe's)")
     parser.add_argument("--devices", default="auto", help="as for `reszoo train` (default %(default)s)")
@@ -26,22 +30,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score, write the scores beside the run, and print them."""
-    from reszoo.training.run import Run
-
-    folder = Run.open(args.run)
+    refuse_unknown(args.net, args.weights)
     load_tensorflow()
     from reszoo.evaluation.evaluate import evaluate
+    from reszoo.evaluation.source import open_source
 
+    source = open_source(args.net, args.weights)
     scores = evaluate(
-        folder,
+        source,
         data=args.data,
         split=args.split,
         batch_size=args.batch_size,
         devices=args.devices,
         out=args.out,
     )
-    print_table((f"{args.data or folder.recipe.data.name}, {args.split}", "measured"), summary(scores))
-    if confused := most_confused(scores.confusion, folder.class_names):
+    print_table(
+        (f"{args.data or (source.run and source.run.recipe.data.name)}, {args.split}", "measured"), summary(scores)
+    )
+    if confused := most_confused(scores.confusion, source.class_names):
         print()
         print_table(("class", "taken for", "share of the class"), confused)
     return 0

@@ -18,9 +18,10 @@ VERBS = {
     "recipes": "list the training recipes, or print one in full",
     "data": "list data sets and prepare them",
     "train": "train a net by a recipe",
-    "evaluate": "score a run's net on every image of a set",
-    "predict": "classify images with a run's net",
-    "export": "write a run's net as a SavedModel to serve",
+    "evaluate": "score a trained net on every image of a set",
+    "predict": "classify images with a trained net",
+    "export": "write a trained net as a SavedModel to serve",
+    "convert": "convert weight files from and to other frameworks",
     "lab": "experiments on why residual learning works",
 }
 

@@ -7,6 +7,10 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reszoo.weights.published import Weights
 
 
 def on_terminal() -> bool:
@@ -33,6 +37,26 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str | int]]) -> 
     for line in lines:
         table.add_row(*(Text(f"{value:,}" if isinstance(value, int) else value) for value in line))
     Console().print(table)
+
+
+def print_weights(rows: Sequence[Weights], *, named: bool = True) -> None:
+    """Print a table of published weights, with the net of each if `named`."""
+    headers = ("net", "weights", "top-1 %", "top-5 %", "size", "parameters", "licence", "source")
+    cells: list[tuple[str | int, ...]] = [
+        (
+            row.model,
+            row.tag,
+            f"{row.top1:.2f}",
+            "" if row.top5 is None else f"{row.top5:.2f}",
+            row.transforms.image_size[0],
+            row.parameters,
+            row.licence,
+            row.source.removeprefix("https://"),
+        )
+        for row in rows
+    ]
+    first = 0 if named else 1
+    print_table(headers[first:], [row[first:] for row in cells])
 
 
 def load_tensorflow() -> None:

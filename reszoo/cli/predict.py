@@ -1,4 +1,4 @@
-"""`reszoo predict`: classify images with a run's net."""
+"""`reszoo predict`: classify images with a trained net."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import argparse
 import json
 from pathlib import Path
 
+from reszoo.cli.nets import refuse_unknown
 from reszoo.cli.output import load_tensorflow, on_terminal, print_table
 
-HELP = "classify images with a run's net"
+HELP = "classify images with a trained net"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `reszoo predict` takes."""
-    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run")
+    parser.add_argument("net", metavar="NET", help="folder of a finished run, or a net's name for published weights")
+    parser.add_argument(
+        "--weights", metavar="TAG", help="which published weights (`reszoo list --weights`; default: the first)"
+    )
     parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+", help="JPEG, PNG, BMP or GIF files of any size")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="classes for each image (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
@@ -21,13 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Classify, and print the most probable classes of each image."""
-    from reszoo.training.run import Run
-
-    folder = Run.open(args.run)
+    refuse_unknown(args.net, args.weights)
     load_tensorflow()
     from reszoo.evaluation.predict import predict
 
-    predictions = predict(folder, args.images, top=args.top)
+    predictions = predict(args.net, args.images, top=args.top, weights=args.weights)
     if args.json:
         print(json.dumps([prediction.to_dict() for prediction in predictions], indent=2, ensure_ascii=False))
         return 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from reszoo.cli.output import print_table
+from reszoo.cli.output import print_table, print_weights
 from reszoo.errors import ReszooError
 from reszoo.training.tomlfile import parse_value, spell
+from reszoo.weights.published import fitting
 from reszoo.zoo.catalog import alias_of, list_models, spec
 from reszoo.zoo.count import count
 from reszoo.zoo.spec import Spec
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the net's spec, what its name stands for, and shapes, parameters and multiply-adds by stage."""
-    fields = dict(_field(text) for text in args.fields)
+    fields = dict(parse_field(text) for text in args.fields)
     net = spec(args.name, **fields)
     shape = net.default_input_shape if args.input is None else _shape(args.input)
     classes = net.default_classes if args.classes is None else args.classes
@@ -51,6 +52,9 @@ def run(args: argparse.Namespace) -> int:
     print()
     print(f"depth {size.depth}, {size.parameters:,} parameters ({size.state:,} moving statistics beside them),")
     print(f"{size.multiply_adds:,} multiply-adds for one {'x'.join(map(str, shape))} image and {classes:,} classes")
+    if weights := fitting(net):
+        print()
+        print_weights(weights, named=False)
     return 0
 
 
@@ -71,7 +75,8 @@ def _blocks(net: Spec, place: str) -> str:
     return str(net.depths[int(place.removeprefix("stage")) - 1]) if place.startswith("stage") else ""
 
 
-def _field(text: str) -> tuple[str, object]:
+def parse_field(text: str) -> tuple[str, object]:
+    """Return the name and the value of `field=value`; raises ReszooError for anything else."""
     key, equals, value = text.partition("=")
     if not equals:
         raise ReszooError(f"'{text}' changes nothing: give field=value, such as shortcut=B")

@@ -8,7 +8,8 @@ from typing import Any
 
 from reszoo.errors import ReszooError, did_you_mean
 
-NORMALIZE = ("pixel_mean", "channel", "unit")
+NORMALIZE = ("pixel_mean", "channel", "unit", "weights")
+INTERPOLATIONS = ("bilinear", "bicubic")
 ON_CORRUPT = ("error", "skip")
 CROPS = ("none", "pad", "scale", "inception")
 COLORS = ("none", "pca")
@@ -23,9 +24,10 @@ class DataConfig:
     validation: how many training examples are held out to choose by. Which ones is fixed by the set, never by the seed.
     image_size: (height, width) of the net's input; None keeps the set's own, which must then be the same for all images.
     resize: length of the shorter side before the centre crop in evaluation; 0 resizes straight to `image_size`.
+    interpolation: `bilinear` or `bicubic`, of that resizing; both antialiased.
     channels: 1 (luminance), 3 (RGB) or None for the set's own.
     normalize: of x in 0..1, `pixel_mean` takes away the training part's mean image, `channel` its mean colour and divides by
-        its deviation, `unit` leaves x.
+        its deviation, `unit` leaves x, `weights` does as the published weights that training starts from want it.
     on_corrupt: whether an undecodable file in a folder stops (`error`) or is left out with a warning (`skip`).
     examples: train on the first so many examples only (class-stratified where a set is sorted by class); 0 means all.
     """
@@ -35,6 +37,7 @@ class DataConfig:
     validation: int = 0
     image_size: tuple[int, int] | None = None
     resize: int = 0
+    interpolation: str = "bilinear"
     channels: int | None = None
     normalize: str = "pixel_mean"
     on_corrupt: str = "error"
@@ -51,6 +54,7 @@ class DataConfig:
             object.__setattr__(self, "image_size", check_pair("data.image_size", self.image_size, int, "height, width"))
         if self.channels not in (None, 1, 3) or isinstance(self.channels, bool):
             raise ReszooError(f"data.channels must be 1 or 3, got {self.channels!r}")
+        check_choice("data.interpolation", self.interpolation, INTERPOLATIONS)
         check_choice("data.normalize", self.normalize, NORMALIZE)
         check_choice("data.on_corrupt", self.on_corrupt, ON_CORRUPT)
         if self.resize and self.image_size is None:
@@ -62,7 +66,8 @@ class DataConfig:
         if self.name.startswith("folder:") or self.name in ("digits", "synthetic"):
             _refuse(self, "data", "dir", f"data.name = {self.name!r} is not a TensorFlow Datasets set")
         if self.name == "synthetic":
-            _refuse(self, "data", "resize", "synthetic images are made at data.image_size")
+            for key in ("resize", "interpolation"):
+                _refuse(self, "data", key, "synthetic images are made at data.image_size")
 
 
 @dataclass(frozen=True, kw_only=True)

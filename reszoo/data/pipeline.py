@@ -17,6 +17,7 @@ from reszoo.data.preprocessing import Preprocessing
 from reszoo.data.sets import load_set
 from reszoo.data.statistics import fitted
 from reszoo.errors import ReszooError
+from reszoo.weights.transforms import Transforms
 
 # What a key is for: the order of an epoch, the crop of an example, the changes to a batch.
 ORDER, EXAMPLE, BATCH = range(3)
@@ -51,8 +52,13 @@ class DataInfo:
         }
 
 
-def open_pipeline(data: DataConfig, augment: AugmentConfig, *, batch_size: int, seed: int) -> Pipeline:
-    """Open the set that `data` names. Raises `ReszooError` where set, sizes and augmentation do not go together."""
+def open_pipeline(
+    data: DataConfig, augment: AugmentConfig, *, batch_size: int, seed: int, transforms: Transforms | None = None
+) -> Pipeline:
+    """Open the set that `data` names. transforms: what data.normalize = "weights" stands for.
+
+    Raises `ReszooError` where set, sizes and augmentation do not go together.
+    """
     if batch_size < 1:
         raise ReszooError(f"the batch size must be at least 1, got {batch_size}")
     if not 0 <= seed < 2**63:
@@ -62,7 +68,7 @@ def open_pipeline(data: DataConfig, augment: AugmentConfig, *, batch_size: int, 
         raise ReszooError(
             f"augment.scale = {list(augment.scale)} goes below the crop, data.image_size = {list(preprocessing.image_size)}"
         )
-    preprocessing = fitted(preprocessing, images.parts["train"], data.normalize)
+    preprocessing = fitted(preprocessing, images.parts["train"], data.normalize, transforms)
     return Pipeline(images, preprocessing, augment, batch_size=batch_size, seed=seed)
 
 
@@ -93,7 +99,13 @@ class Pipeline:
 
         Batch t holds examples (t mod steps_per_epoch) * batch_size ... of epoch t // steps_per_epoch. It depends on nothing but
         the set, the settings, the seed and t, so a stream from step k equals the stream from 0 without its first k batches.
+
+        Raises `ReszooError` for colour noise on inputs in BGR.
         """
+        if self._augment.color == "pca" and self.preprocessing.channel_order == "BGR":
+            raise ReszooError(
+                "augment.color = 'pca' is noise in RGB, but this net's input is in BGR; set augment.color='none'"
+            )
         part = self._images.parts["train"]
         if self._in_batches(part) and self._augment.crop in ("none", "pad"):
             batches = self._gathered(part, start_step)

@@ -5,24 +5,33 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from reszoo.data.decode import decode, to_channels
 from reszoo.errors import ReszooError
+from reszoo.weights.transforms import CHANNEL_ORDERS, INTERPOLATIONS, Transforms
+
+# TensorFlow's name of each kernel, and how far it reaches, in pixels of the smaller of the two images. PIL's bicubic kernel
+# has a = -0.5, as Keys' has.
+KERNELS = {"bilinear": ("triangle", 1), "bicubic": ("keyscubic", 2)}
 
 
 @dataclass(frozen=True, eq=False)
 class Preprocessing:
-    """Resize, centre crop and normalise: input = (pixel / 255 - mean) / std.
+    """Resize, centre crop and normalise: input = (pixel / 255 - mean) / std. Sizes and pixels are those of torchvision on PIL.
 
     image_size: (height, width) of the net's input.
     channels: 1 or 3.
     resize: shorter side before the centre crop; 0 resizes straight to `image_size`, whatever the aspect ratio.
-    mean: float32 [channels] or, for a mean image, [height, width, channels]; of pixels in 0..1.
-    std: float32 [channels], of pixels in 0..1.
+    mean: float32 [channels] or, for a mean image, [height, width, channels]; of pixels in 0..1, in `channel_order`.
+    std: float32 [channels], of pixels in 0..1, in `channel_order`.
+    interpolation: `bilinear` or `bicubic`.
+    channel_order: of the net's input, `RGB` or `BGR`. Images are RGB everywhere else.
+
+    Raises `ReszooError` for fields that do not fit together.
     """
 
     image_size: tuple[int, int]
@@ -30,6 +39,8 @@ class Preprocessing:
     resize: int
     mean: np.ndarray
     std: np.ndarray
+    interpolation: str = "bilinear"
+    channel_order: str = "RGB"
 
     def __post_init__(self) -> None:
         shape = (*self.image_size, self.channels)
@@ -38,6 +49,26 @@ class Preprocessing:
                 f"preprocessing: mean of shape {self.mean.shape} and std of shape {self.std.shape} do not fit "
                 f"images of shape {shape}"
             )
+        if self.resize and self.resize < max(self.image_size):
+            raise ReszooError(
+                f"preprocessing: resize = {self.resize} is smaller than the crop after it, {list(self.image_size)}"
+            )
+        for name, choices in (("interpolation", INTERPOLATIONS), ("channel_order", CHANNEL_ORDERS)):
+            if getattr(self, name) not in choices:
+                raise ReszooError(f"preprocessing: {name} must be {' or '.join(choices)}, got {getattr(self, name)!r}")
+
+    @classmethod
+    def from_transforms(cls, transforms: Transforms) -> Preprocessing:
+        """Return what carries out the record that came with a net's weights."""
+        return cls(
+            image_size=(transforms.image_size[0], transforms.image_size[1]),
+            channels=len(transforms.mean),
+            resize=transforms.resize,
+            mean=np.array(transforms.mean, np.float32),
+            std=np.array(transforms.std, np.float32),
+            interpolation=transforms.interpolation,
+            channel_order=transforms.channel_order,
+        )
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -45,8 +76,10 @@ class Preprocessing:
         return (*self.image_size, self.channels)
 
     def apply(self, images: Any) -> Any:
-        """Normalise images [..., height, width, channels] with values 0..255, of the input's size, to float32."""
+        """Normalise RGB or grey images [..., height, width, channels], values 0..255, of the input's size, to float32."""
         images = tf.convert_to_tensor(images)
+        if self.channel_order == "BGR":
+            images = tf.reverse(images, axis=[-1])
         width, shape = self.image_size[1], tf.shape(images)
         # Whole rows of pixels at a time: broadcasting over a last axis of three takes two to six times as long.
         scale = np.tile(1 / (255 * self.std.astype(np.float64)), width).astype(np.float32)
@@ -61,9 +94,10 @@ class Preprocessing:
         image = to_channels(tf.convert_to_tensor(image), self.channels)
         height, width = self.image_size
         if self.resize:
-            image = centre_crop(resize(image, shorter_side(tf.shape(image)[:2], self.resize)), height, width)
+            size = shorter_side(tf.shape(image)[:2], self.resize)
+            image = resize(image, size, self.interpolation, centre_window(size, height, width))
         else:
-            image = resize(image, (height, width))
+            image = resize(image, (height, width), self.interpolation)
         return tf.ensure_shape(image, self.input_shape)
 
     def from_image(self, image: Any) -> Any:
@@ -86,11 +120,16 @@ class Preprocessing:
             "resize": self.resize,
             "mean": mean,
             "std": [float(s) for s in self.std],
+            "interpolation": self.interpolation,
+            "channel_order": self.channel_order,
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
-        """The inverse of `to_dict`, exact to the bit; raises `ReszooError` where `values` is no such dict."""
+        """The inverse of `to_dict`, exact to the bit; raises `ReszooError` where `values` is no such dict.
+
+        Older records say neither interpolation nor channel order; they mean `bilinear` and `RGB`.
+        """
         try:
             height, width = values["image_size"]
             channels, mean = int(values["channels"]), values["mean"]
@@ -102,6 +141,8 @@ class Preprocessing:
                 resize=int(values["resize"]),
                 mean=np.asarray(mean, np.float32),
                 std=np.asarray(values["std"], np.float32),
+                interpolation=values.get("interpolation", "bilinear"),
+                channel_order=values.get("channel_order", "RGB"),
             )
         except ReszooError:
             raise
@@ -113,23 +154,75 @@ class Preprocessing:
 
 
 def shorter_side(shape: Any, length: Any) -> Any:
-    """Return int32 [h, w]: `shape` (int32 [h, w]) scaled so that its shorter side is `length`."""
-    scale = tf.cast(length, tf.float64) / tf.cast(tf.reduce_min(shape), tf.float64)
-    return tf.maximum(tf.cast(tf.round(tf.cast(shape, tf.float64) * scale), tf.int32), length)
+    """Return int32 [h, w]: `shape` (int32 [h, w]) scaled so that its shorter side is `length`; the other is rounded down."""
+    wide = tf.cast(shape, tf.int64)  # a product of two lengths may not fit 32 bits
+    return tf.cast(wide * tf.cast(length, tf.int64) // tf.reduce_min(wide), tf.int32)
 
 
-def resize(image: Any, size: Any) -> Any:
-    """Resize [h, w, c], values 0..255, to uint8 [*size, c]: bilinear, antialiased, rounded; exact where sizes agree.
+def centre_window(shape: Any, height: int, width: int) -> Any:
+    """Return the middle [height, width] of an image of `shape` (int32 [h, w]): int32 [y, x, height, width].
 
-    Rounded, because images held in memory are stored as uint8: what is predicted is then what was evaluated.
+    Where the middle lies between two pixels, the even offset is taken, as torchvision does.
     """
-    if image.dtype == tf.uint8 and isinstance(size, tuple) and image.shape[:2].as_list() == list(size):
+    offset = tf.round((shape - tf.constant([height, width])) / 2)
+    return tf.concat([tf.cast(offset, tf.int32), [height, width]], axis=0)
+
+
+def resize(image: Any, size: Any, interpolation: str = "bilinear", window: Any = None) -> Any:
+    """Resize [h, w, c], values 0..255, to uint8 [*size, c] as PIL does, antialiased; exact where sizes agree.
+
+    window: the part of the resized image to return, int32 [y, x, height, width]; all of it by default.
+
+    PIL goes across first, then down, and rounds after each. (Pillow 13 goes down first where the height shrinks far more than
+    the width.) Images held in memory are stored as uint8 too, so what is predicted is what was evaluated.
+    """
+    own = image.shape[:2].as_list()
+    if window is None and image.dtype == tf.uint8 and isinstance(size, tuple) and own == list(size):
         return image
-    smooth = tf.image.resize(image, size, method="bilinear", antialias=True)
-    return tf.cast(tf.clip_by_value(tf.round(smooth), 0, 255), tf.uint8)
+    kernel, reach = KERNELS[interpolation]
+    top, left, height, width = (0, 0, size[0], size[1]) if window is None else tf.unstack(window)
+    down = _span(tf.shape(image)[0], size[0], top, height, reach)
+    across = _span(tf.shape(image)[1], size[1], left, width, reach)
+    image = image[down.first : down.last, across.first : across.last]
+    rows, channels = tf.shape(image)[0], image.shape[2]
+    # Columns in the place of rows and back: going down an axis is a sum of long rows, several times as fast as going across.
+    # In float32, because oneDNN transposes no uint8 and complains on standard error; the minimum, which changes nothing, keeps
+    # TensorFlow from swapping the two.
+    columns = tf.transpose(tf.minimum(tf.cast(tf.reshape(image, [rows, -1]), tf.float32), 255.0))
+    columns = _resample(tf.reshape(columns, [-1, channels * rows]), across, kernel)
+    lines = _resample(tf.transpose(tf.reshape(columns, [-1, rows])), down, kernel)
+    return tf.cast(tf.reshape(lines, [height, width, channels]), tf.uint8)
 
 
-def centre_crop(image: Any, height: int, width: int) -> Any:
-    """Cut the middle [height, width, c] out of an image at least as large."""
-    top, left = (tf.shape(image)[0] - height) // 2, (tf.shape(image)[1] - width) // 2
-    return image[top : top + height, left : left + width]
+class _Span(NamedTuple):
+    """Pixels of one resized axis: `count` of them, made from old pixels `first` ... `last`, at new = old * scale + shift."""
+
+    first: Any
+    last: Any
+    count: Any
+    scale: Any
+    shift: Any
+
+
+def _span(old: Any, new: Any, start: Any, count: Any, reach: int) -> _Span:
+    """Return what new pixels `start` ... `start` + `count` of an axis resized from `old` to `new` pixels are made from."""
+    ratio = tf.cast(old, tf.float64) / tf.cast(new, tf.float64)
+    margin = reach * tf.maximum(ratio, 1.0) + 1.0
+    begin, end = tf.cast(start, tf.float64), tf.cast(start + count, tf.float64)
+    first = tf.maximum(tf.cast(tf.floor(begin * ratio - margin), tf.int32), 0)
+    last = tf.minimum(tf.cast(tf.math.ceil(end * ratio + margin), tf.int32), old)
+    shift = tf.cast(first, tf.float64) / ratio - begin
+    return _Span(first, last, count, tf.cast(1 / ratio, tf.float32), tf.cast(shift, tf.float32))
+
+
+def _resample(lines: Any, span: _Span, kernel: str) -> Any:
+    """Make `span` out of the first axis of [old, k], values 0..255: whole numbers, float32 [count, k]."""
+    resampled = tf.raw_ops.ScaleAndTranslate(  # what tf.image.resize calls, which has no way to ask for a part
+        images=lines[tf.newaxis, :, tf.newaxis],
+        size=tf.stack([span.count, 1]),
+        scale=tf.stack([span.scale, 1.0]),
+        translation=tf.stack([span.shift, 0.0]),
+        kernel_type=kernel,
+        antialias=True,
+    )
+    return tf.floor(tf.clip_by_value(resampled[0, :, 0] + 0.5, 0.0, 255.0))  # halves go up, as PIL's do

@@ -79,7 +79,7 @@ def _last(part: Part, count: int, by_class: bool) -> np.ndarray:
 def _load_folder(data: DataConfig, whole: bool) -> tuple[ImageSet, Preprocessing]:
     names, files = list_folder(data.name.removeprefix("folder:"))
     height, width, channels = own_shape(files.values())
-    preprocessing = plain(data.image_size or (height, width), data.channels or channels, data.resize)
+    preprocessing = plain(data.image_size or (height, width), data.channels or channels, data)
     skip = data.on_corrupt == "skip"
     parts: dict[str, Part]
     if not whole and fits_memory((f.count for f in files.values()), preprocessing.input_shape):
@@ -105,7 +105,7 @@ def _load_embedded(data: DataConfig, whole: bool) -> tuple[ImageSet, Preprocessi
             raise ReszooError(f"data.image_size = {list(shape[:2])} makes synthetic images too large for memory")
         images = load_synthetic(shape)
     own = images.parts["train"].images.shape[1:]  # type: ignore[attr-defined]
-    preprocessing = plain(data.image_size or own[:2], data.channels or own[2], data.resize)
+    preprocessing = plain(data.image_size or own[:2], data.channels or own[2], data)
     parts: dict[str, Part] = {role: at_input(part, preprocessing, whole) for role, part in images.parts.items()}
     return replace(images, parts=parts), preprocessing
 

@@ -99,7 +99,7 @@ def load_tfds(data: DataConfig, whole: bool) -> tuple[ImageSet, Preprocessing]:
     size = data.image_size or ((height, width) if height and width else None)
     if size is None:
         raise ReszooError(f"{data.name}'s images vary in size; set data.image_size, e.g. data.image_size=[224, 224]")
-    preprocessing = plain(size, data.channels or (1 if channels == 1 else 3), data.resize)
+    preprocessing = plain(size, data.channels or (1 if channels == 1 else 3), data)
     kept = (height, width, preprocessing.channels) if whole else preprocessing.input_shape
     parts: dict[str, Part] = {}
     if None not in kept and fits_memory((source.count(split) for split in splits.values()), kept):

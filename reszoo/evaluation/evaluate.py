@@ -1,4 +1,4 @@
-"""Scoring the net of a finished run, on its own data or on other data of the same classes."""
+"""Scoring a trained net, on its own data or on other data of the same classes."""
 
 from __future__ import annotations
 
@@ -10,56 +10,75 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from reszoo.data.config import DataConfig
+from reszoo.data.config import AugmentConfig, DataConfig
+from reszoo.data.pipeline import open_pipeline
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
 from reszoo.evaluation.plots import confusion
 from reszoo.evaluation.scores import Scores, evaluate_model
+from reszoo.evaluation.source import Given, open_source
 from reszoo.files import write_json, write_text
 from reszoo.training.devices import open_strategy
-from reszoo.training.run import Run
 
+BATCH = 64
 SPLITS = ("train", "validation", "test")
 
 
 def evaluate(
-    run: Run | str | os.PathLike[str],
+    net: Given,
     *,
     data: str | None = None,
     split: str = "test",
     batch_size: int | None = None,
     devices: str = "auto",
     out: str | os.PathLike[str] | None = None,
+    weights: str | None = None,
 ) -> Scores:
-    """Score a run's net on every example of a split and write the scores as `write_scores` does.
+    """Score a trained net on every example of a split and write the scores as `write_scores` does.
 
-    data: a set's name or `folder:PATH` in place of the run's own. Its images are prepared as the run's were, with the
-    mean and deviation of the set trained on, and its classes must be the run's, by name and order. batch_size: at most
-    so many images at once (the recipe's by default); it changes no score. devices: as `reszoo train --devices`.
-    out: the folder to write to, by default the run's own.
-    Raises ReszooError for a folder that is no finished run, a set or split that is not there, or other classes.
+    net: a run or its folder, a net's name, whose published `weights` (by default its first) are taken, or a model built with
+    such; the latter two need `data`.
+
+    data: a set's name or `folder:PATH` in place of the run's own. Its images are prepared as those the net was trained on,
+    with their mean and deviation, and its classes must be the net's, by name and order (ImageNet's may be called by their
+    WordNet numbers). batch_size: at most so many images at once (the recipe's or 64 by default); it changes no score.
+    devices: as `reszoo train --devices`.
+    out: the folder to write to, by default the run's own; scores of published weights are written only where one is given.
+    Raises ReszooError for a net that is none of these or not finished, a set or split that is not there, or other classes.
     """
-    run = run if isinstance(run, Run) else Run.open(run)
+    source = open_source(net, weights)
     if split not in SPLITS:
         raise ReszooError(f"no split '{split}'; there are {', '.join(SPLITS)}")
     if batch_size is not None and batch_size < 1:
         raise ReszooError(f"the batch size must be at least 1, got {batch_size}")
+    preprocessing, run = source.preprocessing, source.run
+    own = run.recipe.data if run else None
+    if data is None and own is None:
+        raise ReszooError(
+            f"{source.name}: on which images? Give data, such as folder:PATH with a folder for each class"
+        )
+    other = None if own and data in (None, own.name) else other_data(str(data), own, preprocessing)
     strategy = open_strategy(devices)
     with strategy.scope():
-        model = run.load_model()
-    own, preprocessing = run.recipe.data, run.preprocessing
-    other = None if data is None or data == own.name else other_data(data, own, preprocessing)
-    pipeline = run.open_pipeline(batch_size, other)
-    refuse_other_classes(pipeline.info.name, pipeline.info.class_names, run.class_names)
-    # The run's own numbers, not those of the set to be scored or of files that may have changed since.
+        model = source.load()
+    if run:
+        pipeline = run.open_pipeline(batch_size, other)
+    else:
+        assert other is not None
+        pipeline = open_pipeline(other, AugmentConfig(), batch_size=batch_size or BATCH, seed=0)
+    found = pipeline.info.class_names
+    if found != source.class_ids:
+        refuse_other_classes(pipeline.info.name, found, source.class_names)
+    # The net's own numbers, not those of the set to be scored or of files that may have changed since.
     pipeline.preprocessing = preprocessing
     try:
-        scores = evaluate_model(model, pipeline.evaluation(split), classes=len(run.class_names), strategy=strategy)
+        scores = evaluate_model(model, pipeline.evaluation(split), classes=len(source.class_names), strategy=strategy)
     except tf.errors.OpError as error:
         raise pipeline.explain(error) or error from error
     tag = "-".join(([] if other is None else [_slug(other.name)]) + ([] if split == "test" else [split]))
-    title = f"{run.recipe.name}: {pipeline.info.name}, {split}, error {scores.error:.2f} %"
-    write_scores(scores, run.class_names, run.path if out is None else out, tag=tag, title=title)
+    title = f"{source.name}: {pipeline.info.name}, {split}, error {scores.error:.2f} %"
+    if folder := out or (run and run.path):
+        write_scores(scores, source.class_names, folder, tag=tag, title=title)
     return scores
 
 
@@ -80,17 +99,18 @@ def write_scores(
     confusion(scores.confusion, class_names, folder / f"confusion{suffix}.png", title=title)
 
 
-def other_data(name: str, own: DataConfig, preprocessing: Preprocessing) -> DataConfig:
-    """Return how to open the set `name` at the size and in the channels of a net trained on `own`."""
+def other_data(name: str, own: DataConfig | None, preprocessing: Preprocessing) -> DataConfig:
+    """Return how to open the set `name` at the size and in the channels of a net trained on `own`, if that is known."""
     downloaded = not name.startswith("folder:") and name not in ("digits", "synthetic")
     return DataConfig(
         name=name,
-        dir=own.dir if downloaded else "",
+        dir=own.dir if own and downloaded else "",
         image_size=preprocessing.image_size,
         resize=0 if name == "synthetic" else preprocessing.resize,
+        interpolation="bilinear" if name == "synthetic" else preprocessing.interpolation,
         channels=preprocessing.channels,
         normalize="unit",
-        on_corrupt=own.on_corrupt if name.startswith("folder:") else "error",
+        on_corrupt=own.on_corrupt if own and name.startswith("folder:") else "error",
     )
 
 

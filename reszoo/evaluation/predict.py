@@ -1,4 +1,4 @@
-"""What a run's net sees in image files of any size."""
+"""What a trained net sees in image files of any size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
-from reszoo.training.run import Run
+from reszoo.evaluation.source import Given, open_source
 
 BATCH = 64
 
@@ -32,19 +32,21 @@ class Prediction:
 
 
 def predict(
-    run: Run | str | os.PathLike[str], paths: Iterable[str | os.PathLike[str]], *, top: int = 5
+    net: Given, paths: Iterable[str | os.PathLike[str]], *, top: int = 5, weights: str | None = None
 ) -> list[Prediction]:
-    """Classify image files (JPEG, PNG, BMP, or the first frame of a GIF) with a run's net, in the order given.
+    """Classify image files (JPEG, PNG, BMP, or the first frame of a GIF) with a trained net, in the order given.
 
+    net: a run or its folder, a net's name, whose published `weights` (by default its first) are taken, or a model built with
+    such.
     top: how many classes to give for each image, at most all there are. Images are prepared as in evaluation.
-    Raises ReszooError for a folder that is no finished run and, before anything is computed, for files that cannot be
+    Raises ReszooError for a net that is none of these or not finished and, before anything is computed, for files that cannot be
     read as an image, by name.
     """
     if top < 1:
         raise ReszooError(f"top must be at least 1, got {top}")
     files = [Path(path) for path in paths]
-    run = run if isinstance(run, Run) else Run.open(run)
-    preprocessing, names = run.preprocessing, run.class_names
+    source = open_source(net, weights)
+    preprocessing, names = source.preprocessing, source.class_names
     inputs, unreadable = [], []
     for file in files:
         try:
@@ -55,7 +57,7 @@ def predict(
         count = f"{len(unreadable)} of {len(files)} images cannot be read: " if len(files) > 1 else ""
         more = f"; and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
         raise ReszooError(count + "; ".join(unreadable[:3]) + more)
-    model = run.load_model()
+    model = source.load()
     compiled = tf.function(
         lambda images: tf.nn.softmax(tf.cast(model(images, training=False), tf.float32)),
         input_signature=[tf.TensorSpec((None, *preprocessing.input_shape), tf.float32)],

@@ -18,6 +18,7 @@ def facts(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
     return {
         "recipe": recipe.name,
         "spec": spec.to_dict(),
+        **({"weights": told} if (told := starting(recipe)) else {}),
         "data": pipeline.info.to_dict(),
         "preprocessing": pipeline.preprocessing.to_dict(),
         "seed": recipe.train.seed,
@@ -39,8 +40,42 @@ def opening(recipe: Recipe, pipeline: Pipeline, run: Run, devices: list[str], st
         f"{recipe.name}: {recipe.model.spec().name} on {info.name} ({sizes}; {shape}; {info.classes} classes)",
         *(f"left out, cannot be decoded: {path}" for path in info.skipped),
         f"{total} steps of {recipe.train.batch_size} images on {', '.join(devices)}; run folder {run.path}",
+        *beginning(recipe, pipeline),
+        *finetuning(recipe, pipeline.steps_per_epoch),
         *([f"going on from step {step}"] if step else []),
     ]
+
+
+def starting(recipe: Recipe) -> Any:
+    """Return what run.json says of the weights that a run starts from; None for fresh ones."""
+    published = recipe.model.published
+    return published.to_dict() if published else recipe.model.weights or None
+
+
+def beginning(recipe: Recipe, pipeline: Pipeline) -> list[str]:
+    """Return the line that tells of the weights a run starts from, none for fresh ones."""
+    if not recipe.model.weights:
+        return []
+    published = recipe.model.published
+    if published is None:
+        return [f"weights: {recipe.model.weights}"]
+    head = "their classifier" if published.classifies(pipeline.info.class_names) else "a new classifier"
+    return [f"weights: {published.tag} ({published.data}, top-1 {published.top1:g} %; {published.licence}), {head}"]
+
+
+def finetuning(recipe: Recipe, steps_per_epoch: int) -> list[str]:
+    """Return the lines that tell what is frozen, what learns alone at first, and at which rates; none where all learn alike."""
+    settings, frozen, lines = recipe.finetune, recipe.frozen, []
+    if frozen:
+        norms = ", but not their normalisations" if settings.batch_norm == "train" else ""
+        lines.append(f"frozen: {', '.join(frozen)}{norms}")
+    if probe := recipe.probe_steps(steps_per_epoch):
+        lines.append(f"the classifier learns alone for {probe} steps")
+    if settings.stage_decay != 1:
+        learning = recipe.places if settings.batch_norm == "train" else recipe.places[len(frozen) :]
+        rates = (f"{place} {settings.stage_decay**below:.3g}" for below, place in enumerate(reversed(learning)))
+        lines.append(f"shares of the schedule's rate: {', '.join(rates)}")
+    return lines
 
 
 def closing(run: Run, test: Scores) -> list[str]:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,12 +18,10 @@ import tensorflow as tf
 import reszoo
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
+from reszoo.evaluation.source import Given, open_source
 from reszoo.exporting import parity
 from reszoo.exporting.signatures import Classifier
 from reszoo.files import atomic_dir, write_json
-
-if TYPE_CHECKING:
-    from reszoo.training.run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,28 +39,20 @@ class Report:
         return asdict(self)
 
 
-def export(run: Run | str | os.PathLike[str], out: str | os.PathLike[str]) -> Report:
-    """Export the net of a run folder as a SavedModel in the new folder `out`; see `export_savedmodel`."""
-    from reszoo.training.run import Run
+def export(net: Given, out: str | os.PathLike[str], *, weights: str | None = None) -> Report:
+    """Export a trained net as a SavedModel in the new folder `out`; see `export_savedmodel`.
 
-    if not isinstance(run, Run):
-        if Path(run).is_file():
-            raise ReszooError(
-                f"{run} is a file, which does not say how its images were prepared or what its classes are called; "
-                "give the run folder, or call reszoo.exporting.savedmodel.export_savedmodel in Python"
-            )
-        run = Run.open(run)
+    net: a run or its folder, a net's name, whose published `weights` (by default its first) are taken, or a model built with
+    such.
+    """
     refuse_occupied(out)
-    test = Path(run.path) / "test.json"
-    details = {
-        "recipe": run.recipe.name,
-        "spec": run.meta.get("spec"),
-        "data": run.meta.get("data"),
-        "versions": run.meta.get("versions"),
-        "test": _json(test) if test.is_file() else None,
-    }
+    source = open_source(net, weights)
+    details = dict(source.details)
+    if source.run:
+        test = Path(source.run.path) / "test.json"
+        details["test"] = _json(test) if test.is_file() else None
     return export_savedmodel(
-        run.load_model(), out, preprocessing=run.preprocessing, class_names=run.class_names, details=details
+        source.load(), out, preprocessing=source.preprocessing, class_names=source.class_names, details=details
     )
 
 

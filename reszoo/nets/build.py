@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import Any
 
-import h5py  # type: ignore[import-untyped]
 import keras
 
 from reszoo.errors import ReszooError
 from reszoo.nets.blocks import block
 from reszoo.nets.layers import norm, relu
 from reszoo.nets.stems import stem
+from reszoo.weights.load import load, resolve
+from reszoo.weights.published import Weights
 from reszoo.zoo.catalog import spec as get_spec
 from reszoo.zoo.count import check_classes, check_input
 from reszoo.zoo.spec import Spec
@@ -31,21 +31,31 @@ def build(
     """Build a net by name or spec, with some spec fields changed, as a plain Keras functional model.
 
     Takes float images [n, height, width, channels], normalised as the recipe says; gives float32 logits [n, classes], or with
-    top=False the pooled features [n, channels]. input_shape and classes default to the data the family was published on:
-    (32, 32, 3) and 10, or (224, 224, 3) and 1000; a height or width of None takes any size. weights: a `.weights.h5` file
-    of the same net, or None for fresh ones.
+    top=False the pooled features [n, channels]. input_shape and classes default to the data the weights were trained on, or
+    else the family was published on: (32, 32, 3) and 10, or (224, 224, 3) and 1000; a height or width of None takes any size.
+
+    weights: published ones by tag ("torchvision/IMAGENET1K_V1", `list_weights` has them all) or by their data ("imagenet",
+    "cifar10": the first in that list), a file of one's own (`.weights.h5`, `.safetensors`, `.pth`, ... in this or another
+    framework's layout), or None for fresh ones. Other classes than theirs get a new classifier, other input channels a first
+    convolution summed or repeated to fit; both are said on standard error. With published weights the model has an attribute
+    `pretrained`, with their record, transforms and class names, by which evaluate, predict and export go.
 
     Layers are named `stem_conv1`, `stage2_block1_conv2`, `..._bn2`, `..._shortcut_conv`, `..._add`, `head_dense`.
-    Raises ReszooError for an unknown name (with the nearest), fields that contradict each other, an input the net cannot bear.
+    Raises ReszooError for an unknown name (with the nearest), fields that contradict each other, an input the net cannot bear,
+    and weights that are not there, cannot be fetched or do not fit, naming the field or the tensor that differs.
     """
     spec = get_spec(name_or_spec, **fields)
-    shape = spec.default_input_shape if input_shape is None else input_shape
+    source = None if weights is None else resolve(spec, weights)
+    shape = input_shape
+    if shape is None:
+        shape = (*source.transforms.image_size, 3) if isinstance(source, Weights) else spec.default_input_shape
     check_input(spec, shape)
     if not top and classes is not None:
         raise ReszooError(
             f"{spec.name}: top=False leaves the classifier out, so classes={classes} has no place; drop one of the two"
         )
-    classes = spec.default_classes if classes is None else classes
+    if classes is None:
+        classes = len(source.class_names) if isinstance(source, Weights) else spec.default_classes
     check_classes(spec, classes)
 
     images = keras.Input(shape, name="images")
@@ -56,7 +66,7 @@ def build(
             x = block(x, spec, stage, index, first=done == 0, survival=spec.survival(done))
             done += 1
     if spec.order == "pre":
-        x = norm(x, "head_bn")
+        x = norm(x, "head_bn", spec.bn_epsilon)
     if spec.order in ("pre", "relu_pre"):
         x = relu(x, "head_relu")
     # In full precision under a mixed policy: sums over many pixels, and logits, lose too much in 16 bits.
@@ -65,39 +75,9 @@ def build(
     if top:
         x = keras.layers.Dense(classes, kernel_initializer="he_normal", name="head_dense", dtype=full)(x)
     model = keras.Model(images, x, name=spec.name)
-    if weights is not None:
-        _load(model, weights)
+    if source is not None:
+        load(model, spec, source)
     return model
-
-
-def _load(model: keras.Model, weights: str | os.PathLike[str]) -> None:
-    path = Path(weights)
-    if not path.name.endswith(".weights.h5"):
-        raise ReszooError(f"weights is '{weights}', but must be a .weights.h5 file that model.save_weights wrote")
-    if not path.is_file():
-        raise ReszooError(f"no weights file {path}")
-    try:
-        held = _shapes_in(path)
-        wanted = {
-            layer.name: [tuple(weight.shape) for weight in layer.weights] for layer in model.layers if layer.weights
-        }
-        # Keras goes by the order of layers, in which different nets can agree. A classifier more than wanted does no harm.
-        for name in sorted((wanted.keys() | held.keys()) - ({"head_dense"} - wanted.keys())):
-            if name not in held or name not in wanted:
-                raise ValueError(f"'{name}' is a layer of {'the net' if name in wanted else 'the file'} only")
-            if held[name] != wanted[name]:
-                raise ValueError(f"'{name}' has weights of shape {held[name]} there and {wanted[name]} here")
-        model.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ReszooError(f"{path} does not hold the weights of {model.name}: {reason}") from error
-
-
-def _shapes_in(path: Path) -> dict[str, list[tuple[int, ...]]]:
-    """Return the shapes of each layer's weights, by the layer's name, as Keras wrote them to a `.weights.h5` file."""
-    with h5py.File(path) as file:
-        entries = [layer["vars"] for layer in file["layers"].values() if "vars" in layer]
-        return {str(e.attrs["name"]): [e[key].shape for key in sorted(e, key=int)] for e in entries if len(e)}
 
 
 def features(model: keras.Model) -> keras.Model:

@@ -1,11 +1,12 @@
-"""What a recipe says of training: its length, its optimizer and its learning rate. Standard library only."""
+"""What a recipe says of training: its length, its optimizer, its learning rate and what stays frozen. Standard library only."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
-from reszoo.errors import ReszooError
+from reszoo.errors import ReszooError, did_you_mean
 from reszoo.training.fields import Checked
 
 
@@ -168,3 +169,49 @@ class ScheduleConfig(Checked):
             self.refuse_unless(self.warmup_rate > 0, "warmup_rate", "above 0")
             if not self.warmup:
                 raise ReszooError("schedule.warmup_rate does nothing while schedule.warmup is 0: give both, or neither")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(Checked):
+    """How much of a net learns, from when on and how fast; the defaults train all of it alike.
+
+    freeze: the last frozen place, "stem", "stage1", ..., or "all" for everything but the classifier; it and all below it
+        keep their weights for the whole run. "none": nothing is frozen.
+    batch_norm: frozen normalisations keep their statistics, scales and offsets ("eval") or go on learning them ("train").
+    probe_epochs: for so long at first the classifier learns alone, on the features that the net gives in inference; then
+        the optimizer starts anew, and with it everything above `freeze` learns. 0 for no probe.
+    stage_decay: the classifier learns at the schedule's rate, the last stage at `stage_decay` times it, the stage below at
+        `stage_decay` squared and so on down to the stem (the idea of arXiv 1801.06146, section 3.2). 1 for one rate.
+    """
+
+    TABLE = "finetune"
+
+    freeze: str = "none"
+    batch_norm: Literal["eval", "train"] = "eval"
+    probe_epochs: float = 0.0
+    stage_decay: float = 1.0
+
+    def check(self) -> None:
+        if not re.fullmatch(r"none|stem|stage[1-9]\d*|all", self.freeze):
+            near = did_you_mean(self.freeze, ("none", "stem", "stage1", "stage2", "stage3", "stage4", "all"))
+            raise ReszooError(
+                f"finetune.freeze is {self.freeze!r}, but must be 'none', 'stem', a stage such as 'stage2', or 'all'{near}"
+            )
+        self.refuse_unless(self.probe_epochs >= 0, "probe_epochs", "at least 0")
+        self.refuse_unless(0 < self.stage_decay <= 1, "stage_decay", "above 0 and at most 1")
+        if self.freeze == "none":
+            self._refuse_given(("batch_norm",), "'stem', a stage such as 'stage2', or 'all'")
+        if self.freeze == "all":
+            self.refuse_alone()
+
+    def refuse_alone(self) -> None:
+        """Raise ReszooError for a field that has nothing to do, `freeze` leaving the classifier alone to learn."""
+        if self.batch_norm == "eval":
+            self._refuse_given(("probe_epochs", "stage_decay"), "a place below the last stage")
+
+    def _refuse_given(self, names: tuple[str, ...], remedy: str) -> None:
+        for name in names:
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise ReszooError(
+                    f"finetune.{name} does nothing with freeze = {self.freeze!r}: leave it out, or give freeze = {remedy}"
+                )

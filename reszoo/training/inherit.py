@@ -37,7 +37,7 @@ def inherit(stepper: Stepper, recipe: Recipe, pipeline: Pipeline) -> dict[str, A
     images = np.concatenate([batch for batch, _ in batches.as_numpy_iterator()])[:IMAGES]
     added = transplant(old, new, recipe.model.spec(), images)
     growth = check(old, new, added, images[:64])
-    for weight, average in zip(new.trainable_variables, stepper.averages, strict=False):
+    for weight, average in zip(stepper.weights, stepper.averages, strict=False):
         average.assign(weight.numpy())
     return {
         "run": str(source.path),
@@ -56,7 +56,7 @@ def _carry_slots(source: Run, old: keras.Model, stepper: Stepper, recipe: Recipe
     if found is None or before.name != recipe.optimizer.name:
         return 0
     optimizer = make_optimizer(before)
-    optimizer.build(old.trainable_variables)
+    optimizer.build(old.trainable_variables)  # what was frozen there is so in its file, and had no slots
     held = {_slot(v): found.arrays.get(f"optimizer/{index}") for index, v in enumerate(optimizer.variables)}
     # The count of updates too, by which Adam and its kin weigh what their slots hold; the rate is the schedule's.
     own = {_slot(variable): variable for variable in stepper.optimizer.variables if _slot(variable) != "learning_rate"}

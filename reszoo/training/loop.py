@@ -47,6 +47,7 @@ class Loop:
         self.progress, self.evaluate = progress, evaluate
         self.model = stepper.model
         self.total = recipe.total_steps(pipeline.steps_per_epoch)
+        self.probe = recipe.probe_steps(pipeline.steps_per_epoch)
         self.step = 0
         self.history: list[dict[str, Any]] = []
         self.best = -1.0
@@ -130,7 +131,11 @@ class Loop:
             batch_size=batch,
             history=self.history,
         )
-        self.stepper(images, labels, now)
+        if self.probe and self.step == self.probe:
+            self.stepper.restart()
+            self.progress.line(thawed(self.recipe, self.step))
+        take = self.stepper.probe if self.step < self.probe else self.stepper
+        take(images, labels, now)
         self._callbacks.on_train_batch_end(self.step % spe)
         self.step += 1
         if self.step % CHECK_EVERY == 0:
@@ -181,7 +186,7 @@ class Loop:
 
     def _swap_averages(self) -> None:
         """Exchange the weights and their running averages; a second call exchanges them back."""
-        for weight, average in zip(self.model.trainable_variables, self.stepper.averages, strict=False):
+        for weight, average in zip(self.stepper.weights, self.stepper.averages, strict=False):
             now, mean = weight.numpy(), average.numpy()
             weight.assign(mean)
             average.assign(now)
@@ -217,6 +222,14 @@ class Loop:
         return ReszooError(
             f"at step {self.step} {what}; {kept}; try a lower schedule.rate, a longer warm-up or train.clip_norm"
         )
+
+
+def thawed(recipe: Recipe, step: int) -> str:
+    """Return the line that tells the end of a probe."""
+    *lower, head = recipe.places[len(recipe.frozen) :]
+    norms = ["the frozen normalisations"] if recipe.frozen and recipe.finetune.batch_norm == "train" else []
+    now = ", ".join([*norms, *lower])
+    return f"step {step}: the classifier has learnt alone; now {now} and {head} learn"
 
 
 @contextlib.contextmanager

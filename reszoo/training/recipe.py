@@ -12,24 +12,49 @@ from typing import Any
 from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.training import tomlfile
-from reszoo.training.config import OptimizerConfig, ScheduleConfig, TrainConfig
+from reszoo.training.config import FinetuneConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from reszoo.training.fields import Checked, convert, hints, read_table
 from reszoo.training.overrides import flag, override
+from reszoo.weights.formats import is_file_name
+from reszoo.weights.published import Weights, find_weights
+from reszoo.weights.transforms import Transforms, fit_transforms
 from reszoo.zoo.catalog import spec
 from reszoo.zoo.spec import Spec
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A net by name, with some fields of its spec changed; raises ReszooError where the zoo has no such net."""
+    """A net by name, with some fields of its spec changed, and the weights it starts from.
+
+    weights: published ones by tag or data, or a file of weights, as for `build`; "" for fresh ones.
+    Raises ReszooError where the zoo has no such net or the net no such weights.
+    """
 
     name: str
+    weights: str = ""
     fields: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", convert(self.name, str, "model.name"))
+        object.__setattr__(self, "weights", convert(self.weights, str, "model.weights"))
         object.__setattr__(self, "fields", {key: _frozen(value) for key, value in self.fields.items()})
         self.spec()
+        _ = self.published
+
+    @property
+    def published(self) -> Weights | None:
+        """The published weights that training starts from, if it does."""
+        if not self.weights or is_file_name(self.weights):
+            return None
+        try:
+            return find_weights(self.spec(), self.weights)
+        except ReszooError as error:
+            raise ReszooError(f"model.weights: {error}") from None
+
+    @property
+    def transforms(self) -> Transforms | None:
+        """How images must be prepared for those weights."""
+        return self.published.transforms if self.published else None
 
     def spec(self) -> Spec:
         """Return the net's spec."""
@@ -59,6 +84,7 @@ TABLES: dict[str, type] = {
     "train": TrainConfig,
     "optimizer": OptimizerConfig,
     "schedule": ScheduleConfig,
+    "finetune": FinetuneConfig,
     "published": Published,
 }
 
@@ -75,16 +101,71 @@ class Recipe:
     description: str = ""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     published: Published | None = None
+
+    def __post_init__(self) -> None:
+        given = self.data.normalize
+        if self.model.published and given != "weights":
+            raise ReszooError(
+                f"data.normalize is '{given}', but model.weights '{self.model.weights}' were trained on inputs normalised "
+                'their own way: leave it out, or give data.normalize = "weights"'
+            )
+        if given == "weights" and not self.model.published:
+            raise ReszooError("data.normalize is 'weights', but model.weights names no published weights; give some")
+        if self.model.weights and self.train.grow_from:
+            raise ReszooError("model.weights and train.grow_from both say where weights come from; give one of them")
+        *below, last, _ = self.places
+        stops = ("none", *below, last, "all")
+        if self.finetune.freeze not in stops:
+            raise ReszooError(
+                f"finetune.freeze is {self.finetune.freeze!r}, but {self.model.spec().name} has {', '.join(map(repr, stops))}"
+            )
+        if self.finetune.freeze == last:
+            self.finetune.refuse_alone()
+        if self.train.epochs and self.finetune.probe_epochs >= self.train.epochs:
+            raise ReszooError(
+                f"finetune.probe_epochs is {self.finetune.probe_epochs:g}, but must be below train.epochs "
+                f"({self.train.epochs:g}), for the rest to learn after the classifier"
+            )
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The net's places from its images to its classes: "stem", "stage1", ..., "head"."""
+        return ("stem", *(f"stage{number}" for number, _ in enumerate(self.model.spec().depths, 1)), "head")
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The places that are frozen for the whole run, from the stem on; in general none."""
+        place = self.finetune.freeze
+        if place == "all":
+            return self.places[:-1]
+        return self.places[: self.places.index(place) + 1] if place != "none" else ()
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Return the number of updates of the whole training, at least 1."""
         return self.train.steps or max(1, round(self.train.epochs * steps_per_epoch))
 
+    def probe_steps(self, steps_per_epoch: int) -> int:
+        """Return the number of updates, from the first, in which the classifier learns alone; 0 without a probe.
+
+        Raises ReszooError when they leave no step for the rest.
+        """
+        epochs, total = self.finetune.probe_epochs, self.total_steps(steps_per_epoch)
+        steps = max(1, round(epochs * steps_per_epoch)) if epochs else 0
+        if steps >= total:
+            raise ReszooError(
+                f"finetune.probe_epochs is {epochs:g}, which is {steps} steps, but must be shorter than the training "
+                f"({total} steps), for the rest to learn after the classifier; with {steps_per_epoch} steps to an epoch "
+                f"give less than {total / steps_per_epoch:.3g}"
+            )
+        return steps
+
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as the tables of its TOML file, every field spelt out except those that are None."""
         tables: dict[str, Any] = {"name": self.name, "description": self.description}
-        tables["model"] = {"name": self.model.name, **self.model.fields}
+        weights = {"weights": self.model.weights} if self.model.weights else {}
+        tables["model"] = {"name": self.model.name, **weights, **self.model.fields}
         for key in TABLES:
             if (config := getattr(self, key)) is not None:
                 values = dataclasses.asdict(config)
@@ -116,12 +197,25 @@ class Recipe:
         model = tables["model"]
         if not isinstance(model, Mapping) or "name" not in model:
             raise ReszooError('model.name is missing: give a net, such as "resnet20", under [model]')
-        fields = {key: value for key, value in model.items() if key != "name"}
-        parts["model"] = ModelConfig(name=model["name"], fields=fields)
+        fields = {key: value for key, value in model.items() if key not in ("name", "weights")}
+        parts["model"] = ModelConfig(name=model["name"], weights=model.get("weights", ""), fields=fields)
         for key, config in TABLES.items():
             if key in tables:
-                parts[key] = read_table(config, tables[key], key)
+                table = tables[key]
+                if key == "data" and isinstance(table, Mapping) and (transforms := parts["model"].transforms):
+                    table = as_weights_want(table, transforms)
+                parts[key] = read_table(config, table, key)
         return cls(**parts)
+
+
+def as_weights_want(data: Mapping[str, Any], transforms: Transforms) -> dict[str, Any]:
+    """Return the `[data]` table with what it leaves out as published weights want it: size, crop, channels, normalisation."""
+    size = data.get("image_size", list(transforms.image_size))
+    filled: dict[str, Any] = {"normalize": "weights", "channels": len(transforms.mean), "image_size": size}
+    if data.get("name") != "synthetic" and isinstance(size, list | tuple) and len(size) == 2:
+        fitted = fit_transforms(transforms, (*size, len(transforms.mean)))
+        filled |= {"resize": fitted.resize, "interpolation": fitted.interpolation}
+    return filled | dict(data)
 
 
 def recipe_folder() -> Path:

@@ -126,6 +126,7 @@ class Run:
             recipe.augment,
             batch_size=batch_size or recipe.train.batch_size,
             seed=recipe.train.seed,
+            transforms=recipe.model.transforms,
         )
 
     def write_meta(self, **values: Any) -> None:

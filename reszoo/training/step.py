@@ -7,11 +7,13 @@ loss, the shares are summed, and what follows sees the whole gradient.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from reszoo.nets.freeze import CLASSIFIER, layers_by_place
 from reszoo.training.config import OptimizerConfig, TrainConfig
 from reszoo.training.optimizers import decays
 
@@ -26,6 +28,8 @@ class Stepper:
     """Updates `model` in place, and sums what it sees: loss, right answers, images, skipped steps.
 
     Make it inside the strategy's scope. `totals` is [loss summed over images, right, images, skipped steps], float64.
+    `weights` are those that learn, the model's trainable ones as it is made: only they have gradients, slots and averages,
+    and backward passes end where they end. stage_decay: as in `FinetuneConfig`; a net must have places unless it is 1.
     """
 
     def __init__(
@@ -35,84 +39,120 @@ class Stepper:
         train: TrainConfig,
         decay: OptimizerConfig,
         strategy: tf.distribute.Strategy,
+        stage_decay: float = 1.0,
     ) -> None:
         self.model, self.optimizer, self.strategy = model, optimizer, strategy
         self._train, self._decay = train, decay
-        self._weights = model.trainable_variables
+        self.weights = model.trainable_variables
+        shares = rate_shares(model, stage_decay)
+        self._shares = [shares.get(id(weight), 1.0) for weight in self.weights]
+        self._all = list(range(len(self.weights)))
+        self._statistics = list(_moving(model))
         others = model.non_trainable_variables
-        self._statistics = [variable for variable in others if variable.path.endswith(MOVING)]
         self._seeds = [variable for variable in others if variable.path.endswith("seed_generator_state")]
         self._classes = model.output_shape[-1]
         self._losses = keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=train.label_smoothing, reduction=None, dtype=model.output.dtype
         )
         # Keras would make the slots inside the traced step, which then has to be traced twice.
-        optimizer.build(self._weights)
+        optimizer.build(self.weights)
         self.totals = tf.Variable(tf.zeros(4, tf.float64), trainable=False, name="totals")
-        self.averages = [tf.Variable(weight.value, trainable=False) for weight in self._weights] if train.ema else []
+        self.averages = [tf.Variable(weight.value, trainable=False) for weight in self.weights] if train.ema else []
         self._scaled = train.precision == "mixed_float16"
         self.scale = tf.Variable(SCALE_START if self._scaled else 1.0, trainable=False, name="loss_scale")
         self.calm_steps = tf.Variable(0, trainable=False, name="calm_steps")
         images = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
         signature = [images, tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.float32)]
-        self._step = tf.function(self._global_step, input_signature=signature)
+        self._step = tf.function(self._full_step, input_signature=signature)
+        self._probe = tf.function(self._probe_step, input_signature=signature)
 
     def __call__(self, images: tf.Tensor, labels: tf.Tensor, rate: float) -> None:
         """Take one step on a global batch: images float32 [n, h, w, c], labels int32 [n], at learning rate `rate`."""
         self._step(images, labels, tf.constant(rate, tf.float32))
 
+    def probe(self, images: tf.Tensor, labels: tf.Tensor, rate: float) -> None:
+        """Take a step in which only the classifier learns, on the features that the net gives in inference."""
+        self._probe(images, labels, tf.constant(rate, tf.float32))
+
+    def restart(self) -> None:
+        """Empty the optimizer's slots and its count of updates, as compiling anew does in Keras' guide to fine-tuning.
+
+        Adam and its kin correct their slots by one count for all weights: after a probe of many steps, which fill none but the
+        classifier's, every other weight's first steps would be several times too long.
+        """
+        for variable in self.optimizer.variables:  # the rate among them, which each step sets
+            variable.assign(keras.ops.zeros_like(variable.value))
+
     def state(self) -> dict[str, Any]:
         """Return every variable besides the model's, by a name that stays: what a checkpoint must hold."""
         slots = {f"optimizer/{index}": variable for index, variable in enumerate(self.optimizer.variables)}
-        averages = {f"average/{weight.path}": mean for weight, mean in zip(self._weights, self.averages, strict=False)}
+        averages = {f"average/{weight.path}": mean for weight, mean in zip(self.weights, self.averages, strict=False)}
         own = {"totals": self.totals, "loss_scale": self.scale, "calm_steps": self.calm_steps}
         return {**slots, **averages, **own}
 
-    def _global_step(self, images: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor) -> None:
-        gradients, sums, finite = self.strategy.run(self._replica_step, args=(images, labels))
+    def _full_step(self, images: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor) -> None:
+        self._global_step(images, labels, rate, self._all, True)
+
+    def _probe_step(self, images: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor) -> None:
+        own = {id(weight) for weight in self.model.get_layer(CLASSIFIER).trainable_variables}
+        head = [index for index in self._all if id(self.weights[index]) in own]
+        self._global_step(images, labels, rate, head, False)
+
+    def _global_step(
+        self, images: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor, learning: list[int], training: bool
+    ) -> None:
+        """Update the weights of the indices `learning`, the net computing as in training or as in inference."""
+        gradients, sums, finite = self.strategy.run(self._replica_step, args=(images, labels, learning, training))
         self.optimizer.learning_rate = rate
         if self._scaled:
             # The same on every replica, for it was computed from the reduced gradient.
             finite = self.strategy.experimental_local_results(finite)[0]
-            tf.cond(finite, lambda: self._apply(gradients, rate), lambda: False)
+            tf.cond(finite, lambda: self._apply(gradients, rate, learning), lambda: False)
             self._rescale(finite)
         else:
-            self._apply(gradients, rate)
+            self._apply(gradients, rate, learning)
         sums = tf.concat([self.strategy.reduce("SUM", sums, axis=None), [0.0]], 0)
         if self._scaled:  # a skipped step's loss may be no number; it counts as nothing but a skipped step
             sums = tf.where(finite, sums, [0.0, 0.0, 0.0, 1.0])
         self.totals.assign_add(sums)
 
-    def _replica_step(self, images: tf.Tensor, labels: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+    def _replica_step(
+        self, images: tf.Tensor, labels: tf.Tensor, learning: list[int], training: bool
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         """Return the whole batch's gradient, this replica's share of the sums, and whether the gradient is finite."""
         context = tf.distribute.get_replica_context()
         rows = tf.shape(images)[0]
-        gradients: list[Any] = [None] * len(self._weights)
+        weights = [self.weights[index] for index in learning]
+        gradients: list[Any] = [None] * len(weights)
         sums = tf.zeros(3, tf.float64)
         for piece in range(self._train.accumulate):
             first, last, weight = self._share(rows, piece, context.replica_id_in_sync_group)
             with tf.device("CPU:0"):  # only the share goes to the replica's device
                 x, y = images[first:last], labels[first:last]
-            with tf.GradientTape() as tape:
-                logits = self.model(x, training=True)
+            # TensorFlow's variables know nothing of Keras' frozen layers, and a tape would follow them all to the images.
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                for each in weights:
+                    tape.watch(each.value)
+                logits = self.model(x, training=training)
                 losses = self._losses(tf.one_hot(y, self._classes), logits) * tf.cast(weight, logits.dtype)
                 mean = tf.reduce_sum(losses) / tf.cast(rows, logits.dtype)
                 scaled = mean * tf.cast(self.scale, logits.dtype)
-            new = tape.gradient(scaled, [variable.value for variable in self._weights])
+            new = tape.gradient(scaled, [variable.value for variable in weights])
             gradients = [g if old is None else old + g for old, g in zip(gradients, new, strict=True)]
             right = tf.cast(tf.argmax(logits, -1, tf.int32) == y, tf.float64) * weight
             count = tf.cast(tf.shape(x)[0], tf.float64) * weight
             sums += tf.stack([tf.cast(tf.reduce_sum(losses), tf.float64), tf.reduce_sum(right), count])
         if self.strategy.num_replicas_in_sync > 1:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-            self._share_statistics(context)
+            if training:
+                self._share_statistics(context)
         gradients = [gradient / self.scale for gradient in gradients] if self._scaled else gradients
         finite = (
             tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
             if self._scaled
             else tf.constant(True)
         )
-        return self._regularised(gradients), sums, finite
+        return self._regularised(gradients, weights), sums, finite
 
     def spread_seeds(self) -> None:
         """Give each replica random masks of its own. Call after the seeds were made or restored, alike on all."""
@@ -145,27 +185,31 @@ class Stepper:
         row = tf.minimum(first, rows - 1)
         return tf.where(empty, row, first), tf.where(empty, row + 1, last), tf.cast(~empty, tf.float64)
 
-    def _regularised(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+    def _regularised(self, gradients: list[tf.Tensor], weights: list[Any]) -> list[tf.Tensor]:
         """Add coupled decay, the gradient of weight_decay / 2 * |w|^2, then clip the norm of the whole."""
         if self._decay.decay == "coupled":
             gradients = [
                 gradient + self._decay.weight_decay * weight.value if decays(weight, self._decay) else gradient
-                for gradient, weight in zip(gradients, self._weights, strict=True)
+                for gradient, weight in zip(gradients, weights, strict=True)
             ]
         if self._train.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, self._train.clip_norm)
         return gradients
 
-    def _apply(self, gradients: list[Any], rate: tf.Tensor) -> bool:
+    def _apply(self, gradients: list[Any], rate: tf.Tensor, learning: list[int]) -> bool:
         """Update each weight on every device, from the gradient that is already there; True, for `tf.cond`."""
         decoupled = self._decay.decay == "decoupled"
-        for index, (gradient, weight) in enumerate(zip(gradients, self._weights, strict=True)):
+        for index, gradient in zip(learning, gradients, strict=True):
+            weight = self.weights[index]
             shrink = decoupled and decays(weight, self._decay)
+            own = rate * self._shares[index]
 
-            def update(variable: Any, gradient: Any, average: Any = None, shrink: bool = shrink) -> None:
+            def update(
+                variable: Any, gradient: Any, average: Any = None, shrink: bool = shrink, own: Any = own
+            ) -> None:
                 if shrink:
-                    variable.assign_sub(variable * tf.cast(self._decay.weight_decay * rate, variable.dtype))
-                self.optimizer.update_step(gradient, variable, rate)
+                    variable.assign_sub(variable * tf.cast(self._decay.weight_decay * own, variable.dtype))
+                self.optimizer.update_step(gradient, variable, own)
                 if average is not None:
                     average.assign_add((variable - average) * (1 - self._train.ema))
 
@@ -182,3 +226,31 @@ class Stepper:
             tf.where(finite, tf.where(grown, self.scale * 2, self.scale), tf.maximum(self.scale / 2, 1.0))
         )
         self.calm_steps.assign(tf.where(grown, 0, calm))
+
+
+def rate_shares(model: keras.Model, stage_decay: float) -> dict[int, float]:
+    """Return by a variable's id what share of the schedule's rate it learns at: 1 at the top, less by each place below.
+
+    Nothing, which is 1 for all, when stage_decay is 1. Raises ReszooError for a net without places.
+    """
+    if stage_decay == 1:
+        return {}
+    placed = layers_by_place(model)
+    top = len(placed) - 1
+    return {
+        id(variable): stage_decay ** (top - height)
+        for height, layers in enumerate(placed.values())
+        for layer in layers
+        for variable in layer.variables
+    }
+
+
+def _moving(layer: Any) -> Iterator[Any]:
+    """Give the statistics that training moves, of a layer or of all layers of a model; those of frozen layers stand still."""
+    if not layer.trainable:
+        return
+    if inner := getattr(layer, "layers", ()):
+        for each in inner:
+            yield from _moving(each)
+    else:
+        yield from (variable for variable in layer.non_trainable_variables if variable.path.endswith(MOVING))

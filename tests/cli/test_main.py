@@ -203,7 +203,7 @@ def test_list_prints_what_the_zoo_counts(capsys: pytest.CaptureFixture[str]) -> 
     assert rows["resnet50_v1"]["parameters"] == "25557032"
     assert rows["resnet20"]["family"] == "CIFAR residual" and rows["plain34"]["family"] == "ImageNet plain"
     assert rows["resnet110_v2"]["family"] == "CIFAR pre-activation"
-    assert rows["resnet50"]["family"] == "alias of resnet50_v1_5"
+    assert rows["resnet50"]["family"] == "= resnet50_v1_5"
 
 
 def test_list_takes_wildcards_and_depths_it_does_not_list(capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,7 +126,7 @@ def test_export_predict_and_the_served_net_agree(
         (["predict", "{run}", "{none}"], "No such file"),
         (["predict", "{run}", "{run}/test.json"], "test.json: no JPEG, PNG, BMP or GIF image"),
         (["export", "{run}", "{run}"], "is not empty"),
-        (["export", "{run}/model.keras", "{none}"], "give the run folder"),
+        (["export", "{run}/model.keras", "{none}"], "give a run's folder"),
         (["export", "{none}", "{none}"], "no run folder"),
         (["export", "{run}", "{run}/model.keras/out"], "model.keras"),
     ],

@@ -19,11 +19,12 @@ from reszoo.data.augment import (
     random_window,
     scale_window,
 )
-from reszoo.data.config import AugmentConfig
+from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.data.keys import make_key
 from reszoo.data.statistics import plain
 
 Photo = Callable[..., np.ndarray]
+DIGITS = DataConfig(name="digits")
 
 
 def candidates(image: np.ndarray, pad: int, flip: bool) -> dict[bytes, tuple[int, int, bool]]:
@@ -96,7 +97,9 @@ def test_scale_window_shows_what_resize_then_crop_shows(photo: Photo) -> None:
         # The window's size tells the length that was drawn; then PIL resizes the whole image to it and crops.
         length = round(60 * 32 / height)
         assert 39 <= length <= 51
-        got = random_window(tf.constant(image), AugmentConfig(crop="scale", scale=(40, 50)), plain((32, 36), 3), key)
+        got = random_window(
+            tf.constant(image), AugmentConfig(crop="scale", scale=(40, 50)), plain((32, 36), 3, DIGITS), key
+        )
         box = (x, y, x + width, y + height)
         expected = Image.fromarray(image).resize((36, 32), Image.Resampling.BILINEAR, box=box)
         assert np.abs(got.numpy().astype(int) - np.asarray(expected)).mean() < 1.5
@@ -118,8 +121,8 @@ def test_partial_decode_equals_decode_then_crop(crop: str, kind: str, channels: 
     pixels = np.asarray(Image.open(io.BytesIO(file.getvalue())).convert("RGB"))
     for i in range(12):
         key = make_key(7, i)
-        part = random_window(tf.constant(file.getvalue()), augment, plain((32, 32), channels), key).numpy()
-        whole = random_window(tf.constant(pixels), augment, plain((32, 32), channels), key).numpy()
+        part = random_window(tf.constant(file.getvalue()), augment, plain((32, 32), channels, DIGITS), key).numpy()
+        whole = random_window(tf.constant(pixels), augment, plain((32, 32), channels, DIGITS), key).numpy()
         assert part.shape == (32, 32, channels)
         # At the window's edge, halved chroma is interpolated from what was decoded: a few grey values, on few pixels.
         assert np.abs(part.astype(int) - whole).mean() < 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,9 @@ def numbered(count: int, augment: AugmentConfig, batch_size: int = 10, seed: int
     images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
     part = Arrays(images, np.arange(count, dtype=np.int32))
     names = tuple(str(i) for i in range(count))
+    preprocessing = plain((8, 8), 3, DataConfig(name="digits"))
     return Pipeline(
-        ImageSet("numbered", names, {"train": part}), plain((8, 8), 3), augment, batch_size=batch_size, seed=seed
+        ImageSet("numbered", names, {"train": part}), preprocessing, augment, batch_size=batch_size, seed=seed
     )
 
 
@@ -190,6 +192,14 @@ def test_what_cannot_go_together_is_one_line(data: DataConfig, augment: AugmentC
 def test_impossible_batch_size_or_seed(numbers: dict[str, int]) -> None:
     with pytest.raises(ReszooError, match="must be"):
         open_pipeline(DataConfig(name="digits"), PAD, **numbers)
+
+
+def test_colour_noise_is_for_rgb_alone() -> None:
+    pipeline = numbered(8, AugmentConfig(color="pca"))
+    pipeline.train()
+    pipeline.preprocessing = replace(pipeline.preprocessing, channel_order="BGR")
+    with pytest.raises(ReszooError, match=r"augment.color = 'pca' .* BGR"):
+        pipeline.train()
 
 
 def test_a_missing_part_is_one_line() -> None:

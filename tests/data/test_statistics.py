@@ -43,12 +43,12 @@ def test_only_the_training_part_counts(normalize: str) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_streamed_sets_take_imagenets_published_numbers(channels: int) -> None:
     files = Files(np.array(["a.jpg"], object), np.zeros(1, np.int32))
-    got = fitted(plain((8, 8), channels), files, "channel")
+    got = fitted(plain((8, 8), channels, DataConfig(name="digits")), files, "channel")
     mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) if channels == 3 else ([0.449], [0.226])
     np.testing.assert_allclose(got.mean, mean, atol=1e-6)
     np.testing.assert_allclose(got.std, std, atol=1e-6)
     with pytest.raises(ReszooError, match="data.normalize='channel'"):
-        fitted(plain((8, 8), channels), files, "pixel_mean")
+        fitted(plain((8, 8), channels, DataConfig(name="digits")), files, "pixel_mean")
 
 
 def test_padding_and_noise_come_after_normalisation() -> None:

@@ -104,12 +104,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, Pat
 
 
 def expected(model: keras.Model, preprocessing: Preprocessing, image: np.ndarray) -> np.ndarray:
-    """Probabilities by Keras and NumPy: resize, crop, scale, run, softmax."""
-    height, width = image.shape[:2]
-    scale = preprocessing.resize / min(height, width)
-    size = [max(round(side * scale), preprocessing.resize) for side in (height, width)]
-    resized = np.clip(np.round(tf.image.resize(image, size, antialias=True).numpy()), 0, 255)
-    top, left = ((have - want) // 2 for have, want in zip(size, preprocessing.image_size, strict=True))
+    """Probabilities by Keras and NumPy: resize across and down, crop, scale, run, softmax."""
+    size = [side * preprocessing.resize // min(image.shape[:2]) for side in image.shape[:2]]
+    across = np.floor(tf.image.resize(image, (image.shape[0], size[1]), antialias=True).numpy() + 0.5)
+    resized = np.floor(tf.image.resize(across, size, antialias=True).numpy() + 0.5)
+    top, left = (round((have - want) / 2) for have, want in zip(size, preprocessing.image_size, strict=True))
     crop = resized[top : top + preprocessing.image_size[0], left : left + preprocessing.image_size[1]]
     logits = model((crop[None] / 255 - preprocessing.mean) / preprocessing.std, training=False).numpy()[0].astype(float)
     return np.exp(logits) / np.exp(logits).sum()

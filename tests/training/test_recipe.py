@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.errors import ReszooError
-from reszoo.training.config import OPTIMIZER_FIELDS, SCHEDULE_FIELDS, OptimizerConfig, ScheduleConfig, TrainConfig
+from reszoo.training.config import (
+    OPTIMIZER_FIELDS,
+    SCHEDULE_FIELDS,
+    FinetuneConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
 from reszoo.training.recipe import ModelConfig, Published, Recipe, load_recipe, recipe_folder, recipe_names
 
 PUBLISHED = {  # percent error, typed from the papers' tables
@@ -24,7 +31,7 @@ PUBLISHED = {  # percent error, typed from the papers' tables
     "imagenet_plain18": 27.94, "imagenet_plain34": 28.54, "imagenet_resnet18": 27.88, "imagenet_resnet34": 25.03,
     "imagenet_resnet50": 24.7, "imagenet_resnet101": 23.6, "imagenet_resnet152": 23.0,
 }  # fmt: skip
-UNPUBLISHED = {"quickstart", "lab_digits", "cifar10_resnet20_cpu"} | {
+UNPUBLISHED = {"quickstart", "lab_digits", "finetune", "cifar10_resnet20_cpu"} | {
     f"cifar10_plain{depth}" for depth in (20, 32, 44, 56, 110)
 }
 WARMED = {f"cifar10_{net}" for net in ("resnet110", "plain110", "resnet1202")} | {
@@ -251,6 +258,9 @@ BAD_OVERRIDES = {
     "schedule.warmup_rate=0.01": "schedule.warmup is 0",
     "schedule.kind=plateau": "at least 1 evaluation",
     "schedule.patience=3": "does nothing with kind = 'step'",
+    "finetune.freeze=stage4": "resnet20 has 'none', 'stem', 'stage1', 'stage2', 'stage3', 'all'",
+    "finetune.frezee=stem": "did you mean 'finetune.freeze'",
+    "finetune.probe_epochs=two": "a number, such as 0.1",
     "published.value=101": "in percent",
 }
 
@@ -404,6 +414,9 @@ recipes = st.builds(
         boundaries=st.lists(st.floats(1, 1e9), min_size=1, unique=True).map(sorted),
         warmup=st.just(0.5),
         warmup_rate=st.none() | st.floats(1e-9, 1),
+    ),
+    finetune=st.builds(
+        FinetuneConfig, freeze=st.sampled_from(["none", "stem", "stage2"]), stage_decay=st.floats(1e-6, 1)
     ),
     published=st.none() | st.builds(Published, metric=words, value=st.floats(0, 100), source=words),
 )  # fmt: skip

@@ -1,0 +1,106 @@
+"""A net to score, ask or export, wherever it comes from: a run's folder, a name with published weights, a model built with them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import keras
+
+from reszoo.data.preprocessing import Preprocessing
+from reszoo.errors import ReszooError
+from reszoo.nets.build import build
+from reszoo.training.run import Run
+from reszoo.weights.load import Pretrained
+from reszoo.weights.published import find_weights
+from reszoo.zoo.catalog import spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What a trained net brings along.
+
+    name: what to call it. load: makes the model; call it in the strategy's scope. preprocessing: how images become its input.
+    class_names: of its logits; class_ids: what its data set's folders may call them instead. run: where it was trained, if
+    that was here. details: what a card says of where it comes from.
+    """
+
+    name: str
+    load: Callable[[], keras.Model]
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    class_ids: tuple[str, ...] = ()
+    run: Run | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+Given: TypeAlias = Source | Run | keras.Model | str | os.PathLike[str]
+
+
+def open_source(given: Given, weights: str | None = None) -> Source:
+    """Return the net that `given` means: a Run or its folder, a model that `build` gave published weights, or a net's name.
+
+    weights: which published weights, for a name; the net's first when left out. Raises ReszooError for anything else, and
+    for a model whose images and classes nobody knows.
+    """
+    if isinstance(given, Source):
+        return given
+    if isinstance(given, keras.Model):
+        return _of_model(given)
+    if isinstance(given, Run) or Path(given).is_dir():
+        if weights is not None:
+            raise ReszooError(f"{given} is a run, which has weights of its own; drop weights '{weights}'")
+        return _of_run(given if isinstance(given, Run) else Run.open(given))
+    name = os.fspath(given)
+    if Path(name).is_file():
+        raise ReszooError(
+            f"{name} is a file, which does not say how its images were prepared or what its classes are called; "
+            "give a run's folder or a net's name"
+        )
+    try:
+        net = spec(name)
+    except ReszooError as error:
+        raise ReszooError(f"no run folder {name}, and {error}") from None
+    row = find_weights(net, weights)
+    record = Pretrained(weights=row, transforms=row.transforms, class_names=row.class_names, class_ids=row.class_ids)
+    return _of_weights(record, lambda: build(net, weights=row.tag))
+
+
+def _of_run(run: Run) -> Source:
+    meta = run.meta
+    details = {key: meta.get(key) for key in ("spec", "weights", "data", "versions")}
+    return Source(
+        name=run.recipe.name,
+        load=run.load_model,
+        preprocessing=run.preprocessing,
+        class_names=run.class_names,
+        run=run,
+        details={"recipe": run.recipe.name, **details},
+    )
+
+
+def _of_model(model: keras.Model) -> Source:
+    pretrained = getattr(model, "pretrained", None)
+    if not isinstance(pretrained, Pretrained):
+        raise ReszooError(
+            f"{model.name} does not say how its images are prepared: build it with published weights, or give a run's folder"
+        )
+    if not pretrained.class_names:
+        raise ReszooError(
+            f"{model.name} has a new classifier, which must be trained first: see `reszoo train finetune`"
+        )
+    return _of_weights(pretrained, lambda: model)
+
+
+def _of_weights(pretrained: Pretrained, load: Callable[[], keras.Model]) -> Source:
+    return Source(
+        name=f"{pretrained.weights.model} {pretrained.weights.tag}",
+        load=load,
+        preprocessing=Preprocessing.from_transforms(pretrained.transforms),
+        class_names=pretrained.class_names,
+        class_ids=pretrained.class_ids,
+        details={"weights": pretrained.weights.to_dict()},
+    )

@@ -1,0 +1,103 @@
+"""`weights=` of a net: which file is meant, fetched and put into it, and the record that it leaves."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reszoo.errors import ReszooError
+from reszoo.weights.convert import HEAD, Conversion, assign
+from reszoo.weights.download import RemoteFile, fetch
+from reszoo.weights.formats import TORCH, is_file_name
+from reszoo.weights.published import Weights, find_weights
+from reszoo.weights.read import read_arrays
+from reszoo.weights.transforms import Transforms, fit_transforms
+from reszoo.zoo.spec import Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """What a net with published weights carries, as `model.pretrained`.
+
+    weights: the row. transforms: how images are prepared for this model's input. class_names, class_ids: of its logits,
+    empty when its classifier is new.
+    """
+
+    weights: Weights
+    transforms: Transforms
+    class_names: tuple[str, ...]
+    class_ids: tuple[str, ...]
+
+
+def resolve(net: Spec, weights: str | os.PathLike[str]) -> Weights | Path:
+    """Return the published weights, or the file, that `weights` means. Raises ReszooError where it is neither."""
+    if not is_file_name(weights):
+        return find_weights(net, str(weights))
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise ReszooError(f"no weights file {path}")
+    return path
+
+
+def load(model: Any, net: Spec, source: Weights | Path, *, quiet: bool = False) -> Conversion:
+    """Put published weights, or those of a file, into a model of `net`; what was left new or adapted is said on standard error.
+
+    With published weights the model's `pretrained` is set. Raises ReszooError, the model as it was, for what does not fit.
+    """
+    if isinstance(source, Path):
+        path, layout = source, None
+    else:
+        path, layout = fetch(choose(source.files), quiet=quiet), source.layout
+    try:
+        found = assign(model, net, read_arrays(path), layout=layout, other_classes=True)
+    except ReszooError as error:
+        raise ReszooError(f"{path} does not hold the weights of {model.name}: {error}") from error
+    if not found.complete:
+        raise ReszooError(f"{path} does not hold the weights of {model.name}: {found.reason}")
+    if not isinstance(source, Path):
+        model.pretrained = Pretrained(
+            weights=source,
+            transforms=fit_transforms(source.transforms, model.input_shape[1:]),
+            class_names=() if found.new else source.class_names,
+            class_ids=() if found.new else source.class_ids,
+        )
+    if not quiet:
+        tell(model, found)
+    return found
+
+
+def tell(model: Any, found: Conversion) -> None:
+    """Say on standard error what of a net does not come from the weights loaded."""
+    if found.new:
+        print(f"{model.name}: new classifier for {model.output_shape[-1]} classes, the rest loaded", file=sys.stderr)
+    if found.adapted:
+        how = "summed to 1" if model.input_shape[-1] == 1 else f"repeated to {model.input_shape[-1]}"
+        print(f"{model.name}: the first convolution's input channels were {how}", file=sys.stderr)
+
+
+def renew_head(model: Any) -> None:
+    """Start the classifier anew: for other classes than the weights' that happen to be as many."""
+    head = model.get_layer(HEAD)
+    head.kernel.assign(head.kernel_initializer(head.kernel.shape))
+    head.bias.assign(head.bias_initializer(head.bias.shape))
+
+
+def choose(files: Sequence[RemoteFile]) -> RemoteFile:
+    """Return the first of the files that can be read here: PyTorch's own format needs PyTorch.
+
+    A file already in the cache comes before one that must be fetched.
+    """
+    from reszoo.weights.download import cached
+
+    readable = [file for file in files if not file.url.endswith(TORCH) or _has_torch()]
+    return next((file for file in readable if cached(file).is_file()), (readable or list(files))[0])
+
+
+def _has_torch() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("torch") is not None

@@ -1,0 +1,240 @@
+"""weights= from a name to a net that evaluates, predicts, exports and trains; on a tiny row in place of the published ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+import reszoo
+from reszoo import ReszooError, build, load_recipe, spec
+from reszoo.cli.main import main
+from reszoo.weights import published
+from reszoo.weights.convert import export_arrays
+from reszoo.weights.download import RemoteFile, cached
+from reszoo.weights.published import CIFAR10, Weights
+from reszoo.weights.transforms import Transforms
+
+URL = "https://weights.example/resnet8.safetensors"
+TRANSFORMS = Transforms(image_size=(32, 32), resize=0, mean=(0.5, 0.4, 0.3), std=(0.3, 0.2, 0.1))
+
+
+@pytest.fixture
+def row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weights:
+    """Published weights of resnet8 in PyTorch's layout, already in the cache, and no network."""
+    monkeypatch.setenv("RESZOO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("RESZOO_OFFLINE", "1")
+    model = build("resnet8")
+    rng = np.random.default_rng(0)
+    for variable in model.variables:
+        if variable.name != "kernel":
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    path = cached(RemoteFile(url=URL, digest="sha256:" + 64 * "0"))
+    path.parent.mkdir(parents=True)
+    save_file(export_arrays(model, spec("resnet8"), "akamaster"), path)
+    digest = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    row = Weights(
+        model="resnet8",
+        tag="someone/v1",
+        layout="akamaster",
+        data="cifar10",
+        top1=90.0,
+        top5=None,
+        transforms=TRANSFORMS,
+        licence="BSD-2-Clause",
+        source="https://weights.example",
+        files=(RemoteFile(url=URL, digest=digest),),
+    )
+    known = published.published()
+    monkeypatch.setattr(published, "published", lambda: (row, *known))
+    return row
+
+
+@pytest.mark.parametrize("tag", ["someone/v1", "v1", "cifar10"])
+def test_a_built_net_carries_its_record(tag: str, row: Weights) -> None:
+    model = build("resnet8", weights=tag)
+    assert model.pretrained.weights is row and model.pretrained.transforms == TRANSFORMS
+    assert model.pretrained.class_names == CIFAR10 and model.output_shape == (None, 10)
+    arrays = export_arrays(model, spec("resnet8"), "akamaster")
+    from safetensors.numpy import load_file
+
+    held = load_file(cached(row.files[0]))
+    assert all((arrays[name] == held[name]).all() for name in held if not name.endswith("tracked"))
+
+
+def test_other_classes_and_channels_are_said_aloud(row: Weights, capsys: pytest.CaptureFixture[str]) -> None:
+    model = build("resnet8", weights="cifar10", classes=7, input_shape=(16, 16, 1))
+    said = capsys.readouterr().err
+    assert "resnet8: new classifier for 7 classes, the rest loaded" in said
+    assert "the first convolution's input channels were summed to 1" in said
+    assert model.pretrained.class_names == () and model.pretrained.transforms.image_size == (16, 16)
+    build("resnet8", weights="cifar10")
+    assert capsys.readouterr().err == ""
+    assert build("resnet8", weights="cifar10", top=False).output_shape == (None, 64)
+    with pytest.raises(ReszooError, match="new classifier, which must be trained first"):
+        reszoo.predict(model, [])
+
+
+def test_a_damaged_or_absent_file_is_refused_and_nothing_opens_it(row: Weights) -> None:
+    path = cached(row.files[0])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ReszooError, match="is damaged"):
+        build("resnet8", weights="cifar10")
+    path.unlink()
+    with pytest.raises(ReszooError, match=f"not in the cache and RESZOO_OFFLINE is set; .*{URL}.* put it at {path}"):
+        build("resnet8", weights="cifar10")
+
+
+def test_predict_evaluate_and_export_prepare_images_as_the_record_says(
+    row: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(1)
+    files, pixels = [], []
+    for number, name in enumerate(CIFAR10):
+        for part in ("train", "test"):
+            folder = tmp_path / "set" / part / name
+            folder.mkdir(parents=True)
+            image = rng.integers(0, 256, (32, 32, 3), np.uint8)
+            Image.fromarray(image).save(folder / f"{number}.png")
+        files.append(folder / f"{number}.png")
+        pixels.append(image)
+    model = build("resnet8", weights="cifar10")
+    inputs = (np.stack(pixels) / 255 - np.array(TRANSFORMS.mean)) / np.array(TRANSFORMS.std)
+    logits = np.asarray(model(inputs.astype(np.float32)))
+    expected = np.exp(logits - logits.max(1, keepdims=True))
+    expected /= expected.sum(1, keepdims=True)
+    for net in (model, "resnet8"):
+        given = reszoo.predict(net, files, top=1)
+        assert [p.labels[0] for p in given] == [CIFAR10[i] for i in expected.argmax(1)]
+        np.testing.assert_allclose([p.probabilities[0] for p in given], expected.max(1), atol=1e-5)
+    scores = reszoo.evaluate("resnet8", data=f"folder:{tmp_path}/set", out=tmp_path / "scores")
+    assert scores.top1 == (expected.argmax(1) == np.arange(10)).mean() and scores.examples == 10
+    assert [path.suffix for path in (tmp_path / "scores").iterdir()].count(".json") == 2
+    with pytest.raises(ReszooError, match="on which images"):
+        reszoo.evaluate("resnet8")
+    assert main(["evaluate", "resnet8", "--data", f"folder:{tmp_path}/set"]) == 0
+    assert main(["predict", "resnet8", str(files[0]), "--weights", "v1", "--top", "1"]) == 0
+    report = reszoo.export(model, tmp_path / "served")
+    assert report.difference < 1e-5
+    card = json.loads((tmp_path / "served" / "card.json").read_text())
+    assert card["weights"]["tag"] == "someone/v1" and card["weights"]["licence"] == "BSD-2-Clause"
+    told = json.loads((tmp_path / "served" / "assets" / "preprocessing.json").read_text())
+    assert told["mean"] == pytest.approx(TRANSFORMS.mean) and told["std"] == pytest.approx(TRANSFORMS.std)
+
+
+OVERRIDES = [
+    "model.name=resnet8", "model.weights=cifar10", "data.name=digits", "augment.crop=pad", "augment.flip=false",
+    "data.examples=64", "train.epochs=2", "train.export=false", "finetune.probe_epochs=1",
+]  # fmt: skip
+
+
+def test_finetuning_starts_from_the_weights_and_prepares_images_their_way(row: Weights, tmp_path: Path) -> None:
+    recipe = load_recipe("finetune", OVERRIDES)
+    assert recipe.data.normalize == "weights" and recipe.data.image_size == (32, 32) and recipe.data.channels == 3
+    result = reszoo.train(recipe, run_dir=tmp_path / "run", quiet=True)
+    run = result.run
+    assert run.meta["weights"]["tag"] == "someone/v1"
+    assert run.preprocessing.mean == pytest.approx(TRANSFORMS.mean)
+    trained, start = run.load_model(), build("resnet8", weights="cifar10")
+    for name in ("stem_conv1", "stage1_block1_conv1", "stage1_block1_bn2"):  # frozen, statistics and all
+        for now, before in zip(trained.get_layer(name).weights, start.get_layer(name).weights, strict=True):
+            np.testing.assert_array_equal(now.numpy(), before.numpy())
+    moved = (
+        trained.get_layer("stage3_block1_conv1").kernel.numpy() - start.get_layer("stage3_block1_conv1").kernel.numpy()
+    )
+    assert 0 < np.abs(moved).max() < 0.5
+    assert run.class_names == tuple(map(str, range(10))), "as many classes as CIFAR-10's, but others"
+    # Scored anew from the folder, and gone on with though the weights' file be gone: the checkpoint brings all.
+    assert reszoo.evaluate(run, out=tmp_path / "again").top1 == result.test.top1  # type: ignore[union-attr]
+    cached(row.files[0]).unlink()
+    assert reszoo.train(run.recipe, run_dir=run.path, resume=True, quiet=True).finished
+
+
+def test_a_new_classifier_is_made_where_as_many_classes_are_others(row: Weights, tmp_path: Path) -> None:
+    changes = {"schedule.rate": "1e-12", "schedule.warmup": "0", "finetune.probe_epochs": "0", "data.examples": "32"}
+    still = [text for text in OVERRIDES if text.split("=")[0] not in changes] + [f"{k}={v}" for k, v in changes.items()]
+    run = reszoo.train(load_recipe("finetune", still), run_dir=tmp_path / "run", quiet=True).run
+    trained, start = run.load_model(), build("resnet8", weights="cifar10")
+    assert not np.allclose(trained.get_layer("head_dense").kernel.numpy(), start.get_layer("head_dense").kernel.numpy())
+    np.testing.assert_allclose(
+        trained.get_layer("stage3_block1_conv1").kernel.numpy(),
+        start.get_layer("stage3_block1_conv1").kernel.numpy(),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["data.normalize=channel"], "were trained on inputs normalised their own way"),
+        (["model.weights=nope"], "resnet8 has no weights 'nope'; it has someone/v1"),
+        (["train.grow_from=runs/x"], "model.weights and train.grow_from both say"),
+        (["model.weights=''", "data.normalize=weights"], "names no published weights"),
+    ],
+)
+def test_recipes_that_contradict_themselves_are_refused(overrides: list[str], says: str, row: Weights) -> None:
+    with pytest.raises(ReszooError, match=says):
+        load_recipe("finetune", [*OVERRIDES, *overrides])
+
+
+def test_a_file_of_ones_own_starts_a_run_too(row: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build("resnet8").save_weights(tmp_path / "mine.weights.h5")
+    monkeypatch.chdir(tmp_path)
+    overrides = [
+        "model.name=resnet8",
+        "model.weights=mine.weights.h5",
+        "data.examples=64",
+        "train.steps=1",
+        "train.export=false",
+    ]
+    run = reszoo.train("quickstart", overrides=overrides, run_dir="run", quiet=True).run
+    assert run.recipe.model.weights == str(tmp_path / "mine.weights.h5")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["predict", "resnet8", "x.png", "--weights", "nope"], "resnet8 has no weights 'nope'"),
+        (["predict", "resnet9000", "x.png"], "no run folder resnet9000, and no net 'resnet9000'"),
+        (["evaluate", "plain8"], "belong to resnet8: shortcut is 'none' here"),
+        (["export", "nothing/here", "out"], "no run folder nothing/here"),
+        (["convert", "nothing.pth", "out.weights.h5"], "no file or run folder nothing.pth"),
+    ],
+)
+def test_the_command_line_refuses_in_one_line(
+    arguments: list[str], says: str, row: Weights, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_convert_at_the_prompt(row: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, ours, theirs = cached(row.files[0]), tmp_path / "a.weights.h5", tmp_path / "b.safetensors"
+    assert main(["convert", str(source), str(ours), "--model", "resnet8"]) == 0
+    told = capsys.readouterr().out
+    assert "stage1_block1_conv1/kernel\tlayer1.0.conv1.weight\tmatched" in told and "a.weights.h5: 0." in told
+    assert main(["convert", str(ours), str(theirs), "--model", "resnet8", "--to", "akamaster"]) == 0
+    from safetensors.numpy import load_file
+
+    back, held = load_file(theirs), load_file(source)
+    assert back.keys() == held.keys() and all((back[name] == held[name]).all() for name in held)
+    capsys.readouterr()
+    for arguments, says in (
+        (["--model", "resnet14"], "30 tensors do not fit in all); "),
+        (["--model", "resnet50"], "cannot have akamaster's weights"),
+        ([], "which net is it? Give --model"),
+        (["--model", "resnet8", "--from", "keras"], "resnet8 cannot have keras's weights"),
+        (["--model", "resnet8", "--to", "caffe"], "what is written is a .safetensors file"),
+    ):
+        assert main(["convert", str(source), str(tmp_path / "c.weights.h5"), *arguments]) == 2
+        assert says in capsys.readouterr().err
+    assert not (tmp_path / "c.weights.h5").exists()
+    assert main(["convert", str(source), str(ours), "--model", "resnet8"]) == 2
+    assert "exists; remove it" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["a.weights.h5", "b.safetensors"]
