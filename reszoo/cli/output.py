@@ -18,8 +18,11 @@ def on_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
 
-def print_table(headers: Sequence[str], rows: Iterable[Sequence[str | int]]) -> None:
-    """Print a table to standard output; on a terminal, whole numbers stand at the right with commas between thousands."""
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[str | int]], *, whole: int = 1) -> None:
+    """Print a table to standard output; on a terminal, whole numbers stand at the right with commas between thousands.
+
+    whole: how many of the first columns are never cut short there, because they are typed again.
+    """
     lines: list[list[str | int]] = [list(row) for row in rows]
     if not on_terminal():
         print("\t".join(headers))
@@ -33,7 +36,7 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str | int]]) -> 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for index, header in enumerate(headers):
         number = bool(lines) and isinstance(lines[0][index], int)
-        table.add_column(header, justify="right" if number else "left", no_wrap=index == 0 or number)
+        table.add_column(header, justify="right" if number else "left", no_wrap=index < whole or number)
     for line in lines:
         table.add_row(*(Text(f"{value:,}" if isinstance(value, int) else value) for value in line))
     Console().print(table)
@@ -41,7 +44,7 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str | int]]) -> 
 
 def print_weights(rows: Sequence[Weights], *, named: bool = True) -> None:
     """Print a table of published weights, with the net of each if `named`."""
-    headers = ("net", "weights", "top-1 %", "top-5 %", "size", "parameters", "licence", "source")
+    headers = ("net", "weights", "top-1", "top-5", "size", "parameters", "licence", "source")
     cells: list[tuple[str | int, ...]] = [
         (
             row.model,
@@ -56,7 +59,7 @@ def print_weights(rows: Sequence[Weights], *, named: bool = True) -> None:
         for row in rows
     ]
     first = 0 if named else 1
-    print_table(headers[first:], [row[first:] for row in cells])
+    print_table(headers[first:], [row[first:] for row in cells], whole=2 - first)
 
 
 def load_tensorflow() -> None:

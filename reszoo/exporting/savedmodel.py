@@ -148,7 +148,12 @@ def _check_fit(model: Any, preprocessing: Preprocessing, class_names: Sequence[s
 def _card(net: Any, class_names: Sequence[str], difference: float, details: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": net.name,
-        "parameters": sum(math.prod(weight.shape) for weight in net.trainable_weights),
+        # By name, because a fine-tuned net may have frozen layers, whose weights Keras does not count as trainable.
+        "parameters": sum(
+            math.prod(weight.shape)
+            for weight in net.weights
+            if not weight.name.startswith("moving_") and weight.name != "seed_generator_state"
+        ),
         "classes": len(class_names),
         "signatures": {
             "serving_default": "images float32 [n, h, w, c], pixels 0..255 -> probabilities, logits",

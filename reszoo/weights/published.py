@@ -13,7 +13,7 @@ from typing import Any
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.weights.download import RemoteFile
 from reszoo.weights.transforms import Transforms
-from reszoo.zoo.catalog import ALIASES, spec
+from reszoo.zoo.catalog import ALIASES, list_models, spec
 from reszoo.zoo.count import count
 from reszoo.zoo.spec import Spec
 
@@ -108,14 +108,18 @@ def _imagenet() -> tuple[tuple[str, str], ...]:
 
 
 def list_weights(pattern: str = "*") -> list[Weights]:
-    """Return the published weights of the nets whose name, or another name of theirs, matches a shell-style wildcard."""
+    """Return the published weights of the nets whose name, or another name of theirs, matches a shell-style wildcard.
+
+    Those of a net stand together, the first being what its data's name stands for.
+    """
     pattern = pattern.lower()
     names: dict[str, list[str]] = {}
     for alias, row in ALIASES.items():
         names.setdefault(row, []).append(alias)
+    order = {name: place for place, name in enumerate(list_models())}
     return [
         weights
-        for weights in published()
+        for weights in sorted(published(), key=lambda row: order[row.model])
         if any(fnmatch.fnmatchcase(name, pattern) for name in (weights.model, *names.get(weights.model, ())))
     ]
 

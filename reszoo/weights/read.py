@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -35,7 +36,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
             arrays = load_file(path)
         elif path.suffix in TORCH:
-            return _without_prefix(_torch(path))
+            arrays = _torch(path)
         elif path.suffix in KERAS:
             with zipfile.ZipFile(path) as archive:
                 arrays = _hdf5(io.BytesIO(archive.read("model.weights.h5")))
@@ -44,8 +45,10 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     except ReszooError:
         raise
     except Exception as error:  # each reader has errors of its own, and a damaged file may raise any of them
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ReszooError(f"{path} cannot be read as weights: {reason}") from error
+        first = str(error).strip().partition("\n")[0].partition(". ")[0]
+        raise ReszooError(f"{path} cannot be read as weights: {first or type(error).__name__}") from error
+    if not arrays:
+        raise ReszooError(f"{path} holds no tensors")
     return _without_prefix(arrays)
 
 
@@ -92,7 +95,17 @@ def _torch(path: Path) -> dict[str, np.ndarray]:
     except ImportError as error:
         raise ReszooError(f"{path} is PyTorch's own format; to read it: pip install 'reszoo[torch]'") from error
     # weights_only reads tensors and plain containers and refuses to run anything else that a pickle may hold.
-    held = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it says of old pickles is for whoever wrote them
+            held = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        if type(error).__name__ != "UnpicklingError":
+            raise
+        raise ReszooError(
+            f"{path} holds more than tensors, and reading it would run what it holds; ask for safetensors, or save "
+            "its state_dict alone with torch.save"
+        ) from error
     for key in NESTS:
         if isinstance(held, dict) and isinstance(held.get(key), dict):
             held = held[key]
@@ -107,8 +120,6 @@ def _torch(path: Path) -> dict[str, np.ndarray]:
 
 
 def _without_prefix(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    if not arrays:
-        raise ReszooError("the file holds no tensors")
     for prefix in PREFIXES:
         if all(name.startswith(prefix) for name in arrays):
             arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}

@@ -27,7 +27,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reszoo.errors import ReszooError
-from reszoo.weights import download
+from reszoo.weights import download, hub, transfer
 from reszoo.weights.download import RemoteFile, cached, fetch, home
 
 BODY = bytes(range(256)) * 800
@@ -131,6 +131,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def two_devices() -> None:
+    """In place of the fixture for all tests: these here need no TensorFlow, nor the seconds that it takes to load."""
+
+
 @pytest.fixture(autouse=True)
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A running server that everything is asked of, an empty cache, and no waiting between attempts."""
@@ -139,7 +144,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("RESZOO_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("RESZOO_TIMEOUT", "10")
-    monkeypatch.setattr(download, "BACK_OFF", (0.0, 0.0))
+    monkeypatch.setattr(transfer, "BACK_OFF", (0.0, 0.0))
     with Server() as running:
         monkeypatch.setenv("RESZOO_MIRROR", running.address)
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.005})
@@ -282,7 +287,7 @@ def test_a_server_that_never_ends_is_stopped(server: Server, monkeypatch: pytest
         yield from [bytes(400)] * 3
         pytest.fail("1,200 bytes were more than enough")
 
-    monkeypatch.setattr(download, "_chunks", endless)
+    monkeypatch.setattr(transfer, "_chunks", endless)
     server.plan = [Reply(length=False)]
     assert "has 1,200 bytes where 1,000 are" in refused(RemoteFile(url=FILE.url, digest=FILE.digest, size=1000))
 
@@ -318,6 +323,8 @@ PIECES = [
 @example(f"https://{HOST}/..")
 @example(f"https://{HOST}/a/../../../b")
 @example(f"https://{HOST}/./a")
+@example(f"https://{HOST}/{'x' * 201}")
+@example(f"https://{'x' * 201}/a")
 @given(
     st.one_of(
         st.text(),
@@ -342,6 +349,7 @@ def test_every_address_lies_inside_the_cache_or_is_refused(url: str) -> None:
     assert url.startswith(("https://", "http://"))
     assert Path(os.path.normpath(path)) == path and path.is_relative_to(root) and len(path.relative_to(root).parts) >= 2
     assert str(path.relative_to(root)).isascii() and not set(str(path)) & set("?#%\\ ")
+    assert all(len(part) <= 200 for part in path.parts), "with .part.json a name must fit into 255 bytes"
 
 
 @pytest.mark.parametrize("name", ["a.part", "a.part.json", "a.lock", "a.sha256"])
@@ -353,6 +361,12 @@ def test_names_of_the_cache_itself_are_refused(name: str) -> None:
 def test_the_same_path_of_two_hosts_or_ports_is_two_files() -> None:
     urls = ("https://a.example/x", "https://b.example/x", "https://a.example:81/x", "https://a.example/X")
     assert len({cached(RemoteFile(url=url, digest="hub")) for url in urls}) == len(urls)
+
+
+def test_to_ask_for_the_cache_loads_nothing_heavy() -> None:
+    heavy = {"numpy", "tensorflow", "keras", "rich", "h5py"}
+    program = f"import sys, reszoo.weights.download; print({heavy} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_home_is_read_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -477,15 +491,15 @@ def test_a_part_that_was_tampered_with_does_not_get_through(server: Server) -> N
 
 
 def test_an_interrupt_leaves_only_the_part(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = download._chunks
+    whole = transfer._chunks
 
     def interrupted(answer: object) -> Iterator[bytes]:
         yield next(whole(answer))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(download, "_CHUNK", 1000)
-        patch.setattr(download, "_chunks", interrupted)
+        patch.setattr(transfer, "_CHUNK", 1000)
+        patch.setattr(transfer, "_chunks", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fetch(FILE, quiet=True)
     assert lying() == [part_of().name, part_of().name + ".json"]
@@ -519,8 +533,8 @@ def test_an_error_of_the_server_that_passes_is_got_over(server: Server) -> None:
 
 def test_the_pauses_between_attempts(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     paused: list[float] = []
-    monkeypatch.setattr(download, "BACK_OFF", (0.5, 1.0))
-    monkeypatch.setattr(download.time, "sleep", paused.append)
+    monkeypatch.setattr(transfer, "BACK_OFF", (0.5, 1.0))
+    monkeypatch.setattr(transfer.time, "sleep", paused.append)
     server.plan = [Reply(status=500)] * 3
     refused(FILE)
     assert paused == [0.5, 1.0]
@@ -528,9 +542,9 @@ def test_the_pauses_between_attempts(server: Server, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("cut", [0, 1000])
 def test_a_server_that_falls_silent_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch, cut: int) -> None:
-    monkeypatch.setenv("RESZOO_TIMEOUT", "0.3")
+    monkeypatch.setenv("RESZOO_TIMEOUT", "0.2")
     server.plan = [Reply(cut=cut, wait=True)] * 3
-    assert "nothing came for 0.3 s" in refused(FILE)
+    assert "nothing came for 0.2 s" in refused(FILE)
     assert len(server.gets) == 3
     assert part_of().exists() == bool(cut)
 
@@ -646,11 +660,11 @@ def test_the_hub_may_send_to_a_repositorys_new_name(server: Server) -> None:
 
 def test_a_mirror_may_send_to_the_hub_itself(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     hub_states(server)
-    hub = server.address.replace("127.0.0.1", "localhost")
+    itself = server.address.replace("127.0.0.1", "localhost")
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
-    monkeypatch.setattr(download, "HUB", hub)
+    monkeypatch.setattr(hub, "HUB", itself)
     server.fixed["/hub" + HUB_ASKED] = server.fixed[HUB_ASKED]
-    server.fixed[HUB_ASKED] = Reply(status=308, headers={"Location": f"{hub}/hub{HUB_ASKED}"})
+    server.fixed[HUB_ASKED] = Reply(status=308, headers={"Location": f"{itself}/hub{HUB_ASKED}"})
     assert fetch(HUB).read_bytes() == BODY
 
 
@@ -671,6 +685,14 @@ def test_the_hub_may_refuse_or_be_away(server: Server) -> None:
     line = refused(HUB)
     assert "answered 503 " in line and f"with its sha256 in {cached(HUB)}.sha256" in line
     assert len(server.asked) == 4
+
+
+def test_the_hub_may_be_back_for_the_last_attempt(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "BACK_OFF", (1.0, 2.0))
+    monkeypatch.setattr(transfer.time, "sleep", lambda pause: hub_states(server) if pause == 2.0 else None)
+    server.fixed[HUB_ASKED] = Reply(status=503)
+    assert fetch(HUB).read_bytes() == BODY
+    assert [method for method, _, _ in server.asked].count("HEAD") == 3
 
 
 def test_only_an_address_that_resolves_has_the_digest_of_the_hub(server: Server) -> None:
@@ -694,7 +716,7 @@ def test_a_file_put_by_hand_where_nothing_else_can_be_written(server: Server, mo
 
     hub_states(server)
     path = place(BODY, HUB)
-    monkeypatch.setattr(download, "write_json", unwritable)
+    monkeypatch.setattr(hub, "write_json", unwritable)
     assert fetch(HUB) == path
 
 
@@ -747,14 +769,14 @@ def test_the_hubs_other_address_counts_for_the_hub_only_and_not_beside_a_mirror(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "https://hub.example/")
-    assert download._address(HUB.url) == server.address + HUB_ASKED
+    assert transfer.address(HUB.url) == server.address + HUB_ASKED
     monkeypatch.setenv("RESZOO_MIRROR", server.address + "/base/")
-    assert download._address(FILE.url) == f"{server.address}/base{ASKED}"
+    assert transfer.address(FILE.url) == f"{server.address}/base{ASKED}"
     monkeypatch.delenv("RESZOO_MIRROR")
-    assert download._address(HUB.url) == HUB.url.replace("huggingface.co", "hub.example")
-    assert download._address(FILE.url) == FILE.url
+    assert transfer.address(HUB.url) == HUB.url.replace("huggingface.co", "hub.example")
+    assert transfer.address(FILE.url) == FILE.url
     monkeypatch.delenv("HF_ENDPOINT")
-    assert download._address(HUB.url) == HUB.url
+    assert transfer.address(HUB.url) == HUB.url
 
 
 @pytest.mark.parametrize(
@@ -770,6 +792,9 @@ def test_a_redirect_to_something_else_is_refused(server: Server, target: str) ->
     server.plan = [Reply(status=302, headers={"Location": target})]
     refused(FILE)
     assert len(server.asked) == 1 and lying() == []
+    hub_states(server, **{"Location": target, "X-Linked-Etag": ""})
+    refused(HUB)
+    assert len(server.asked) == 2 and lying(HUB) == []
 
 
 def test_redirects_in_a_circle(server: Server) -> None:
@@ -781,7 +806,7 @@ def test_redirects_in_a_circle(server: Server) -> None:
 
 def test_no_redirect_from_https_to_http() -> None:
     request = urllib.request.Request("https://h.example/x", headers={"Range": "bytes=5-"})
-    handler = download._Redirects()
+    handler = transfer._Redirects()
     with pytest.raises(
         ReszooError, match="redirects to http://h.example/y, which is not https; nothing of it was kept"
     ):
@@ -791,8 +816,8 @@ def test_no_redirect_from_https_to_http() -> None:
 
 
 def test_nothing_but_http_is_opened() -> None:
-    with pytest.raises(download._Broken, match="unknown url type: file"):
-        with download._answer("file:///etc/hostname"):
+    with pytest.raises(transfer.Broken, match="unknown url type: file"):
+        with transfer.answer("file:///etc/hostname", [200]):
             pass
 
 
@@ -888,12 +913,12 @@ def test_a_disk_without_room_is_seen_beforehand(server: Server, monkeypatch: pyt
 
 
 def test_a_disk_that_fills_up_keeps_what_has_come(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(source: object, answer: object, out: io.BufferedWriter, *rest: object) -> None:
-        out.write(BODY[:1000])
+    def full(response: object) -> Iterator[bytes]:
+        yield BODY[:1000]
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(download, "_copy", full)
+        patch.setattr(transfer, "_chunks", full)
         assert "no space left to write" in refused(FILE)
     fetch(FILE)
     assert server.gets[1]["Range"] == "bytes=1000-"
@@ -948,8 +973,8 @@ def test_no_standard_error_at_all(server: Server, monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_sizes_for_reading(count: int, text: str) -> None:
-    assert download._megabytes(count) == text
+    assert transfer.megabytes(count) == text
 
 
 def test_text_from_elsewhere_stays_on_its_line() -> None:
-    assert download._plain("a\x1b[2J\nb") == "a?[2J b"
+    assert transfer.plain("a\x1b[2J\nb") == "a?[2J b"
