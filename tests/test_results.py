@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import reszoo
 from reszoo.lab.degradation import KINDS, verdict
 from reszoo.lab.record import read_record
 from reszoo.lab.report import finding, report
@@ -49,3 +50,31 @@ def test_kept_verdicts_follow_from_the_kept_errors() -> None:
             assert results["verdicts"] == {kind: verdict(results["nets"], kind) for kind in KINDS}
             seen += 1
     assert seen
+
+
+WEIGHTS = ROOT / "docs" / "results" / "weights"
+
+
+def kept(name: str) -> list[dict]:
+    return json.loads((WEIGHTS / name).read_text(encoding="utf-8"))["rows"]
+
+
+def test_the_tables_of_published_weights_are_the_records() -> None:
+    page = (ROOT / "docs" / "results" / "README.md").read_text(encoding="utf-8")
+    for row in kept("parity.json"):
+        figures = " | ".join(f"{row[key]:.1e}" for key in ("logits", "gradient", "back"))
+        sizes = ", ".join(map(str, row["sizes"]))
+        assert f"| `{row['model']}` | {row['layout']} | {sizes} | {figures} | {row['seconds']:.2f} |" in page
+    for row in kept("images.json"):
+        assert (
+            f"| {row['pixels_differing_percent']:g} | {row['largest_pixel_difference']} | {row['logits']:.1e} | {row['other_answers']} |"
+            in page
+        )
+        assert "accuracy" not in row or f"{row['accuracy']:g}" in page
+    assert f"{len(kept('downloads.json'))} bad downloads" in page
+
+
+def test_every_net_of_the_published_weights_was_compared() -> None:
+    compared = {(row["model"], row["layout"]) for row in kept("parity.json")}
+    assert compared == {(row.model, row.layout) for row in reszoo.list_weights()}
+    assert all(max(row[key] for key in ("logits", "gradient", "back")) < 1e-4 for row in kept("parity.json"))

@@ -87,6 +87,7 @@ def _load(
             raise ReszooError("which net is it? Give --model, such as --model resnet50; `reszoo list` shows them")
         net = get_spec(model, **fields)
         refuse_misfit(net, scheme)
+        arrays = {scheme.current(key): array for key, array in arrays.items()}
         head, entry = (scheme.key(name, net) for name in (f"{HEAD}/kernel", ENTRY))
         if missing := next((key for key in (entry, head) if key not in arrays), None):
             raise ReszooError(f"as {scheme.name}'s {net.name} it should hold '{missing}', and does not")

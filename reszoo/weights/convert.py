@@ -75,6 +75,7 @@ def assign(
     """
     scheme = get_layout(layout or detect(arrays))
     refuse_misfit(net, scheme)
+    arrays = {scheme.current(key): array for key, array in arrays.items()}
     found = Conversion(layout=scheme.name)
     chosen: list[tuple[Any, np.ndarray]] = []
     used = set()
@@ -103,7 +104,7 @@ def assign(
             found.left_over.append(key)
     if found.complete:
         for variable, array in chosen:
-            variable.assign(np.ascontiguousarray(array, dtype=np.float32))
+            variable.assign(np.asarray(array, np.float32))
     return found
 
 
@@ -117,7 +118,7 @@ def export_arrays(model: Any, net: Spec, layout: str) -> dict[str, np.ndarray]:
     arrays = {}
     for name, variable in variables(model):
         key = scheme.key(name, net)
-        arrays[key] = np.ascontiguousarray(scheme.to_theirs(np.asarray(variable.numpy(), np.float32)))
+        arrays[key] = np.array(scheme.to_theirs(np.asarray(variable.numpy(), np.float32)), order="C")
         if scheme.torch and name.endswith("/moving_variance"):
             arrays[f"{key.rpartition('.')[0]}.num_batches_tracked"] = np.asarray(0, np.int64)
     return arrays

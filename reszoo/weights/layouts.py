@@ -28,6 +28,7 @@ class Layout:
     layer: from (our layer's name, spec) to theirs. tensors: from our variable's name, by the kind of layer, to theirs.
     torch: kernels are [out, in, height, width] and a dense kernel [out, in], as PyTorch has them.
     misfit: from a spec to why its nets compute something else than this publisher's, or "".
+    older: from what names began with in older files to what they begin with now.
     """
 
     name: str
@@ -35,6 +36,14 @@ class Layout:
     layer: Callable[[str, Spec], str]
     torch: bool
     misfit: Callable[[Spec], str]
+    older: tuple[tuple[str, str], ...] = ()
+
+    def current(self, key: str) -> str:
+        """Return a name in a file as the publisher spells it today."""
+        for before, now in self.older:
+            if key.startswith(before):
+                return now + key.removeprefix(before)
+        return key
 
     def key(self, variable: str, net: Spec) -> str:
         """Return their name of our `layer/variable`."""
@@ -168,7 +177,15 @@ LAYOUTS = {
             True,
             _torch_misfit(stem=("cifar",), block=("basic",), shortcut=("A", "B"), pad_at=("both",), se_ratio=(0.0,)),
         ),
-        Layout("keras", "/", _keras_layer, False, _keras_misfit),
+        # The published files are of keras-applications 1.0.7, which called the classifier "probs", and before "fc1000".
+        Layout(
+            "keras",
+            "/",
+            _keras_layer,
+            False,
+            _keras_misfit,
+            (("probs/", "predictions/"), ("fc1000/", "predictions/")),
+        ),
     )
 }
 
