@@ -190,7 +190,9 @@ def test_a_layout_whose_nets_compute_something_else_is_refused(
         assign(None, net, {}, layout=layout)
 
 
-@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "reszoo"])
+@pytest.mark.parametrize(
+    "layout", ["akamaster", "keras", *(pytest.param(name, marks=pytest.mark.slow) for name in ("torchvision", "timm"))]
+)
 def test_a_layouts_names_of_a_nets_tensors_are_all_different(layout: str) -> None:
     for name in list_models():
         net = spec(name)
