@@ -298,3 +298,33 @@ def test_resume_takes_the_recipe_from_the_run(form: list[str], trained: list[dic
 def test_resume_may_name_the_recipe_too(trained: list[dict[str, Any]], tmp_path: Path) -> None:
     assert main(["train", "quickstart", "--resume", "--run-dir", str(tmp_path)]) == 0
     assert trained == [{"recipe": load_recipe("quickstart"), "run_dir": tmp_path, "resume": True, "devices": "auto"}]
+
+
+def test_published_weights_are_listed_with_what_a_person_chooses_by(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--weights", "resnet18*"]) == 0
+    head, *lines = (line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert head == ["net", "weights", "top-1", "top-5", "size", "parameters", "licence", "source"]
+    assert lines[0][:7] == [
+        "resnet18",
+        "torchvision/IMAGENET1K_V1",
+        "69.76",
+        "89.08",
+        "224",
+        "11689512",
+        "BSD-3-Clause",
+    ]
+    assert [line[0] for line in lines] == ["resnet18"] * 8 + ["resnet18_d"] * 2
+    assert main(["show", "resnet18"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[-8:] == ["\t".join(line[1:]) for line in lines[:8]] and shown[-9].startswith("weights\ttop-1")
+    assert main(["show", "resnet18", "shortcut=A"]) == 0
+    assert "IMAGENET1K" not in capsys.readouterr().out, "another net, which cannot hold them"
+    assert main(["list", "--weights", "plain*"]) == 2
+    assert "no published weights of a net named like 'plain*'" in capsys.readouterr().err
+
+
+def test_on_a_terminal_the_tags_are_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(output, "on_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "90")
+    assert main(["list", "--weights", "resnet18"]) == 0
+    assert "torchvision/IMAGENET1K_V1" in capsys.readouterr().out

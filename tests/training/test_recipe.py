@@ -428,3 +428,36 @@ def test_a_written_recipe_reads_back_equal(recipe: Recipe, tmp_path_factory: pyt
     path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
     path.write_text(recipe.to_toml(), encoding="utf-8", newline="")
     assert load_recipe(path) == recipe
+
+
+def test_published_weights_fill_what_the_data_table_leaves_out() -> None:
+    data = load_recipe("finetune").data
+    assert (data.image_size, data.resize, data.channels, data.normalize) == ((224, 224), 232, 3, "weights")
+    bicubic = load_recipe("finetune", ["model.weights=timm/a1_in1k"]).data
+    assert (bicubic.image_size, bicubic.resize, bicubic.interpolation) == ((288, 288), 288, "bicubic")
+    small = load_recipe("finetune", ["data.image_size=[112, 112]"]).data
+    assert (small.image_size, small.resize) == ((112, 112), 116)
+    own = load_recipe("finetune", ["data.image_size=[112, 112]", "data.resize=150", "data.channels=1"]).data
+    assert (own.resize, own.channels) == (150, 1)
+    made = load_recipe("finetune", ["data.name=synthetic", "data.validation=0"]).data
+    assert (made.resize, made.image_size, made.normalize) == (0, (224, 224), "weights")
+    free = load_recipe("finetune", ["model.weights=''"])
+    assert free.data.normalize == "pixel_mean" and free.data.image_size is None and free.model.published is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (
+            ["model.name=resnet50_v1"],
+            "model.weights: resnet50_v1: weights .* stride_at is 'conv1' here and 'conv2' there",
+        ),
+        (["model.weights=3"], "model.weights is 3, but must be text"),
+        (["data.normalize=channel"], "were trained on inputs normalised their own way"),
+        (["data.interpolation=nearest"], "data.interpolation must be one of bilinear, bicubic"),
+    ],
+)
+def test_weights_that_a_recipe_cannot_mean_are_refused(overrides: list[str], says: str) -> None:
+    with pytest.raises(ReszooError, match=says) as caught:
+        load_recipe("finetune", overrides)
+    assert "\n" not in str(caught.value)
