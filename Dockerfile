@@ -41,6 +41,7 @@ LABEL org.opencontainers.image.title="reszoo" \
 
 ENV HOME=/home/reszoo \
     RESZOO_DATA=/data \
+    RESZOO_HOME=/data \
     RESZOO_EXPECT_GPU=${GPU} \
     TF_CPP_MIN_LOG_LEVEL=2
 USER reszoo
