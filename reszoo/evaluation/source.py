@@ -90,7 +90,7 @@ def _of_model(model: keras.Model) -> Source:
         )
     if not pretrained.class_names:
         raise ReszooError(
-            f"{model.name} has a new classifier, which must be trained first: see `reszoo train finetune`"
+            f"{model.name} has no trained classifier: build it whole and for its weights' classes, or see `reszoo train finetune`"
         )
     return _of_weights(pretrained, lambda: model)
 

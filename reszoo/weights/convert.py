@@ -80,7 +80,7 @@ def assign(
     chosen: list[tuple[Any, np.ndarray]] = []
     used = set()
     own = dict(variables(model))
-    head = scheme.layer(HEAD, net)
+    head = f"{scheme.layer(HEAD, net)}{scheme.joint}"
     for name, variable in own.items():
         key = scheme.key(name, net)
         if key not in arrays:

@@ -24,7 +24,7 @@ class Pretrained:
     """What a net with published weights carries, as `model.pretrained`.
 
     weights: the row. transforms: how images are prepared for this model's input. class_names, class_ids: of its logits,
-    empty when its classifier is new.
+    empty when its classifier is new or left out.
     """
 
     weights: Weights
@@ -59,11 +59,12 @@ def load(model: Any, net: Spec, source: Weights | Path, *, quiet: bool = False) 
     if not found.complete:
         raise ReszooError(f"{path} does not hold the weights of {model.name}: {found.reason}")
     if not isinstance(source, Path):
+        whole = f"{HEAD}/kernel" in found.matched
         model.pretrained = Pretrained(
             weights=source,
             transforms=fit_transforms(source.transforms, model.input_shape[1:]),
-            class_names=() if found.new else source.class_names,
-            class_ids=() if found.new else source.class_ids,
+            class_names=source.class_names if whole else (),
+            class_ids=source.class_ids if whole else (),
         )
     if not quiet:
         tell(model, found)

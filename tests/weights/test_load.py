@@ -75,9 +75,11 @@ def test_other_classes_and_channels_are_said_aloud(row: Weights, capsys: pytest.
     assert model.pretrained.class_names == () and model.pretrained.transforms.image_size == (16, 16)
     build("resnet8", weights="cifar10")
     assert capsys.readouterr().err == ""
-    assert build("resnet8", weights="cifar10", top=False).output_shape == (None, 64)
-    with pytest.raises(ReszooError, match="new classifier, which must be trained first"):
-        reszoo.predict(model, [])
+    cut = build("resnet8", weights="cifar10", top=False)
+    assert cut.output_shape == (None, 64) and cut.pretrained.class_names == ()
+    for net in (model, cut):
+        with pytest.raises(ReszooError, match="has no trained classifier"):
+            reszoo.predict(net, [])
 
 
 def test_a_damaged_or_absent_file_is_refused_and_nothing_opens_it(row: Weights) -> None:
