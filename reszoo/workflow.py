@@ -69,6 +69,8 @@ def train(
     """
     recipe = anchored(recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides))
     run = _find_run(recipe, run_dir, resume)
+    if not _has_checkpoint(run) and is_file_name(file := recipe.model.weights) and not Path(file).is_file():
+        raise ReszooError(f"model.weights: no weights file {file}")
     strategy = open_strategy(devices)
     settings = recipe.train
     if settings.deterministic:

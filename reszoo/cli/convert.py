@@ -20,9 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="a new .weights.h5, or with --to a new .safetensors")
     parser.add_argument(
-        "fields", nargs="*", metavar="field=value", help="changes to the net's spec, such as shortcut=B"
+        "--model",
+        nargs="+",
+        default=[None],
+        metavar=("NET", "field=value"),
+        help="the net that the checkpoint holds, such as resnet50, and changes to its spec, such as shortcut=B",
     )
-    parser.add_argument("--model", metavar="NET", help="the net that the checkpoint holds, such as resnet50")
     parser.add_argument(
         "--from", dest="layout", metavar="LAYOUT", help="whose names its tensors have (default: found out)"
     )
@@ -34,18 +37,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, and account for every tensor; 2 where something does not fit, and then nothing is written."""
-    fields = dict(parse_field(text) for text in args.fields)
+    model, *changes = args.model
+    fields = dict(parse_field(text) for text in changes)
     if not Path(args.source).exists():
         raise ReszooError(f"no file or run folder {args.source}")
     load_tensorflow()
     from reszoo.exporting.convert import convert
 
-    found = convert(args.source, args.out, model=args.model, layout=args.layout, to=args.to, **fields)
+    found = convert(args.source, args.out, model=model, layout=args.layout, to=args.to, **fields)
     if rows := account(found):
         print_table(("tensor", "in the file", "what became of it"), rows)
         print()
     if not found.complete:
-        raise ReszooError(f"{args.source} does not fit {args.model}: {found.reason}; {args.out} was not written")
+        raise ReszooError(f"{args.source} does not fit {model}: {found.reason}; {args.out} was not written")
     size = args.out.stat().st_size / 1e6
     told = f", {len(found.matched)} tensors of {found.layout}'s layout" if found.matched else ""
     print(f"{args.out}: {size:.1f} MB{told}" + (f", for {args.to}" if args.to else ""))

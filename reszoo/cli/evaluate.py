@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reszoo.cli.nets import refuse_unknown
 from reszoo.cli.output import load_tensorflow, print_table
+from reszoo.training.named import find_net
 
 if TYPE_CHECKING:
     from reszoo.evaluation.scores import Scores
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score, write the scores beside the run, and print them."""
-    refuse_unknown(args.net, args.weights)
+    find_net(args.net, args.weights)  # refuses what is wrong at once, before TensorFlow is loaded
     load_tensorflow()
     from reszoo.evaluation.evaluate import evaluate
     from reszoo.evaluation.source import open_source

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from reszoo.cli.nets import refuse_unknown
 from reszoo.cli.output import load_tensorflow
+from reszoo.training.named import find_net
 
 HELP = "write a trained net as a SavedModel to serve"
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, check what was written in a fresh process, and say how it went."""
-    refuse_unknown(args.net, args.weights)
+    find_net(args.net, args.weights)  # refuses what is wrong at once, before TensorFlow is loaded
     load_tensorflow()
     from reszoo.exporting.savedmodel import export
 

@@ -6,8 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from reszoo.cli.nets import refuse_unknown
 from reszoo.cli.output import load_tensorflow, on_terminal, print_table
+from reszoo.training.named import find_net
 
 HELP = "classify images with a trained net"
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Classify, and print the most probable classes of each image."""
-    refuse_unknown(args.net, args.weights)
+    find_net(args.net, args.weights)  # refuses what is wrong at once, before TensorFlow is loaded
     load_tensorflow()
     from reszoo.evaluation.predict import predict
 

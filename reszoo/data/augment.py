@@ -37,7 +37,7 @@ def random_window(payload: Any, augment: AugmentConfig, preprocessing: Preproces
     else:
         window = scale_window(shape, augment.scale, (height, width), key)
     image = decode_window(payload, window, channels) if encoded else to_channels(crop(payload, window), channels)
-    return tf.ensure_shape(resize(image, (height, width)), preprocessing.input_shape)
+    return tf.ensure_shape(resize(image, (height, width), preprocessing.interpolation), preprocessing.input_shape)
 
 
 def inception_window(shape: Any, area: tuple[float, float], key: Any) -> Any:

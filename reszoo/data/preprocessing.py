@@ -43,6 +43,8 @@ class Preprocessing:
     channel_order: str = "RGB"
 
     def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise ReszooError(f"images are prepared in 1 or 3 channels, but this net takes {self.channels}")
         shape = (*self.image_size, self.channels)
         if self.mean.shape not in (shape, shape[2:]) or self.std.shape != shape[2:]:
             raise ReszooError(

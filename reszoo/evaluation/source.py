@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import keras
@@ -13,10 +12,9 @@ import keras
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
 from reszoo.nets.build import build
+from reszoo.training.named import find_net
 from reszoo.training.run import Run
 from reszoo.weights.load import Pretrained
-from reszoo.weights.published import find_weights
-from reszoo.zoo.catalog import spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,21 +48,12 @@ def open_source(given: Given, weights: str | None = None) -> Source:
         return given
     if isinstance(given, keras.Model):
         return _of_model(given)
-    if isinstance(given, Run) or Path(given).is_dir():
-        if weights is not None:
-            raise ReszooError(f"{given} is a run, which has weights of its own; drop weights '{weights}'")
-        return _of_run(given if isinstance(given, Run) else Run.open(given))
-    name = os.fspath(given)
-    if Path(name).is_file():
-        raise ReszooError(
-            f"{name} is a file, which does not say how its images were prepared or what its classes are called; "
-            "give a run's folder or a net's name"
-        )
-    try:
-        net = spec(name)
-    except ReszooError as error:
-        raise ReszooError(f"no run folder {name}, and {error}") from None
-    row = find_weights(net, weights)
+    if isinstance(given, Run):
+        return _of_run(given)
+    found = find_net(given, weights)
+    if isinstance(found, Run):
+        return _of_run(found)
+    net, row = found
     record = Pretrained(weights=row, transforms=row.transforms, class_names=row.class_names, class_ids=row.class_ids)
     return _of_weights(record, lambda: build(net, weights=row.tag))
 
@@ -90,7 +79,7 @@ def _of_model(model: keras.Model) -> Source:
         )
     if not pretrained.class_names:
         raise ReszooError(
-            f"{model.name} has no trained classifier: build it whole and for its weights' classes, or see `reszoo train finetune`"
+            f"{model.name} has no trained classifier: build it whole and for its weights' classes, train it by `reszoo train finetune`, or give its classes to export_savedmodel"
         )
     return _of_weights(pretrained, lambda: model)
 

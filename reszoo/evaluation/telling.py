@@ -40,8 +40,8 @@ def opening(recipe: Recipe, pipeline: Pipeline, run: Run, devices: list[str], st
         f"{recipe.name}: {recipe.model.spec().name} on {info.name} ({sizes}; {shape}; {info.classes} classes)",
         *(f"left out, cannot be decoded: {path}" for path in info.skipped),
         f"{total} steps of {recipe.train.batch_size} images on {', '.join(devices)}; run folder {run.path}",
-        *beginning(recipe, pipeline),
-        *finetuning(recipe, pipeline.steps_per_epoch),
+        *([] if step else beginning(recipe, pipeline)),
+        *finetuning(recipe, pipeline.steps_per_epoch, step),
         *([f"going on from step {step}"] if step else []),
     ]
 
@@ -63,13 +63,13 @@ def beginning(recipe: Recipe, pipeline: Pipeline) -> list[str]:
     return [f"weights: {published.tag} ({published.data}, top-1 {published.top1:g} %; {published.licence}), {head}"]
 
 
-def finetuning(recipe: Recipe, steps_per_epoch: int) -> list[str]:
+def finetuning(recipe: Recipe, steps_per_epoch: int, step: int = 0) -> list[str]:
     """Return the lines that tell what is frozen, what learns alone at first, and at which rates; none where all learn alike."""
     settings, frozen, lines = recipe.finetune, recipe.frozen, []
     if frozen:
         norms = ", but not their normalisations" if settings.batch_norm == "train" else ""
         lines.append(f"frozen: {', '.join(frozen)}{norms}")
-    if probe := recipe.probe_steps(steps_per_epoch):
+    if (probe := recipe.probe_steps(steps_per_epoch)) > step:
         lines.append(f"the classifier learns alone for {probe} steps")
     if settings.stage_decay != 1:
         learning = recipe.places if settings.batch_norm == "train" else recipe.places[len(frozen) :]

@@ -76,9 +76,9 @@ def _load(
 ) -> tuple[Spec, keras.Model, Conversion]:
     """Return the net, a model of it with the source's weights, and how they got there."""
     if Path(source).is_dir():
+        run = Run.open(source)
         if model is not None or fields or layout:
             raise ReszooError(f"{source} is a run, whose net is known; drop --model, its fields and --from")
-        run = Run.open(source)
         return run.recipe.model.spec(), run.load_model(), Conversion(layout="reszoo")
     arrays = read_arrays(source)
     try:

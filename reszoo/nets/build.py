@@ -34,11 +34,12 @@ def build(
     top=False the pooled features [n, channels]. input_shape and classes default to the data the weights were trained on, or
     else the family was published on: (32, 32, 3) and 10, or (224, 224, 3) and 1000; a height or width of None takes any size.
 
-    weights: published ones by tag ("torchvision/IMAGENET1K_V1", `list_weights` has them all) or by their data ("imagenet",
-    "cifar10": the first in that list), a file of one's own (`.weights.h5`, `.safetensors`, `.pth`, ... in this or another
-    framework's layout), or None for fresh ones. Other classes than theirs get a new classifier, other input channels a first
-    convolution summed or repeated to fit; both are said on standard error. With published weights the model has an attribute
-    `pretrained`, with their record, transforms and class names, by which evaluate, predict and export go.
+    weights: published ones by tag ("torchvision/IMAGENET1K_V1", `list_weights` has them all) or by their data
+    ("imagenet", "cifar10": the first in that list), a file of one's own (`.weights.h5`, `.safetensors`, `.pth`, ...
+    in this or another framework's layout), or None for fresh ones. Where `classes` is given and theirs are others,
+    the classifier is new; other input channels get a first convolution summed or repeated to fit. Both are said on
+    standard error. With published weights the model has an attribute `pretrained`, with their record, transforms and
+    class names, by which evaluate, predict and export go.
 
     Layers are named `stem_conv1`, `stage2_block1_conv2`, `..._bn2`, `..._shortcut_conv`, `..._add`, `head_dense`.
     Raises ReszooError for an unknown name (with the nearest), fields that contradict each other, an input the net cannot bear,
@@ -46,6 +47,7 @@ def build(
     """
     spec = get_spec(name_or_spec, **fields)
     source = None if weights is None else resolve(spec, weights)
+    told = classes is not None  # only then may a file's classifier be put aside
     shape = input_shape
     if shape is None:
         shape = (*source.transforms.image_size, 3) if isinstance(source, Weights) else spec.default_input_shape
@@ -76,7 +78,7 @@ def build(
         x = keras.layers.Dense(classes, kernel_initializer="he_normal", name="head_dense", dtype=full)(x)
     model = keras.Model(images, x, name=spec.name)
     if source is not None:
-        load(model, spec, source)
+        load(model, spec, source, other_classes=told)
     return model
 
 

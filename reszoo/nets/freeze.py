@@ -17,14 +17,17 @@ MODES = ("eval", "train")
 def freeze(model: keras.Model, until: str = "stage3", batch_norm: str = "eval") -> keras.Model:
     """Freeze a net up to and including the place `until`, thaw the rest, and return the same net, changed in place.
 
-    until: "stem", "stage1", ... up to the last stage, which ends where the classifier begins; "all" for everything but the
-        classifier; "none" to thaw all. batch_norm: "eval" keeps frozen normalisations as they are, their statistics too;
-        with "train" they go on learning, statistics, scales and offsets, and only the other frozen weights stand still.
+    until: "stem", "stage1", ... up to the last stage (stage3 of a CIFAR net), which ends where the classifier begins; "all"
+        for everything but the classifier; "none" to thaw all.
+    batch_norm: "eval" keeps frozen normalisations as they are, their statistics too; with "train" they go on learning,
+        statistics, scales and offsets, and only the other frozen weights stand still.
 
     These are Keras' own `layer.trainable` flags, which are saved with the model; frozen dropout goes on dropping. As
     always in Keras, compile the model again afterwards, for a traced training step keeps the flags it was traced with.
     Raises ReszooError for a place that the net has not, and for a net without places.
     """
+    if not isinstance(model, keras.Model):
+        raise ReszooError(f"freeze takes a net that reszoo built, not {model!r}")
     placed = layers_by_place(model)
     stops = ("none", *(place for place in placed if place != "head"), "all")
     if until not in stops:

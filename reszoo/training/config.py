@@ -171,6 +171,14 @@ class ScheduleConfig(Checked):
                 raise ReszooError("schedule.warmup_rate does nothing while schedule.warmup is 0: give both, or neither")
 
 
+# Under which places frozen each acts; where that is the last stage, `Recipe` sees it.
+FINETUNE_FIELDS = {
+    "batch_norm": ("stem", *(f"stage{number}" for number in range(1, 10)), "all"),
+    "probe_epochs": ("none", "stem", *(f"stage{number}" for number in range(1, 10))),
+    "stage_decay": ("none", "stem", *(f"stage{number}" for number in range(1, 10))),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig(Checked):
     """How much of a net learns, from when on and how fast; the defaults train all of it alike.

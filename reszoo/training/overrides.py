@@ -7,7 +7,7 @@ from typing import Any
 
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.training import tomlfile
-from reszoo.training.config import OPTIMIZER_FIELDS, SCHEDULE_FIELDS
+from reszoo.training.config import FINETUNE_FIELDS, OPTIMIZER_FIELDS, SCHEDULE_FIELDS
 from reszoo.training.fields import convert, hints
 
 # Tables with a key that leaves some of the others nothing to do: that key, and under which of its values each acts.
@@ -15,6 +15,7 @@ CHOOSERS: dict[str, tuple[str, Mapping[str, tuple[str, ...]]]] = {
     "augment": ("crop", {"pad": ("pad",), "scale": ("scale",), "area": ("inception",)}),
     "optimizer": ("name", OPTIMIZER_FIELDS),
     "schedule": ("kind", SCHEDULE_FIELDS),
+    "finetune": ("freeze", FINETUNE_FIELDS),
 }
 
 
@@ -26,8 +27,9 @@ def flag(text: str) -> str:
 def override(tables: Mapping[str, Any], overrides: Sequence[str], configs: Mapping[str, type]) -> dict[str, Any]:
     """Return a recipe's tables with `table.key=value` overrides applied; types are checked, combinations not yet.
 
-    configs: the dataclass of each table but [model], whose keys are checked by the zoo. Where a key that chooses (train.steps
-    or train.epochs, schedule.kind, optimizer.name, augment.crop) is given, what the file says for another choice is dropped.
+    configs: the dataclass of each table but [model], whose keys are checked by the zoo. Where a key that chooses
+    (train.steps or train.epochs, schedule.kind, optimizer.name, augment.crop, finetune.freeze) is given, what the
+    file says for another choice is dropped.
 
     Raises ReszooError in one line that begins with the override at fault.
     """

@@ -68,10 +68,11 @@ def assign(
 ) -> Conversion:
     """Put a file's tensors into the weights of `model`, which is `net`; all of them, or none where something does not fit.
 
-    layout: whose names the tensors have, found out when left out. other_classes: keep the classifier as it is where the
-    file's is for another number of classes. A first convolution of another number of input channels is adapted: summed to
-    one, repeated and scaled to more (as timm does). A file's classifier that the model has none for is passed over.
-    Raises ReszooError where the layout's nets compute something else than `net`.
+    layout: whose names the tensors have, found out when left out. other_classes: keep the classifier as it is where
+    the file's is for another number of classes, or there is none in it. A first convolution of another number of
+    input channels is adapted: summed to one, repeated and scaled to more (as timm does). A file's classifier that the
+    model has none for is passed over.
+    Raises ReszooError where the layout's nets compute something else than `net`, and for tensors that hold no numbers.
     """
     scheme = get_layout(layout or detect(arrays))
     refuse_misfit(net, scheme)
@@ -81,19 +82,22 @@ def assign(
     used = set()
     own = dict(variables(model))
     head = f"{scheme.layer(HEAD, net)}{scheme.joint}"
+    renewed = other_classes and _is_of_other_classes(own, arrays, scheme, net)
     for name, variable in own.items():
         key = scheme.key(name, net)
+        if renewed and name.startswith(f"{HEAD}/"):
+            found.new.append(name)
+            used.add(key)
+            continue
         if key not in arrays:
             found.missing.append(name)
             continue
         used.add(key)
-        array, shape = scheme.to_ours(arrays[key]), tuple(variable.shape)
+        array, shape = scheme.to_ours(_numbers(arrays[key], key)), tuple(variable.shape)
         if name == ENTRY and array.shape != shape and _same_but_channels(array.shape, shape):
             array = adapt_channels(array, shape[2])
             found.adapted.append(name)
-        if array.shape != shape and other_classes and name.startswith(f"{HEAD}/"):
-            found.new.append(name)
-        elif array.shape != shape:
+        if array.shape != shape:
             found.wrong_shape.append((name, key, array.shape, shape))
         else:
             found.matched[name] = key
@@ -104,7 +108,7 @@ def assign(
             found.left_over.append(key)
     if found.complete:
         for variable, array in chosen:
-            variable.assign(np.asarray(array, np.float32))
+            variable.assign(array)
     return found
 
 
@@ -141,6 +145,31 @@ def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
         return kernel.sum(axis=2, keepdims=True)
     repeated = np.concatenate([kernel] * math.ceil(channels / own), axis=2)[:, :, :channels]
     return repeated * (own / channels)
+
+
+def _is_of_other_classes(own: Mapping[str, Any], arrays: Mapping[str, np.ndarray], scheme: Layout, net: Spec) -> bool:
+    """Return whether a file's classifier is for another number of classes than the model's, or there is none in it."""
+    kernel = own.get(f"{HEAD}/kernel")
+    if kernel is None:
+        return False
+    theirs = arrays.get(scheme.key(f"{HEAD}/kernel", net))
+    if theirs is None:
+        return scheme.key(f"{HEAD}/bias", net) not in arrays
+    features, classes = tuple(kernel.shape)
+    shape = scheme.to_ours(np.asarray(theirs)).shape
+    return len(shape) == 2 and shape[0] == features and shape[1] != classes
+
+
+def _numbers(array: np.ndarray, key: str) -> np.ndarray:
+    """Return a file's tensor in float32. Raises ReszooError where it holds no floating-point numbers, or no numbers at all."""
+    if array.dtype.kind not in "fV":  # V: bfloat16 and its kin
+        raise ReszooError(
+            f"'{key}' holds {array.dtype} numbers, not floating-point ones: quantised or other weights are not read"
+        )
+    array = np.asarray(array, np.float32)
+    if not np.isfinite(array).all():
+        raise ReszooError(f"'{key}' holds values that are no numbers (NaN or infinity)")
+    return array
 
 
 def _same_but_channels(one: tuple[int, ...], other: tuple[int, ...]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 SAFETENSORS = (".safetensors",)
-TORCH = (".pth", ".pt", ".th", ".bin")
+TORCH = (".pth", ".pth.tar", ".pt", ".th", ".bin")
 HDF5 = (".h5", ".hdf5")
 KERAS = (".keras",)
 SUFFIXES = (*SAFETENSORS, *HDF5, *KERAS, *TORCH)

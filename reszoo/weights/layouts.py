@@ -125,7 +125,7 @@ def _wanted(**fields: tuple[object, ...]) -> Callable[[Spec], str]:
 
 
 def _torch_misfit(**fields: tuple[object, ...]) -> Callable[[Spec], str]:
-    check = _wanted(**fields, order=("post",), bias=("none",), bn_epsilon=(1e-5,))
+    check = _wanted(**fields, order=("post",), shrink_at=("first",), bias=("none",), bn_epsilon=(1e-5,))
 
     def misfit(net: Spec) -> str:
         if net.block == "bottleneck" and net.stride_at != "conv2":
@@ -175,7 +175,14 @@ LAYOUTS = {
             ".",
             _torch_layer("linear", "shortcut"),
             True,
-            _torch_misfit(stem=("cifar",), block=("basic",), shortcut=("A", "B"), pad_at=("both",), se_ratio=(0.0,)),
+            _torch_misfit(
+                stem=("cifar",),
+                block=("basic",),
+                shortcut=("A", "B"),
+                pad_at=("both",),
+                shrink=("stride",),
+                se_ratio=(0.0,),
+            ),
         ),
         # The published files are of keras-applications 1.0.7, which called the classifier "probs", and before "fc1000".
         Layout(
@@ -209,6 +216,10 @@ def detect(keys: Iterable[str]) -> str:
     }
     for name, sign in signs.items():
         if sign in known:
-            return "timm" if name == "torchvision" and any(".se.fc1." in key for key in known) else name
+            if name != "torchvision":
+                return name
+            if "fc.weight" not in known and not any(key.startswith("layer4.") for key in known):
+                return "akamaster"  # without its classifier
+            return "timm" if any(".se.fc1." in key for key in known) else name
     shown = ", ".join(sorted(known)[:3]) or "none at all"
     raise ReszooError(f"its tensors have names of no layout known here ({shown}); known are {', '.join(LAYOUTS)}")

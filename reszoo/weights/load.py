@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from reszoo.errors import ReszooError
 from reszoo.weights.convert import HEAD, Conversion, assign
-from reszoo.weights.download import RemoteFile, fetch
+from reszoo.weights.download import RemoteFile, cached, fetch
 from reszoo.weights.formats import TORCH, is_file_name
 from reszoo.weights.published import Weights, find_weights
 from reszoo.weights.read import read_arrays
@@ -35,6 +36,8 @@ class Pretrained:
 
 def resolve(net: Spec, weights: str | os.PathLike[str]) -> Weights | Path:
     """Return the published weights, or the file, that `weights` means. Raises ReszooError where it is neither."""
+    if not isinstance(weights, str | os.PathLike):
+        raise ReszooError(f"weights is {weights!r}, but must be a tag such as 'imagenet', or a file")
     if not is_file_name(weights):
         return find_weights(net, str(weights))
     path = Path(weights).expanduser()
@@ -43,17 +46,21 @@ def resolve(net: Spec, weights: str | os.PathLike[str]) -> Weights | Path:
     return path
 
 
-def load(model: Any, net: Spec, source: Weights | Path, *, quiet: bool = False) -> Conversion:
+def load(
+    model: Any, net: Spec, source: Weights | Path, *, other_classes: bool = True, quiet: bool = False
+) -> Conversion:
     """Put published weights, or those of a file, into a model of `net`; what was left new or adapted is said on standard error.
 
-    With published weights the model's `pretrained` is set. Raises ReszooError, the model as it was, for what does not fit.
+    other_classes: as for `assign`. With published weights the model's `pretrained` is set. Raises ReszooError, the
+    model as it was, for what does not fit.
     """
     if isinstance(source, Path):
         path, layout = source, None
     else:
         path, layout = fetch(choose(source.files), quiet=quiet), source.layout
+    arrays = read_arrays(path)
     try:
-        found = assign(model, net, read_arrays(path), layout=layout, other_classes=True)
+        found = assign(model, net, arrays, layout=layout, other_classes=other_classes)
     except ReszooError as error:
         raise ReszooError(f"{path} does not hold the weights of {model.name}: {error}") from error
     if not found.complete:
@@ -85,17 +92,18 @@ def renew_head(model: Any) -> None:
     head = model.get_layer(HEAD)
     head.kernel.assign(head.kernel_initializer(head.kernel.shape))
     head.bias.assign(head.bias_initializer(head.bias.shape))
+    model.pretrained = dataclasses.replace(model.pretrained, class_names=(), class_ids=())
 
 
 def choose(files: Sequence[RemoteFile]) -> RemoteFile:
-    """Return the first of the files that can be read here: PyTorch's own format needs PyTorch.
+    """Return the first of the files that can be read here, one already in the cache before one that must be fetched.
 
-    A file already in the cache comes before one that must be fetched.
+    Raises ReszooError where there are only files in PyTorch's own format and no PyTorch.
     """
-    from reszoo.weights.download import cached
-
     readable = [file for file in files if not file.url.endswith(TORCH) or _has_torch()]
-    return next((file for file in readable if cached(file).is_file()), (readable or list(files))[0])
+    if not readable:
+        raise ReszooError(f"{files[0].url} is in PyTorch's own format; to read it: pip install 'reszoo[torch]'")
+    return next((file for file in readable if cached(file).is_file()), readable[0])
 
 
 def _has_torch() -> bool:

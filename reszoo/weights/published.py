@@ -175,4 +175,6 @@ def _tagged(rows: Iterable[Weights], tag: str) -> list[Weights]:
 def _misfit(net: Spec, weights: Weights) -> str:
     fields = differences(net, weights)
     told = "; ".join(f"{name} is {here!r} here and {there!r} there" for name, here, there in fields)
-    return f"weights '{weights.tag}' belong to {weights.model}: {told}; build '{weights.model}' instead"
+    names = ", ".join(name for name, _, _ in fields)
+    remedy = f"leave {names} as it is" if weights.model == net.name else f"build '{weights.model}' instead"
+    return f"weights '{weights.tag}' belong to {weights.model}: {told}; {remedy}"

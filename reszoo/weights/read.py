@@ -15,7 +15,7 @@ from reszoo.errors import ReszooError
 from reszoo.weights.formats import KERAS, SAFETENSORS, SUFFIXES, TORCH
 
 # Under which key a training script keeps the tensors beside its epoch and optimizer, and what wrappers put before each name.
-NESTS = ("state_dict", "model_state_dict", "model", "state_dict_ema")
+NESTS = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema")
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 
 
@@ -31,13 +31,13 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if not path.name.endswith(SUFFIXES):
         raise ReszooError(f"{path} is no kind of weights file that is read here: {', '.join(SUFFIXES)}")
     try:
-        if path.suffix in SAFETENSORS:
+        if path.name.endswith(SAFETENSORS):
             from safetensors.numpy import load_file
 
             arrays = load_file(path)
-        elif path.suffix in TORCH:
+        elif path.name.endswith(TORCH):
             arrays = _torch(path)
-        elif path.suffix in KERAS:
+        elif path.name.endswith(KERAS):
             with zipfile.ZipFile(path) as archive:
                 arrays = _hdf5(io.BytesIO(archive.read("model.weights.h5")))
         else:
@@ -46,9 +46,10 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # each reader has errors of its own, and a damaged file may raise any of them
         first = str(error).strip().partition("\n")[0].partition(". ")[0]
-        raise ReszooError(f"{path} cannot be read as weights: {first or type(error).__name__}") from error
+        reason = first if " " in first else f"{type(error).__name__} {first}".strip()
+        raise ReszooError(f"{path} cannot be read as weights: {reason}") from error
     if not arrays:
-        raise ReszooError(f"{path} holds no tensors")
+        raise ReszooError(f"{path} holds no tensors by name; of a net inside another, save the inner one's")
     return _without_prefix(arrays)
 
 
@@ -114,7 +115,7 @@ def _torch(path: Path) -> dict[str, np.ndarray]:
         raise ReszooError(f"{path} holds no tensors by name, but a {type(held).__name__}")
     tensors = {str(name): value for name, value in held.items() if isinstance(value, torch.Tensor)}
     return {
-        name: (value.float() if value.is_floating_point() else value).contiguous().numpy()
+        name: (value.float() if value.is_floating_point() else value).detach().contiguous().numpy()
         for name, value in tensors.items()
     }
 

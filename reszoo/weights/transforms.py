@@ -63,7 +63,8 @@ class Transforms:
 def fit_transforms(transforms: Transforms, input_shape: Sequence[int | None]) -> Transforms:
     """Return the transforms for a net of another input size or number of channels.
 
-    The resized side keeps its ratio to the crop. One channel takes the mean of the channels' numbers, more repeat them.
+    The resized side keeps its ratio to the crop's shorter side, and is never below the longer. One channel takes the
+    mean of the channels' numbers, more repeat them.
     """
     height, width, channels = (
         own or default for own, default in zip(input_shape, (*transforms.image_size, 3), strict=True)

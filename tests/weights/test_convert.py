@@ -244,3 +244,48 @@ def test_wrappers_prefixes_are_dropped(tmp_path: Path) -> None:
     arrays, *_ = golden("akamaster")
     save_file({f"module.{name}": array for name, array in arrays.items()}, tmp_path / "a.safetensors")
     assert read_arrays(tmp_path / "a.safetensors").keys() == arrays.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "layout"),
+    [
+        ("resnet50", {"shrink_at": "last"}, "torchvision"),
+        ("resnet50", {"shrink_at": "last"}, "timm"),
+        ("resnet20", {"shrink_at": "last", "shortcut": "B"}, "akamaster"),
+        ("resnet20", {"shrink": "avgpool", "shortcut": "B"}, "akamaster"),
+    ],
+)
+def test_where_a_stage_shrinks_must_agree_too(name: str, fields: dict[str, Any], layout: str) -> None:
+    with pytest.raises(ReszooError, match="cannot have .* weights: shrink"):
+        assign(None, spec(name, **fields), {}, layout=layout)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (np.full(4, np.nan, np.float32), "holds values that are no numbers"),
+        (np.ones(4, np.int32), "holds int32 numbers, not floating-point ones"),
+        (np.ones(4, np.complex64), "holds complex64 numbers"),
+    ],
+)
+def test_tensors_that_hold_no_numbers_are_refused(value: np.ndarray, says: str) -> None:
+    arrays, *_ = golden("akamaster")
+    model = fresh("akamaster")
+    with pytest.raises(ReszooError, match=f"'layer1.0.bn1.bias' {says}"):
+        assign(model, NETS["akamaster"], arrays | {"layer1.0.bn1.bias": value})
+    half = {name: array.astype(np.float16) if array.dtype.kind == "f" else array for name, array in arrays.items()}
+    assert assign(model, NETS["akamaster"], half).complete
+
+
+def test_a_classifier_is_new_as_a_whole_or_not_at_all() -> None:
+    arrays, *_ = golden("akamaster")
+    model, net = fresh("akamaster", classes=3), NETS["akamaster"]
+    assert not assign(model, net, arrays).complete, "unless asked for"
+    assert assign(model, net, arrays, other_classes=True).new == ["head_dense/kernel", "head_dense/bias"]
+    # Of another width its features are others: no matter of classes.
+    odd = arrays | {"linear.weight": np.ones((3, 5), np.float32), "linear.bias": np.ones(10, np.float32)}
+    found = assign(model, net, odd, other_classes=True)
+    assert not found.new and [ours for ours, *_ in found.wrong_shape] == ["head_dense/kernel", "head_dense/bias"]
+    headless = {name: array for name, array in arrays.items() if not name.startswith("linear")}
+    assert assign(model, net, headless, other_classes=True).complete
+    assert assign(model, net, headless).missing == ["head_dense/kernel", "head_dense/bias"]

@@ -241,3 +241,39 @@ def test_convert_at_the_prompt(row: Weights, tmp_path: Path, capsys: pytest.Capt
     assert main(["convert", str(source), str(ours), "--model", "resnet8"]) == 2
     assert "exists; remove it" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["a.weights.h5", "b.safetensors"]
+
+
+def test_a_files_classifier_is_put_aside_only_where_other_classes_are_asked_for(tmp_path: Path) -> None:
+    build("resnet8", classes=3).save_weights(tmp_path / "three.weights.h5")
+    with pytest.raises(ReszooError, match=r"'head_dense/kernel' has shape \[64, 10\] here and \[64, 3\] there"):
+        build("resnet8", weights=tmp_path / "three.weights.h5")
+    assert build("resnet8", weights=tmp_path / "three.weights.h5", classes=5).output_shape == (None, 5)
+    assert build("resnet8", weights=tmp_path / "three.weights.h5", classes=3).output_shape == (None, 3)
+
+
+def test_what_needs_pytorch_is_refused_before_it_is_fetched(
+    row: Weights, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        ReszooError, match=r"resnet20-12fca82f.th is in PyTorch's own format; .*pip install 'reszoo\[torch\]'"
+    ):
+        build("resnet20", weights="cifar10")
+
+
+@pytest.mark.parametrize("weights", [5, b"cifar10", ["cifar10"]])
+def test_weights_of_no_kind_are_refused(weights: object) -> None:
+    with pytest.raises(ReszooError, match="must be a tag such as 'imagenet', or a file"):
+        build("resnet8", weights=weights)  # type: ignore[arg-type]
+
+
+def test_a_run_from_a_file_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
+    overrides = ["model.weights=none.weights.h5"]
+    with pytest.raises(ReszooError, match="model.weights: no weights file .*none.weights.h5"):
+        reszoo.train("quickstart", overrides=overrides, run_dir=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_freezing_all_leaves_the_recipes_probe_out(row: Weights) -> None:
+    recipe = load_recipe("finetune", [*OVERRIDES[:-1], "finetune.freeze=all"])
+    assert (recipe.finetune.probe_epochs, recipe.finetune.stage_decay) == (0.0, 1.0)
