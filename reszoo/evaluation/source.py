@@ -79,7 +79,8 @@ def _of_model(model: keras.Model) -> Source:
         )
     if not pretrained.class_names:
         raise ReszooError(
-            f"{model.name} has no trained classifier: build it whole and for its weights' classes, train it by `reszoo train finetune`, or give its classes to export_savedmodel"
+            f"{model.name} has no trained classifier: build it whole and for its weights' classes, train it by "
+            "`reszoo train finetune`, or give its classes to export_savedmodel"
         )
     return _of_weights(pretrained, lambda: model)
 
