@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import statistics
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,11 @@ def test_the_tables_of_published_weights_are_the_records() -> None:
         )
         assert "accuracy" not in row or f"{row['accuracy']:g}" in page
     assert f"{len(kept('downloads.json'))} bad downloads" in page
+    for record in ("finetune-fashion.json", "finetune-jpeg.json"):
+        for row in kept(record):
+            assert row["error"] == pytest.approx(statistics.mean(row["errors"]), abs=1e-3)
+            shown = f"| {row['steps']} | {row['error']:.2f} ± {row['deviation']:.2f} | {row['images']:,} |"
+            assert f"| {row['arm']} {shown}" in page
 
 
 def test_every_net_of_the_published_weights_was_compared() -> None:
