@@ -32,10 +32,11 @@ PHOTOGRAPHS = (
 )
 
 
-def unpacked(archive: Path, folder: Path) -> list[Path]:
-    """Unpack an archive and return its image files, sorted."""
+def unpacked(archive: Path, folder: Path, part: str = "") -> list[Path]:
+    """Unpack an archive, or what lies in its folder `part`, and return the image files, sorted."""
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+        members = [member for member in tar if not part or part in Path(member.name).parts]
+        tar.extractall(folder, members, filter="data")
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
 
 
@@ -49,7 +50,9 @@ def measure(
         record = {key: value for key, value in preprocessing.to_dict().items() if key != "channels"}
         peer.ask("score", row, Path(scratch), weights=str(weights), files=list(map(str, files)), transforms=record)
         theirs = np.load(Path(scratch) / "scores.npz")
-        inputs = np.stack([preprocessing.from_bytes(tf.io.read_file(str(file))).numpy() for file in files])
+        paths = tf.data.Dataset.from_tensor_slices(list(map(str, files)))
+        read = paths.map(lambda path: preprocessing.from_bytes(tf.io.read_file(path)), num_parallel_calls=2)
+        inputs = np.stack(list(read.as_numpy_iterator()))
         answer = tf.function(lambda images: model(images, training=False))
         logits = np.concatenate([answer(inputs[i : i + 50]).numpy() for i in range(0, len(inputs), 50)])
     levels = np.abs(inputs - theirs["inputs"]) * np.array(preprocessing.std) * 255
@@ -112,8 +115,7 @@ def main() -> None:
         for net, tag in PHOTOGRAPHS:
             rows.append(photographs(net, tag, peer, photos))
             print(rows[-1], flush=True)
-        cifar = unpacked(args.data / "cifar10-jpeg.tar.xz", Path(scratch) / "cifar")
-        cifar = [path for path in cifar if "test" in path.parts]
+        cifar = unpacked(args.data / "cifar10-jpeg.tar.xz", Path(scratch) / "cifar", "test")
         for depth in (20, 56):
             (weights,) = (args.data / "akamaster").glob(f"resnet{depth}-*.th")
             rows.append(published(depth, peer, weights, cifar))

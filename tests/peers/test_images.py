@@ -35,9 +35,14 @@ def test_photographs_give_the_answers_that_torchvisions_transforms_give(
     assert found["logits"] < 2e-3
 
 
+@pytest.fixture(scope="module")
+def files(peer: Peer, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The 5,000 test images of the JPEG copy."""
+    return unpacked(DATA / "cifar10-jpeg.tar.xz", tmp_path_factory.mktemp("cifar"), "test")
+
+
 @pytest.mark.parametrize("depth", [20, 56])
-def test_akamasters_weights_give_pytorchs_answers_to_the_image(depth: int, peer: Peer, tmp_path: Path) -> None:
-    files = [path for path in unpacked(DATA / "cifar10-jpeg.tar.xz", tmp_path) if "test" in path.parts]
+def test_akamasters_weights_give_pytorchs_answers_to_the_image(depth: int, peer: Peer, files: list[Path]) -> None:
     (weights,) = (DATA / "akamaster").glob(f"resnet{depth}-*.th")
     found = published(depth, peer, weights, files)
     assert found["images"] == 5000 and found["other_answers"] == 0 and found["largest_pixel_difference"] == 0

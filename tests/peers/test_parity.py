@@ -29,7 +29,9 @@ def peer() -> Iterator[Peer]:
 
 @pytest.mark.parametrize("row", [row for row in rows() if row.family != "keras"], ids=lambda row: row.label)
 def test_a_net_of_pytorch_and_ours_are_the_same(row: Row, peer: Peer) -> None:
-    holds(compare(row, peer))
+    # Ours is one net for torchvision and for timm: its gradients need comparing once.
+    again = row.family == "timm" and any((other.model, other.family) == (row.model, "torchvision") for other in rows())
+    holds(compare(row, peer, gradients=not again))
 
 
 @pytest.mark.parametrize("row", [row for row in rows() if row.family == "keras"], ids=lambda row: row.label)
