@@ -181,7 +181,7 @@ def test_batches_of_no_rows_and_few_classes(tmp_path: Path) -> None:
     assert bad["status"].numpy().tolist() == [1]
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"])
 def test_a_net_of_mixed_precision_is_exported_in_float32(policy: str, tmp_path: Path) -> None:
     keras.config.set_dtype_policy(policy)
     model = build("resnet8", classes=7, input_shape=(12, 10, 3), se_ratio=0.25)

@@ -91,6 +91,7 @@ def test_a_second_call_uses_the_runs_and_gives_the_same_record(done: Path) -> No
     assert len(lines) == 4
 
 
+@pytest.mark.slow
 def test_a_broken_run_goes_on_and_one_that_was_lost_is_made_again(done: Path, tmp_path: Path) -> None:
     copy = tmp_path / "lab"
     shutil.copytree(done, copy)

@@ -178,6 +178,7 @@ def test_both_arms_read_the_batches_that_follow_the_backbones(done: tuple[Path, 
         assert record["results"][arm]["rows"][1]["loss"] == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_broken_experiment_goes_on_and_ends_alike(
     done: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -203,6 +203,7 @@ def read(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "record.json").read_text())
 
 
+@pytest.mark.slow
 def test_an_interrupted_experiment_goes_on(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reported: list[Path] = []
     monkeypatch.setattr(lab, "report", reported.append)

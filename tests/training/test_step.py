@@ -88,7 +88,12 @@ def test_two_replicas_equal_one_device_in_float32(strategy: tf.distribute.Strate
     assert largest_difference(weights(one), weights(two)) < 1e-6
 
 
-@pytest.mark.parametrize("case", CASES)
+ALWAYS = ("sgd", "ragged", "accumulated and ragged", "clipped")
+
+
+@pytest.mark.parametrize(
+    "case", [case if case in ALWAYS else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_two_replicas_equal_one_device(case: str, strategy: tf.distribute.Strategy) -> None:
     settings = dict(CASES[case])
     rows = settings.pop("rows", 16)
@@ -242,7 +247,7 @@ def test_overflow_on_any_replica_skips_the_step(broken: int, strategy: tf.distri
     assert largest_difference(trainable, [v.numpy() for v in stepper.model.trainable_variables]) > 0
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
 def test_mixed_precision_follows_float32(policy: str, strategy: tf.distribute.Strategy) -> None:
     full, mixed = make(strategy), make(strategy, precision=policy)
     for images, labels in batches(16, 3):
