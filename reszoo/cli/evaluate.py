@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reszoo.cli.net import add_net
 from reszoo.cli.output import load_tensorflow, print_table
 from reszoo.training.named import find_net
 
@@ -17,10 +18,7 @@ HELP = "score a trained net on every image of a set"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `reszoo evaluate` takes."""
-    parser.add_argument("net", metavar="NET", help="folder of a finished run, or a net's name for published weights")
-    parser.add_argument(
-        "--weights", metavar="TAG", help="which published weights (`reszoo list --weights`; default: the first)"
-    )
+    add_net(parser)
     parser.add_argument("--data", metavar="NAME", help="another set of the same classes than the run's, or folder:PATH")
     parser.add_argument("--split", default="test", help="train, validation or test (default %(default)s)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="images at once (default: the recipe's)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from reszoo.cli.net import add_net
 from reszoo.cli.output import load_tensorflow
 from reszoo.training.named import find_net
 
@@ -13,10 +14,7 @@ HELP = "write a trained net as a SavedModel to serve"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `reszoo export` takes."""
-    parser.add_argument("net", metavar="NET", help="folder of a finished run, or a net's name for published weights")
-    parser.add_argument(
-        "--weights", metavar="TAG", help="which published weights (`reszoo list --weights`; default: the first)"
-    )
+    add_net(parser)
     parser.add_argument("out", metavar="OUT", type=Path, help="new folder for the SavedModel")
 
 

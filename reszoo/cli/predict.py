@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from reszoo.cli.net import add_net
 from reszoo.cli.output import load_tensorflow, on_terminal, print_table
 from reszoo.training.named import find_net
 
@@ -14,10 +15,7 @@ HELP = "classify images with a trained net"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `reszoo predict` takes."""
-    parser.add_argument("net", metavar="NET", help="folder of a finished run, or a net's name for published weights")
-    parser.add_argument(
-        "--weights", metavar="TAG", help="which published weights (`reszoo list --weights`; default: the first)"
-    )
+    add_net(parser)
     parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+", help="JPEG, PNG, BMP or GIF files of any size")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="classes for each image (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")

@@ -25,7 +25,7 @@ OWN = ("shortcut_scale", "branch_scale", "gate", "rezero")
 class Layout:
     """How one publisher names tensors.
 
-    layer: from (our layer's name, spec) to theirs. tensors: from our variable's name, by the kind of layer, to theirs.
+    joint: what stands between a layer's name and a tensor's. layer: from (our layer's name, spec) to theirs.
     torch: kernels are [out, in, height, width] and a dense kernel [out, in], as PyTorch has them.
     misfit: from a spec to why its nets compute something else than this publisher's, or "".
     older: from what names began with in older files to what they begin with now.

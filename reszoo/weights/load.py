@@ -46,9 +46,7 @@ def resolve(net: Spec, weights: str | os.PathLike[str]) -> Weights | Path:
     return path
 
 
-def load(
-    model: Any, net: Spec, source: Weights | Path, *, other_classes: bool = True, quiet: bool = False
-) -> Conversion:
+def load(model: Any, net: Spec, source: Weights | Path, *, other_classes: bool = True) -> Conversion:
     """Put published weights, or those of a file, into a model of `net`; what was left new or adapted is said on standard error.
 
     other_classes: as for `assign`. With published weights the model's `pretrained` is set. Raises ReszooError, the
@@ -57,7 +55,7 @@ def load(
     if isinstance(source, Path):
         path, layout = source, None
     else:
-        path, layout = fetch(choose(source.files), quiet=quiet), source.layout
+        path, layout = fetch(choose(source.files)), source.layout
     arrays = read_arrays(path)
     try:
         found = assign(model, net, arrays, layout=layout, other_classes=other_classes)
@@ -73,8 +71,7 @@ def load(
             class_names=source.class_names if whole else (),
             class_ids=source.class_ids if whole else (),
         )
-    if not quiet:
-        tell(model, found)
+    tell(model, found)
     return found
 
 
