@@ -8,9 +8,9 @@ from typing import Any
 import keras
 
 from reszoo.errors import ReszooError, did_you_mean
+from reszoo.weights.convert import HEAD
 
 PLACE = re.compile(r"(stem|stage\d+|head)_")
-CLASSIFIER = "head_dense"
 MODES = ("eval", "train")
 
 
@@ -40,7 +40,7 @@ def freeze(model: keras.Model, until: str = "stage3", batch_norm: str = "eval") 
     model.trainable = False
     model.trainable = True
     if until == "all":
-        frozen = [layer for layer in model.layers if layer.name != CLASSIFIER]
+        frozen = [layer for layer in model.layers if layer.name != HEAD]
     else:
         frozen = [layer for place in list(placed)[: stops.index(until)] for layer in placed[place]]
     for layer in frozen:
@@ -79,6 +79,6 @@ def layers_by_place(model: keras.Model) -> dict[str, list[Any]]:
             f"{model.name} has no layers named stage1_block1_...; only a net that reszoo built has places"
         )
     head = found.pop("head", [])
-    found[stages[-1]] += [layer for layer in head if layer.name != CLASSIFIER]
-    classifier = [layer for layer in head if layer.name == CLASSIFIER]
+    found[stages[-1]] += [layer for layer in head if layer.name != HEAD]
+    classifier = [layer for layer in head if layer.name == HEAD]
     return found | ({"head": classifier} if classifier else {})

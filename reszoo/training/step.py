@@ -13,9 +13,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from reszoo.nets.freeze import CLASSIFIER, layers_by_place
+from reszoo.nets.freeze import layers_by_place
 from reszoo.training.config import OptimizerConfig, TrainConfig
 from reszoo.training.optimizers import decays
+from reszoo.weights.convert import HEAD
 
 MOVING = ("moving_mean", "moving_variance")
 SCALE_START = 2.0**15
@@ -94,7 +95,7 @@ class Stepper:
         self._global_step(images, labels, rate, self._all, True)
 
     def _probe_step(self, images: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor) -> None:
-        own = {id(weight) for weight in self.model.get_layer(CLASSIFIER).trainable_variables}
+        own = {id(weight) for weight in self.model.get_layer(HEAD).trainable_variables}
         head = [index for index in self._all if id(self.weights[index]) in own]
         self._global_step(images, labels, rate, head, False)
 

@@ -10,27 +10,14 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from reszoo.errors import ReszooError
 from reszoo.weights import hub, transfer
+from reszoo.weights.formats import RemoteFile
 from reszoo.weights.transfer import NOT_KEPT, Report, Source, Unavailable, beside, discard, megabytes, size_of
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{8,64}|md5:[0-9a-f]{32}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemoteFile:
-    """A published file and what it must be.
-
-    digest: `sha256:` with all 64 hexadecimal digits or at least the first 8, `md5:` with all 32, or `hub`: the sha256 that
-    the Hugging Face hub states for a `.../resolve/REVISION/...` address. size: bytes, where known.
-    """
-
-    url: str
-    digest: str
-    size: int | None = None
 
 
 def home() -> Path:

@@ -12,8 +12,8 @@ from typing import Any
 
 from reszoo.errors import ReszooError
 from reszoo.weights.convert import HEAD, Conversion, assign
-from reszoo.weights.download import RemoteFile, cached, fetch
-from reszoo.weights.formats import TORCH, is_file_name
+from reszoo.weights.download import cached, fetch
+from reszoo.weights.formats import TORCH, RemoteFile, is_file_name
 from reszoo.weights.published import Weights, find_weights
 from reszoo.weights.read import read_arrays
 from reszoo.weights.transforms import Transforms, fit_transforms

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.weights.download import RemoteFile
+from reszoo.weights.formats import RemoteFile
 from reszoo.weights.transforms import Transforms
 from reszoo.zoo.catalog import ALIASES, list_models, spec
 from reszoo.zoo.count import count

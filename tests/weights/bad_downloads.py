@@ -14,7 +14,8 @@ from pathlib import Path
 
 from reszoo.errors import ReszooError
 from reszoo.weights import transfer
-from reszoo.weights.download import RemoteFile, cached, fetch
+from reszoo.weights.download import cached, fetch
+from reszoo.weights.formats import RemoteFile
 
 from .test_download import ASKED, BODY, COMMIT, FILE, HUB, HUB_ASKED, OTHER, Reply, Server
 

@@ -28,7 +28,8 @@ from hypothesis import strategies as st
 
 from reszoo.errors import ReszooError
 from reszoo.weights import download, hub, transfer
-from reszoo.weights.download import RemoteFile, cached, fetch, home
+from reszoo.weights.download import cached, fetch, home
+from reszoo.weights.formats import RemoteFile
 
 BODY = bytes(range(256)) * 800
 SHA = hashlib.sha256(BODY).hexdigest()

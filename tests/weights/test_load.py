@@ -16,7 +16,8 @@ from reszoo import ReszooError, build, load_recipe, spec
 from reszoo.cli.main import main
 from reszoo.weights import published
 from reszoo.weights.convert import export_arrays
-from reszoo.weights.download import RemoteFile, cached
+from reszoo.weights.download import cached
+from reszoo.weights.formats import RemoteFile
 from reszoo.weights.published import CIFAR10, Weights
 from reszoo.weights.transforms import Transforms
 
