@@ -24,8 +24,10 @@ LAYERS = [
     "training",
     "evaluation",
     "exporting",
+    "session",
     "workflow",
     "lab",
+    "tuning",
     "cli",
 ]
 

@@ -18,7 +18,8 @@ import tensorflow as tf
 import reszoo
 import reszoo.nets
 from reszoo.errors import ReszooError
-from reszoo.workflow import synchronise, train
+from reszoo.session import synchronise
+from reszoo.workflow import train
 
 TABLES = {
     "name": "small",

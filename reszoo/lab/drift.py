@@ -30,13 +30,13 @@ from reszoo.lab.record import claim, write_record
 from reszoo.lab.report import report
 from reszoo.lab.weigh import sample as evenly
 from reszoo.nets.stack import stack
+from reszoo.session import anchored, synchronise
 from reszoo.training.devices import describe, open_strategy, precision
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.progress import Progress
 from reszoo.training.recipe import Recipe
 from reszoo.training.schedule import rate as scheduled
 from reszoo.training.step import Stepper
-from reszoo.workflow import anchored, synchronise
 
 SHARE = 0.1  # of the recipe's rate, in fine-tuning
 

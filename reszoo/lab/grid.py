@@ -14,9 +14,10 @@ import numpy as np
 
 from reszoo.errors import ReszooError
 from reszoo.evaluation.evaluate import evaluate
+from reszoo.session import anchored
 from reszoo.training.recipe import Recipe
 from reszoo.training.run import Run
-from reszoo.workflow import anchored, train
+from reszoo.workflow import train
 
 Tell = Callable[[str], None]
 

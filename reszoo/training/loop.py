@@ -49,6 +49,7 @@ class Loop:
         self.total = recipe.total_steps(pipeline.steps_per_epoch)
         self.probe = recipe.probe_steps(pipeline.steps_per_epoch)
         self.step = 0
+        self.until = self.total
         self.history: list[dict[str, Any]] = []
         self.best = -1.0
         self.seconds = 0.0
@@ -77,13 +78,15 @@ class Loop:
         self.step, self.history = found.meta["step"], found.meta["history"]
         self.best, self.seconds = found.meta["best"], found.meta["seconds"]
 
-    def fit(self) -> bool:
-        """Train to the end, or until a callback sets model.stop_training; return False when a signal stopped it.
+    def fit(self, until: int = 0) -> bool:
+        """Train to the end, or until a callback sets model.stop_training; return False when a signal or `until` stopped it.
 
+        until: stop after so many steps of the whole run, as a signal would, and evaluate there; 0 for the end.
         Either way a checkpoint stands at the last step.
 
         Raises ReszooError when the loss is no longer a number; the last good checkpoint stays.
         """
+        self.until = min(until or self.total, self.total)
         board = TensorBoard(self.run, self.history)
         self.run.write_history(self.history)
         begun = time.monotonic() - self.seconds
@@ -92,7 +95,7 @@ class Loop:
         self.progress.begin(self.step, self.total)
         try:
             with _stop_signal() as stopped:
-                for images, labels in self.pipeline.train(self.step).take(self.total - self.step):
+                for images, labels in self.pipeline.train(self.step).take(max(self.until - self.step, 0)):
                     self._one_step(images, labels)
                     self.seconds = time.monotonic() - begun
                     if self._epoch_ends():
@@ -146,7 +149,7 @@ class Loop:
         return math.ceil(step / self.pipeline.steps_per_epoch)
 
     def _epoch_ends(self) -> bool:
-        return self.step % self.pipeline.steps_per_epoch == 0 or self.step == self.total
+        return self.step % self.pipeline.steps_per_epoch == 0 or self.step == self.until
 
     def _summary(self) -> dict[str, float]:
         """Return the mean loss and accuracy over the images seen since the last row."""
@@ -156,7 +159,7 @@ class Loop:
     def _end_epoch(self, board: TensorBoard) -> None:
         epoch = self._epoch(self.step)
         logs: dict[str, Any] = {}
-        if epoch % self.recipe.train.evaluate_every == 0 or self.step == self.total:
+        if epoch % self.recipe.train.evaluate_every == 0 or self.step == self.until:
             self._check_finite()
             row = self._row(epoch)
             self.history.append(row)
@@ -193,7 +196,7 @@ class Loop:
 
     def _checkpoint_due(self) -> bool:
         every = self.recipe.train.checkpoint_every
-        return self.step == self.total or (self.step % every == 0 if every else self._epoch_ends())
+        return self.step == self.until or (self.step % every == 0 if every else self._epoch_ends())
 
     def _save(self) -> None:
         arrays = {name: variable.numpy() for name, variable in self._variables.items()}

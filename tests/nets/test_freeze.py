@@ -15,10 +15,10 @@ from reszoo.errors import ReszooError
 from reszoo.nets.batchnorm import BatchNormalization
 from reszoo.nets.build import build
 from reszoo.nets.freeze import freeze, place_of, places
+from reszoo.session import synchronise
 from reszoo.training.config import OptimizerConfig, TrainConfig
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.step import Stepper
-from reszoo.workflow import synchronise
 
 from .helpers import by_name, images, randomize
 

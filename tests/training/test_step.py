@@ -10,11 +10,11 @@ import pytest
 import tensorflow as tf
 
 from reszoo.nets.build import build
+from reszoo.session import synchronise
 from reszoo.training.config import OptimizerConfig, TrainConfig
 from reszoo.training.devices import precision
 from reszoo.training.optimizers import decays, make_optimizer
 from reszoo.training.step import SCALE_START, Stepper
-from reszoo.workflow import synchronise
 
 SHAPE = (8, 8, 3)
 STEPS = 20

@@ -1,0 +1,1 @@
+"""The search over depth, shortcuts and whatever else a recipe says, on KerasTuner's own tuners and oracles."""
