@@ -9,6 +9,7 @@ from typing import Any
 
 from reszoo.tuning.plan import Plan
 from reszoo.tuning.trial import folder_of, read_record
+from reszoo.tuning.words import in_words, short_names
 
 
 class Telling:
@@ -16,6 +17,7 @@ class Telling:
 
     def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
         self.folder, self.tell = folder, tell
+        self.space: Mapping[str, Any] = {}
         self.done = self.total = 0
         self.work_done = self.work = 0.0  # in whole trainings
         self.best: tuple[float, float, str] | None = None  # share, score, trial
@@ -26,7 +28,8 @@ class Telling:
         """Tell what is searched, and what was found before."""
         search, data, space = plan.space.search, plan.data, plan.space
         self.total, self.work = oracle.expected, oracle.trainings
-        knobs = ", ".join(short(knob.name) for knob in space.knobs)
+        self.space = {knob.name: knob for knob in space.knobs}
+        knobs = ", ".join(short_names(list(self.space)).values())
         shape = "x".join(map(str, data["input_shape"]))
         limits = [
             f"at most {most:,} {what}"
@@ -48,7 +51,7 @@ class Telling:
         """Tell a trial that has ended."""
         record = read_record(folder_of(self.folder, trial_id))
         self._count(record)
-        words = describe(record.get("values", {}))
+        words = in_words(record.get("values", {}), self.space)
         if record.get("status") == "completed":
             part = "" if record["share"] == 1 else f" after {100 * record['share']:.0f} % of the training"
             outcome = f"{100 * record['score']:.2f} %{part}, {record['seconds']:.0f} s"
@@ -69,16 +72,3 @@ class Telling:
 
     def _so_far(self) -> str:
         return f"; best {100 * self.best[1]:.2f} % ({self.best[2]})" if self.best else ""
-
-
-def short(name: str) -> str:
-    """Return a knob's name without its table."""
-    return name.rpartition(".")[2]
-
-
-def describe(values: Mapping[str, Any]) -> str:
-    """Return values in words, such as "shortcut A, rate 0.05"."""
-    return ", ".join(
-        f"{short(name)} {value:g}" if isinstance(value, float) else f"{short(name)} {value}"
-        for name, value in values.items()
-    )

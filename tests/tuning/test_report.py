@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reszoo.errors import ReszooError
-from reszoo.tuning.report import finding, in_words, report, short_names
+from reszoo.tuning.report import finding, report
 from reszoo.tuning.results import best_trial, effects, grid, pareto, read_results, spearman
+from reszoo.tuning.words import in_words, short_names
 
 SPACE: dict[str, Any] = {
     "n": {"options": {str(n): {"model.depths": [n] * 3} for n in (1, 3, 5)}, "when": {}},
