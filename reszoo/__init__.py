@@ -33,6 +33,7 @@ _PUBLIC = {
     "spec": "reszoo.zoo.catalog",
     "stack": "reszoo.nets.stack",
     "train": "reszoo.workflow",
+    "tune": "reszoo.tuning.tune",
 }
 
 __all__ = sorted(_PUBLIC)

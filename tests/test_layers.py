@@ -34,7 +34,7 @@ LAYERS = [
 # Importable with neither TensorFlow nor Keras nor NumPy installed: names, counts, recipes, the command line.
 LIGHT = ["reszoo", "reszoo.zoo.count", "reszoo.zoo.catalog", "reszoo.training.recipe", "reszoo.training.schedule"]
 LIGHT += ["reszoo.cli.main", "reszoo.cli.list", "reszoo.cli.show", "reszoo.cli.recipes", "reszoo.data.config"]
-LIGHT += ["reszoo.weights.published", "reszoo.weights.transforms"]
+LIGHT += ["reszoo.weights.published", "reszoo.weights.transforms", "reszoo.tuning.space", "reszoo.cli.tune"]
 HEAVY = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn", "tensorflow_datasets", "rich"}
 
 
@@ -80,7 +80,16 @@ def test_light_modules_import_nothing_heavy(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", [["--help"], ["list"], ["recipes"], ["show", "resnet50"], ["train", "--help"], ["lab", "--help"]]
+    "verb",
+    [
+        ["--help"],
+        ["list"],
+        ["recipes"],
+        ["show", "resnet50"],
+        ["train", "--help"],
+        ["lab", "--help"],
+        ["tune", "--help"],
+    ],
 )
 def test_light_commands_load_no_tensorflow(verb: list[str]) -> None:
     script = f"import sys; from reszoo.cli.main import main; main({verb}); print('\\n', *({{'tensorflow', 'keras'}} & set(sys.modules)))"

@@ -20,6 +20,7 @@ import pytest
 import reszoo
 from reszoo.cli.main import VERBS, Parser
 from reszoo.training.recipe import load_recipe, recipe_names
+from reszoo.tuning.space import load_space, space_names
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("recipes/*.md")])
@@ -81,7 +82,7 @@ def test_the_wheel_holds_every_module_recipe_and_the_type_marker(installed: Path
     package = installed / "reszoo"
     expected = {path.relative_to(ROOT / "reszoo") for path in (ROOT / "reszoo").rglob("*.py")} | {Path("py.typed")}
     expected |= {Path("weights") / path.name for path in (ROOT / "reszoo" / "weights").glob("*.tsv")}
-    expected |= {Path("recipes") / path.name for path in (ROOT / "recipes").iterdir()}
+    expected |= {path.relative_to(ROOT) for path in (ROOT / "recipes").rglob("*") if path.is_file()}
     assert {path.relative_to(package) for path in package.rglob("*") if path.is_file()} == expected
     assert sorted(path.name.split("-")[0] for path in installed.iterdir()) == ["reszoo", "reszoo"]
 
@@ -167,6 +168,11 @@ def test_a_command_in_the_documents_is_one_that_reszoo_takes(path: Path, argv: l
         load_recipe(recipe, args.overrides)
     elif recipe is not None:
         assert "/" in recipe or recipe.endswith(".toml"), f"no recipe {recipe}"
+    space = getattr(args, "space", None)
+    if space in space_names():
+        load_space(space, args.overrides)
+    elif space is not None:
+        assert "/" in space or space.endswith(".toml"), f"no space {space}"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=[path.name for path in DOCUMENTS])

@@ -63,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
     keep_to_cores(os.environ)
     load_tensorflow()
     from reszoo.tuning.report import finding
-    from reszoo.tuning.tune import check_export, export_recipe, tune
+    from reszoo.tuning.tune import tune
+    from reszoo.tuning.winner import check_export, export_recipe
 
     if args.export is not None:
         check_export(args.export)

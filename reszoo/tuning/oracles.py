@@ -18,8 +18,9 @@ from keras_tuner.src.engine.trial import Trial, TrialStatus
 
 from reszoo.errors import ReszooError
 from reszoo.files import write_json
+from reszoo.tuning.knobs import Choice
 from reszoo.tuning.plan import FACTOR, Plan
-from reszoo.tuning.space import Choice, Space
+from reszoo.tuning.space import Space
 
 STATE = "oracle.json"
 OBJECTIVE = "val_accuracy"

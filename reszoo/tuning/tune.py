@@ -5,96 +5,31 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-import io
 import os
 import shlex
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras_tuner
 import tensorflow as tf
-from keras_tuner.src.engine.base_tuner import BaseTuner
 
 from reszoo.data.pipeline import open_pipeline
 from reszoo.errors import ReszooError
-from reszoo.files import write_text
 from reszoo.session import anchored
-from reszoo.training.recipe import Recipe
 from reszoo.training.run import environment
 from reszoo.tuning import environment as parts
 from reszoo.tuning.config import SearchConfig
-from reszoo.tuning.oracles import OBJECTIVE, ORACLES, make_oracle
-from reszoo.tuning.plan import NAME, Plan, read_plan
+from reszoo.tuning.oracles import make_oracle
+from reszoo.tuning.plan import Plan, read_plan
 from reszoo.tuning.report import report
-from reszoo.tuning.results import best_trial, read_results
+from reszoo.tuning.results import read_results
 from reszoo.tuning.space import Space, load_space
 from reszoo.tuning.telling import Telling
-from reszoo.tuning.trial import folder_of, prune, read_record, run_trial
+from reszoo.tuning.trial import folder_of, prune, read_record
+from reszoo.tuning.tuner import Tuner, work
 
 Tell = Callable[[str], None]
-WAIT_SECONDS = 60.0  # that a worker waits for the chief to write the plan
-
-
-class Tuner(BaseTuner):
-    """KerasTuner's tuner, its trials trained by the ordinary engine; it owns no model code.
-
-    devices: as `reszoo train --devices`, for each trial.
-    """
-
-    def __init__(self, plan: Plan, folder: Path, oracle: keras_tuner.Oracle, devices: str = "auto") -> None:
-        self.plan, self.folder, self.devices = plan, folder, devices
-        self._idle = False
-        with contextlib.redirect_stdout(io.StringIO()):  # it tells of files that it reloads
-            super().__init__(oracle, directory=str(folder), project_name="")
-
-    def pre_create_trial(self) -> None:
-        """Wait a little before asking again, when the last answer was that there is nothing to do yet."""
-        if self._idle:
-            time.sleep(0.5)
-        self._idle = True
-
-    def on_trial_begin(self, trial: Any) -> None:
-        """Note that there is something to do."""
-        self._idle = False
-
-    def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Train a trial up to its share, and return its score. Raises FailedTrialError with the reason why it has none."""
-        values = trial.hyperparameters.values
-        units = self.plan.units if "tuner/epochs" in values else 1
-        record = run_trial(
-            self.plan,
-            self.folder,
-            trial.trial_id,
-            {name: value for name, value in values.items() if not name.startswith("tuner/")},
-            share=values.get("tuner/epochs", 1) / units,
-            continues=values.get("tuner/trial_id"),
-            devices=self.devices,
-            worker=self.tuner_id,
-        )
-        if record["status"] == "failed":
-            raise keras_tuner.errors.FailedTrialError(record["reason"])
-        log_hparams(folder_of(self.folder, trial.trial_id), record)
-        return {OBJECTIVE: record["score"]}
-
-    def save(self) -> None:
-        """Nothing: the oracle keeps the state."""
-
-    def _get_tuner_fname(self) -> str:
-        return str(self.folder / "none")  # never there, so that nothing is reloaded here
-
-
-def log_hparams(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write a trial for TensorBoard's HParams page, into `folder`/tensorboard."""
-    from tensorboard.plugins.hparams import api
-
-    writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
-    with writer.as_default():
-        api.hparams(dict(record["values"]), trial_id=record["trial"])
-        tf.summary.scalar(OBJECTIVE, record["score"], step=record["steps"])
-    writer.close()
 
 
 def tune(
@@ -160,67 +95,6 @@ def tune(
             reason = results["refused"][0]["reason"] if results["refused"] else "there is nothing to try"
             raise ReszooError(f"nothing in {plan.space.name} may be tried; the first refused: {reason}")
     return results
-
-
-def work(folder: Path, devices: str = "auto") -> None:
-    """Run trials of the search in `folder` that the chief, named by KerasTuner's variables, hands out.
-
-    Raises ReszooError when the folder holds no search after a minute.
-    """
-    from reszoo.tuning.workers import alive
-
-    begun = time.monotonic()
-    while not (folder / NAME).is_file() and time.monotonic() - begun < WAIT_SECONDS:
-        time.sleep(0.5)
-    plan = read_plan(folder)
-    with parts.interruptible(), alive(os.environ):
-        Tuner(plan, folder, ORACLES[plan.space.search.tuner](plan, folder), devices).search()
-
-
-def best_recipe(folder: str | Path, name: str = "best") -> tuple[Recipe, dict[str, Any]]:
-    """Return the recipe of a search's best trial, and that trial's record. Raises ReszooError while there is none."""
-    folder = Path(folder)
-    plan, best = read_plan(folder), best_trial(read_results(folder)["trials"])
-    if best is None:
-        raise ReszooError(f"{folder} holds no finished trial yet")
-    values = {knob.name: best["values"].get(knob.name, knob.default) for knob in plan.space.knobs}
-    recipe = anchored(plan.space.recipe(values, name))
-    return dataclasses.replace(
-        recipe,
-        description=f"The best of a search of {plan.space.name}",
-        train=dataclasses.replace(recipe.train, seed=best["seeds"][0]),
-    ), best
-
-
-def export_recipe(folder: str | Path, path: str | Path) -> Path:
-    """Write the recipe of a search's best trial to a TOML file that `reszoo train` takes; return its path.
-
-    Raises ReszooError while there is no finished trial, and for a file whose name does not end in .toml.
-    """
-    path = Path(path)
-    check_export(path)
-    recipe, best = best_recipe(folder, path.stem)
-    scores = ", ".join(f"{100 * score:.2f} %" for score in best["scores"])
-    part = "" if best["share"] == 1 else f", after {100 * best['share']:.0f} % of the training"
-    lines = [
-        f"# Trial {best['trial']}, the best of a search of {read_plan(Path(folder)).space.name}.",
-        "#",
-        f"#     reszoo train {path.name if path.parent == Path() else path}",
-        "#",
-        f"# Measured in the search: {scores} validation accuracy (seeds {', '.join(map(str, best['seeds']))}){part}; "
-        f"{best['parameters']:,} parameters.",
-        "",
-    ]
-    write_text(path, "\n".join(lines) + "\n" + recipe.to_toml())
-    return path
-
-
-def check_export(path: Path) -> None:
-    """Raise ReszooError for a path that no recipe can be written to."""
-    if path.suffix != ".toml":
-        raise ReszooError(f"{path}: a recipe's file name ends in .toml")
-    if path.is_dir():
-        raise ReszooError(f"{path} is a folder")
 
 
 def search_folder(space: str | Path | Space | None, run_dir: str | Path | None = None) -> Path:

@@ -14,9 +14,10 @@ import pytest
 from keras_tuner.src.engine.trial import Trial
 
 from reszoo.errors import ReszooError
+from reszoo.tuning.knobs import Choice
 from reszoo.tuning.oracles import make_oracle, sweep, sweep_cost
 from reszoo.tuning.plan import Plan
-from reszoo.tuning.space import Choice, load_space
+from reszoo.tuning.space import load_space
 
 TUNERS = ("random", "bayesian", "hyperband", "grid")
 DATA = {"name": "digits", "input_shape": (8, 8, 1), "classes": 10, "examples": {"train": 60, "validation": 60}}

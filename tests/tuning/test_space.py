@@ -17,8 +17,9 @@ from reszoo.cli.main import main
 from reszoo.errors import ReszooError
 from reszoo.training.recipe import load_recipe
 from reszoo.tuning.config import SearchConfig, quantity
+from reszoo.tuning.knobs import Choice, Range
 from reszoo.tuning.plan import Plan
-from reszoo.tuning.space import Choice, Range, Space, load_space, space_folder, space_names
+from reszoo.tuning.space import Space, load_space, space_folder, space_names
 
 HEAD = 'recipe = "quickstart"\n'
 DATA = {"name": "digits", "input_shape": (8, 8, 1), "classes": 10, "examples": {"train": 1137, "validation": 300}}

@@ -30,7 +30,8 @@ from reszoo.tuning.plan import Plan, read_plan
 from reszoo.tuning.results import read_results
 from reszoo.tuning.space import load_space
 from reszoo.tuning.trial import Taken, folder_of, prune, read_record, run_trial
-from reszoo.tuning.tune import best_recipe, export_recipe, tune
+from reszoo.tuning.tune import tune
+from reszoo.tuning.winner import best_recipe, export_recipe
 
 Plans = Callable[..., Plan]
 
