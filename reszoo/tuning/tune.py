@@ -84,8 +84,9 @@ def tune(
             raise
         finally:
             oracle.save()
-        results = _conclude(folder, tell)
-        if oracle.given_up:
+        results = read_results(folder)
+        tell(f"report: {report(folder)}")
+        if oracle.given_up:  # and checkpoints are kept: it may be gone on with
             reason = read_record(folder_of(folder, oracle.end_order[-1]))["reason"]
             raise ReszooError(
                 f"{oracle.failures()} trials in a row failed, the last because {reason}; "
@@ -94,6 +95,7 @@ def tune(
         if not results["trials"]:
             reason = results["refused"][0]["reason"] if results["refused"] else "there is nothing to try"
             raise ReszooError(f"nothing in {plan.space.name} may be tried; the first refused: {reason}")
+        prune(folder, [results["best"]] if results["best"] else [])
     return results
 
 
@@ -109,7 +111,10 @@ def search_folder(space: str | Path | Space | None, run_dir: str | Path | None =
 def _new(folder: Path, space: Any, overrides: Sequence[str], search: Mapping[str, Any]) -> Plan:
     if space is None:
         raise ReszooError("which space? Give its name")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    # A search killed as it began may have left its lock, or half a file.
+    if folder.exists() and (
+        not folder.is_dir() or any(path.name[0] != "." and path.name != "lock" for path in folder.iterdir())
+    ):
         raise ReszooError(f"{folder} exists; add --resume to go on with it, or give another --run-dir")
     plan = _planned(_loaded(space, overrides, search))
     plan.check()
@@ -180,15 +185,6 @@ def _lead(oracle: Any, plan: Plan, folder: Path, part: parts.Part, workers: int,
         gpus=gpus if devices in ("auto", "gpu") else [],
         tell=tell,
     ).run()
-
-
-def _conclude(folder: Path, tell: Tell) -> dict[str, Any]:
-    """Write the report, drop checkpoints that nobody will go on from, and return the results."""
-    results = read_results(folder)
-    page = report(folder)
-    prune(folder, [results["best"]] if results["best"] else [])
-    tell(f"report: {page}")
-    return results
 
 
 def _command() -> str:
