@@ -44,7 +44,7 @@ def export_recipe(folder: str | Path, path: str | Path) -> Path:
         "#",
         f"#     reszoo train {path.name if path.parent == Path() else path}",
         "#",
-        f"# Measured in the search: {scores} validation accuracy (seeds {', '.join(map(str, best['seeds']))}){part}; "
+        f"# Measured in the search: {scores} validation accuracy ({'seed' if len(best['seeds']) == 1 else 'seeds'} {', '.join(map(str, best['seeds']))}){part}; "
         f"{best['parameters']:,} parameters.",
         "",
     ]
