@@ -14,6 +14,8 @@ import reszoo
 from reszoo.lab.degradation import KINDS, verdict
 from reszoo.lab.record import read_record
 from reszoo.lab.report import finding, report
+from reszoo.tuning.report import finding as found_by_a_search
+from reszoo.tuning.results import best_trial, grid
 
 ROOT = Path(__file__).parents[1]
 RECORDS = sorted((ROOT / "docs" / "results" / "lab").glob("*/record.json"))
@@ -84,3 +86,49 @@ def test_every_net_of_the_published_weights_was_compared() -> None:
     compared = {(row["model"], row["layout"]) for row in kept("parity.json")}
     assert compared == {(row.model, row.layout) for row in reszoo.list_weights()}
     assert all(max(row[key] for key in ("logits", "gradient", "back")) < 1e-4 for row in kept("parity.json"))
+
+
+TUNE = ROOT / "docs" / "results" / "tune"
+
+
+@pytest.mark.parametrize("name", ["depth_shortcut", "degradation_jpeg"])
+def test_what_a_search_found_is_what_its_record_says(name: str) -> None:
+    page = words((ROOT / "docs" / "results" / "README.md").read_text(encoding="utf-8"))
+    record = json.loads((TUNE / f"{name}.json").read_text(encoding="utf-8"))
+    assert words(found_by_a_search(record)) in page
+    best = best_trial(record["trials"])
+    assert best is not None and best["trial"] == record["best"]
+    assert record["grid"] == grid(record["trials"], record["space"])
+    assert not re.search(r'"(/|folder:/)', json.dumps(record)), "a folder of somebody's machine"
+    for label, cells in record["grid"]["cells"].items():
+        for depth, cell in cells.items():
+            assert (
+                f"| {depth} | {label} | {cell['count']} | {100 * cell['mean']:.2f} | {100 * cell['training']:.2f} |"
+                in page
+            )
+
+
+def test_the_tuners_figures_are_the_records() -> None:
+    page = (ROOT / "docs" / "results" / "README.md").read_text(encoding="utf-8")
+    rows = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))["rows"]
+        for path in TUNE.glob("*.json")
+        if "rows" in path.read_text()
+    }
+    for tuner in ("hyperband", "random"):
+        own = [row for row in rows["hyperband"] if row["tuner"] == tuner]
+        shown = ", ".join(f"{100 * row['best']:.2f}" for row in own)
+        mean = statistics.mean(100 * row["best"] for row in own)
+        deviation = statistics.stdev(100 * row["best"] for row in own)
+        steps = ", ".join(f"{row['trained_steps']:,}" for row in own)
+        assert f"| {tuner} | {shown} | {mean:.2f} ± {deviation:.2f} | {steps} |" in page
+    rates = {count: [row["trials_a_minute"] for row in rows["workers"] if row["workers"] == count] for count in (1, 2)}
+    for count, found in rates.items():
+        assert f"| {count} | {', '.join(f'{rate:.2f}' for rate in found)} |" in page
+    for row in rows["faults"]:
+        same = "yes" if row["equal_to_unbroken"] else "-"
+        lost = f"{row['trials_lost']} | {row['results_lost']}"
+        assert f"| {row['tuner']} | {row['killed']} | {row['kills']} | {row['trials']} | {lost} | {same} |" in page
+    memory = rows["memory"]
+    for number in (5, 10, 20, 30):
+        assert f"| {number} | {memory[number - 1]['VmRSS']:,} | {memory[number - 1]['VmHWM']:,} |" in page

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras_tuner
 import tensorflow as tf
 
 from reszoo.data.pipeline import open_pipeline
@@ -69,7 +70,9 @@ def tune(
             known = read_results(folder)
             plan.write(folder, environment=known["environment"], command=known["command"])
         else:
-            plan.write(folder, environment=environment(), command=_command())
+            made = environment()
+            versions = {**made["versions"], "keras-tuner": keras_tuner.__version__}
+            plan.write(folder, environment={**made, "versions": versions}, command=_command())
         telling = Telling(folder, tell)
         oracle = make_oracle(plan, folder, telling.ended)
         telling.begin(oracle, plan)

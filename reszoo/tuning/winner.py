@@ -39,13 +39,13 @@ def export_recipe(folder: str | Path, path: str | Path) -> Path:
     recipe, best = best_recipe(folder, path.stem)
     scores = ", ".join(f"{100 * score:.2f} %" for score in best["scores"])
     part = "" if best["share"] == 1 else f", after {100 * best['share']:.0f} % of the training"
+    seeds = f"seed{'s' if len(best['seeds']) > 1 else ''} {', '.join(map(str, best['seeds']))}"
     lines = [
         f"# Trial {best['trial']}, the best of a search of {read_plan(Path(folder)).space.name}.",
         "#",
         f"#     reszoo train {path.name if path.parent == Path() else path}",
         "#",
-        f"# Measured in the search: {scores} validation accuracy ({'seed' if len(best['seeds']) == 1 else 'seeds'} {', '.join(map(str, best['seeds']))}){part}; "
-        f"{best['parameters']:,} parameters.",
+        f"# Measured in the search: {scores} validation accuracy ({seeds}){part}; {best['parameters']:,} parameters.",
         "",
     ]
     write_text(path, "\n".join(lines) + "\n" + recipe.to_toml())
@@ -56,5 +56,7 @@ def check_export(path: Path) -> None:
     """Raise ReszooError for a path that no recipe can be written to."""
     if path.suffix != ".toml":
         raise ReszooError(f"{path}: a recipe's file name ends in .toml")
+    if not str(path).isprintable():
+        raise ReszooError(f"{str(path)!r} is no name for a file")
     if path.is_dir():
         raise ReszooError(f"{path} is a folder")

@@ -36,15 +36,36 @@ Tell = Callable[[str], None]
 
 
 class _Servicer(OracleServicer):
-    """KerasTuner's, which also notes when each worker was last heard of."""
+    """KerasTuner's, which also notes when each worker was last heard of, and what the oracle could not do.
+
+    An error, such as a full disk, would otherwise be told to a worker alone, and leave the oracle's lock held.
+    """
 
     def __init__(self, oracle: Any) -> None:
         super().__init__(oracle)
         self.heard: dict[str, float] = {}
+        self.failure: Exception | None = None
+
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.failure = error
+            raise
 
     def CreateTrial(self, request: Any, context: Any) -> Any:
         self.heard[request.tuner_id] = time.monotonic()
-        return super().CreateTrial(request, context)
+        with self._noting():
+            return super().CreateTrial(request, context)
+
+    def UpdateTrial(self, request: Any, context: Any) -> Any:
+        with self._noting():
+            return super().UpdateTrial(request, context)
+
+    def EndTrial(self, request: Any, context: Any) -> Any:
+        with self._noting():
+            return super().EndTrial(request, context)
 
     def GetSpace(self, request: Any, context: Any) -> Any:
         for key, value in context.invocation_metadata() or ():
@@ -86,7 +107,8 @@ class Chief:
     def run(self) -> None:
         """Serve, start workers and replace dead ones, until every trial has ended.
 
-        Raises ReszooError where the address cannot be had, or workers keep dying; KeyboardInterrupt when a signal came.
+        Raises ReszooError where the address cannot be had, or workers keep dying; KeyboardInterrupt when a signal came;
+        what the oracle raised while it served.
         """
         servicer = _Servicer(self.oracle)
         server = grpc.server(futures.ThreadPoolExecutor(max_workers=1))
@@ -102,6 +124,8 @@ class Chief:
                 self._start(place, ip, port)
             while not self._over(servicer):
                 time.sleep(0.1)
+                if servicer.failure is not None:
+                    raise servicer.failure
                 self._bury(servicer, ip, port)
         finally:
             self._stop_children()

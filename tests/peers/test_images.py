@@ -37,13 +37,13 @@ def test_photographs_give_the_answers_that_torchvisions_transforms_give(
 
 @pytest.fixture(scope="module")
 def files(peer: Peer, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The 5,000 test images of the JPEG copy."""
-    return unpacked(DATA / "cifar10-jpeg.tar.xz", tmp_path_factory.mktemp("cifar"), "test")
+    """Every fifth test image of the JPEG copy; `python -m tests.peers.images` takes all 5,000."""
+    return unpacked(DATA / "cifar10-jpeg.tar.xz", tmp_path_factory.mktemp("cifar"), "test")[::5]
 
 
 @pytest.mark.parametrize("depth", [20, 56])
 def test_akamasters_weights_give_pytorchs_answers_to_the_image(depth: int, peer: Peer, files: list[Path]) -> None:
     (weights,) = (DATA / "akamaster").glob(f"resnet{depth}-*.th")
     found = published(depth, peer, weights, files)
-    assert found["images"] == 5000 and found["other_answers"] == 0 and found["largest_pixel_difference"] == 0
+    assert found["images"] == 1000 and found["other_answers"] == 0 and found["largest_pixel_difference"] == 0
     assert found["logits"] < 1e-4 and found["accuracy"] > 80

@@ -102,7 +102,7 @@ def test_killed_run_on_two_replicas_equals_an_unbroken_one(recipe: Path, tmp_pat
     assert_same(tmp_path / "unbroken", tmp_path / "run")
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(6, marks=pytest.mark.slow)])
 def test_killed_run_equals_an_unbroken_one(kills: int, recipe: Path, unbroken: Path, tmp_path: Path) -> None:
     struck = killed_until_done(tmp_path / "run", recipe, kills)
     assert struck > 0

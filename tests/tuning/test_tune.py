@@ -7,17 +7,21 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from keras_tuner.src import protos
 
 import reszoo
 from reszoo.cli.main import main
@@ -25,13 +29,16 @@ from reszoo.errors import ReszooError
 from reszoo.training import checkpoint
 from reszoo.training.recipe import load_recipe
 from reszoo.tuning import trial as trial_module
+from reszoo.tuning import workers as workers_module
 from reszoo.tuning.environment import part, shares
+from reszoo.tuning.oracles import make_oracle
 from reszoo.tuning.plan import Plan, read_plan
 from reszoo.tuning.results import read_results
 from reszoo.tuning.space import load_space
 from reszoo.tuning.trial import Taken, folder_of, prune, read_record, run_trial
 from reszoo.tuning.tune import tune
 from reszoo.tuning.winner import best_recipe, export_recipe
+from reszoo.tuning.workers import Chief
 
 Plans = Callable[..., Plan]
 
@@ -67,6 +74,22 @@ def arrays(folder: Path) -> dict[str, np.ndarray]:
     return checkpoint.load(checkpoint.steps(folder / "checkpoints")[-1]).arrays
 
 
+def logged(folder: Path) -> dict[str, Any]:
+    """What TensorBoard's HParams page reads from a trial's log."""
+    import tensorflow as tf
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    (path,) = folder.glob("events*")
+    found = {}
+    for record in tf.data.TFRecordDataset(str(path)):
+        for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value:
+            if value.metadata.plugin_data.plugin_name == "hparams":
+                content = plugin_data_pb2.HParamsPluginData.FromString(value.metadata.plugin_data.content)
+                for name, held in content.session_start_info.hparams.items():
+                    found[name] = getattr(held, held.WhichOneof("kind"))
+    return found
+
+
 # A whole search
 
 
@@ -89,7 +112,7 @@ def test_a_search_leaves_what_it_found(tiny: Path, tmp_path: Path, said: list[st
         assert not [
             path.name for run in runs for path in run.path.iterdir() if "test" in path.name or path.suffix == ".keras"
         ]
-        assert list((folder / "trials" / trial["trial"] / "tensorboard").glob("events*"))
+        assert logged(folder / "trials" / trial["trial"] / "tensorboard") == trial["values"]
     best = max(results["trials"], key=lambda trial: trial["score"])
     assert results["best"] == best["trial"]
     assert (folder / "report.html").is_file() and json.loads((folder / "report.json").read_text())["best"] == best[
@@ -460,15 +483,73 @@ def test_workers_end_with_their_chief_and_the_search_goes_on(tiny: Path, tmp_pat
     }
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def ask(port: int, name: str) -> Any:
+    """Ask a chief for a trial, as a worker does."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        request = protos.get_service().CreateTrialRequest(tuner_id=name)
+        return protos.get_service_grpc().OracleStub(channel).CreateTrial(request, wait_for_ready=True, timeout=20)
+
+
+def test_a_full_disk_at_the_chief_ends_the_search_and_not_in_silence(
+    plans: Plans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oracle = make_oracle(plans(), tmp_path / "search")
+    monkeypatch.setattr(oracle, "save", lambda: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    port = free_port()
+    asking = threading.Thread(target=lambda: pytest.raises(grpc.RpcError, ask, port, "w0"))
+    asking.start()
+    with pytest.raises(OSError, match="No space left"):
+        Chief(oracle, tmp_path / "search", address=f"127.0.0.1:{port}").run()
+    asking.join()
+
+
+def test_a_silent_worker_is_given_up_and_its_trial_handed_out_again(
+    plans: Plans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    monkeypatch.setattr(workers_module, "DEAD_SECONDS", 0.5)
+    oracle = make_oracle(plans(trials=1), tmp_path / "search")
+    port, given_out = free_port(), []
+
+    def two_workers() -> None:
+        given_out.append(ask(port, "w0").trial.trial_id)  # and is not heard of again
+        while not oracle._retry_queue:
+            time.sleep(0.05)
+        given_out.append(ask(port, "w1").trial.trial_id)
+        oracle.update_trial("0000", {"val_accuracy": 0.5})
+        trial = oracle.get_trial("0000")
+        trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+        ask(port, "w1")
+
+    asking = threading.Thread(target=two_workers)
+    asking.start()
+    Chief(oracle, tmp_path / "search", address=f"127.0.0.1:{port}", tell=said.append).run()
+    asking.join()
+    assert given_out == ["0000", "0000"]
+    assert said == ["worker w0 was silent for 1 s; its trial 0000 is handed out again"] or said == [
+        "worker w0 was silent for 0 s; its trial 0000 is handed out again"
+    ]
+
+
+def test_an_address_that_is_taken_is_told(plans: Plans, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ReszooError, match=f"cannot listen on {address}"):
+            Chief(make_oracle(plans(), tmp_path / "search"), tmp_path / "search", address=address).run()
+
+
 @pytest.mark.slow
 def test_chief_and_worker_by_kerastuners_variables(tiny: Path, tmp_path: Path) -> None:
     """As on several machines: each started by hand, told its part by the environment."""
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    folder = tmp_path / "shared"
+    port, folder = free_port(), tmp_path / "shared"
     command = [sys.executable, "-m", "reszoo", "tune", str(tiny), "--trials", "2", "--run-dir", str(folder)]
     variables = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port)}
     processes = [
