@@ -43,13 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--devices", default="auto", help="of each trial, as for `reszoo train` (default %(default)s)")
     parser.add_argument("--export", type=Path, metavar="FILE", help="write the best trial's recipe to a .toml file")
     parser.epilog = (
-        "To go on: reszoo tune --resume DIR. The winner's recipe: reszoo tune --run-dir DIR --export best.toml."
+        "To go on: reszoo tune --resume DIR. The winner's recipe: reszoo tune --export best.toml. Both take the newest search "
+        "under tune/ where none is named."
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Search, or write the winner of a search that is there; 130 when a signal stopped it."""
-    space, folder = choose(args.space, args.run_dir, args.resume)
+    space, folder = choose(args.space, args.run_dir, args.resume, args.export is not None)
     limits = {
         name: None if text is None else quantity(text)
         for name, text in (("max_params", args.max_params), ("max_macs", args.max_macs))
@@ -86,15 +87,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def choose(space: str | None, folder: Path | None, resume: bool) -> tuple[str | None, Path]:
-    """Return (the space, the search's folder). A search's folder given in the space's place is understood.
+def choose(space: str | None, folder: Path | None, resume: bool, export: bool) -> tuple[str | None, Path]:
+    """Return (the space, the search's folder).
 
-    Raises ReszooError where neither is given.
+    A search's folder given in the space's place is understood; what goes on with a search, or exports from one, takes the
+    newest under tune/ where neither is given. Raises ReszooError where that is of no help.
     """
     if resume and space is not None and Path(space).is_dir() and folder in (None, Path(space)):
         return None, Path(space)
     if folder is not None:
         return space, folder
+    if space is None and (resume or export):
+        begun = sorted(Path("tune").glob("*/search.json"), key=lambda path: path.stat().st_mtime)
+        if not begun:
+            raise ReszooError("which search? There is none under tune/; give its folder with --run-dir")
+        return None, begun[-1].parent
     if space is None:
         raise ReszooError(f"which space? Give its name, {', '.join(space_names())}, or a .toml file")
     return space, Path("tune") / Path(space).stem

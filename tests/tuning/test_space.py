@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reszoo.cli.main import main
+from reszoo.cli.tune import choose
 from reszoo.errors import ReszooError
 from reszoo.training.recipe import load_recipe
 from reszoo.tuning.config import SearchConfig, quantity
@@ -291,6 +293,9 @@ def test_no_space_file_ends_in_a_traceback(data: Any, tmp_path_factory: pytest.T
     "argv, line",
     [
         (["tune"], "reszoo: which space? Give its name, depth_shortcut"),
+        (["tune", "--resume"], "which search? There is none under tune/; give its folder with --run-dir"),
+        (["tune", "--export", "best.toml"], "which search? There is none under tune/"),
+        (["tune", "--run-dir", "somewhere"], "somewhere: add --resume to go on with this search, or --export FILE"),
         (["tune", "depth_shortcu"], "reszoo: no space 'depth_shortcu'; did you mean 'depth_shortcut'"),
         (["tune", "depth_shortcut", "--max-params", "lots"], "reszoo: 'lots' is no amount: give one such as 1M"),
         (["tune", "depth_shortcut", "--trials", "-2"], "search.trials is -2, but must be at least 0"),
@@ -300,8 +305,21 @@ def test_no_space_file_ends_in_a_traceback(data: Any, tmp_path_factory: pytest.T
     ],
 )
 def test_what_is_typed_wrong_is_told_before_tensorflow_loads(
-    argv: list[str], line: str, capsys: pytest.CaptureFixture[str]
+    argv: list[str], line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     assert main(argv) == 2
     told = capsys.readouterr().err
     assert line in told and told.count("\n") == 1 and "Traceback" not in told
+
+
+def test_the_newest_search_is_the_one_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("new", "old", "older")):
+        (tmp_path / "tune" / name).mkdir(parents=True)
+        (tmp_path / "tune" / name / "search.json").write_text("{}")
+        os.utime(tmp_path / "tune" / name / "search.json", (1000 - number, 1000 - number))
+    assert choose(None, None, True, False) == choose(None, None, False, True) == (None, Path("tune/new"))
+    assert choose("tune/old", None, True, False) == (None, Path("tune/old"))
+    assert choose(None, Path("there"), True, True) == (None, Path("there"))
+    assert choose("mine.toml", None, False, True) == ("mine.toml", Path("tune/mine"))
