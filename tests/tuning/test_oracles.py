@@ -19,7 +19,8 @@ from reszoo.tuning.oracles import make_oracle, sweep, sweep_cost
 from reszoo.tuning.plan import Plan
 from reszoo.tuning.space import load_space
 
-TUNERS = ("random", "bayesian", "hyperband", "grid")
+# The Gaussian process takes a tenth of a second a trial.
+TUNERS = ("random", pytest.param("bayesian", marks=pytest.mark.slow), "hyperband", "grid")
 DATA = {"name": "digits", "input_shape": (8, 8, 1), "classes": 10, "examples": {"train": 60, "validation": 60}}
 
 
@@ -98,7 +99,7 @@ def test_a_search_read_back_before_every_trial_is_the_unbroken_one(tuner: str, t
     assert states[0]["end_order"] == states[1]["end_order"] and states[0]["refused"] == states[1]["refused"]
 
 
-@pytest.mark.parametrize("tuner", ["random", "bayesian", "grid"])
+@pytest.mark.parametrize("tuner", ["random", pytest.param("bayesian", marks=pytest.mark.slow), "grid"])
 def test_no_trial_is_run_twice_and_conditions_hold(tuner: str, tiny: Path, tmp_path: Path) -> None:
     plan = plan_of(tiny, tuner=tuner, trials=0 if tuner == "grid" else 40)
     found = play(make_oracle(plan, tmp_path))

@@ -22,6 +22,7 @@ from reszoo.tuning.config import SearchConfig, quantity
 from reszoo.tuning.knobs import Choice, Range
 from reszoo.tuning.plan import Plan
 from reszoo.tuning.space import Space, load_space, space_folder, space_names
+from reszoo.zoo.count import count
 
 HEAD = 'recipe = "quickstart"\n'
 DATA = {"name": "digits", "input_shape": (8, 8, 1), "classes": 10, "examples": {"train": 1137, "validation": 300}}
@@ -191,6 +192,11 @@ def test_a_net_over_budget_is_refused_by_its_published_count(tmp_path: Path) -> 
     plan = Plan(space_of(text, tmp_path, max_macs=41_000_000), data, 27.0)
     assert plan.refusal({"n": "3"}) == ""
     assert "multiply-adds, more than 41,000,000" in plan.refusal({"n": "18"})
+    exact = count("resnet20", (32, 32, 3), 10)
+    for most, own in (("max_params", exact.parameters), ("max_macs", exact.multiply_adds)):
+        for budget in (own, own - 1):
+            plan = Plan(space_of(text, tmp_path, **{most: budget}), data, 27.0)
+            assert (plan.refusal({"n": "3"}) == "") == (budget == own)
 
 
 def test_a_contradiction_is_a_refusal(tmp_path: Path) -> None:
