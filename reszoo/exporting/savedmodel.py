@@ -20,6 +20,7 @@ from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
 from reszoo.evaluation.source import Given, open_source
 from reszoo.exporting import parity
+from reszoo.exporting.fold import Folded, fold, unfolded
 from reszoo.exporting.signatures import Classifier
 from reszoo.files import atomic_dir, write_json
 
@@ -33,17 +34,21 @@ class Report:
     images_checked: int
     difference: float
     """Largest difference in any probability from the Keras model."""
+    folded: int
+    """Normalisations that went into the convolution before them."""
+    kept: int
+    """Normalisations that could not."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, fit for JSON."""
         return asdict(self)
 
 
-def export(net: Given, out: str | os.PathLike[str], *, weights: str | None = None) -> Report:
+def export(net: Given, out: str | os.PathLike[str], *, weights: str | None = None, fold_norms: bool = True) -> Report:
     """Export a trained net as a SavedModel in the new folder `out`; see `export_savedmodel`.
 
     net: a run or its folder, a net's name, whose published `weights` (by default its first) are taken, or a model built with
-    such.
+    such. fold_norms: fold batch normalisation into convolutions wherever that is exact.
     """
     refuse_occupied(out)
     source = open_source(net, weights)
@@ -52,7 +57,12 @@ def export(net: Given, out: str | os.PathLike[str], *, weights: str | None = Non
         test = Path(source.run.path) / "test.json"
         details["test"] = _json(test) if test.is_file() else None
     return export_savedmodel(
-        source.load(), out, preprocessing=source.preprocessing, class_names=source.class_names, details=details
+        source.load(),
+        out,
+        preprocessing=source.preprocessing,
+        class_names=source.class_names,
+        details=details,
+        fold_norms=fold_norms,
     )
 
 
@@ -64,6 +74,7 @@ def export_savedmodel(
     class_names: Sequence[str],
     details: Mapping[str, Any] | None = None,
     check_images: Sequence[np.ndarray] | None = None,
+    fold_norms: bool = True,
 ) -> Report:
     """Write `model`, images in and probabilities out, as a SavedModel to `out`, a new or empty folder.
 
@@ -74,6 +85,7 @@ def export_savedmodel(
       `scores` [n, k] of the k = min(5, classes) best, and `status` int32 [n]: 0, or 1 for a file that could not be
       decoded, whose other outputs are zeros and empty strings. The size of an image is not limited here.
 
+    Normalisations are folded into the convolutions before them (`reszoo.exporting.fold`) unless `fold_norms` is False.
     Beside them lie `assets/class_names.txt`, `assets/preprocessing.json`, and `card.json` with `details`.
     Before `out` appears the SavedModel is loaded in a fresh process by TensorFlow alone and compared with the Keras model
     on `check_images` (uint8 [h, w, c], any sizes; a fixed few by default): more than 1e-5 apart in any probability, or
@@ -90,7 +102,8 @@ def export_savedmodel(
         write_json(preprocessing_file, preprocessing.to_dict())
         with tf.device("CPU:0"):
             net = as_float32(model)
-        classifier = Classifier(net, preprocessing, class_names, names_file, preprocessing_file)
+            folded = fold(net) if fold_norms else unfolded(net)
+        classifier = Classifier(folded.model, preprocessing, class_names, names_file, preprocessing_file)
         signatures = {"serving_default": classifier.serving_default, "image_bytes": classifier.image_bytes}
         try:
             tf.saved_model.save(classifier, str(part), signatures=signatures)
@@ -103,9 +116,16 @@ def export_savedmodel(
                 f"the exported net's probabilities differ from the Keras model's by {difference:.1e}, more than "
                 f"{parity.TOLERANCE:.0e}; {target} was not written"
             )
-        write_json(part / "card.json", _card(net, class_names, difference, details or {}))
+        write_json(part / "card.json", _card(net, folded, class_names, difference, details or {}))
         size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
-    return Report(path=str(target), bytes=size, images_checked=3 * len(images), difference=difference)
+    return Report(
+        path=str(target),
+        bytes=size,
+        images_checked=3 * len(images),
+        difference=difference,
+        folded=len(folded.removed),
+        kept=len(folded.kept),
+    )
 
 
 def as_float32(model: Any) -> Any:
@@ -145,7 +165,9 @@ def _check_fit(model: Any, preprocessing: Preprocessing, class_names: Sequence[s
         raise ReszooError(f"class name {broken[0]!r} is empty or has a line break; class_names.txt holds one a line")
 
 
-def _card(net: Any, class_names: Sequence[str], difference: float, details: Mapping[str, Any]) -> dict[str, Any]:
+def _card(
+    net: Any, folded: Folded, class_names: Sequence[str], difference: float, details: Mapping[str, Any]
+) -> dict[str, Any]:
     return {
         "name": net.name,
         # By name, because a fine-tuned net may have frozen layers, whose weights Keras does not count as trainable.
@@ -159,6 +181,7 @@ def _card(net: Any, class_names: Sequence[str], difference: float, details: Mapp
             "serving_default": "images float32 [n, h, w, c], pixels 0..255 -> probabilities, logits",
             "image_bytes": "image_bytes string [n], JPEG or PNG -> probabilities, labels, scores, status (0 = decoded)",
         },
+        "normalisations": {"folded": len(folded.removed), "kept": len(folded.kept)},
         "difference_from_keras": difference,
         "exported_with": {"reszoo": reszoo.__version__, "tensorflow": tf.__version__, "keras": keras.__version__},
         **details,

@@ -35,23 +35,23 @@ def producer(tensor: Any) -> tuple[Any, list[Any]]:
 
 def uses(model: keras.Model, operation: Any) -> int:
     """Return how often a model's graph goes through one of its layers or operations."""
-    return sum(node.operation is operation for node in _nodes(model))
+    return sum(node.operation is operation for node in nodes(model))
 
 
 def waists(model: keras.Model) -> list[Any]:
     """Return the layers and operations through whose one output all goes that comes after them, in order."""
-    nodes = _nodes(model)
-    calls = Counter(id(node.operation) for node in nodes)
-    last_use = {id(tensor): index for index, node in enumerate(nodes) for tensor in node.input_tensors}
+    order = nodes(model)
+    calls = Counter(id(node.operation) for node in order)
+    last_use = {id(tensor): index for index, node in enumerate(order) for tensor in node.input_tensors}
     found, reach = [], -1  # the last node that reads what earlier nodes made
-    for index, node in enumerate(nodes):
+    for index, node in enumerate(order):
         if reach <= index and len(node.outputs) == 1 and calls[id(node.operation)] == 1:
             found.append(node.operation)
         reach = max([reach, *(last_use.get(id(tensor), -1) for tensor in node.outputs)])
     return found
 
 
-def _nodes(model: keras.Model) -> list[Any]:
+def nodes(model: keras.Model) -> list[Any]:
     """Return the calls that make up a model's graph, each after those it depends on."""
     return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
 

@@ -1,0 +1,124 @@
+"""Folding: the same function with fewer operations, wherever a normalisation alone reads a convolution."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from reszoo.data.preprocessing import Preprocessing
+from reszoo.exporting.fold import fold, unfolded
+from reszoo.exporting.savedmodel import export_savedmodel
+from reszoo.nets.build import build
+
+RNG = np.random.default_rng(3)
+
+
+def lively(model: keras.Model) -> keras.Model:
+    """Give a net statistics, scales and offsets that are not those of a fresh one, a negative and a zero scale among them."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            size = layer.moving_mean.shape[0]
+            values = [RNG.normal(0, 0.3, size), RNG.uniform(0.5, 2, size)]
+            if layer.center:
+                values.insert(0, RNG.normal(0, 0.2, size))
+            if layer.scale:
+                scale = RNG.uniform(0.5, 1.5, size)
+                scale[:2] = (-0.7, 0)
+                values.insert(0, scale)
+            layer.set_weights(values)
+    return model
+
+
+# Blocks of two convolutions, three stages of one: the stem's normalisation, two a block (one before each convolution in
+# pre-activation, the first of which is the stem's, and one at the end).
+CASES: list[tuple[str, dict[str, Any], int, int]] = [
+    ("resnet8", {}, 7, 0),
+    ("plain8", {}, 7, 0),
+    ("resnet8", {"shortcut": "B"}, 9, 0),  # two projections
+    ("resnet8", {"order": "relu_pre"}, 7, 0),
+    ("resnet8", {"order": "relu_before_add"}, 7, 0),
+    ("resnet8", {"order": "bn_after_add"}, 4, 3),  # a block's last stands after the sum
+    ("resnet8_v2", {}, 4, 3),  # stem, and between a block's convolutions; not those that read a sum
+    ("resnet8", {"se_ratio": 0.25, "bias": "all"}, 7, 0),
+    ("resnext29_8x64d", {"widths": (8, 8, 8), "depths": (1, 1, 1)}, 13, 0),  # grouped
+    ("resnet18", {"input_shape": (40, 33, 3), "shortcut": "B", "widths": (4, 8, 8, 16), "stem_width": 4}, 20, 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, fields, removed, kept", CASES, ids=[f"{case[0]} {case[1]}" for case in CASES])
+def test_a_folded_net_computes_the_same_with_the_normalisations_gone(
+    name: str, fields: dict[str, Any], removed: int, kept: int
+) -> None:
+    net = lively(build(name, **fields))
+    before = [value.copy() for value in net.get_weights()]
+    found = fold(net)
+    assert (len(found.removed), len(found.kept)) == (removed, kept)
+    left = [layer.name for layer in found.model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert left == list(found.kept) and sorted([*found.removed, *found.kept]) == sorted(unfolded(net).kept)
+    images = RNG.normal(size=(3, *net.input_shape[1:])).astype(np.float32)
+    own, theirs = net(images, training=False).numpy(), found.model(images, training=False).numpy()
+    assert np.abs(own - theirs).max() < 3e-6 * np.abs(own).max()
+    assert all(np.array_equal(a, b) for a, b in zip(before, net.get_weights(), strict=True))
+
+
+def test_a_folded_convolution_is_the_affine_map_by_hand() -> None:
+    inputs = keras.Input((1, 1, 1))
+    conv = keras.layers.Conv2D(1, 1, name="c")
+    norm = keras.layers.BatchNormalization(epsilon=0.5, name="n")
+    net = keras.Model(inputs, norm(conv(inputs)))
+    conv.set_weights([np.full((1, 1, 1, 1), 2.0), np.array([3.0])])
+    norm.set_weights([np.array([5.0]), np.array([7.0]), np.array([11.0]), np.array([3.5])])
+    # y = 5 * (2x + 3 - 11) / sqrt(3.5 + 0.5) + 7 = 5x - 13
+    kernel, bias = fold(net).model.get_layer("c").get_weights()
+    assert kernel.item() == 5 and bias.item() == -13
+
+
+def test_what_is_read_twice_or_activated_or_shared_stays() -> None:
+    inputs = keras.Input((4, 4, 2))
+    twice = keras.layers.Conv2D(2, 1, name="twice")(inputs)
+    after = keras.layers.BatchNormalization(name="reads_what_another_reads")(twice)
+    activated = keras.layers.Conv2D(2, 1, activation="relu", name="activated")(keras.layers.add([twice, after]))
+    behind = keras.layers.BatchNormalization(name="behind_an_activation")(activated)
+    shared = keras.layers.Conv2D(2, 1, name="shared")
+    one = keras.layers.BatchNormalization(name="one")(shared(behind))
+    other = keras.layers.BatchNormalization(name="other")(shared(one))
+    shown = keras.layers.Conv2D(2, 1, name="shown")(other)
+    net = lively(keras.Model(inputs, [shown, keras.layers.BatchNormalization(name="of_an_output")(shown)]))
+    found = fold(net)
+    assert found.removed == () and len(found.kept) == 5
+    images = RNG.normal(size=(2, 4, 4, 2)).astype(np.float32)
+    for own, theirs in zip(net(images), found.model(images), strict=True):
+        np.testing.assert_allclose(own, theirs, rtol=1e-6)
+
+
+@pytest.mark.parametrize("center, scale", [(True, False), (False, True), (False, False)])
+def test_a_normalisation_without_offset_or_scale_folds_too(center: bool, scale: bool) -> None:
+    inputs = keras.Input((4, 4, 2))
+    norm = keras.layers.BatchNormalization(center=center, scale=scale)
+    net = lively(keras.Model(inputs, norm(keras.layers.Conv2D(3, 3, use_bias=False)(inputs))))
+    images = RNG.normal(size=(2, 4, 4, 2)).astype(np.float32)
+    np.testing.assert_allclose(net(images), fold(net).model(images), rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("folding", [True, False])
+def test_an_export_holds_no_normalisation_that_could_go(folding: bool, tmp_path: Path) -> None:
+    net = lively(build("resnet8", input_shape=(8, 8, 1), classes=3))
+    grey = Preprocessing(
+        image_size=(8, 8), channels=1, resize=0, mean=np.zeros(1, "float32"), std=np.ones(1, "float32")
+    )
+    report = export_savedmodel(
+        net, tmp_path / "out", preprocessing=grey, class_names=("a", "b", "c"), fold_norms=folding
+    )
+    assert (report.folded, report.kept) == ((7, 0) if folding else (0, 7)) and report.difference < 1e-5
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert card["normalisations"] == {"folded": report.folded, "kept": report.kept}
+    loaded = tf.saved_model.load(str(tmp_path / "out"))
+    graph = loaded.signatures["serving_default"].graph.as_graph_def()
+    ops = [node.op for function in graph.library.function for node in function.node_def] + [n.op for n in graph.node]
+    assert sum("FusedBatchNorm" in op for op in ops) == report.kept
