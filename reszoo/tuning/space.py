@@ -24,6 +24,7 @@ FIXED = {
     "data.dir": "every trial is scored on the same images",
     "data.validation": "every trial is scored on the same images",
     "train.seed": "the search's seed and executions choose it",
+    "train.select": "it decides what a score is",
     "train.grow_from": "trials start by themselves",
 }
 
@@ -172,8 +173,15 @@ def load_space(name_or_path: str | Path, overrides: Sequence[str] = (), **search
 
 
 def _check_keys(space: Space) -> None:
-    """Raise ReszooError where a knob sets a key that there is not, must not, or that cannot hold what it sets."""
+    """Raise ReszooError where a knob sets a key that there is not, must not, that another sets, or that cannot hold it."""
     tables = space.base.to_dict()
+    for one, other in itertools.combinations(space.knobs, 2):
+        together = all(set(one.when[name]) & set(other.when[name]) for name in one.when.keys() & other.when.keys())
+        if together and (both := sorted(_keys(one) & _keys(other))):
+            raise ReszooError(
+                f"space.{one.name} and space.{other.name} both set {both[0]}; leave it to one of them, or to each under "
+                "conditions that exclude each other"
+            )
     for knob in space.knobs:
         values = list(knob.options) if isinstance(knob, Choice) else [knob.low, knob.high]
         for value in values:

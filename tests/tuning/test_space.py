@@ -154,6 +154,25 @@ def test_two_sets_of_values_are_the_same_trial_exactly_if_their_recipes_are(data
     assert math.isclose(rate, draw["schedule.rate"], rel_tol=1e-3) and len(f"{rate:g}".lstrip("0.")) <= 5
 
 
+def test_two_knobs_may_set_one_key_where_their_conditions_exclude_each_other(tmp_path: Path) -> None:
+    text = """
+[space]
+optimizer.name = ["sgd", "adam"]
+[space.slow]
+options.a = { schedule.rate = 0.1 }
+options.b = { schedule.rate = 0.2 }
+when = { optimizer.name = "sgd" }
+[space.fast]
+options.a = { schedule.rate = 0.001 }
+options.b = { schedule.rate = 0.002 }
+when = { optimizer.name = "adam" }
+"""
+    space = space_of(text, tmp_path)
+    assert [space.recipe(values).schedule.rate for values in space.product()] == [0.1, 0.2, 0.001, 0.002]
+    with pytest.raises(ReszooError, match=r"space.slow and space.fast both set schedule.rate"):
+        space_of(text.replace('when = { optimizer.name = "adam" }', ""), tmp_path)
+
+
 def test_choices_keep_their_types_and_lists(tmp_path: Path) -> None:
     text = "[space]\nmodel.depths = [[1, 1, 1], [2, 2, 2]]\noptimizer.momentum = [0.5, 0.9]\naugment.pad = [1, 2]\n"
     space = space_of(text, tmp_path)
@@ -229,6 +248,7 @@ LATE = '[space]\nmodel.zero_gamma = { choices = [true], when = { model.shortcut 
 ELSE = (
     '[space]\nmodel.shortcut = ["none", "A"]\nmodel.order = { choices = ["pre"], when = { model.shortcut = ["D"] } }\n'
 )
+SAME = '[space.n.options]\n1 = { model.name = "resnet8" }\n[space.model]\nname = ["resnet20", "resnet32"]\n'
 BAD = {
     "no key spcae; did you mean 'space'?": '[spcae]\nx = [1]\n',
     "the table [space] is missing or empty": "",
@@ -242,6 +262,8 @@ BAD = {
     "when says model.shortcut = D, which is none of none, A": ELSE,
     "train.seed cannot be searched": "[space]\ntrain.seed = [0, 1]\n",
     "data.validation cannot be searched: every trial is scored on the same images": "[space]\ndata.validation = [10, 20]\n",
+    "train.select cannot be searched: it decides what a score is": '[space]\ntrain.select = ["last", "best"]\n',
+    "space.n and space.model.name both set model.name": SAME,
     "two choices are the same": "[space]\nschedule.rate = [0.1, 0.1]\n",
     "search.tuner is 'randon', but must be one of": '[search]\ntuner = "randon"\n[space]\nschedule.rate = [0.1]\n',
     "search.trials is -1, but must be at least 0": "[search]\ntrials = -1\n[space]\nschedule.rate = [0.1]\n",
