@@ -25,7 +25,7 @@ from reszoo.tuning.plan import Plan
 RECORD = "trial.json"
 OWNER = "owner"
 LOOK_EVERY = 25  # steps between looks at whether the trial is still ours
-ATTEMPTS = 4  # starts from the same step after which a trial counts as deadly to its process
+ATTEMPTS = 10  # starts from the same step after which a trial counts as deadly to its process, and not merely unlucky
 
 
 class Stopped(KeyboardInterrupt):

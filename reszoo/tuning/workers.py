@@ -30,7 +30,7 @@ from reszoo.tuning.environment import CORES, IP, PARENT, PORT, TUNER, shares
 BEAT_SECONDS = 2.0
 DEAD_SECONDS = 60.0  # of silence: a process that only waits for the machine is heard of sooner
 PATIENCE_SECONDS = 60.0  # that workers have to reach a checkpoint when the search is stopped
-DEATHS = 3  # of each worker's place, since a trial last ended, before the search is given up
+DEATHS = 12  # since a trial last ended, before the search is given up: more than one deadly trial takes
 
 Tell = Callable[[str], None]
 
@@ -166,7 +166,7 @@ class Chief:
             if status == 0:
                 continue
             self._deaths += 1
-            if self._deaths > DEATHS * self.workers:
+            if self._deaths > DEATHS:
                 raise ReszooError(
                     f"workers keep dying; the last one's words are in {child.log}: {_last_line(child.log)}"
                 )

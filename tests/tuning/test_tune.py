@@ -35,7 +35,7 @@ from reszoo.tuning.oracles import make_oracle
 from reszoo.tuning.plan import Plan, read_plan
 from reszoo.tuning.results import read_results
 from reszoo.tuning.space import load_space
-from reszoo.tuning.trial import Taken, folder_of, prune, read_record, run_trial
+from reszoo.tuning.trial import ATTEMPTS, Taken, folder_of, prune, read_record, run_trial
 from reszoo.tuning.tune import tune
 from reszoo.tuning.winner import best_recipe, export_recipe
 from reszoo.tuning.workers import Chief
@@ -230,9 +230,12 @@ def test_a_trial_that_keeps_killing_its_process_fails_with_that_reason(plans: Pl
     plan, search = plans(), tmp_path / "search"
     folder = folder_of(search, "0000")
     folder.mkdir(parents=True)
-    (folder / "trial.json").write_text(json.dumps({"status": "running", "attempts": [[0], [0], [0]]}))
+    (folder / "trial.json").write_text(json.dumps({"status": "running", "attempts": [[7], *([[0]] * (ATTEMPTS - 1))]}))
     record = run_trial(plan, search, "0000", VALUES)
-    assert record["status"] == "failed" and "died 3 times at step 0, perhaps out of memory" in record["reason"]
+    assert (
+        record["status"] == "failed"
+        and f"its process died {ATTEMPTS - 1} times at step 0, perhaps out of memory" in record["reason"]
+    )
 
 
 def test_what_a_kill_left_of_a_run_is_cleared_away(plans: Plans, tmp_path: Path) -> None:
