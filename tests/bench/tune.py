@@ -154,7 +154,7 @@ def faults(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
             )
             starts += 1
             while process.poll() is None:
-                time.sleep(chance.uniform(0.5, 9.0))
+                time.sleep(chance.uniform(0.5, 20.0))
                 if kills >= args.kills or process.poll() is not None:
                     process.wait()
                     break
