@@ -93,8 +93,10 @@ def choose(space: str | None, folder: Path | None, resume: bool, export: bool) -
     A search's folder given in the space's place is understood; what goes on with a search, or exports from one, takes the
     newest under tune/ where neither is given. Raises ReszooError where that is of no help.
     """
-    if resume and space is not None and Path(space).is_dir() and folder in (None, Path(space)):
+    if space is not None and Path(space).is_dir() and (resume or export) and folder in (None, Path(space)):
         return None, Path(space)
+    if resume and space is not None and Path(space).is_file() and Path(space).suffix != ".toml":
+        raise ReszooError(f"{space} is a file, not the folder of a search")
     if folder is not None:
         return space, folder
     if space is None and (resume or export):

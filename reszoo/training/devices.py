@@ -23,6 +23,20 @@ def open_strategy(devices: str = "auto") -> tf.distribute.Strategy:
     The same devices give the same object: TensorFlow's collectives do not survive a second one in a process.
     Raises ReszooError for another word, a GPU that is not there, or a CPU that TensorFlow has divided otherwise before.
     """
+    kind, numbers = check_devices(devices)
+    if kind == "cpu":
+        replicas = int(numbers or 1)
+        return _mirrored(_logical_cpus(replicas)) if replicas > 1 else tf.distribute.get_strategy()
+    count = len(tf.config.list_physical_devices("GPU"))
+    wanted = [int(number) for number in numbers.split(",")] if numbers else range(count)
+    return _mirrored(tuple(f"GPU:{number}" for number in dict.fromkeys(wanted)))
+
+
+def check_devices(devices: str) -> tuple[str, str]:
+    """Return ("cpu" or "gpu", what stands behind the colon) of `devices`; no device is taken into use.
+
+    Raises ReszooError for another word or a GPU that is not there.
+    """
     if not re.fullmatch(r"auto|cpu(:[1-9][0-9]*)?|gpu(:[0-9]+(,[0-9]+)*)?", devices):
         raise ReszooError(f"devices is '{devices}', but must be auto, cpu, cpu:2 (two replicas), gpu, or gpu:0,1")
     kind, _, numbers = devices.partition(":")
@@ -30,14 +44,13 @@ def open_strategy(devices: str = "auto") -> tf.distribute.Strategy:
     if kind == "auto":
         kind = "gpu" if gpus else "cpu"
     if kind == "cpu":
-        replicas = int(numbers or 1)
-        return _mirrored(_logical_cpus(replicas)) if replicas > 1 else tf.distribute.get_strategy()
+        return kind, numbers
     if not gpus:
         raise ReszooError("TensorFlow finds no GPU here; give --devices cpu, or install reszoo[gpu] beside a driver")
-    wanted = [int(number) for number in numbers.split(",")] if numbers else range(len(gpus))
+    wanted = [int(number) for number in numbers.split(",")] if numbers else []
     if missing := sorted(set(wanted) - set(range(len(gpus)))):
         raise ReszooError(f"there is no GPU {missing[0]}: TensorFlow finds {len(gpus)}, numbered from 0")
-    return _mirrored(tuple(f"GPU:{number}" for number in dict.fromkeys(wanted)))
+    return kind, numbers
 
 
 def _logical_cpus(count: int) -> tuple[str, ...]:

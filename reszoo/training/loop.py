@@ -50,6 +50,7 @@ class Loop:
         self.probe = recipe.probe_steps(pipeline.steps_per_epoch)
         self.step = 0
         self.until = self.total
+        self.signalled = False
         self.history: list[dict[str, Any]] = []
         self.best = -1.0
         self.seconds = 0.0
@@ -82,7 +83,7 @@ class Loop:
         """Train to the end, or until a callback sets model.stop_training; return False when a signal or `until` stopped it.
 
         until: stop after so many steps of the whole run, as a signal would, and evaluate there; 0 for the end.
-        Either way a checkpoint stands at the last step.
+        Either way a checkpoint stands at the last step; `signalled` says whether a signal came, if only in the last one.
 
         Raises ReszooError when the loss is no longer a number; the last good checkpoint stays.
         """
@@ -105,6 +106,7 @@ class Loop:
                         self._save()
                     if stop:
                         break
+                self.signalled = stopped.is_set()
         finally:
             self.progress.end()
             board.close()

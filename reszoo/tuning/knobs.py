@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,10 +69,22 @@ class Range:
         """Return the recipe key that a value sets."""
         return {self.name: value}
 
-    def steps(self) -> list[float]:
-        """Return every value of a range with a step or of whole numbers. Raises ReszooError for any other."""
+    def between(self) -> list[float]:
+        """Return a value between the ends of a range that any number may be drawn from, none of another."""
+        return [] if self.whole or self.step else [rounded(self.low + 0.3717 * (self.high - self.low))]
+
+    @property
+    def size(self) -> int:
+        """How many values there are in a range with a step or of whole numbers. Raises ReszooError for any other."""
         if not self.step and (self.log or not self.whole):
             raise ReszooError(f"{self.name} is a range without end; give it a step, or choices, to try all of it")
+        if self.log:
+            return int(math.log(self.high / self.low, self.step) + 1e-9) + 1
+        return int((self.high - self.low) / (self.step or 1) + 1e-9) + 1
+
+    def steps(self) -> list[float]:
+        """Return every value of a range with a step or of whole numbers. Raises ReszooError for any other."""
+        _ = self.size
         found, value, index = [], float(self.low), 0
         step = self.step or 1
         while value <= self.high * (1 + 1e-9):
@@ -101,6 +115,8 @@ def read_knobs(tables: Mapping[str, Any]) -> tuple[Knob, ...]:
     found: dict[str, Knob] = {}
     for name, told in _flat(tables):
         try:
+            if "/" in name or not name.isprintable():
+                raise ReszooError("a knob's name has no / and no line breaks")
             knob = _knob(name, told, found)
         except ReszooError as error:
             raise ReszooError(f"space.{name}: {error}") from None
@@ -144,11 +160,13 @@ def _knob(name: str, told: Any, before: Mapping[str, Knob]) -> Knob:
 def _choices(name: str, choices: Any) -> dict[str, dict[str, Any]]:
     if "." not in name:
         raise ReszooError("choices need a recipe key, such as model.shortcut; a name of your own takes options")
-    if not isinstance(choices, list) or not choices:
+    if not isinstance(choices, list) or not choices or any(isinstance(value, Mapping) for value in choices):
         raise ReszooError("choices must be a list of values")
     options = {_label(value): {name: value} for value in choices}
     if len(options) != len(choices):
         raise ReszooError("two choices are the same")
+    if broken := [label for label in options if not label.isprintable()]:
+        raise ReszooError(f"{broken[0]!r} is no choice that can be told in a line")
     return options
 
 
@@ -156,7 +174,11 @@ def _options(told: Any) -> dict[str, dict[str, Any]]:
     if not isinstance(told, Mapping) or not told or not all(isinstance(sets, Mapping) for sets in told.values()):
         raise ReszooError("options must be tables by name, such as options.small = { model.widths = [8, 16, 32] }")
     options = {str(label): dict(_pairs(sets)) for label, sets in told.items()}
+    if same := [one for one, other in itertools.combinations(options, 2) if options[one] == options[other]]:
+        raise ReszooError(f"option {same[0]} sets what another sets too")
     for label, sets in options.items():
+        if not label.isprintable():
+            raise ReszooError(f"{label!r} is no name for an option")
         if wrong := [key for key in sets if "." not in key]:
             raise ReszooError(f"option {label} sets {wrong[0]}, which is no recipe key such as model.widths")
     return options

@@ -5,10 +5,11 @@ Conditions and budgets are the space's, so to KerasTuner every knob always has a
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from reszoo.files import write_json
 from reszoo.tuning.knobs import Choice
 from reszoo.tuning.plan import FACTOR, Plan
 from reszoo.tuning.space import Space
+from reszoo.tuning.trial import ENDED, folder_of, read_record
 
 STATE = "oracle.json"
 OBJECTIVE = "val_accuracy"
@@ -52,6 +54,7 @@ class Searching(keras_tuner.Oracle):
     trials: dict[str, Any]
     ongoing_trials: dict[str, Any]
     _retry_queue: list[str]
+    end_order: list[str]
 
     def __init__(self, plan: Plan, folder: Path, ended: Ended = lambda trial_id: None, **options: Any) -> None:
         self.plan, self.folder, self.ended = plan, folder, ended
@@ -177,15 +180,19 @@ class Searching(keras_tuner.Oracle):
             self.trials = {key: Trial.from_state(trial) for key, trial in state["trials"].items()}
             self.refused = state["refused"]
             self.set_state(state)
+            if not isinstance(self._seed_state, int):
+                raise ValueError("its seed is no number")
+            if unknown := (set(self.start_order) ^ set(self.trials)) | (set(self.end_order) - set(self.trials)):
+                raise ValueError(f"trial {min(unknown)} is not told of everywhere")
         except FileNotFoundError:
             return
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ReszooError(f"{path} cannot be read: it was changed or damaged ({error})") from None
-        self._forgiven = len(self.end_order)
-        running = [trial.trial_id for trial in self.ongoing_trials.values()]
-        queue = dict.fromkeys([*self._retry_queue, *running])
-        self._retry_queue = [key for key in queue if key not in self.end_order]
-        self.ongoing_trials = {}
+        # A trial whose record is gone, with its folder or alone, has not ended.
+        kept = [key for key in self.end_order if read_record(folder_of(self.folder, key)).get("status") in ENDED]
+        self.end_order, self._forgiven, self.ongoing_trials = kept, len(kept), {}
+        # The last of the queue is the first to be handed out.
+        self._retry_queue = [key for key in reversed(self.start_order) if key not in kept]
 
 
 class RandomOracle(Searching, keras_tuner.oracles.RandomSearchOracle):
@@ -195,17 +202,21 @@ class RandomOracle(Searching, keras_tuner.oracles.RandomSearchOracle):
 class GridOracle(Searching):
     """Every combination in order. KerasTuner's own grid keeps its place in no file, so it cannot be gone on with."""
 
+    _left: Iterator[dict[str, Any]] | None = None
+
     @property
     def limit(self) -> int:
         return self.plan.space.search.trials
 
     @property
     def expected(self) -> int:
-        left = sum(1 for values in self.plan.space.product() if not self.plan.refusal(values))
-        return min(self.limit, left) if self.limit else left
+        allowed = (values for values in self.plan.space.product() if not self.plan.refusal(values))
+        return sum(1 for _ in itertools.islice(allowed, self.limit or None))
 
     def propose(self, trial_id: str) -> dict[str, Any]:
-        for values in self.plan.space.product():
+        if self._left is None:
+            self._left = self.plan.space.product()
+        for values in self._left:
             if self._duplicate(values):
                 continue
             if not (reason := self.plan.refusal(values)):
@@ -259,26 +270,76 @@ class BayesianOracle(Searching, keras_tuner.oracles.BayesianOptimizationOracle):
         return [hp.value_to_prob(values[hp.name]) for hp in self.hyperparameters.space]
 
 
-class HyperbandOracle(Searching, keras_tuner.oracles.HyperbandOracle):
-    """Brackets of trials, each round's best third going on to three times the training."""
+class HyperbandOracle(Searching):
+    """Brackets of trials, sized as KerasTuner's; each round's best third goes on to three times the training.
 
-    def __init__(self, plan: Plan, folder: Path, ended: Ended = lambda trial_id: None) -> None:
-        units, wanted = plan.units, plan.space.search.trials
-        sweeps = max(1, wanted * units // sweep_cost(units)) if wanted else 1
-        super().__init__(plan, folder, ended, max_epochs=units, factor=FACTOR, hyperband_iterations=sweeps)
+    Who goes on is read off the trials themselves. KerasTuner's own oracle promotes nobody where a trial of the round failed, or
+    where the space holds fewer values than the first round; here what failed is the worst, and a short round promotes its third.
+    """
 
     @property
     def limit(self) -> int:
         return 0
 
     @property
+    def sweeps(self) -> int:
+        """How often all brackets are gone through."""
+        units, wanted = self.plan.units, self.plan.space.search.trials
+        return max(1, wanted * units // sweep_cost(units))
+
+    @property
     def expected(self) -> int:
-        one = sum(count for bracket in sweep(self.plan.units) for count, _ in bracket)
-        return one * int(self.hyperband_iterations)
+        return self.sweeps * sum(count for bracket in sweep(self.plan.units) for count, _ in bracket)
 
     @property
     def trainings(self) -> float:
-        return sweep_cost(self.plan.units) / self.plan.units * float(self.hyperband_iterations)
+        return self.sweeps * sweep_cost(self.plan.units) / self.plan.units
+
+    def propose(self, trial_id: str) -> dict[str, Any]:
+        for bracket, rounds in enumerate(sweep(self.plan.units) * self.sweeps):
+            members = [self._members(bracket, number) for number, _ in enumerate(rounds)]
+            size = rounds[0][0]
+            if len(members[0]) < size:
+                if (values := self._random_values()) is not None:
+                    return self._answer(values, bracket, 0, rounds[0][1], 0, None)
+                size = len(members[0])  # the space is exhausted
+            for number in range(1, len(rounds)):
+                before, size = size, min(rounds[number][0], math.ceil(size / FACTOR))
+                if (best := self._promoted(members[number - 1], members[number], before - size)) is not None:
+                    values = _own(self.trials[best].hyperparameters.values)
+                    return self._answer(values, bracket, number, rounds[number][1], rounds[number - 1][1], best)
+        return {"status": TrialStatus.STOPPED}
+
+    def _members(self, bracket: int, number: int) -> list[str]:
+        """Return the trials of a bracket's round, in the order of their start."""
+        told = {key: self.trials[key].hyperparameters.values for key in self.start_order}
+        return [key for key, own in told.items() if (own["tuner/bracket"], own["tuner/round"]) == (bracket, number)]
+
+    def _promoted(self, members: list[str], after: list[str], dropped: int) -> str | None:
+        """Return who of a round goes on next: its best, once more have ended than will be dropped."""
+        gone_on = {self.trials[key].hyperparameters.values["tuner/trial_id"] for key in after}
+        waiting = [self.trials[key] for key in members if key in self.end_order and key not in gone_on]
+        done = [trial for trial in waiting if trial.status == TrialStatus.COMPLETED]
+        return max(done, key=lambda trial: trial.score).trial_id if done and len(waiting) > dropped else None
+
+    def _answer(
+        self, values: dict[str, Any], bracket: int, number: int, until: int, begun: int, source: str | None
+    ) -> dict[str, Any]:
+        """Return a trial's values with KerasTuner's own names for what hyperband says of it."""
+        told: dict[str, Any] = {"bracket": bracket, "round": number, "epochs": until, "initial_epoch": begun}
+        if source is not None:
+            told["trial_id"] = source
+        values = values | {f"tuner/{key}": value for key, value in told.items()}
+        return {"status": TrialStatus.RUNNING, "values": values}
+
+    def _compute_values_hash(self, values: dict[str, Any]) -> str:
+        """Return what tells values apart; a trial that goes on is another than the one it continues."""
+        source = values.get("tuner/trial_id")
+        return super()._compute_values_hash(_own(values) | ({"tuner/trial_id": source} if source else {}))
+
+
+def _own(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if not name.startswith("tuner/")}
 
 
 def sweep(units: int) -> list[list[tuple[int, int]]]:

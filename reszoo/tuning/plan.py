@@ -19,6 +19,7 @@ from reszoo.zoo.count import Count, count
 NAME = "search.json"
 FACTOR = 3  # of hyperband: the best third goes on, to three times the training (arXiv 1603.06560)
 RUNGS = 3  # at most, so that the shortest trial has a 27th of the training
+GRID = 10_000  # combinations of a grid, at most: more would not end in anybody's time
 FREE = ("trials", "max_failures")  # settings under which a search may go on other than it began
 
 
@@ -48,8 +49,8 @@ class Plan:
             raise ReszooError(
                 f"hyperband needs trainings of at least {FACTOR} epochs to cut short, but this one has {self.epochs:.3g}"
             )
-        if self.space.search.tuner == "grid":
-            next(self.space.product())  # refuses a range without end
+        if self.space.search.tuner == "grid" and (size := self.space.size) > GRID:
+            raise ReszooError(f"the grid has {size:,} combinations, more than {GRID:,}; take fewer, or another tuner")
 
     def measured(self, recipe: Recipe) -> Count:
         """Return what a recipe's net is made of and costs for one image of the data at hand."""
@@ -101,11 +102,12 @@ def read_plan(folder: Path) -> Plan:
     path = folder / NAME
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        data = {**told["data"], "input_shape": tuple(told["data"]["input_shape"])}
+        data = dict(told["data"])
+        height, width, channels = data["input_shape"]
+        data["input_shape"] = (int(height), int(width), int(channels))
+        str(data["name"]), int(data["classes"]), dict(data["examples"])
         return Plan(Space.from_dict(told), data, float(told["epochs"]))
     except FileNotFoundError:
         raise ReszooError(f"{folder} holds no search: it has no {NAME}") from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        if isinstance(error, ReszooError):
-            raise
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ReszooError(f"{path} cannot be read: it was changed or damaged ({error})") from None

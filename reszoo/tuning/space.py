@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from reszoo.training.overrides import override
 from reszoo.training.recipe import TABLES, Recipe, load_recipe, recipe_folder
 from reszoo.tuning.config import SearchConfig
 from reszoo.tuning.knobs import Choice, Knob, Range, read_knobs, rounded
+from reszoo.zoo.catalog import spec as find_spec
 
 Values = Mapping[str, Any]
 
@@ -50,7 +52,7 @@ class Space:
     def canonical(self, values: Values) -> dict[str, Any]:
         """Return values for every knob, numbers rounded, and those of knobs that do not act at their default.
 
-        Two sets of values give the same recipe if and only if these are equal.
+        Sets of values that differ only in what does not act are equal then, and one trial.
         """
         tidy = {
             knob.name: rounded(values[knob.name]) if isinstance(knob, Range) and not knob.whole else values[knob.name]
@@ -69,6 +71,11 @@ class Space:
             for key, value in knob.sets(active[knob.name]).items()
         ]
         return Recipe.from_dict({**override(self.base.to_dict(), given, TABLES), "name": name or self.base.name})
+
+    @property
+    def size(self) -> int:
+        """How many combinations there are, conditions left aside. Raises ReszooError for a range without end."""
+        return math.prod(len(knob.options) if isinstance(knob, Choice) else knob.size for knob in self.knobs)
 
     def product(self) -> Iterator[dict[str, Any]]:
         """Yield every combination once, canonical, the last knob turning fastest. Raises ReszooError for an endless range."""
@@ -145,6 +152,8 @@ def load_space(name_or_path: str | Path, overrides: Sequence[str] = (), **search
                 raise ReszooError(f"no key {key}{did_you_mean(key, known) or '; a space has ' + ', '.join(known)}")
         if not isinstance(tables.get("recipe"), str):
             raise ReszooError('recipe is missing: name the recipe that trials follow, such as recipe = "quickstart"')
+        if not isinstance(tables.get("search", {}), Mapping):
+            raise ReszooError("search must be a table, under [search]")
         if not isinstance(tables.get("space"), Mapping) or not tables["space"]:
             raise ReszooError("the table [space] is missing or empty: it says what is searched")
         given = tables.get("set", [])
@@ -176,27 +185,45 @@ def _check_keys(space: Space) -> None:
     """Raise ReszooError where a knob sets a key that there is not, must not, that another sets, or that cannot hold it."""
     tables = space.base.to_dict()
     for one, other in itertools.combinations(space.knobs, 2):
-        together = all(set(one.when[name]) & set(other.when[name]) for name in one.when.keys() & other.when.keys())
-        if together and (both := sorted(_keys(one) & _keys(other))):
+        if _together(space, one, other) and (both := sorted(_keys(one) & _keys(other))):
             raise ReszooError(
                 f"space.{one.name} and space.{other.name} both set {both[0]}; leave it to one of them, or to each under "
                 "conditions that exclude each other"
             )
     for knob in space.knobs:
-        values = list(knob.options) if isinstance(knob, Choice) else [knob.low, knob.high]
+        # Between the ends of a range too, where a key that takes whole numbers shows.
+        values = list(knob.options) if isinstance(knob, Choice) else [knob.low, knob.high, *knob.between()]
         for value in values:
             sets = knob.sets(value)
             for key in sets:
                 if key in FIXED:
                     raise ReszooError(f"space.{knob.name}: {key} cannot be searched: {FIXED[key]}")
+                if key.startswith("published."):
+                    raise ReszooError(f"space.{knob.name}: {key} changes nothing that is trained")
             try:
                 override(tables, [f"{key}={tomlfile.spell(setting)}" for key, setting in sets.items()], TABLES)
                 unknown = [key.partition(".")[2] for key in sets if key.startswith("model.")]
                 for name in unknown:
-                    if name not in ("name", "weights"):
+                    if name == "name":
+                        find_spec(sets["model.name"])
+                    elif name != "weights":
                         _spec_field(space.base, name)
             except ReszooError as error:
                 raise ReszooError(f"space.{knob.name}: {str(error).removeprefix('--set ')}") from None
+
+
+def _together(space: Space, one: Knob, other: Knob) -> bool:
+    """Return whether two knobs can act at once, by their conditions and those of the knobs these name."""
+    asked = [_conditions(space, knob) for knob in (one, other)]
+    return all(asked[0][name] & asked[1][name] for name in asked[0].keys() & asked[1].keys())
+
+
+def _conditions(space: Space, knob: Knob) -> dict[str, set[str]]:
+    found = {name: set(labels) for name, labels in knob.when.items()}
+    for earlier in (each for each in space.knobs if each.name in knob.when):
+        for name, labels in _conditions(space, earlier).items():
+            found[name] = found.get(name, labels) & labels
+    return found
 
 
 def _spec_field(base: Recipe, name: str) -> None:

@@ -64,7 +64,9 @@ class Telling:
 
     def _count(self, record: Mapping[str, Any]) -> None:
         self.done += 1
-        before = read_record(folder_of(self.folder, record["continues"]))["share"] if record.get("continues") else 0.0
+        before = 0.0
+        if record.get("continues"):
+            before = read_record(folder_of(self.folder, record["continues"])).get("share", 0.0)
         self.work_done += record.get("share", 1.0) - before
         if record.get("status") == "completed":
             this = (record["share"], record["score"], record["trial"])

@@ -23,6 +23,8 @@ from reszoo.training.run import Run
 from reszoo.tuning.plan import Plan
 
 RECORD = "trial.json"
+ENDED = ("completed", "failed")
+SCORED = {"score": float, "share": float, "scores": list, "seeds": list, "values": dict}  # of a completed trial
 OWNER = "owner"
 LOOK_EVERY = 25  # steps between looks at whether the trial is still ours
 ATTEMPTS = 10  # starts from the same step after which a trial counts as deadly to its process, and not merely unlucky
@@ -45,10 +47,16 @@ def read_record(folder: Path) -> dict[str, Any]:
     """Return what a trial's record says, nothing where there is none yet. Raises ReszooError for a damaged one."""
     path = folder / RECORD
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        record = json.loads(path.read_text(encoding="utf-8"))
+        needed = SCORED if record["status"] == "completed" else {}
+        if wrong := [key for key, kind in needed.items() if not isinstance(record[key], kind)]:
+            raise ValueError(f"{wrong[0]} is {record[wrong[0]]!r}")
+        if not isinstance(record.get("continues"), str | None):
+            raise ValueError(f"continues is {record['continues']!r}")
+        return dict(record)
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ReszooError(f"{path} cannot be read: it was changed or damaged ({error})") from None
 
 
@@ -72,7 +80,7 @@ def run_trial(
     """
     folder = folder_of(search, trial_id)
     record = read_record(folder)
-    if record.get("status") in ("completed", "failed"):
+    if record.get("status") in ENDED:
         return record
     recipe = anchored(plan.space.recipe(values))
     net = plan.measured(recipe)
@@ -82,7 +90,7 @@ def run_trial(
         "trial": trial_id,
         "values": plan.space.active(values),
         "continues": continues,
-        "share": share,
+        "share": float(share),
         "status": "running",
         "reason": "",
         "seeds": seeds,
@@ -147,8 +155,8 @@ def _execute(
         with opened(recipe, run_dir=path, resume=begun, devices=devices, callbacks=[fence], quiet=True) as session:
             until = _until(session, share)
             session.fit(until)
-            if session.loop.step < until:
-                raise Stopped
+            if session.loop.signalled or session.loop.step < until:
+                raise Stopped  # what was reached is kept, and is the trial's when it is taken up again
             row = session.loop.history[-1]
             held = [row["val_accuracy"] for row in session.loop.history]
             return {
@@ -192,5 +200,5 @@ def prune(search: Path, keep: Sequence[str]) -> None:
     """Remove the checkpoints of all ended trials but those to `keep`, by id: they are most of what a search weighs."""
     for path in (search / "trials").glob("*/seed*/checkpoints"):
         trial = path.parents[1]
-        if trial.name not in keep and read_record(trial).get("status") in ("completed", "failed"):
+        if trial.name not in keep and read_record(trial).get("status") in ENDED:
             shutil.rmtree(path, ignore_errors=True)

@@ -7,6 +7,7 @@ import dataclasses
 import fcntl
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,17 +19,20 @@ import tensorflow as tf
 from reszoo.data.pipeline import open_pipeline
 from reszoo.errors import ReszooError
 from reszoo.session import anchored
+from reszoo.training.devices import check_devices
 from reszoo.training.run import environment
 from reszoo.tuning import environment as parts
 from reszoo.tuning.config import SearchConfig
+from reszoo.tuning.knobs import Choice, Knob
 from reszoo.tuning.oracles import make_oracle
 from reszoo.tuning.plan import Plan, read_plan
 from reszoo.tuning.report import report
 from reszoo.tuning.results import read_results
 from reszoo.tuning.space import Space, load_space
 from reszoo.tuning.telling import Telling
-from reszoo.tuning.trial import folder_of, prune, read_record
+from reszoo.tuning.trial import prune
 from reszoo.tuning.tuner import Tuner, work
+from reszoo.weights.formats import is_file_name
 
 Tell = Callable[[str], None]
 
@@ -62,10 +66,13 @@ def tune(
         return {}
     if workers < 1:
         raise ReszooError(f"workers is {workers}, but must be at least 1")
+    if workers > 1 and part == "chief":
+        raise ReszooError("a chief by KerasTuner's variables starts no workers; start them where they are to run")
+    check_devices(devices)
     folder = search_folder(space, run_dir)
     plan = _resumed(folder, space, overrides, search) if resume else _new(folder, space, overrides, search)
     folder.mkdir(parents=True, exist_ok=True)
-    with _sole(folder):
+    with _sole(folder), contextlib.nullcontext() if resume else _unless_begun(folder):
         if resume:
             known = read_results(folder)
             plan.write(folder, environment=known["environment"], command=known["command"])
@@ -78,27 +85,29 @@ def tune(
         telling.begin(oracle, plan)
         try:
             with parts.interruptible():
+                # The oracle writes its state as trials begin and end, and here nothing else does: what Ctrl-C breaks off halfway
+                # is better forgotten.
                 if part == "chief" or workers > 1:
                     _lead(oracle, plan, folder, part, workers, devices, tell)
                 else:
                     Tuner(plan, folder, oracle, devices).search()
         except KeyboardInterrupt:
-            tell(f"stopped; go on with: reszoo tune --resume --run-dir {folder}")
+            tell(f"stopped; go on with: reszoo tune --resume --run-dir {shlex.quote(str(folder))}")
             raise
-        finally:
-            oracle.save()
+        oracle.save()
         results = read_results(folder)
         tell(f"report: {report(folder)}")
         if oracle.given_up:  # and checkpoints are kept: it may be gone on with
-            reason = read_record(folder_of(folder, oracle.end_order[-1]))["reason"]
             raise ReszooError(
-                f"{oracle.failures()} trials in a row failed, the last because {reason}; "
-                f"the search goes on with: reszoo tune --resume --run-dir {folder}"
+                f"{oracle.failures()} trials in a row failed, the last because {_last_reason(results)}; "
+                f"the search goes on with: reszoo tune --resume --run-dir {shlex.quote(str(folder))}"
             )
         if not results["trials"]:
             reason = results["refused"][0]["reason"] if results["refused"] else "there is nothing to try"
             raise ReszooError(f"nothing in {plan.space.name} may be tried; the first refused: {reason}")
-        prune(folder, [results["best"]] if results["best"] else [])
+        if results["best"] is None:
+            raise ReszooError(f"no trial of {folder} could be scored, the last because {_last_reason(results)}")
+        prune(folder, [results["best"]])
     return results
 
 
@@ -129,7 +138,21 @@ def _loaded(space: str | Path | Space, overrides: Sequence[str], search: Mapping
         space = load_space(space, overrides, **search)
     elif search:
         space = dataclasses.replace(space, search=dataclasses.replace(space.search, **search))
-    return dataclasses.replace(space, base=anchored(space.base))
+    return dataclasses.replace(space, base=anchored(space.base), knobs=tuple(map(_anchored_knob, space.knobs)))
+
+
+def _anchored_knob(knob: Knob) -> Knob:
+    """Return a knob whose options name files of weights by their whole path, as a base recipe's are."""
+    if not isinstance(knob, Choice):
+        return knob
+    key = "model.weights"
+    options = {
+        label: {**sets, key: str(Path(sets[key]).expanduser().resolve())}
+        if is_file_name(str(sets.get(key, "")))
+        else sets
+        for label, sets in knob.options.items()
+    }
+    return dataclasses.replace(knob, options=options)
 
 
 def _planned(space: Space) -> Plan:
@@ -188,6 +211,21 @@ def _lead(oracle: Any, plan: Plan, folder: Path, part: parts.Part, workers: int,
         gpus=gpus if devices in ("auto", "gpu") else [],
         tell=tell,
     ).run()
+
+
+def _last_reason(results: Mapping[str, Any]) -> str:
+    return str([trial.get("reason") for trial in results["trials"] if trial["status"] == "failed"][-1])
+
+
+@contextlib.contextmanager
+def _unless_begun(folder: Path) -> Iterator[None]:
+    """Take a new search's folder away again where its first trial could not even begin."""
+    try:
+        yield
+    except (ReszooError, OSError):
+        if not (folder / "trials").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _command() -> str:

@@ -13,7 +13,10 @@ from typing import Any
 import keras_tuner
 import tensorflow as tf
 from keras_tuner.src.engine.base_tuner import BaseTuner
+from keras_tuner.src.engine.trial import TrialStatus
 
+from reszoo.errors import ReszooError
+from reszoo.training.devices import check_devices
 from reszoo.tuning import environment as parts
 from reszoo.tuning.oracles import OBJECTIVE, ORACLES
 from reszoo.tuning.plan import NAME, Plan, read_plan
@@ -46,6 +49,8 @@ class Tuner(BaseTuner):
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Train a trial up to its share, and return its score. Raises FailedTrialError with the reason why it has none."""
+        if not (self.folder / NAME).is_file():
+            raise ReszooError(f"{self.folder} is no longer the folder of a search: its {NAME} is gone")
         values = trial.hyperparameters.values
         units = self.plan.units if "tuner/epochs" in values else 1
         record = run_trial(
@@ -62,6 +67,14 @@ class Tuner(BaseTuner):
             raise keras_tuner.errors.FailedTrialError(record["reason"])
         log_hparams(folder_of(self.folder, trial.trial_id), record)
         return {OBJECTIVE: record["score"]}
+
+    def _try_run_and_update_trial(self, trial: Any, *args: Any, **kwargs: Any) -> None:
+        """Let errors that are not the trial's, such as a full disk, end the search: KerasTuner would count them as its failure."""
+        try:
+            self._run_and_update_trial(trial, *args, **kwargs)
+            trial.status = TrialStatus.COMPLETED
+        except keras_tuner.errors.FailedTrialError as reason:
+            trial.status, trial.message = TrialStatus.FAILED, str(reason)
 
     def save(self) -> None:
         """Nothing: the oracle keeps the state."""
@@ -88,6 +101,7 @@ def work(folder: Path, devices: str = "auto") -> None:
     """
     from reszoo.tuning.workers import alive
 
+    check_devices(devices)
     begun = time.monotonic()
     while not (folder / NAME).is_file() and time.monotonic() - begun < WAIT_SECONDS:
         time.sleep(0.5)

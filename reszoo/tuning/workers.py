@@ -23,12 +23,14 @@ from typing import Any
 import grpc
 from keras_tuner.src import protos
 from keras_tuner.src.distribute.oracle_chief import OracleServicer
+from keras_tuner.src.engine.oracle import LOCKS, THREADS
 
 from reszoo.errors import ReszooError
 from reszoo.tuning.environment import CORES, IP, PARENT, PORT, TUNER, shares
 
 BEAT_SECONDS = 2.0
 DEAD_SECONDS = 60.0  # of silence: a process that only waits for the machine is heard of sooner
+GRACE_SECONDS = 10.0  # in which a worker whose chief is gone may stop by itself
 PATIENCE_SECONDS = 60.0  # that workers have to reach a checkpoint when the search is stopped
 DEATHS = 12  # since a trial last ended, before the search is given up: more than one deadly trial takes
 
@@ -52,6 +54,9 @@ class _Servicer(OracleServicer):
             yield
         except Exception as error:
             self.failure = error
+            if THREADS[self.oracle] == threading.current_thread().name:  # KerasTuner leaves its lock held
+                THREADS[self.oracle] = None
+                LOCKS[self.oracle].release()
             raise
 
     def CreateTrial(self, request: Any, context: Any) -> Any:
@@ -217,7 +222,8 @@ def _beat(stop: threading.Event, environment: Mapping[str, str]) -> None:
     while not stop.wait(BEAT_SECONDS):
         if parent and os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)  # training stops at its next checkpoint
-            return
+            stop.wait(GRACE_SECONDS)
+            continue
         with contextlib.suppress(grpc.RpcError):
             request = protos.get_service().GetSpaceRequest()
             stub.GetSpace(request, metadata=(("tuner", environment[TUNER]),), timeout=BEAT_SECONDS)

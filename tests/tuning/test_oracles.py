@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import pytest
 from keras_tuner.src.engine.trial import Trial
 
 from reszoo.errors import ReszooError
+from reszoo.files import write_json
 from reszoo.tuning.knobs import Choice
 from reszoo.tuning.oracles import make_oracle, sweep, sweep_cost
 from reszoo.tuning.plan import Plan
 from reszoo.tuning.space import load_space
+from reszoo.tuning.trial import folder_of
 
 # The Gaussian process takes a tenth of a second a trial.
 TUNERS = ("random", pytest.param("bayesian", marks=pytest.mark.slow), "hyperband", "grid")
@@ -39,6 +42,9 @@ def end(oracle: Any, trial: Any, status: str = "COMPLETED") -> None:
     values = trial.hyperparameters.values
     if status == "COMPLETED":
         oracle.update_trial(trial.trial_id, {"val_accuracy": score(values, values.get("tuner/epochs", 1) / 27)})
+    result = score(values, values.get("tuner/epochs", 1) / 27) if status == "COMPLETED" else 0.0
+    record = {"status": status.lower(), "score": result, "share": 1.0, "scores": [result], "seeds": [0], "values": {}}
+    write_json(folder_of(oracle.folder, trial.trial_id) / "trial.json", record)
     trial.status = status
     oracle.end_trial(trial)
 
@@ -211,7 +217,7 @@ def _rounds(by_id: dict[str, dict[str, Any]]) -> Iterator[list[list[str]]]:
 @pytest.mark.parametrize("trials, sweeps", [(0, 1), (5, 1), (13, 1), (14, 1), (28, 2), (42, 3)])
 def test_trials_of_hyperband_are_paid_in_whole_sweeps(trials: int, sweeps: int, tiny: Path, tmp_path: Path) -> None:
     oracle = make_oracle(plan_of(tiny, tuner="hyperband", trials=trials), tmp_path)
-    assert oracle.hyperband_iterations == sweeps
+    assert oracle.sweeps == sweeps
     assert sweeps == 1 or sweeps * sweep_cost(27) <= trials * 27
 
 
@@ -221,6 +227,112 @@ def test_a_training_is_cut_into_what_its_epochs_hold(epochs: float, units: int, 
     assert plan.units == units
     with contextlib.nullcontext() if units > 1 else pytest.raises(ReszooError, match="at least 3 epochs"):
         plan.check()
+
+
+SMALL = """
+recipe = "quickstart"
+set = ["train.epochs=27", "model.stem_width=4"]
+[search]
+tuner = "hyperband"
+[space]
+model.shortcut = ["none", "A"]
+schedule.rate = [0.02, 0.05, 0.08]
+[space.width.options]
+4 = { model.widths = [4, 4, 8] }
+8 = { model.widths = [8, 8, 16] }
+"""
+
+
+def test_a_space_smaller_than_the_first_round_is_trained_to_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    oracle = make_oracle(plan_of(path), tmp_path)
+    found = play(oracle)
+    by_round = [[own(values) for values in found if values["tuner/round"] == number] for number in range(4)]
+    assert [len(values) for values in by_round] == [12, 4, 2, 1]  # a third each time, rounded up
+    best = max(by_round[0], key=score)
+    assert by_round[3] == [best] and score(best) == max(map(score, by_round[0]))
+
+
+def test_what_failed_is_the_worst_of_its_round_and_holds_nobody_up(tiny: Path, tmp_path: Path) -> None:
+    oracle = make_oracle(plan_of(tiny, epochs=9.0, max_failures=100, tuner="hyperband"), tmp_path)
+    rounds: dict[tuple[int, int], list[str]] = {}
+    while (trial := oracle.create_trial("tuner0")).status == "RUNNING":
+        values = trial.hyperparameters.values
+        place = (values["tuner/bracket"], values["tuner/round"])
+        rounds.setdefault(place, []).append(trial.trial_id)
+        end(oracle, trial, "FAILED" if len(rounds[place]) % 2 else "COMPLETED")
+    assert [len(rounds[0, number]) for number in range(3)] == [9, 3, 1]
+    for after in rounds[0, 1]:
+        source = oracle.trials[oracle.trials[after].hyperparameters.values["tuner/trial_id"]]
+        assert source.status == "COMPLETED"
+    # Where all have failed nobody goes on, and the next bracket has its turn.
+    (tmp_path / "all").mkdir()
+    oracle = make_oracle(plan_of(tiny, epochs=9.0, max_failures=100, tuner="hyperband"), tmp_path / "all")
+    count = 0
+    while (trial := oracle.create_trial("tuner0")).status == "RUNNING":
+        assert trial.hyperparameters.values["tuner/round"] == 0
+        end(oracle, trial, "FAILED")
+        count += 1
+    assert count == sum(bracket[0][0] for bracket in sweep(9))
+
+
+def test_more_sweeps_may_be_asked_for_later(tiny: Path, tmp_path: Path) -> None:
+    first = play(make_oracle(plan_of(tiny, epochs=9.0, tuner="hyperband", trials=0), tmp_path))
+    more = play(make_oracle(plan_of(tiny, epochs=9.0, tuner="hyperband", trials=17), tmp_path))
+    assert len(first) == len(more) == sum(count for bracket in sweep(9) for count, _ in bracket)
+    assert {values["tuner/bracket"] for values in more} == {3, 4, 5}
+
+
+def test_workers_wait_for_a_round_to_end_and_go_on_meanwhile_with_the_next_bracket(tiny: Path, tmp_path: Path) -> None:
+    oracle = make_oracle(plan_of(tiny, epochs=3.0, tuner="hyperband"), tmp_path)  # 3 then 1, and 2
+    held = [oracle.create_trial(f"w{number}") for number in range(5)]
+    assert [trial.hyperparameters.values["tuner/bracket"] for trial in held] == [0, 0, 0, 1, 1]
+    assert oracle.create_trial("w5").status == "IDLE"
+    for trial in held[:2]:
+        end(oracle, trial)
+    assert oracle.create_trial("w0").status == "IDLE"  # the third may yet be the best
+    end(oracle, held[2])
+    assert oracle.create_trial("w0").hyperparameters.values["tuner/round"] == 1
+
+
+# What is broken off, and what is gone
+
+
+@pytest.mark.parametrize("tuner", ["random", "hyperband", "grid"])
+def test_ctrl_c_while_values_are_chosen_changes_nothing(
+    tuner: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [tmp_path / "whole", tmp_path / "broken"]
+    for folder in folders:
+        folder.mkdir()
+    plan = plan_of(tiny, epochs=3.0, tuner=tuner, trials=6)
+    unbroken = play(make_oracle(plan, folders[0]))
+    oracle = make_oracle(plan, folders[1])
+    begun = play(oracle, 2)
+    refusal = Plan.refusal
+    monkeypatch.setattr(Plan, "refusal", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        oracle.create_trial("tuner0")
+    monkeypatch.setattr(Plan, "refusal", refusal)
+    assert begun + play(make_oracle(plan, folders[1])) == unbroken
+
+
+def test_a_trial_whose_folder_is_gone_is_run_again(tiny: Path, tmp_path: Path) -> None:
+    plan = plan_of(tiny, trials=4)
+    found = play(make_oracle(plan, tmp_path))
+    shutil.rmtree(folder_of(tmp_path, "0002"))
+    oracle = make_oracle(plan, tmp_path)
+    assert oracle.end_order == ["0000", "0001", "0003"]
+    again = play(oracle)
+    assert again == [found[2]] and sorted(oracle.end_order) == ["0000", "0001", "0002", "0003"]
+
+
+def test_a_grid_that_would_never_end_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "large.toml"
+    path.write_text('recipe = "quickstart"\n[space]\ntrain.batch_size = { low = 1, high = 100000000 }\n')
+    with pytest.raises(ReszooError, match="the grid has 100,000,000 combinations, more than 10,000"):
+        plan_of(path, tuner="grid").check()
 
 
 # Failures, and workers
@@ -283,8 +395,19 @@ def test_values_keep_every_digit_between_chief_and_worker(tmp_path: Path) -> Non
             assert isinstance(sent[knob.name], str if isinstance(knob, Choice) else float)
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"trials": {}}', "[]"])
+@pytest.mark.parametrize("content", ["", "{", '{"trials": {}}', "[]", '{"trials": null}', "null"])
 def test_a_damaged_state_is_told(content: str, tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "oracle.json").write_text(content)
     with pytest.raises(ReszooError, match=r"oracle.json cannot be read"):
         make_oracle(plan_of(tiny), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"end_order": ["0007"]}, {"start_order": []}, {"seed_state": "x"}, {"trials": {"0000": 3}}]
+)
+def test_a_state_that_contradicts_itself_is_told(change: dict[str, Any], tiny: Path, tmp_path: Path) -> None:
+    play(make_oracle(plan_of(tiny, trials=2), tmp_path))
+    state = json.loads((tmp_path / "oracle.json").read_text())
+    (tmp_path / "oracle.json").write_text(json.dumps(state | change))
+    with pytest.raises(ReszooError, match=r"oracle.json cannot be read"):
+        make_oracle(plan_of(tiny, trials=2), tmp_path)

@@ -173,6 +173,26 @@ when = { optimizer.name = "adam" }
         space_of(text.replace('when = { optimizer.name = "adam" }', ""), tmp_path)
 
 
+def test_conditions_exclude_each_other_through_the_knobs_they_name_too(tmp_path: Path) -> None:
+    text = """
+[space]
+optimizer.name = ["sgd", "adam"]
+[space.kind]
+options.low = { schedule.warmup = 1 }
+options.high = { schedule.warmup = 2 }
+when = { optimizer.name = "sgd" }
+[space.slow]
+options.a = { schedule.rate = 0.1 }
+options.b = { schedule.rate = 0.2 }
+when = { kind = "low" }
+[space.fast]
+options.a = { schedule.rate = 0.001 }
+options.b = { schedule.rate = 0.002 }
+when = { optimizer.name = "adam" }
+"""
+    assert len(list(space_of(text, tmp_path).product())) == 2 + 1 + 2
+
+
 def test_choices_keep_their_types_and_lists(tmp_path: Path) -> None:
     text = "[space]\nmodel.depths = [[1, 1, 1], [2, 2, 2]]\noptimizer.momentum = [0.5, 0.9]\naugment.pad = [1, 2]\n"
     space = space_of(text, tmp_path)
@@ -264,6 +284,14 @@ BAD = {
     "data.validation cannot be searched: every trial is scored on the same images": "[space]\ndata.validation = [10, 20]\n",
     "train.select cannot be searched: it decides what a score is": '[space]\ntrain.select = ["last", "best"]\n',
     "space.n and space.model.name both set model.name": SAME,
+    "search must be a table": 'search = 3\n[space]\nschedule.rate = [0.1]\n',
+    "a knob's name has no / and no line breaks": '[space."tuner/x".options]\na = { schedule.rate = 0.1 }\n',
+    "train.batch_size is 28.82": "[space]\ntrain.batch_size = { low = 8.0, high = 64.0 }\n",
+    "no net 'nonet'": '[space]\nmodel.name = ["resnet20", "nonet"]\n',
+    "choices must be a list of values": "[space]\nmodel.widths = [{ a = 1 }]\n",
+    "published.value changes nothing that is trained": "[space]\npublished.value = [1, 2]\n",
+    "option a sets what another sets too": "[space.n.options]\na = { schedule.rate = 0.1 }\nb = { schedule.rate = 0.1 }\n",
+    "is no name for an option": '[space.n.options]\n"a\\nb" = { schedule.rate = 0.1 }\n',
     "two choices are the same": "[space]\nschedule.rate = [0.1, 0.1]\n",
     "search.tuner is 'randon', but must be one of": '[search]\ntuner = "randon"\n[space]\nschedule.rate = [0.1]\n',
     "search.trials is -1, but must be at least 0": "[search]\ntrials = -1\n[space]\nschedule.rate = [0.1]\n",

@@ -251,7 +251,8 @@ def test_checkpoints_of_the_best_alone_are_kept(tmp_path: Path) -> None:
         held = tmp_path / "trials" / name / "seed0" / "checkpoints"
         held.mkdir(parents=True)
         (held / "step-00000001.npz").write_text("x")
-        (held.parents[1] / "trial.json").write_text(json.dumps({"status": status}))
+        record = {"status": status, "score": 0.5, "share": 1.0, "scores": [0.5], "seeds": [0], "values": {}}
+        (held.parents[1] / "trial.json").write_text(json.dumps(record))
     prune(tmp_path, ["0003"])
     left = {path.parents[2].name for path in tmp_path.rglob("*.npz")}
     assert left == {"0002", "0003"}
@@ -331,11 +332,35 @@ def test_a_second_search_in_the_same_folder_is_kept_out(tiny: Path, tmp_path: Pa
             tune(run_dir=folder, resume=True)
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"space": 3}', "[]", "null"])
+@pytest.mark.parametrize("content", ["", "{", '{"space": 3}', "[]", "null", '{"name": "x", "space": null}'])
 def test_a_damaged_plan_is_told(content: str, tmp_path: Path) -> None:
     (tmp_path / "search.json").write_text(content)
-    with pytest.raises(ReszooError):
+    with pytest.raises(ReszooError, match=r"search.json cannot be read"):
         read_plan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"data": {"name": "digits"}}, {"recipe": []}, {"search": []}, {"space": []}, {"epochs": "x"}, {"space": {"n": 3}}],
+)  # fmt: skip
+def test_a_plan_with_a_broken_part_is_told_by_its_file(change: dict[str, Any], plans: Plans, tmp_path: Path) -> None:
+    plans()
+    path = tmp_path / "search" / "search.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ReszooError, match=r"search.json cannot be read") as caught:
+        read_plan(tmp_path / "search")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "record",
+    ["", "3", "{}", '{"status": "completed"}', '{"status": "running", "continues": 5}',
+     '{"status": "completed", "score": null, "share": 1.0, "scores": [1], "seeds": [0], "values": {}}'],
+)  # fmt: skip
+def test_a_damaged_record_is_told_by_its_file(record: str, tmp_path: Path) -> None:
+    (tmp_path / "trial.json").write_text(record)
+    with pytest.raises(ReszooError, match=r"trial.json cannot be read"):
+        read_record(tmp_path)
 
 
 def test_data_without_images_to_choose_by_is_refused(tiny: Path, tmp_path: Path) -> None:
@@ -344,11 +369,93 @@ def test_data_without_images_to_choose_by_is_refused(tiny: Path, tmp_path: Path)
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("devices", ["bogus", "gpu:9"])
+def test_devices_that_are_not_there_are_told_before_anything_is_tried(devices: str, tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(ReszooError, match="devices is 'bogus'|finds no GPU|there is no GPU"):
+        tune(tiny, devices=devices, run_dir=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_search_that_scored_nothing_says_why(
+    tiny: Path, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def out_of_order(*args: Any, **kwargs: Any) -> None:
+        raise ValueError("out of order")
+
+    monkeypatch.setattr(trial_module, "opened", out_of_order)
+    with pytest.raises(ReszooError, match="no trial of .* could be scored, the last because ValueError: out of order"):
+        tune(tiny, trials=1, run_dir=tmp_path / "found", tell=said.append)
+    assert "Traceback" not in "".join(capsys.readouterr())
+
+
+def test_an_error_of_the_machine_ends_the_search_and_is_no_trials_failure(
+    tiny: Path, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(trial_module, "write_json", full)
+        with pytest.raises(OSError, match="No space left"):
+            tune(tiny, trials=1, run_dir=tmp_path / "found", tell=said.append)
+    results = tune(run_dir=tmp_path / "found", resume=True, tell=said.append) if (tmp_path / "found").exists() else None
+    if results is None:  # nothing had begun, and nothing is left
+        results = tune(tiny, trials=1, run_dir=tmp_path / "found", tell=said.append)
+    assert results["totals"]["completed"] == 1 and results["totals"]["failed"] == 0
+
+
+def test_a_search_whose_folder_is_gone_does_not_train_on(
+    tiny: Path, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "found"
+
+    def tell(line: str) -> None:
+        said.append(line)
+        if " trial 0000" in line:
+            (folder / "search.json").unlink()
+
+    with pytest.raises(ReszooError, match=r"its search.json is gone"):
+        tune(tiny, trials=3, run_dir=folder, tell=tell)
+    assert sum(" trial " in line for line in said) == 1
+
+
+def test_a_signal_in_the_last_step_of_a_trial_stops_the_search(
+    plans: Plans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, search = plans(), tmp_path / "search"
+
+    def signalled(self: Any, batch: int, logs: Any = None) -> None:
+        self._steps += 1
+        if self._steps == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as once:
+        once.setattr(trial_module._Fence, "on_train_batch_end", signalled)
+        with pytest.raises(trial_module.Stopped):
+            run_trial(plan, search, "0000", VALUES, share=1 / 9)
+    record = run_trial(plan, search, "0000", VALUES, share=1 / 9)
+    straight = run_trial(plan, search, "0001", VALUES, share=1 / 9)
+    assert record["scores"] == straight["scores"] and record["trained_steps"] == straight["trained_steps"] == 2
+
+
+def test_a_file_of_weights_that_is_searched_is_found_from_anywhere(
+    tiny: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from reszoo.tuning.tune import _loaded
+
+    monkeypatch.chdir(tmp_path)
+    tiny.write_text(tiny.read_text().partition("[space]")[0] + '[space]\nmodel.weights = ["", "a.weights.h5"]\n')
+    (knob,) = _loaded(tiny, [], {}).knobs
+    assert knob.sets("a.weights.h5") == {"model.weights": str(tmp_path / "a.weights.h5")}
+    assert knob.sets("") == {"model.weights": ""}
+
+
 def test_a_space_that_is_all_over_budget_is_told(tiny: Path, tmp_path: Path, said: list[str]) -> None:
     with pytest.raises(
         ReszooError, match=r"nothing in tiny may be tried; the first refused: [\d,]+ parameters, more than 5"
     ):
         tune(tiny, max_params=5, run_dir=tmp_path / "new", tell=said.append)
+    assert not (tmp_path / "new").exists()  # the corrected command finds nothing in its way
 
 
 # Several processes
@@ -362,6 +469,7 @@ def test_a_space_that_is_all_over_budget_is_told(tiny: Path, tmp_path: Path, sai
         ({"KERASTUNER_TUNER_ID": "w1", "KERASTUNER_ORACLE_IP": "10.0.0.1", "KERASTUNER_ORACLE_PORT": "8000"}, "worker"),
         ({"KERASTUNER_TUNER_ID": "w1"}, "KERASTUNER_ORACLE_IP is not"),
         ({"KERASTUNER_TUNER_ID": "w1", "KERASTUNER_ORACLE_IP": "10.0.0.1", "KERASTUNER_ORACLE_PORT": "x"}, "must be a port"),
+        ({"KERASTUNER_TUNER_ID": "w1", "KERASTUNER_ORACLE_IP": "10.0.0.1", "KERASTUNER_ORACLE_PORT": "²"}, "must be a port"),
     ],
 )  # fmt: skip
 def test_the_environment_says_which_part_a_process_has(given_: dict[str, str], expected: str) -> None:
