@@ -58,8 +58,9 @@ class Telling:
         else:
             outcome = f"failed: {record.get('reason', '')}"
         pace = (time.monotonic() - self._begun) / max(self.work_done - self._work_before, 1e-9)
-        left = pace * max(self.work - self.work_done, 0.0) / 60
-        time_left = f"; about {left:.0f} min left" if self.done < self.total else ""
+        left = pace * max(self.work - self.work_done, 0.0)
+        about = f"{left:.0f} s" if left < 90 else f"{left / 60:.0f} min"
+        time_left = f"; about {about} left" if self.done < self.total else ""
         self.tell(f"{self.done}/{self.total} trial {trial_id}: {words}: {outcome}{self._so_far()}{time_left}")
 
     def _count(self, record: Mapping[str, Any]) -> None:

@@ -123,7 +123,7 @@ def test_a_search_leaves_what_it_found(tiny: Path, tmp_path: Path, said: list[st
     assert said[0].startswith(
         "tiny: random search over shortcut, zero_gamma, rate, width; quickstart on digits (8x8x1); 2 trials of 2 runs"
     )
-    assert said[1].startswith("1/2 trial 0000: shortcut ") and "% " in said[1] and " min left" in said[1]
+    assert said[1].startswith("1/2 trial 0000: shortcut ") and "% " in said[1] and " left" in said[1]
     assert said[2].startswith("2/2 trial 0001: ") and f"best {100 * best['score']:.2f} % ({best['trial']})" in said[2]
     assert said[3] == f"report: {folder / 'report.html'}" and len(said) == 4
 
