@@ -22,7 +22,7 @@ VERBS = {
     "predict": "classify images with a trained net",
     "export": "write a trained net as a SavedModel to serve",
     "convert": "convert weight files from and to other frameworks",
-    "tune": "search depth, shortcuts and the rest under a budget",
+    "tune": "search depth, shortcuts and whatever else a recipe says, under a budget",
     "lab": "experiments on why residual learning works",
 }
 
