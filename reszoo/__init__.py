@@ -21,7 +21,7 @@ _PUBLIC = {
     "convert": "reszoo.exporting.convert",
     "count": "reszoo.zoo.count",
     "evaluate": "reszoo.evaluation.evaluate",
-    "export": "reszoo.exporting.savedmodel",
+    "export": "reszoo.exporting.export",
     "features": "reszoo.nets.build",
     "freeze": "reszoo.nets.freeze",
     "grow": "reszoo.nets.grow",

@@ -13,7 +13,8 @@ from reszoo.evaluation.evaluate import write_scores
 from reszoo.evaluation.plots import curves
 from reszoo.evaluation.scores import Scores
 from reszoo.evaluation.telling import closing
-from reszoo.exporting.savedmodel import export
+from reszoo.exporting.export import export
+from reszoo.exporting.samples import CHECKED, draw
 from reszoo.files import atomic_path
 from reszoo.session import Session, opened
 from reszoo.training.recipe import Recipe, load_recipe
@@ -77,7 +78,7 @@ def _finish(session: Session) -> Scores:
     title = f"{recipe.name}: {pipeline.info.name}, test, error {test.error:.2f} %"
     write_scores(test, pipeline.info.class_names, run.path, title=title)
     if recipe.train.export and not (run.path / "export").exists():
-        export(run, run.path / "export")
+        export(run, run.path / "export", check=draw(pipeline, "test", CHECKED))
     run.write_meta(status="finished", finished=now())
     for line in closing(run, test):
         session.progress.line(line)

@@ -20,7 +20,7 @@ VERBS = {
     "train": "train a net by a recipe",
     "evaluate": "score a trained net on every image of a set",
     "predict": "classify images with a trained net",
-    "export": "write a trained net as a SavedModel to serve",
+    "export": "write a trained net as SavedModel, LiteRT or ONNX, checked and described",
     "convert": "convert weight files from and to other frameworks",
     "tune": "search depth, shortcuts and whatever else a recipe says, under a budget",
     "lab": "experiments on why residual learning works",

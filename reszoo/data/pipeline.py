@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from reszoo.data.augment import pad_crop_flip, pca_noise, random_window
@@ -118,11 +119,7 @@ class Pipeline:
 
         (float32 [b, h, w, c], int32 [b]); the last batch may be short. Raises `ReszooError` for a part that the set lacks.
         """
-        if split not in self._images.parts:
-            hint = "; set data.validation to hold some out" if split == "validation" else ""
-            parts = ", ".join(self._images.parts)
-            raise ReszooError(f"{self.info.name} has no {split!r} part (it has {parts}){hint}")
-        part, apply = self._images.parts[split], self.preprocessing.apply
+        part, apply = self._part(split), self.preprocessing.apply
 
         def batch(elements: Any) -> tuple[Any, Any]:
             images, labels = part.load(elements)
@@ -139,6 +136,25 @@ class Pipeline:
             examples = elements.map(_packed(example), num_parallel_calls=tf.data.AUTOTUNE)
             batches = examples.batch(size).map(lambda images, labels: (apply(images), labels))
         return _settled(batches.prefetch(tf.data.AUTOTUNE))
+
+    def sample(self, split: str, count: int) -> tuple[list[np.ndarray | bytes], np.ndarray]:
+        """At most `count` examples of part `split` as they are stored, each as far from the next: images (uint8 [h, w, c] or the
+        bytes of a file) and labels (int32 [n]). Raises `ReszooError` for a part that the set lacks.
+        """
+        part = self._part(split)
+        chosen = part.elements(None).shard(-(-part.count // count), 0).map(_packed(part.load))
+        examples = [
+            (image if isinstance(image, bytes) else np.asarray(image), label)
+            for image, label in chosen.as_numpy_iterator()
+        ]
+        return [image for image, _ in examples], np.array([label for _, label in examples], np.int32)
+
+    def _part(self, split: str) -> Part:
+        if split not in self._images.parts:
+            hint = "; set data.validation to hold some out" if split == "validation" else ""
+            parts = ", ".join(self._images.parts)
+            raise ReszooError(f"{self.info.name} has no {split!r} part (it has {parts}){hint}")
+        return self._images.parts[split]
 
     def explain(self, error: BaseException) -> ReszooError | None:
         """The one-line reason for an error that a batch raised, if the images are to blame; else None."""

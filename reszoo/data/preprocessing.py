@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 from reszoo.data.decode import decode, to_channels
 from reszoo.errors import ReszooError
-from reszoo.weights.transforms import CHANNEL_ORDERS, INTERPOLATIONS, Transforms
+from reszoo.weights.transforms import CHANNEL_ORDERS, INTERPOLATIONS, Transforms, fit_resize
 
 # TensorFlow's name of each kernel, and how far it reaches, in pixels of the smaller of the two images. PIL's bicubic kernel
 # has a = -0.5, as Keys' has.
@@ -106,9 +107,30 @@ class Preprocessing:
         """Bring one image [h, w, c] of any size, values 0..255 of any dtype, to the net's float32 [height, width, channels]."""
         return self.apply(self.to_input(image))
 
+    def pixels(self, picture: Any) -> Any:
+        """Return one picture as uint8 [h, w, channels] of its own size: the bytes of a JPEG or PNG file decoded, an array as it is."""
+        return (
+            decode(picture, self.channels)
+            if isinstance(picture, bytes)
+            else to_channels(tf.convert_to_tensor(picture), self.channels)
+        )
+
     def from_bytes(self, contents: Any) -> Any:
         """Bring the bytes of one JPEG or PNG file (scalar string) to the net's float32 [height, width, channels]."""
         return self.from_image(decode(contents, self.channels))
+
+    def at(self, image_size: tuple[int, int]) -> Preprocessing:
+        """Return the same for an input of another (height, width); the side resized to keeps its ratio to the crop.
+
+        Raises `ReszooError` where a mean image ties it to its own size.
+        """
+        if self.mean.ndim == 3 and image_size != self.image_size:
+            raise ReszooError(
+                f"its images are normalised by a mean image of {self.image_size[0]} x {self.image_size[1]}, so no other size "
+                "can be taken"
+            )
+        resize = fit_resize(self.resize, self.image_size, image_size)
+        return dataclasses.replace(self, image_size=image_size, resize=resize)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able dict; a mean image is base64 of little-endian float32."""

@@ -15,6 +15,7 @@ from reszoo.nets.build import build
 from reszoo.training.named import find_net
 from reszoo.training.run import Run
 from reszoo.weights.load import Pretrained
+from reszoo.zoo.catalog import spec as find_spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +62,14 @@ def open_source(given: Given, weights: str | None = None) -> Source:
 def _of_run(run: Run) -> Source:
     meta = run.meta
     details = {key: meta.get(key) for key in ("spec", "weights", "data", "versions")}
+    details |= {"name": run.recipe.name, "recipe": run.recipe.to_dict()}
     return Source(
         name=run.recipe.name,
         load=run.load_model,
         preprocessing=run.preprocessing,
         class_names=run.class_names,
         run=run,
-        details={"recipe": run.recipe.name, **details},
+        details=details,
     )
 
 
@@ -80,7 +82,7 @@ def _of_model(model: keras.Model) -> Source:
     if not pretrained.class_names:
         raise ReszooError(
             f"{model.name} has no trained classifier: build it whole and for its weights' classes, train it by "
-            "`reszoo train finetune`, or give its classes to export_savedmodel"
+            "`reszoo train finetune`, or give its classes to export_model"
         )
     return _of_weights(pretrained, lambda: model)
 
@@ -92,5 +94,9 @@ def _of_weights(pretrained: Pretrained, load: Callable[[], keras.Model]) -> Sour
         preprocessing=Preprocessing.from_transforms(pretrained.transforms),
         class_names=pretrained.class_names,
         class_ids=pretrained.class_ids,
-        details={"weights": pretrained.weights.to_dict()},
+        details={
+            "name": f"{pretrained.weights.model} {pretrained.weights.tag}",
+            "spec": find_spec(pretrained.weights.model).to_dict(),
+            "weights": pretrained.weights.to_dict(),
+        },
     )

@@ -69,9 +69,7 @@ def fit_transforms(transforms: Transforms, input_shape: Sequence[int | None]) ->
     height, width, channels = (
         own or default for own, default in zip(input_shape, (*transforms.image_size, 3), strict=True)
     )
-    resize = transforms.resize and max(
-        height, width, round(transforms.resize * min(height, width) / min(transforms.image_size))
-    )
+    resize = fit_resize(transforms.resize, transforms.image_size, (height, width))
     mean, std = transforms.mean, transforms.std
     if channels != len(mean):
         mean, std = (
@@ -82,3 +80,8 @@ def fit_transforms(transforms: Transforms, input_shape: Sequence[int | None]) ->
     return dataclasses.replace(
         transforms, image_size=(height, width), resize=resize, mean=mean, std=std, channel_order=order
     )
+
+
+def fit_resize(resize: int, before: Sequence[int], after: Sequence[int]) -> int:
+    """Return the shorter side before the crop for a crop of size `after`, as `resize` is for `before`; never below the crop."""
+    return resize and max(*after, round(resize * min(after) / min(before)))

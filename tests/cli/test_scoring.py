@@ -96,21 +96,22 @@ def test_export_predict_and_the_served_net_agree(
 ) -> None:
     out = tmp_path / "served"
     assert main(["export", str(finished), str(out)]) == 0
-    assert "signatures serving_default and image_bytes" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{out}: SavedModel, float32" in said and "all 360 images" in said and "accuracy" in said
     assert main(["predict", str(finished), *map(str, images), "--json"]) == 0
     predictions = json.loads(capsys.readouterr().out)
 
-    served = tf.saved_model.load(str(out))
+    served = tf.saved_model.load(str(out / "1"))
     answer = served.signatures["image_bytes"](image_bytes=tf.constant([path.read_bytes() for path in images]))
     for row, prediction in enumerate(predictions):
         assert [label.decode() for label in answer["labels"][row].numpy()] == prediction["labels"]
         assert answer["scores"][row].numpy() == pytest.approx(prediction["probabilities"], abs=1e-5)
 
     card = json.loads((out / "card.json").read_text())
-    assert card["recipe"] == "quickstart" and card["spec"]["depths"] == [1, 1, 1]
+    assert card["recipe"]["name"] == "quickstart" and card["spec"]["depths"] == [1, 1, 1]
     assert card["test"] == json.loads((finished / "test.json").read_text())
     run = json.loads((finished / "run.json").read_text())
-    preprocessing = Preprocessing.from_dict(json.loads((out / "assets" / "preprocessing.json").read_text()))
+    preprocessing = Preprocessing.from_dict(json.loads((out / "1" / "assets" / "preprocessing.json").read_text()))
     assert preprocessing == Preprocessing.from_dict(run["preprocessing"])
 
 
@@ -128,6 +129,13 @@ def test_export_predict_and_the_served_net_agree(
         (["export", "{run}", "{run}"], "is not empty"),
         (["export", "{run}/model.keras", "{none}"], "give a run's folder"),
         (["export", "{none}", "{none}"], "no run folder"),
+        (["export", "{run}", "{none}", "--format", "tflite"], "invalid choice: 'tflite'"),
+        (["export", "{run}", "{none}", "--quantize", "int8"], "goes with litert and onnx"),
+        (["export", "{run}", "{none}", "--format", "onnx", "--quantize", "dynamic"], "dynamic goes with litert"),
+        (["export", "{run}", "{none}", "--image-size", "wide"], "a side, such as 192"),
+        (["export", "{run}", "{none}", "--image-size", "0"], "a side, such as 192"),
+        (["export", "{run}", "{none}", "--image-size", "16"], "mean image of 8 x 8"),
+        (["export", "{run}", "{none}", "--data", "folder:{none}"], "no folder"),
         (["export", "{run}", "{run}/model.keras/out"], "model.keras"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 from reszoo.data.preprocessing import Preprocessing
+from reszoo.exporting.export import export_model
 from reszoo.exporting.fold import fold, unfolded
-from reszoo.exporting.savedmodel import export_savedmodel
 from reszoo.nets.build import build
 
 RNG = np.random.default_rng(3)
@@ -112,13 +112,13 @@ def test_an_export_holds_no_normalisation_that_could_go(folding: bool, tmp_path:
     grey = Preprocessing(
         image_size=(8, 8), channels=1, resize=0, mean=np.zeros(1, "float32"), std=np.ones(1, "float32")
     )
-    report = export_savedmodel(
-        net, tmp_path / "out", preprocessing=grey, class_names=("a", "b", "c"), fold_norms=folding
-    )
-    assert (report.folded, report.kept) == ((7, 0) if folding else (0, 7)) and report.difference < 1e-5
+    report = export_model(net, tmp_path / "out", preprocessing=grey, class_names=("a", "b", "c"), fold_norms=folding)
+    assert (report.folded, report.kept) == (
+        (7, 0) if folding else (0, 7)
+    ) and report.check.probability_difference < 1e-5
     card = json.loads((tmp_path / "out" / "card.json").read_text())
     assert card["normalisations"] == {"folded": report.folded, "kept": report.kept}
-    loaded = tf.saved_model.load(str(tmp_path / "out"))
+    loaded = tf.saved_model.load(str(tmp_path / "out" / "1"))
     graph = loaded.signatures["serving_default"].graph.as_graph_def()
     ops = [node.op for function in graph.library.function for node in function.node_def] + [n.op for n in graph.node]
     assert sum("FusedBatchNorm" in op for op in ops) == report.kept

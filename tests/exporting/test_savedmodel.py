@@ -20,7 +20,8 @@ from PIL import Image
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
 from reszoo.exporting import parity
-from reszoo.exporting.savedmodel import Report, as_float32, export_savedmodel
+from reszoo.exporting.export import Report, as_float32, export_model
+from reszoo.exporting.samples import Sample
 from reszoo.nets.build import build
 
 NAMES = ("cat", "dog", "\N{CJK UNIFIED IDEOGRAPH-732B}", "a b", "ship", "truck", "x")
@@ -100,7 +101,7 @@ def ask_alone(out: Path, folder: Path, images: np.ndarray, files: dict[str, byte
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, Path, Report]:
     out = tmp_path_factory.mktemp("exported") / "deep" / "out"
     model = small_net()
-    return model, out, export_savedmodel(model, out, preprocessing=colour(), class_names=NAMES, details={"recipe": "r"})
+    return model, out, export_model(model, out, preprocessing=colour(), class_names=NAMES, details={"recipe": "r"})
 
 
 def expected(model: keras.Model, preprocessing: Preprocessing, image: np.ndarray) -> np.ndarray:
@@ -130,7 +131,7 @@ def test_tensorflow_alone_gives_the_keras_outputs_for_floats_and_bytes(
         "animated.gif": saved(big, "GIF", save_all=True, append_images=[Image.fromarray(255 - big)]),
         "bitmap.bmp": saved(big, "BMP"),
     }
-    outputs = ask_alone(out, tmp_path, batch.astype("float32"), files)
+    outputs = ask_alone(out / "1", tmp_path, batch.astype("float32"), files)
 
     for row, image in enumerate(batch):
         np.testing.assert_allclose(outputs["probabilities"][row], expected(model, colour(), image), atol=1e-5)
@@ -152,26 +153,20 @@ def test_tensorflow_alone_gives_the_keras_outputs_for_floats_and_bytes(
 
 def test_the_folder_explains_itself(exported: tuple[keras.Model, Path, Report]) -> None:
     model, out, report = exported
-    assert sorted(p.name for p in out.iterdir()) == [
-        "assets", "card.json", "fingerprint.pb", "saved_model.pb", "variables",
-    ]  # fmt: skip
-    assert (out / "assets" / "class_names.txt").read_text().splitlines() == list(NAMES)
-    assert Preprocessing.from_dict(json.loads((out / "assets" / "preprocessing.json").read_text())) == colour()
-    card = json.loads((out / "card.json").read_text())
-    assert (
-        card["parameters"] == sum(weight.numpy().size for weight in model.trainable_weights)
-        and card["classes"] == 7
-        and card["recipe"] == "r"
-    )
-    assert card["exported_with"]["tensorflow"] == tf.__version__
-    assert report.path == str(out) and report.difference <= 1e-5 and report.images_checked == 9
-    assert report.bytes == sum(p.stat().st_size for p in out.rglob("*") if p.is_file())
+    assert sorted(p.name for p in out.iterdir()) == ["1", "README.md", "card.json"]
+    served = out / "1"
+    assert sorted(p.name for p in served.iterdir()) == ["assets", "fingerprint.pb", "saved_model.pb", "variables"]
+    assert (served / "assets" / "class_names.txt").read_text().splitlines() == list(NAMES)
+    assert Preprocessing.from_dict(json.loads((served / "assets" / "preprocessing.json").read_text())) == colour()
+    assert report.path == str(out) and report.check.probability_difference <= 1e-5 and report.check.images == 32
+    assert report.check.accuracy is None and "two photographs" in report.check.what
+    assert report.bytes == sum(p.stat().st_size for p in served.rglob("*") if p.is_file())
     assert [p.name for p in out.parent.iterdir()] == ["out"], "no temporary folder stays"
 
 
 def test_batches_of_no_rows_and_few_classes(tmp_path: Path) -> None:
-    export_savedmodel(small_net((8, 8, 1), 2), tmp_path, preprocessing=GREY, class_names=("a", "b"))
-    loaded = tf.saved_model.load(str(tmp_path))
+    export_model(small_net((8, 8, 1), 2), tmp_path, preprocessing=GREY, class_names=("a", "b"))
+    loaded = tf.saved_model.load(str(tmp_path / "1"))
     empty = loaded.signatures["image_bytes"](image_bytes=tf.constant([], tf.string))
     assert {name: tuple(value.shape) for name, value in empty.items()} == {
         "probabilities": (0, 2), "labels": (0, 2), "scores": (0, 2), "status": (0,),
@@ -190,9 +185,11 @@ def test_a_net_of_mixed_precision_is_exported_in_float32(policy: str, tmp_path: 
     same.set_weights(model.get_weights())
     assert {layer.compute_dtype for layer in as_float32(model).layers} == {"float32"}
 
-    export_savedmodel(model, tmp_path, preprocessing=colour(), class_names=NAMES)
+    export_model(model, tmp_path, preprocessing=colour(), class_names=NAMES)
     image = photo(20, 20)
-    served = tf.saved_model.load(str(tmp_path)).signatures["serving_default"](images=image[None].astype("float32"))
+    served = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"](
+        images=image[None].astype("float32")
+    )
     np.testing.assert_allclose(served["probabilities"][0], expected(same, colour(), image), atol=1e-5)
     assert served["logits"].dtype == tf.float32
 
@@ -200,8 +197,8 @@ def test_a_net_of_mixed_precision_is_exported_in_float32(policy: str, tmp_path: 
 def test_a_net_made_under_a_strategy_is_exported(strategy: tf.distribute.Strategy, tmp_path: Path) -> None:
     with strategy.scope():
         model = small_net()
-    export_savedmodel(model, tmp_path, preprocessing=colour(), class_names=NAMES)
-    served = tf.saved_model.load(str(tmp_path)).signatures["serving_default"](
+    export_model(model, tmp_path, preprocessing=colour(), class_names=NAMES)
+    served = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"](
         images=photo(20, 20)[None].astype("float32")
     )
     np.testing.assert_allclose(served["probabilities"][0], expected(model, colour(), photo(20, 20)), atol=1e-5)
@@ -222,9 +219,9 @@ def test_a_net_that_differs_after_loading_is_not_exported(occupied: bool, tmp_pa
     if occupied:
         out.mkdir()
     with pytest.raises(
-        ReszooError, match=r"differ from the Keras model's by .*, more than 1e-05; .*out was not written"
+        ReszooError, match=r"differ from the Keras model's by .*, more than 1e-04, .*out was not written"
     ):
-        export_savedmodel(model, out, preprocessing=colour(), class_names=NAMES)
+        export_model(model, out, preprocessing=colour(), class_names=NAMES)
     assert [p.name for p in tmp_path.iterdir()] == ["out"] * occupied
     assert not occupied or not any(out.iterdir())
 
@@ -241,16 +238,16 @@ def test_a_net_that_differs_after_loading_is_not_exported(occupied: bool, tmp_pa
 def test_each_wrong_answer_of_the_loaded_net_is_noticed(
     output: str, row: int, value: float, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = parity._reload
+    honest = parity._run
 
-    def spoilt(export: Path, folder: Path) -> dict[str, np.ndarray]:
-        outputs = honest(export, folder)
+    def spoilt(kind: str, export: Path, folder: Path) -> dict[str, np.ndarray]:
+        outputs = honest(kind, export, folder)
         outputs[output][row] = value
         return outputs
 
-    monkeypatch.setattr(parity, "_reload", spoilt)
+    monkeypatch.setattr(parity, "_run", spoilt)
     with pytest.raises(ReszooError, match=message):
-        export_savedmodel(small_net(), tmp_path / "out", preprocessing=colour(), class_names=NAMES)
+        export_model(small_net(), tmp_path / "out", preprocessing=colour(), class_names=NAMES)
     assert not list(tmp_path.iterdir())
 
 
@@ -261,7 +258,7 @@ def test_a_net_that_cannot_be_run_by_tensorflow_alone_is_not_exported(
     script.write_text("raise SystemExit('no such op')")
     monkeypatch.setattr(parity.reload, "__file__", str(script))
     with pytest.raises(ReszooError, match="does not load by TensorFlow alone: no such op"):
-        export_savedmodel(small_net(), tmp_path / "out", preprocessing=colour(), class_names=NAMES)
+        export_model(small_net(), tmp_path / "out", preprocessing=colour(), class_names=NAMES)
     assert [p.name for p in tmp_path.iterdir()] == ["reload.py"]
 
 
@@ -269,23 +266,32 @@ def test_a_diverged_net_is_refused(tmp_path: Path) -> None:
     model = small_net()
     model.layers[-1].bias.assign(np.full(7, np.nan))
     with pytest.raises(ReszooError, match="not finite numbers; did its training diverge"):
-        export_savedmodel(model, tmp_path / "out", preprocessing=colour(), class_names=NAMES)
+        export_model(model, tmp_path / "out", preprocessing=colour(), class_names=NAMES)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_given_check_images_are_the_ones_compared(tmp_path: Path) -> None:
-    report = export_savedmodel(
-        small_net(), tmp_path / "out", preprocessing=colour(), class_names=NAMES, check_images=[photo(30, 31)]
+def test_the_given_images_are_the_ones_compared(tmp_path: Path) -> None:
+    given = Sample(
+        [photo(30, 31), saved(photo(9, 40), "JPEG"), saved(photo(50, 20), "PNG")], np.array([0, 1, 2]), "mine"
     )
-    assert report.images_checked == 3
+    check = export_model(
+        net := small_net(), tmp_path / "out", preprocessing=colour(), class_names=NAMES, check=given
+    ).check
+    best = [int(expected(net, colour(), np.asarray(picture)).argmax()) for picture in pixels(given)]
+    assert (check.images, check.what, check.agreement) == (3, "mine", 1.0)
+    assert check.accuracy == check.keras_accuracy == np.mean([own == want for own, want in enumerate(best)])
+
+
+def pixels(sample: Sample) -> list[np.ndarray]:
+    return [np.asarray(Image.open(io.BytesIO(one))) if isinstance(one, bytes) else one for one in sample.pictures]
 
 
 def test_an_occupied_folder_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("kept")
     with pytest.raises(ReszooError, match="is not empty; give a new folder"):
-        export_savedmodel(small_net(), tmp_path, preprocessing=colour(), class_names=NAMES)
+        export_model(small_net(), tmp_path, preprocessing=colour(), class_names=NAMES)
     with pytest.raises(ReszooError, match="mine is a file; give a new folder"):
-        export_savedmodel(small_net(), tmp_path / "mine", preprocessing=colour(), class_names=NAMES)
+        export_model(small_net(), tmp_path / "mine", preprocessing=colour(), class_names=NAMES)
     assert [p.read_text() for p in tmp_path.iterdir()] == ["kept"]
 
 
@@ -296,7 +302,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
     try:
         with pytest.raises(OSError) as caught:
-            export_savedmodel(net, tmp_path / "out", preprocessing=colour(), class_names=NAMES)
+            export_model(net, tmp_path / "out", preprocessing=colour(), class_names=NAMES)
     finally:  # before pytest writes anything of its own
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(caught.value)
@@ -306,7 +312,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path) -> None:
 def test_a_parent_that_cannot_hold_it_is_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
     with pytest.raises(OSError):
-        export_savedmodel(small_net(), tmp_path / "file" / "out", preprocessing=colour(), class_names=NAMES)
+        export_model(small_net(), tmp_path / "file" / "out", preprocessing=colour(), class_names=NAMES)
     assert (tmp_path / "file").read_text() == "kept"
 
 
@@ -324,9 +330,7 @@ def test_a_parent_that_cannot_hold_it_is_an_os_error(tmp_path: Path) -> None:
 )
 def test_parts_that_do_not_fit_are_refused(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ReszooError, match=message):
-        export_savedmodel(
-            small_net(), tmp_path / "out", **({"preprocessing": colour(), "class_names": NAMES} | arguments)
-        )
+        export_model(small_net(), tmp_path / "out", **({"preprocessing": colour(), "class_names": NAMES} | arguments))
     assert not list(tmp_path.iterdir())
 
 

@@ -124,11 +124,11 @@ def test_predict_evaluate_and_export_prepare_images_as_the_record_says(
     assert main(["evaluate", "resnet8", "--data", f"folder:{tmp_path}/set"]) == 0
     assert main(["predict", "resnet8", str(files[0]), "--weights", "v1", "--top", "1"]) == 0
     report = reszoo.export(reszoo.freeze(model, until="stage1"), tmp_path / "served")
-    assert report.difference < 1e-5
+    assert report.check.probability_difference < 1e-5 and report.check.accuracy is None
     card = json.loads((tmp_path / "served" / "card.json").read_text())
     assert card["parameters"] == reszoo.count("resnet8").parameters, "frozen weights count too"
     assert card["weights"]["tag"] == "someone/v1" and card["weights"]["licence"] == "BSD-2-Clause"
-    told = json.loads((tmp_path / "served" / "assets" / "preprocessing.json").read_text())
+    told = json.loads((tmp_path / "served" / "1" / "assets" / "preprocessing.json").read_text())
     assert told["mean"] == pytest.approx(TRANSFORMS.mean) and told["std"] == pytest.approx(TRANSFORMS.std)
 
 
