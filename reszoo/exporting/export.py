@@ -312,7 +312,7 @@ def _bytes(path: Path) -> int:
 def _size(given: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if given is None:
         return None
-    size = (given, given) if isinstance(given, int) else tuple(given)
+    size = tuple(given) if isinstance(given, tuple | list) else (given, given)
     if len(size) != 2 or any(not isinstance(side, int) or side < 1 for side in size):
         raise ReszooError(f"image_size must be a side or (height, width) in pixels, got {given}")
     return size[0], size[1]

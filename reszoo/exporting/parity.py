@@ -60,8 +60,8 @@ class Check:
             )
         if not self.agreement >= agreement:
             raise ReszooError(
-                f"the exported net gives {100 * self.agreement:.1f} % of {self.what} the class that the Keras model gives; in "
-                f"{precision} it must be {100 * agreement:.0f} %"
+                f"the exported net has the Keras model's first class for {100 * self.agreement:.1f} % of the images ({self.what}); in "
+                f"{precision} it must be at least {100 * agreement:.0f} %"
             )
 
 

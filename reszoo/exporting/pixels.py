@@ -26,4 +26,11 @@ class PixelClassifier(tf.Module):
             logits = tf.cast(model(images * scale - shift, training=False), tf.float32)
             return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
+        # Keras wraps a grouped convolution in a function for XLA, which no other runtime knows; traced so, it is a plain operation.
+        before = tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(True)
+        try:
+            classify.get_concrete_function()
+        finally:
+            tf.config.run_functions_eagerly(before)
         self.classify = classify

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROWS = 32
-SECONDS = 0.5  # for a speed, at least
+SECONDS = 0.25  # for a speed, at least
 
 
 def main(kind: str, export: str, folder: str) -> None:
