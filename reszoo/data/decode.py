@@ -1,6 +1,7 @@
 """Bytes of a JPEG or PNG file to pixels, one way for training, evaluation, prediction and export.
 
-The EXIF orientation tag is ignored throughout: pixels come as they are stored, in training and in prediction alike.
+Training and evaluation take pixels as they are stored, as the peers do whose figures are compared; what a person or a camera
+sends, to predict or to an exported net, is turned upright as its EXIF tag says.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
+
+from reszoo.data.header import orientation, upright
 
 # Weights of red, green and blue in luminance (ITU-R BT.601), as in the JPEG format itself.
 LUMINANCE = (0.299, 0.587, 0.114)
@@ -22,6 +25,11 @@ def decode(contents: Any, channels: int) -> Any:
     # Always by way of RGB: TensorFlow cannot decode CMYK files to one channel. INTEGER_ACCURATE is the transform
     # libjpeg (so PIL, and most viewers) uses by default.
     return to_channels(tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE"), channels)
+
+
+def decode_upright(contents: Any, channels: int) -> Any:
+    """As `decode`, turned as the file's EXIF tag says."""
+    return upright(decode(contents, channels), orientation(contents))
 
 
 def decode_window(contents: Any, window: Any, channels: int) -> Any:

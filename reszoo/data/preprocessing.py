@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from reszoo.data.decode import decode, to_channels
+from reszoo.data.decode import decode_upright, to_channels
 from reszoo.errors import ReszooError
 from reszoo.weights.transforms import CHANNEL_ORDERS, INTERPOLATIONS, Transforms, fit_resize
 
@@ -108,16 +108,18 @@ class Preprocessing:
         return self.apply(self.to_input(image))
 
     def pixels(self, picture: Any) -> Any:
-        """Return one picture as uint8 [h, w, channels] of its own size: the bytes of a JPEG or PNG file decoded, an array as it is."""
+        """Return one picture as uint8 [h, w, channels] of its own size: the bytes of a JPEG or PNG file decoded and turned upright, an
+        array as it is.
+        """
         return (
-            decode(picture, self.channels)
+            decode_upright(picture, self.channels)
             if isinstance(picture, bytes)
             else to_channels(tf.convert_to_tensor(picture), self.channels)
         )
 
     def from_bytes(self, contents: Any) -> Any:
-        """Bring the bytes of one JPEG or PNG file (scalar string) to the net's float32 [height, width, channels]."""
-        return self.from_image(decode(contents, self.channels))
+        """Bring the bytes of one JPEG or PNG file (scalar string), turned upright, to the net's float32 [height, width, channels]."""
+        return self.from_image(decode_upright(contents, self.channels))
 
     def at(self, image_size: tuple[int, int]) -> Preprocessing:
         """Return the same for an input of another (height, width); the side resized to keeps its ratio to the crop.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from reszoo.data.header import MAX_PIXELS, pixel_count
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
 from reszoo.evaluation.source import Given, open_source
@@ -82,7 +83,13 @@ def read_image(path: Path, preprocessing: Preprocessing) -> Any:
         raise ReszooError(f"{path}: a BMP with a palette is not understood; save it as PNG")
     try:
         if contents[:3] == b"\xff\xd8\xff" or contents[:8] == b"\x89PNG\r\n\x1a\n":
-            return preprocessing.from_bytes(contents)  # as in training and export, to the bit
+            if (count := int(pixel_count(contents))) > MAX_PIXELS:
+                raise ReszooError(
+                    f"{path}: {count:,} pixels are more than the {MAX_PIXELS:,} that are read; make it smaller"
+                )
+            return preprocessing.from_bytes(contents)  # as in an export, to the bit
         return preprocessing.from_image(tf.io.decode_image(contents, channels=3, expand_animations=False))
+    except ReszooError:
+        raise
     except (tf.errors.OpError, ValueError) as error:
         raise ReszooError(f"{path}: no JPEG, PNG, BMP or GIF image, or a damaged one") from error

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from reszoo.data.preprocessing import Preprocessing
+from reszoo.exporting.half import SMALL, to_half
 from reszoo.exporting.pixels import PixelClassifier
 
 OPSET = 17
 """The newest that tf2onnx 1.17 writes well; every onnxruntime since 1.12 reads it."""
-SMALL = 1024
-"""Numbers in a tensor below which half precision saves nothing worth having."""
 
 
 def write_onnx(
@@ -70,8 +69,7 @@ def _halve(proto: Any) -> None:
         values = numpy_helper.to_array(tensor)
         if values.dtype == np.float32 and values.size >= SMALL:
             name = tensor.name
-            half = np.clip(values, *(np.finfo(np.float16).min, np.finfo(np.float16).max)).astype(np.float16)
-            tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_float16"))
+            tensor.CopyFrom(numpy_helper.from_array(to_half(values), f"{name}_float16"))
             casts.append(helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT, name=f"{name}_cast"))
     nodes = [*casts, *proto.graph.node]
     del proto.graph.node[:]

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
@@ -149,6 +149,105 @@ def test_tensorflow_alone_gives_the_keras_outputs_for_floats_and_bytes(
     for row in (1, 3, 4, 6, 7):
         assert not outputs["b_probabilities"][row].any() and not outputs["b_scores"][row].any()
         assert set(outputs["b_labels"][row]) == {b""}
+
+
+def turned(image: np.ndarray, value: int) -> bytes:
+    tag = Image.Exif()
+    tag[0x0112] = value
+    return saved(image, "JPEG", quality=95, exif=tag)
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    """As `photo`, by Pillow: TensorFlow must not start before conftest has made its devices."""
+    coarse = Image.fromarray(np.random.default_rng(7).integers(0, 256, (4, 4, 3), np.uint8))
+    return np.asarray(coarse.resize((width, height), Image.Resampling.BILINEAR))
+
+
+BIG = smooth(40, 20)
+RGBA = np.dstack([BIG, np.full((40, 20), 90, np.uint8)])
+KINDS = {
+    "png": saved(BIG, "PNG"),
+    "jpeg": saved(BIG, "JPEG"),
+    "progressive": saved(BIG, "JPEG", progressive=True),
+    "optimised 4:4:4": saved(BIG, "JPEG", subsampling=0, optimize=True),
+    "grey png": saved(BIG[..., 0], "PNG"),
+    "grey jpeg": saved(BIG[..., 0], "JPEG"),
+    "16 bits": saved(BIG[..., 0].astype(np.uint16) * 257, "PNG"),
+    "alpha": saved(RGBA, "PNG"),
+    "animated": saved(BIG, "PNG", save_all=True, append_images=[Image.fromarray(255 - BIG)]),
+    "one pixel": saved(BIG[:1, :1], "PNG"),
+    "wide": saved(smooth(10, 2000), "PNG"),
+    "tall": saved(smooth(2000, 10), "JPEG"),
+    **{f"turned {value}": turned(BIG, value) for value in range(1, 9)},
+}
+NO_ANSWER = {
+    "cut": (KINDS["jpeg"][:300], 1),
+    "cut png": (KINDS["png"][:200], 1),
+    "text": (b"GET / HTTP/1.1", 1),
+    "empty": (b"", 1),
+    "gif": (saved(BIG, "GIF"), 1),
+    "bmp": (saved(BIG, "BMP"), 1),
+    "webp": (saved(BIG, "WEBP"), 1),
+    "tiff": (saved(BIG, "TIFF"), 1),
+    "bomb": (KINDS["png"][:16] + b"\0\1\0\0" * 2 + KINDS["png"][24:], 2),
+    "bomb jpeg": (KINDS["jpeg"].replace(b"\0\x28\0\x14\3", b"\xfd\xe8\xfd\xe8\3", 1), 2),
+}
+
+
+def test_every_kind_of_file_has_its_answer_or_its_status(exported: tuple[keras.Model, Path, Report]) -> None:
+    """One batch of them all, against Pillow, Keras and NumPy."""
+    model, out, _ = exported
+    files = {name: (contents, 0) for name, contents in KINDS.items()} | NO_ANSWER
+    loaded = tf.saved_model.load(str(out / "1"))
+    answer = loaded.signatures["image_bytes"](image_bytes=tf.constant([contents for contents, _ in files.values()]))
+    assert dict(zip(files, answer["status"].numpy().tolist(), strict=True)) == {
+        n: status for n, (_, status) in files.items()
+    }
+    for row, (name, (contents, status)) in enumerate(files.items()):
+        given = answer["probabilities"][row].numpy()
+        if status:
+            assert not given.any() and set(answer["labels"][row].numpy()) == {b""}, name
+            continue
+        opened = ImageOps.exif_transpose(Image.open(io.BytesIO(contents)))
+        if name == "16 bits":
+            opened = Image.fromarray(BIG[..., 0])
+        wanted = expected(model, colour(), np.asarray(opened.convert("RGB")))
+        np.testing.assert_allclose(given, wanted, atol=3e-2 if contents[:2] == b"\xff\xd8" else 1e-5, err_msg=name)
+
+
+def test_cmyk_is_answered(exported: tuple[keras.Model, Path, Report]) -> None:
+    file = io.BytesIO()
+    Image.fromarray(BIG).convert("CMYK").save(file, "JPEG", quality=95)
+    loaded = tf.saved_model.load(str(exported[1] / "1"))
+    answer = loaded.signatures["image_bytes"](image_bytes=tf.constant([file.getvalue()]))
+    assert answer["status"].numpy().tolist() == [0]
+    np.testing.assert_allclose(answer["probabilities"][0], expected(exported[0], colour(), BIG), atol=0.1)
+
+
+def test_features_are_what_the_classifier_reads(exported: tuple[keras.Model, Path, Report]) -> None:
+    model, out, _ = exported
+    loaded = tf.saved_model.load(str(out / "1"))
+    assert sorted(loaded.signatures) == ["features", "image_bytes", "serving_default"]
+    images = tf.constant(photo(20, 20)[None], tf.float32)
+    vectors = loaded.signatures["features"](images=images)["features"].numpy()
+    kernel, bias = model.layers[-1].get_weights()
+    assert vectors.shape == (1, 8)
+    np.testing.assert_allclose(
+        vectors @ kernel + bias, loaded.signatures["serving_default"](images=images)["logits"], rtol=1e-5
+    )
+    assert loaded.signatures["features"](images=tf.zeros((0, 3, 3, 3)))["features"].shape == (0, 8)
+    weights = sum(weight.numpy().size for weight in model.trainable_weights)
+    assert sum(np.prod(variable.shape) for variable in loaded.parameters) < weights + 32, (
+        "one copy serves all signatures"
+    )
+
+
+def test_a_net_that_closes_otherwise_has_no_features(tmp_path: Path) -> None:
+    model = small_net()
+    model = keras.Model(model.input, keras.layers.Activation("linear")(model.output))
+    export_model(model, tmp_path / "out", preprocessing=colour(), class_names=NAMES)
+    assert "features" not in tf.saved_model.load(str(tmp_path / "out" / "1")).signatures
+    assert "features" not in json.loads((tmp_path / "out" / "card.json").read_text())["signatures"]
 
 
 def test_the_folder_explains_itself(exported: tuple[keras.Model, Path, Report]) -> None:
