@@ -16,6 +16,7 @@ HEAD = 2**18  # bytes in which the EXIF segment is looked for; it is at most 2**
 SEGMENTS = 64  # that are stepped over before the search is given up: cameras write about five
 ENTRIES = 256  # of the EXIF directory that are looked at: cameras write about twenty
 EXIF = tuple(b"Exif\0\0")
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"  # the signature, and the one chunk that must come first
 
 
 def pixel_count(contents: Any) -> Any:
@@ -26,7 +27,7 @@ def pixel_count(contents: Any) -> Any:
 
     def of_png() -> Any:
         start = tf.strings.substr(contents, 0, 24)
-        is_png = (tf.strings.substr(start, 1, 3) == "PNG") & (tf.strings.length(start) == 24)
+        is_png = (tf.strings.substr(start, 0, len(PNG)) == PNG) & (tf.strings.length(start) == 24)
         sides = tf.cond(
             is_png, lambda: tf.io.decode_raw(tf.strings.substr(start, 16, 8), tf.uint8), lambda: tf.zeros([8], tf.uint8)
         )

@@ -129,8 +129,9 @@ def test_pixels_are_counted_off_the_header(kind: str, mode: str) -> None:
         (b"\x89PN", 0),
         (b"\x89PNG\r\n\x1a\n", 0),
         (b"GIF89a" + bytes(30), 0),
+        (b"\x89PNG\r\n\x1a\n" + b"\xff" * 30, 0),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_a_header_that_lies_is_counted_as_it_says(contents: bytes, wanted: int) -> None:
     assert int(counted(contents)) == wanted

@@ -102,3 +102,24 @@ def test_no_images_and_impossible_tops(finished: Path, tmp_path: Path) -> None:
     assert len(predict(finished, [tmp_path / "x.png"], top=99)[0].labels) == 10
     with pytest.raises(ReszooError, match="no run folder"):
         predict(tmp_path / "none", [])
+
+
+def test_a_turned_picture_is_stood_up_first(finished: Path, tmp_path: Path) -> None:
+    upright = DIGITS[3].resize((64, 64))
+    tag = Image.Exif()
+    tag[0x0112] = 6  # stored lying: to be turned a quarter clockwise
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "lying.jpg", quality=100, exif=tag)
+    upright.save(tmp_path / "standing.png")
+    lying, standing = predict(finished, [tmp_path / "lying.jpg", tmp_path / "standing.png"], top=10)
+    given = dict(zip(lying.labels, lying.probabilities, strict=True))
+    wanted = dict(zip(standing.labels, standing.probabilities, strict=True))
+    assert [given[str(i)] for i in range(10)] == pytest.approx([wanted[str(i)] for i in range(10)], abs=0.02)
+
+
+def test_a_picture_of_too_many_pixels_is_refused_undecoded(finished: Path, tmp_path: Path) -> None:
+    file = io.BytesIO()
+    DIGITS[0].save(file, "PNG")
+    contents = file.getvalue()
+    (tmp_path / "bomb.png").write_bytes(contents[:16] + b"\0\1\0\0\0\1\0\0" + contents[24:])
+    with pytest.raises(ReszooError, match=r"bomb.png: 4,294,967,296 pixels are more than the 67,108,864 that are read"):
+        predict(finished, [tmp_path / "bomb.png"])

@@ -1,0 +1,218 @@
+"""Mutated image files through the bytes signature of an exported net: crashes, wrong statuses, disturbed neighbours.
+
+    python tests/bench/fuzz.py OUT.json [--count 10000] [--seed 0]
+
+Each file's status is known beforehand: by construction, or by decoding it alone and eagerly and reading its size off the header in
+plain Python. Files go in batches with a sound one among them, whose answer must not change by a bit. The net runs in a process of its
+own, so that a crash is counted and not suffered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import io
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+BATCH = 63
+LIMIT = 2**26
+
+
+def mutations(seed: int) -> Iterator[tuple[str, bytes, int | None]]:
+    """Yield (kind, contents, status or None where decoding decides) without end."""
+    rng = np.random.default_rng(seed)
+    while True:
+        kind = str(
+            rng.choice(["sound", "cut", "bits", "bytes", "lengths", "sides", "noise", "other format", "glued", "exif"])
+        )
+        form, contents = _sound(rng)
+        data = bytearray(contents)
+        if kind == "sound":
+            yield kind, contents, 0
+        elif kind == "cut":
+            yield kind, contents[: int(rng.integers(0, len(contents)))], None
+        elif kind == "bits":
+            for at in rng.integers(0, len(data), int(rng.integers(1, 20))):
+                data[at] ^= 1 << int(rng.integers(8))
+            yield kind, bytes(data), None
+        elif kind == "bytes":
+            at, many = int(rng.integers(len(data))), int(rng.integers(1, 40))
+            data[at : at + many * int(rng.integers(2))] = rng.bytes(int(rng.integers(0, 40)))
+            yield kind, bytes(data), None
+        elif kind == "lengths":  # of a JPEG's segments, or a PNG's chunks
+            at = int(rng.integers(2, min(len(data), 300)))
+            data[at : at + 2] = rng.bytes(2)
+            yield kind, bytes(data), None
+        elif kind == "sides":
+            large = bool(rng.integers(2))
+            sides = [int(rng.integers(*((9000, 60000) if large else (1, 70000)))) for _ in range(2)]
+            if form == "PNG":
+                data[16:24] = b"".join(side.to_bytes(4, "big") for side in sides)
+            elif (at := _frame(contents)) > 0:
+                data[at + 5 : at + 9] = b"".join(min(side, 65500).to_bytes(2, "big") for side in sides)
+            yield kind, bytes(data), 2 if large else None
+        elif kind == "noise":
+            head = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"][int(rng.integers(3))]
+            yield kind, head + rng.bytes(int(rng.integers(0, 2000))), 1
+        elif kind == "other format":
+            file = io.BytesIO()
+            _image(rng).convert("RGB").save(file, str(rng.choice(["GIF", "BMP", "WEBP", "TIFF", "PPM"])))
+            yield kind, file.getvalue(), 1
+        elif kind == "glued":
+            yield kind, contents + _sound(rng)[1], 0
+        else:
+            segment = b"Exif\0\0" + (b"II*\0" if rng.integers(2) else b"MM\0*") + rng.bytes(int(rng.integers(0, 300)))
+            file = io.BytesIO()
+            _image(rng).convert("RGB").save(file, "JPEG")
+            jpeg = file.getvalue()
+            yield kind, jpeg[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + jpeg[2:], 0
+
+
+def _image(rng: np.random.Generator) -> Image.Image:
+    height, width = (int(side) for side in rng.integers(1, 90, 2))
+    coarse = Image.fromarray(rng.integers(0, 256, (3, 3, 3), np.uint8))
+    return coarse.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _sound(rng: np.random.Generator) -> tuple[str, bytes]:
+    file, image = io.BytesIO(), _image(rng)
+    if rng.integers(2):
+        mode = str(rng.choice(["RGB", "L", "CMYK"]))
+        tag = Image.Exif()
+        tag[0x0112] = int(rng.integers(0, 11))
+        options = {"quality": int(rng.integers(1, 101)), "progressive": bool(rng.integers(2)), "exif": tag}
+        image.convert(mode).save(file, "JPEG", **options)
+        return "JPEG", file.getvalue()
+    image.convert(str(rng.choice(["RGB", "RGBA", "L", "LA", "P", "1", "I;16"]))).save(file, "PNG") if rng.integers(
+        4
+    ) else image.save(file, "PNG", optimize=True)
+    return "PNG", file.getvalue()
+
+
+def _frame(jpeg: bytes) -> int:
+    """Where a JPEG's frame header starts, walking its segments; -1 where none does."""
+    at = 2
+    while at + 9 < len(jpeg) and jpeg[at] == 0xFF:
+        if jpeg[at + 1] in (0xC0, 0xC1, 0xC2):
+            return at
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+    return -1
+
+
+def decided(contents: bytes, tf: Any) -> int:
+    """The status that decoding the file alone decides."""
+    if contents[:16] == b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" and len(contents) >= 24:
+        width, height = (int.from_bytes(contents[at : at + 4], "big") for at in (16, 20))
+    elif contents[:3] == b"\xff\xd8\xff":
+        try:
+            height, width = tf.image.extract_jpeg_shape(contents).numpy()[:2]
+        except tf.errors.InvalidArgumentError:
+            return 1
+    else:
+        return 1
+    if int(height) * int(width) > LIMIT:
+        return 2
+    try:
+        tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
+    except tf.errors.InvalidArgumentError:
+        return 1
+    return 0 if height * width else 1
+
+
+def serve(export: str, start: int, seed: int, count: int) -> None:
+    """The child: ask the net from batch `start` on, a JSON line a batch."""
+    import tensorflow as tf
+
+    net = tf.saved_model.load(export)
+    ask = net.signatures["image_bytes"]
+    file = io.BytesIO()
+    _image(np.random.default_rng(99)).save(file, "PNG")
+    good = file.getvalue()
+    alone = None
+    stream = mutations(seed)
+    for batch in range(-(-count // BATCH)):
+        some = [next(stream) for _ in range(min(BATCH, count - batch * BATCH))]
+        if batch < start:
+            continue
+        place = batch % (len(some) + 1)
+        contents = [one for _, one, _ in some]
+        answer = ask(image_bytes=tf.constant([*contents[:place], good, *contents[place:]]))
+        rows, status = answer["probabilities"].numpy(), answer["status"].numpy().tolist()
+        sentinel = rows[place].copy()
+        alone = sentinel if alone is None else alone
+        disturbed = int(status.pop(place) != 0 or not np.allclose(sentinel, alone, atol=1e-6, rtol=0))
+        rows = np.delete(rows, place, axis=0)
+        wrong, filled, kinds = [], 0, Counter()
+        for (kind, one, told), own, row in zip(some, status, rows, strict=True):
+            wanted = decided(one, tf) if told is None else told
+            kinds[f"{kind}/{own}"] += 1
+            if own != wanted:
+                wrong.append([kind, own, wanted, one[:64].hex()])
+            filled += bool(own != 0 and row.any()) or bool(own == 0 and abs(row.sum() - 1) > 1e-4)
+        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        print(
+            json.dumps({"wrong": wrong, "filled": filled, "disturbed": disturbed, "kinds": kinds, "rss": rss}),
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    import reszoo
+    from reszoo.data.preprocessing import Preprocessing
+    from reszoo.exporting.export import export_model
+
+    numbers = np.array([0.5, 0.4, 0.3], np.float32)
+    prepared = Preprocessing(image_size=(32, 32), channels=3, resize=36, mean=numbers, std=numbers)
+    with tempfile.TemporaryDirectory() as folder:
+        net = reszoo.build("resnet8", input_shape=(32, 32, 3), classes=10)
+        export_model(net, f"{folder}/out", preprocessing=prepared, class_names=tuple("abcdefghij"))
+        lines: list[dict[str, Any]] = []
+        crashes, batches = 0, -(-args.count // BATCH)
+        while len(lines) + crashes < batches:
+            script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import fuzz; "
+            script += f"fuzz.serve({folder + '/out/1'!r}, {len(lines) + crashes}, {args.seed}, {args.count})"
+            with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as child:
+                assert child.stdout
+                for line in child.stdout:
+                    lines.append(json.loads(line))
+                    print(f"\r{len(lines)} of {batches} batches", end="", file=sys.stderr)
+            crashes += bool(child.returncode)
+    kinds: Counter[str] = Counter()
+    for line in lines:
+        kinds.update(line["kinds"])
+    record = {
+        "command": f"python tests/bench/fuzz.py OUT.json --count {args.count} --seed {args.seed}",
+        "files": sum(kinds.values()),
+        "crashes": crashes,
+        "wrong_statuses": sum(len(line["wrong"]) for line in lines),
+        "rows_not_as_their_status": sum(line["filled"] for line in lines),
+        "disturbed_neighbours": sum(line["disturbed"] for line in lines),
+        "peak_rss_mb": [lines[len(lines) // 10]["rss"], lines[-1]["rss"]],
+        "by_kind_and_status": dict(sorted(kinds.items())),
+        "versions": {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy", "pillow")},
+    }
+    for line in lines:
+        for one in line["wrong"][:5]:
+            print("\nwrong:", *one, file=sys.stderr)
+    args.out.write_text(json.dumps(record, indent=2) + "\n")
+    print("\n" + json.dumps(record, indent=2))
+
+
+if __name__ == "__main__":
+    main()
