@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from reszoo.data import sets
 from reszoo.data.config import AugmentConfig, DataConfig
@@ -208,7 +208,9 @@ def test_channels_are_rgb_unless_all_are_grey(make: Callable[..., Path], photo: 
     assert open_folder(path).info.input_shape[2] == 3
 
 
-def test_exif_orientation_is_ignored_alike_everywhere(make: Callable[..., Path], photo: Photo) -> None:
+def test_evaluation_takes_pixels_as_stored_and_what_people_send_is_turned_upright(
+    make: Callable[..., Path], photo: Photo
+) -> None:
     path = make({"train/a": 5, "train/b": 5, "test/a": 1, "test/b": 1})
     exif = Image.Exif()
     exif[0x0112] = 6  # turn a quarter when shown
@@ -218,10 +220,12 @@ def test_exif_orientation_is_ignored_alike_everywhere(make: Callable[..., Path],
     Image.fromarray(photo(20, 24)).save(turned, exif=exif)
     pipeline = open_folder(path)
     evaluated, _ = next(pipeline.evaluation("test").as_numpy_iterator())
-    np.testing.assert_allclose(evaluated[0], pipeline.preprocessing.from_bytes(turned.read_bytes()), atol=1e-6)
-    np.testing.assert_allclose(
-        evaluated[0], pipeline.preprocessing.from_image(np.asarray(Image.open(turned))), atol=1e-6
-    )
+    stored = Image.open(turned)
+    prepare = pipeline.preprocessing
+    np.testing.assert_allclose(evaluated[0], prepare.from_image(np.asarray(stored)), atol=1e-6)
+    shown = np.asarray(ImageOps.exif_transpose(stored))
+    np.testing.assert_allclose(prepare.from_bytes(turned.read_bytes()), prepare.from_image(shown), atol=1e-6)
+    assert np.abs(prepare.from_image(shown) - evaluated[0]).max() > 0.5
 
 
 @pytest.mark.parametrize("streamed", [False, True])
