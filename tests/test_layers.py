@@ -24,6 +24,7 @@ LAYERS = [
     "training",
     "evaluation",
     "exporting",
+    "serving",
     "session",
     "workflow",
     "lab",
@@ -35,6 +36,7 @@ LAYERS = [
 LIGHT = ["reszoo", "reszoo.zoo.count", "reszoo.zoo.catalog", "reszoo.training.recipe", "reszoo.training.schedule"]
 LIGHT += ["reszoo.cli.main", "reszoo.cli.list", "reszoo.cli.show", "reszoo.cli.recipes", "reszoo.data.config"]
 LIGHT += ["reszoo.weights.published", "reszoo.weights.transforms", "reszoo.tuning.space", "reszoo.cli.tune"]
+LIGHT += ["reszoo.serving.versions", "reszoo.cli.serve_check"]
 HEAVY = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn", "tensorflow_datasets", "rich"}
 
 
@@ -89,6 +91,7 @@ def test_light_modules_import_nothing_heavy(module: str) -> None:
         ["train", "--help"],
         ["lab", "--help"],
         ["tune", "--help"],
+        ["serve-check", "--help"],
     ],
 )
 def test_light_commands_load_no_tensorflow(verb: list[str]) -> None:

@@ -82,6 +82,7 @@ def test_the_wheel_holds_every_module_recipe_and_the_type_marker(installed: Path
     package = installed / "reszoo"
     expected = {path.relative_to(ROOT / "reszoo") for path in (ROOT / "reszoo").rglob("*.py")} | {Path("py.typed")}
     expected |= {Path("weights") / path.name for path in (ROOT / "reszoo" / "weights").glob("*.tsv")}
+    expected.add(Path("serving") / "page.html")
     expected |= {path.relative_to(ROOT) for path in (ROOT / "recipes").rglob("*") if path.is_file()}
     assert {path.relative_to(package) for path in package.rglob("*") if path.is_file()} == expected
     assert sorted(path.name.split("-")[0] for path in installed.iterdir()) == ["reszoo", "reszoo"]
@@ -161,7 +162,7 @@ def test_a_command_in_the_documents_is_one_that_reszoo_takes(path: Path, argv: l
         return
     assert verb in VERBS
     parser = Parser(prog=f"reszoo {verb}", allow_abbrev=False)
-    importlib.import_module(f"reszoo.cli.{verb}").add_arguments(parser)
+    importlib.import_module(f"reszoo.cli.{verb.replace('-', '_')}").add_arguments(parser)
     args = parser.parse_args(rest)
     recipe = getattr(args, "recipe", None)
     if recipe in recipe_names():

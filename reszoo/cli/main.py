@@ -21,6 +21,7 @@ VERBS = {
     "evaluate": "score a trained net on every image of a set",
     "predict": "classify images with a trained net",
     "export": "write a trained net as SavedModel, LiteRT or ONNX, checked and described",
+    "serve-check": "try an exported net on a page and in TensorFlow Serving's REST shape; not for production",
     "convert": "convert weight files from and to other frameworks",
     "tune": "search depth, shortcuts and whatever else a recipe says, under a budget",
     "lab": "experiments on why residual learning works",
@@ -70,7 +71,7 @@ def _dispatch(argv: list[str]) -> int:
         if verb not in VERBS:
             hint = did_you_mean(verb, VERBS) or f"; there are {', '.join(VERBS)}"
             raise ReszooError(f"no command '{verb}'{hint}")
-        module = importlib.import_module(f"reszoo.cli.{verb}")
+        module = importlib.import_module(f"reszoo.cli.{verb.replace('-', '_')}")
         parser = Parser(prog=f"reszoo {verb}", description=module.HELP, allow_abbrev=False)
         module.add_arguments(parser)
         return module.run(parser.parse_args(argv[1:]))
@@ -79,7 +80,7 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    verbs = "\n".join(f"  {verb:<10}{help}" for verb, help in VERBS.items())
+    verbs = "\n".join(f"  {verb:<13}{help}" for verb, help in VERBS.items())
     parser = Parser(
         prog="reszoo",
         usage="reszoo COMMAND ...",

@@ -71,7 +71,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_its_module_with_the_same_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    module = importlib.import_module(f"reszoo.cli.{verb}")
+    module = importlib.import_module(f"reszoo.cli.{verb.replace('-', '_')}")
     assert module.HELP == VERBS[verb]
     assert main([verb, "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"usage: reszoo {verb}")
@@ -107,6 +107,8 @@ def test_every_verb_has_its_module_with_the_same_help(verb: str, capsys: pytest.
         (["train", "quickstart", "--set", "train.seed=\n2\n3"], "a whole number"),
         (["train", "quickstart", "--resume"], "--run-dir DIR"),
         (["train", "--resume"], "--run-dir DIR"),
+        (["serve-check", "nowhere"], "no folder nowhere"),
+        (["serve-check", ".", "--port", "65536"], "a port, 0 to 65535, not '65536'"),
         (["train", "--resume", "--run-dir", "nowhere"], "nowhere is no run to go on with"),
     ],
 )

@@ -1,0 +1,1 @@
+"""An exported net tried out over HTTP, on this machine alone."""
