@@ -78,9 +78,14 @@ class Server:
         )
 
     @property
+    def port(self) -> int:
+        """Where on 127.0.0.1 it listens."""
+        return self._http.server_port
+
+    @property
     def url(self) -> str:
-        """Where it listens, without a closing slash."""
-        return f"http://{HOST}:{self._http.server_address[1]}"
+        """Its address, without a closing slash."""
+        return f"http://{HOST}:{self.port}"
 
     @property
     def model_url(self) -> str:
@@ -201,6 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     server: _Http
     protocol_version = "HTTP/1.1"
+    default_request_version = "HTTP/1.0"  # a first line that names none is answered with a status all the same
     server_version, sys_version = f"reszoo/{reszoo.__version__}", ""
     wbufsize = -1  # head and body go out together
     disable_nagle_algorithm = True

@@ -24,6 +24,8 @@ def signature(**inputs: tuple[str, tuple[int | None, ...] | None]) -> Signature:
 
 IMAGES = signature(images=("float32", (None, None, None, 3)))
 BYTES = signature(image_bytes=("string", (None,)))
+FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
+PICTURES = arrays.array_shapes(min_dims=3, max_dims=3, max_side=4).map(lambda shape: (*shape, 3))
 TWO = signature(a=("float32", (None, 2)), b=("int32", (None,)))
 
 
@@ -32,8 +34,7 @@ def read(body: Any, *signatures: Signature) -> Any:
     return read_request(body, {one.name: one for one in signatures or (IMAGES,)})
 
 
-@given(arrays.arrays(np.float32, arrays.array_shapes(min_dims=3, max_dims=3, max_side=4).map(lambda s: (*s, 3)),
-       elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))  # fmt: skip
+@given(arrays.arrays(np.float32, PICTURES, elements=FINITE))
 def test_any_array_arrives_to_the_bit_by_rows_and_by_columns(value: np.ndarray) -> None:
     for body in ({"instances": value.tolist()}, {"inputs": value.tolist()}, {"inputs": {"images": value.tolist()}},
                  {"instances": [{"images": row} for row in value.tolist()]}):  # fmt: skip
@@ -54,7 +55,7 @@ def test_any_text_arrives_as_utf8(texts: list[str]) -> None:
     assert read({"instances": texts}, BYTES).inputs["image_bytes"].tolist() == [one.encode() for one in texts]
 
 
-@given(arrays.arrays(np.float32, arrays.array_shapes(max_dims=3), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))  # fmt: skip
+@given(arrays.arrays(np.float32, arrays.array_shapes(max_dims=3), elements=FINITE))
 def test_any_answer_reads_back_to_the_bit(value: np.ndarray) -> None:
     said = json.loads(json.dumps(to_json("x", value)))
     np.testing.assert_array_equal(np.array(said, np.float32).reshape(value.shape), value)
@@ -66,8 +67,10 @@ def test_numbers_are_said_in_the_digits_that_they_need() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.sampled_from(["images", "b64", "a", "b", "x"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["images", "b64", "a", "b", "x"]), inner, max_size=3)
+    ),
     max_leaves=12,
 )
 

@@ -1,0 +1,389 @@
+"""The endpoint over real sockets: what TensorFlow Serving's clients send, what strangers may try, and how it ends."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from reszoo.errors import ReszooError
+from reszoo.serving.server import CONNECTIONS, LIMIT, Server
+from reszoo.serving.versions import find_version
+
+MODEL = "/v1/models/small_net"
+
+
+def ask(server: Server, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
+    """Return status, what the JSON or text says, and the headers."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    try:
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        connection.request(method, path, data, {name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        said = answer.read()
+        kind = answer.headers["Content-Type"]
+        return answer.status, json.loads(said) if kind == "application/json" and said else said.decode(), answer.headers
+    finally:
+        connection.close()
+
+
+def raw(server: Server, sent: bytes, *, half_close: bool = False) -> bytes:
+    """Send bytes as they are and return all that comes back until the connection ends."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(sent)
+        if half_close:
+            connection.shutdown(socket.SHUT_WR)
+        pieces = []
+        while piece := connection.recv(2**16):
+            pieces.append(piece)
+        return b"".join(pieces)
+
+
+def b64(contents: bytes) -> dict[str, str]:
+    return {"b64": base64.b64encode(contents).decode()}
+
+
+@pytest.fixture(scope="module")
+def loaded(export: Path) -> Any:
+    return tf.saved_model.load(str(export / "1"))
+
+
+def test_pictures_by_row_and_by_column_are_answered_as_the_savedmodel_answers(
+    server: Server, loaded: Any, picture: bytes
+) -> None:
+    files = [picture, b"no picture", picture[:90]]
+    own = {
+        name: value.numpy() for name, value in loaded.signatures["image_bytes"](image_bytes=tf.constant(files)).items()
+    }
+    assert own["status"].tolist() == [0, 1, 1]
+    body = {"signature_name": "image_bytes", "instances": [b64(one) for one in files]}
+    status, said, _ = ask(server, "POST", f"{MODEL}:predict", body)
+    assert status == 200 and list(said) == ["predictions"]
+    for row, answer in enumerate(said["predictions"]):
+        assert sorted(answer) == ["labels", "probabilities", "scores", "status"]
+        np.testing.assert_allclose(answer["probabilities"], own["probabilities"][row], atol=1e-6)
+        assert answer["labels"] == [name.decode() for name in own["labels"][row]]
+        assert answer["status"] == own["status"][row]
+    body = {"signature_name": "image_bytes", "inputs": {"image_bytes": [b64(one) for one in files]}}
+    status, said, _ = ask(server, "POST", f"{MODEL}/versions/1:predict", body)
+    assert status == 200 and said["outputs"]["status"] == [0, 1, 1]
+
+
+def test_float_images_and_features(server: Server, loaded: Any) -> None:
+    images = np.random.default_rng(0).uniform(0, 255, (2, 9, 11, 3)).astype(np.float32)
+    for name in ("serving_default", "features"):
+        own = loaded.signatures[name](images=tf.constant(images))
+        _, said, _ = ask(server, "POST", f"{MODEL}:predict", {"signature_name": name, "inputs": images.tolist()})
+        outputs = said["outputs"] if len(own) > 1 else {name: said["outputs"]}
+        for output, value in own.items():
+            np.testing.assert_allclose(outputs[output], value, atol=1e-4, rtol=1e-4)
+    status, said, _ = ask(server, "POST", f"{MODEL}:predict", {"instances": []})
+    assert (status, said) == (200, {"predictions": []})
+
+
+def test_status_and_metadata_are_tensorflow_servings(server: Server) -> None:
+    available = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    for path in (MODEL, f"{MODEL}/versions/1", f"{MODEL}/versions/01"):
+        assert ask(server, "GET", path)[:2] == (200, {"model_version_status": [available]})
+    status, said, _ = ask(server, "GET", f"{MODEL}/metadata")
+    assert status == 200 and said["model_spec"] == {"name": "small_net", "signature_name": "", "version": "1"}
+    signatures = said["metadata"]["signature_def"]["signature_def"]
+    assert {"features", "image_bytes", "serving_default"} <= set(signatures)
+    took = signatures["image_bytes"]["inputs"]["image_bytes"]
+    assert took["dtype"] == "DT_STRING" and took["tensor_shape"]["dim"] == [{"size": "-1", "name": ""}]
+    assert signatures["image_bytes"]["method_name"] == "tensorflow/serving/predict"
+    assert ask(server, "GET", "/healthz")[:2] == (200, {"status": "ok"})
+
+
+def test_the_page_may_run_its_own_script_and_nothing_else(server: Server, export: Path) -> None:
+    status, page, headers = ask(server, "GET", "/")
+    assert status == 200 and headers["Content-Type"] == "text/html; charset=utf-8" and "small_net" in page
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
+    assert not re.search(r"(src|href)=\"?https?:", page)
+    assert ask(server, "GET", "/card.json")[1] == json.loads((export / "card.json").read_text())
+    status, body, headers = ask(server, "HEAD", "/")
+    assert status == 200 and body == "" and int(headers["Content-Length"]) == len(page.encode())
+
+
+@pytest.mark.parametrize(
+    "method, path, status, line",
+    [
+        ("GET", "/nothing", 404, "the model is at /v1/models/small_net"),
+        ("GET", "/v1/models/other", 404, "no model 'other'"),
+        ("GET", f"{MODEL}/versions/2", 404, "version 2 is not served; 1 is"),
+        ("GET", f"{MODEL}/labels/x", 404, "nothing at"),
+        ("GET", "/../../etc/passwd", 404, "nothing at"),
+        ("GET", "/%2e%2e/card.json", 404, "nothing at"),
+        ("POST", f"{MODEL}:classify", 404, "':classify' is not answered here"),
+        ("GET", f"{MODEL}:predict", 405, "asked by POST"),
+        ("POST", "/", 405, "asked by GET"),
+        ("POST", f"{MODEL}/metadata", 405, "asked by GET"),
+        ("PUT", MODEL, 405, "only GET and POST"),
+        ("DELETE", MODEL, 405, "only GET and POST"),
+        ("BREW", "/", 405, "only GET and POST"),
+        ("POST", f"{MODEL}:predict", 400, "the body is no JSON"),
+    ],
+)
+def test_what_is_not_there_is_said(server: Server, method: str, path: str, status: int, line: str) -> None:
+    had, said, headers = ask(server, method, path, b"" if method == "POST" else None)
+    assert had == status and list(said) == ["error"] and line in said["error"]
+    assert ("Allow" in headers) == (status == 405)
+
+
+@pytest.mark.parametrize(
+    "headers, status",
+    [
+        ({"Host": "example.com"}, 403),
+        ({"Host": "127.0.0.1.example.com"}, 403),
+        ({"Host": "localhost"}, 200),
+        ({"Host": "LOCALHOST:8501"}, 200),
+        ({"Origin": "http://example.com"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "localhost:9", "Origin": "http://localhost:9"}, 200),
+        ({"Host": "localhost:9", "Origin": "http://localhost:8"}, 403),
+    ],
+)
+def test_other_pages_and_other_names_are_turned_away(server: Server, headers: dict[str, str], status: int) -> None:
+    assert ask(server, "POST", f"{MODEL}:predict", {"instances": []}, **headers)[0] == status
+
+
+def head(*lines: str, request: str = f"POST {MODEL}:predict HTTP/1.1") -> bytes:
+    return "\r\n".join((request, *lines, "", "")).encode()
+
+
+HOST = "Host: localhost"
+
+
+@pytest.mark.parametrize(
+    "sent, status",
+    [
+        (head(HOST), 411),
+        (head(HOST, "Transfer-Encoding: chunked") + b"0\r\n\r\n", 411),
+        (head(HOST, "Content-Length: x"), 400),
+        (head(HOST, "Content-Length: -1"), 400),
+        (head(HOST, "Content-Length: 2", "Content-Length: 2") + b"{}", 400),
+        (head(HOST, f"Content-Length: {LIMIT + 1}"), 413),
+        (head(HOST, "Content-Length: 9" + "9" * 4000), 413),
+        (head("Content-Length: 2") + b"{}", 400),
+        (head(HOST, HOST, "Content-Length: 2") + b"{}", 400),
+        (head(HOST, "Content-Length: 2", request=f"GET {MODEL} HTTP/1.1") + b"{}", 413),
+        (head(HOST, "Content-Length: 9" + "\r\nX: y" * 200), 431),
+        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
+        (b"\0\1\2\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 505),
+    ],
+)
+def test_heads_that_are_wrong_end_the_connection(server: Server, sent: bytes, status: int) -> None:
+    answer = raw(server, sent)
+    assert answer.startswith(b"HTTP/1.1 %d " % status), answer[:200]
+    body = answer.partition(b"\r\n\r\n")[2]
+    assert list(json.loads(body)) == ["error"] and b"Connection: close" in answer
+
+
+def test_a_body_that_ends_early_or_never_is_told(server: Server) -> None:
+    sent = head(HOST, "Content-Length: 50") + b"{"
+    assert b"ended 49 bytes before its Content-Length" in raw(server, sent, half_close=True)
+    assert raw(server, sent).startswith(b"HTTP/1.1 408 ")  # after the server's patience
+    assert raw(server, b"GET / HT") == b""  # a head that never ends: nothing to answer
+
+
+def test_a_connection_goes_on_after_answers_and_refusals(server: Server) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    found = []
+    for body in (b'{"instances": []}', b"no JSON", b'{"instances": []}'):
+        for path in (f"{MODEL}:predict", "/nothing"):
+            connection.request("POST", path, body)
+            found.append((answer := connection.getresponse()).status)
+            answer.read()
+    assert found == [200, 404, 400, 404, 200, 404]
+    connection.close()
+
+
+def test_a_client_that_waits_for_leave_is_given_it(server: Server) -> None:
+    body = b'{"instances": []}'
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(head(HOST, "Expect: 100-continue", f"Content-Length: {len(body)}", "Connection: close"))
+        assert connection.recv(2**16).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(body)
+        assert b'{"predictions": []}' in b"".join(iter(lambda: connection.recv(2**16), b""))
+    refused = head(HOST, "Expect: 100-continue", f"Content-Length: {LIMIT + 1}")
+    assert raw(server, refused).startswith(b"HTTP/1.1 413 ")
+
+
+def test_many_at_once_have_each_their_own_answer(server: Server, picture: bytes) -> None:
+    rng = np.random.default_rng(1)
+    images = rng.uniform(0, 255, (24, 8, 8, 3)).astype(np.float32)
+    alone = [ask(server, "POST", f"{MODEL}:predict", {"instances": [one.tolist()]})[1] for one in images]
+
+    def together(one: np.ndarray) -> Any:
+        return ask(server, "POST", f"{MODEL}:predict", {"instances": [one.tolist()]})[1]
+
+    with ThreadPoolExecutor(12) as pool:
+        for got, wanted in zip(pool.map(together, images), alone, strict=True):
+            for name, value in wanted["predictions"][0].items():
+                np.testing.assert_allclose(got["predictions"][0][name], value, atol=1e-4)
+
+
+def test_more_connections_than_it_bears_are_told_so(export: Path) -> None:
+    with Server(export) as server:
+        held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(CONNECTIONS)]
+        deadline = time.monotonic() + 20
+        while (answer := _try(server)) is not None and answer[0] != 503 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert answer is not None and answer[0] == 503 and answer[1] == {"error": "too many connections at once"}
+        for one in held:
+            one.close()
+        while ask(server, "GET", MODEL)[0] != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def _try(server: Server) -> tuple[int, Any, Any] | None:
+    try:
+        return ask(server, "GET", MODEL)
+    except ConnectionError:
+        return (0, None, None)
+
+
+def test_what_fails_inside_is_one_line_and_it_goes_on(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("inside")
+
+    monkeypatch.setattr(server.servable, "call", fail)
+    status, said, _ = ask(server, "POST", f"{MODEL}:predict", {"instances": []})
+    assert status == 500 and said == {"error": "a defect of reszoo, told in full where it runs: ZeroDivisionError"}
+    assert "ZeroDivisionError: inside" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert ask(server, "POST", f"{MODEL}:predict", {"instances": []})[0] == 200
+
+
+def test_what_the_graph_refuses_is_told(server: Server) -> None:
+    body = {"instances": [[[]]]}
+    status, said, _ = ask(server, "POST", f"{MODEL}:predict", body)
+    assert status == 400 and "must be float32 [?, ?, ?, 3]" in said["error"]
+
+
+def test_it_listens_on_this_machine_alone_and_its_port_is_its_own(server: Server, export: Path) -> None:
+    assert server.url == f"http://127.0.0.1:{server.port}"
+    for port, line in ((server.port, f"port {server.port} is taken; try --port 0"), (70_000, "a port is 0 to 65535")):
+        with pytest.raises(ReszooError, match=line):
+            Server(export, port=port)
+
+
+def test_names(export: Path) -> None:
+    with Server(export, name="a-b.c") as server:
+        assert server.model_url.endswith("/v1/models/a-b.c") and ask(server, "GET", "/v1/models/a-b.c")[0] == 200
+    for name in ("", "a b", "a/b", "a" * 101, "ü"):
+        with pytest.raises(ReszooError, match="a model's name is letters"):
+            Server(export, name=name)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Path]:
+    def folder(*names: str) -> Path:
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        return tmp_path
+
+    return folder
+
+
+def test_the_newest_version_is_served(make: Callable[..., Path]) -> None:
+    out = make("1/saved_model.pb", "9/saved_model.pb", "10/saved_model.pb", "11/other", "x/saved_model.pb")
+    assert find_version(out).number == 10
+    assert find_version(out / "x").number == 1
+
+
+@pytest.mark.parametrize(
+    "names, line",
+    [
+        ((), "holds no SavedModel"),
+        (("model.onnx",), "is an ONNX export, and a SavedModel is served"),
+        (("model.tflite",), "is a LiteRT export"),
+        (("export/1/saved_model.pb",), "did you mean .*export"),
+    ],
+)
+def test_folders_without_one(make: Callable[..., Path], names: tuple[str, ...], line: str) -> None:
+    with pytest.raises(ReszooError, match=line):
+        Server(make(*names))
+
+
+def test_a_damaged_one_is_told_and_its_port_given_back(export: Path, tmp_path: Path) -> None:
+    shutil.copytree(export, tmp_path / "out")
+    (tmp_path / "out" / "1" / "saved_model.pb").write_bytes(b"x" * 100)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for _ in range(2):
+        with pytest.raises(ReszooError, match=r"TensorFlow [\d.]+ cannot load"):
+            Server(tmp_path / "out", port=port)
+
+
+def start(export: Path, *more: str) -> tuple[subprocess.Popen[str], str]:
+    """Return the command's process and the address that it says."""
+    command = [sys.executable, "-m", "reszoo", "serve-check", str(export), "--port", "0", *more]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
+    told = [process.stdout.readline() for _ in range(4)]
+    assert told[0].startswith("small_net version 1: features, image_bytes, serving_default"), process.communicate()
+    return process, told[1].removeprefix("page").strip()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_once_those_under_way_are_answered(export: Path, number: int, picture: bytes) -> None:
+    process, url = start(export)
+    host = url.removeprefix("http://").rstrip("/")
+    idle = socket.create_connection((host.split(":")[0], int(host.split(":")[1])))
+    body = json.dumps({"signature_name": "image_bytes", "instances": [b64(picture)] * 60}).encode()
+    answers: list[Any] = []
+
+    def one() -> None:
+        connection = http.client.HTTPConnection(host, timeout=30)
+        connection.request("POST", f"{MODEL}:predict", body)
+        answers.append(json.loads(connection.getresponse().read()))
+        connection.close()
+
+    thread = threading.Thread(target=one)
+    thread.start()
+    time.sleep(0.3)  # the request has arrived; whether its answer is under way or sent, it comes whole
+    process.send_signal(number)
+    out, errors = process.communicate(timeout=30)
+    thread.join()
+    assert (process.returncode, out, errors) == (0, "", "")
+    assert len(answers[0]["predictions"]) == 60
+    idle.close()
+
+
+@pytest.mark.slow
+def test_the_printed_command_works_as_it_is(export: Path, picture: bytes, tmp_path: Path) -> None:
+    if not shutil.which("curl"):
+        pytest.skip("no curl")
+    (tmp_path / "picture.jpg").write_bytes(picture)
+    command = [sys.executable, "-m", "reszoo", "serve-check", str(export), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        (line,) = [one for one in (process.stdout.readline() for _ in range(4)) if one.startswith("REST ")]
+        said = subprocess.run(line[5:], shell=True, cwd=tmp_path, capture_output=True, check=True).stdout
+        process.terminate()
+    assert json.loads(said)["predictions"][0]["status"] == 0
