@@ -1,24 +1,28 @@
-"""Mutated image files through the bytes signature of an exported net: crashes, wrong statuses, disturbed neighbours.
+"""Mutated image files through an exported net: crashes, wrong statuses, disturbed neighbours.
 
-    python tests/bench/fuzz.py OUT.json [--count 10000] [--seed 0]
+    python tests/bench/fuzz.py OUT.json [--through signature|endpoint|page] [--count 10000] [--seed 0]
 
-Each file's status is known beforehand: by construction, or by decoding it alone and eagerly and reading its size off the header in
-plain Python. Files go in batches with a sound one among them, whose answer must not change by a bit. The net runs in a process of its
-own, so that a crash is counted and not suffered.
+The files go to the bytes signature itself, to the endpoint of `reszoo serve-check`, or to its page in Chromium (which needs the
+`browser` extra). Each file's status is known beforehand: by construction, or by decoding it alone and eagerly and reading its size off
+the header in plain Python. Files go in batches with a sound one among them, whose answer must not change. The net runs in a
+process of its own, so that a crash is counted and not suffered.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import importlib.metadata
 import io
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,7 @@ import numpy as np
 from PIL import Image
 
 BATCH = 63
+TOP = 5
 LIMIT = 2**26
 
 
@@ -130,25 +135,90 @@ def decided(contents: bytes, tf: Any) -> int:
     return 0 if height * width else 1
 
 
-def serve(export: str, start: int, seed: int, count: int) -> None:
+Answer = tuple[list[int], np.ndarray]
+"""Statuses, and probabilities [n, classes] or the best scores [n, k]."""
+
+
+def by_signature(export: str) -> Iterator[Callable[[list[bytes]], Answer]]:
+    import tensorflow as tf
+
+    net = tf.saved_model.load(f"{export}/1")
+
+    def ask(files: list[bytes]) -> Answer:
+        answer = net.signatures["image_bytes"](image_bytes=tf.constant(files))
+        return answer["status"].numpy().tolist(), answer["scores"].numpy()
+
+    yield ask
+
+
+def by_endpoint(export: str) -> Iterator[Callable[[list[bytes]], Answer]]:
+    from reszoo.serving.server import Server
+
+    with Server(export) as server:
+
+        def ask(files: list[bytes]) -> Answer:
+            rows = [{"b64": base64.b64encode(one).decode()} for one in files]
+            body = json.dumps({"signature_name": "image_bytes", "instances": rows}).encode()
+            with urllib.request.urlopen(f"{server.model_url}:predict", body) as answer:
+                said = json.load(answer)["predictions"]
+            return [row["status"] for row in said], np.array([row["scores"] for row in said])
+
+        yield ask
+
+
+def by_page(export: str) -> Iterator[Callable[[list[bytes]], Answer]]:
+    from playwright.sync_api import sync_playwright
+
+    from reszoo.serving.server import Server
+
+    told = {"Could not be decoded": 1, "Too large": 2}
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with Server(export) as server, sync_playwright() as driver:
+        page = driver.chromium.launch(executable_path=shutil.which("chromium"), args=flags).new_page()
+
+        def ask(files: list[bytes]) -> Answer:
+            page.goto(f"{server.url}/")
+            page.wait_for_selector("#about:not([hidden])")
+            given = [{"name": f"{at}.png", "mimeType": "image/png", "buffer": one} for at, one in enumerate(files)]
+            page.set_input_files("#files", given)
+            page.get_by_text(f"{len(files)} pictures answered.").wait_for(timeout=300_000)
+            rows = page.evaluate(
+                """() => [...document.querySelectorAll("#answers > li")].reverse().map(item => ({
+                bad: item.querySelector(".bad")?.textContent ?? "",
+                scores: [...item.querySelectorAll(".bar")].map(bar => parseFloat(bar.style.width) / 100)}))"""
+            )
+            status = [told.get(row["bad"].partition(":")[0], 9) if row["bad"] else 0 for row in rows]
+            return status, np.array([row["scores"] or [0.0] * TOP for row in rows])
+
+        yield ask
+
+
+THROUGH = {"signature": by_signature, "endpoint": by_endpoint, "page": by_page}
+
+
+def resident() -> int:
+    """Megabytes of memory that the process holds now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() >> 20
+
+
+def serve(export: str, through: str, start: int, seed: int, count: int) -> None:
     """The child: ask the net from batch `start` on, a JSON line a batch."""
     import tensorflow as tf
 
-    net = tf.saved_model.load(export)
-    ask = net.signatures["image_bytes"]
     file = io.BytesIO()
     _image(np.random.default_rng(99)).save(file, "PNG")
     good = file.getvalue()
     alone = None
     stream = mutations(seed)
+    asking = THROUGH[through](export)
+    ask = next(asking)
     for batch in range(-(-count // BATCH)):
         some = [next(stream) for _ in range(min(BATCH, count - batch * BATCH))]
         if batch < start:
             continue
         place = batch % (len(some) + 1)
         contents = [one for _, one, _ in some]
-        answer = ask(image_bytes=tf.constant([*contents[:place], good, *contents[place:]]))
-        rows, status = answer["probabilities"].numpy(), answer["status"].numpy().tolist()
+        status, rows = ask([*contents[:place], good, *contents[place:]])
         sentinel = rows[place].copy()
         alone = sentinel if alone is None else alone
         disturbed = int(status.pop(place) != 0 or not np.allclose(sentinel, alone, atol=1e-6, rtol=0))
@@ -159,17 +229,16 @@ def serve(export: str, start: int, seed: int, count: int) -> None:
             kinds[f"{kind}/{own}"] += 1
             if own != wanted:
                 wrong.append([kind, own, wanted, one[:64].hex()])
-            filled += bool(own != 0 and row.any()) or bool(own == 0 and abs(row.sum() - 1) > 1e-4)
-        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        print(
-            json.dumps({"wrong": wrong, "filled": filled, "disturbed": disturbed, "kinds": kinds, "rss": rss}),
-            flush=True,
-        )
+            filled += bool(own != 0 and row.any()) or bool(own == 0 and not 0.5 < row.sum() <= 1 + 1e-4)
+        line = {"wrong": wrong, "filled": filled, "disturbed": disturbed, "kinds": kinds, "resident": resident()}
+        print(json.dumps(line), flush=True)
+    asking.close()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
+    parser.add_argument("--through", choices=THROUGH, default="signature")
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -186,7 +255,9 @@ def main() -> None:
         crashes, batches = 0, -(-args.count // BATCH)
         while len(lines) + crashes < batches:
             script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import fuzz; "
-            script += f"fuzz.serve({folder + '/out/1'!r}, {len(lines) + crashes}, {args.seed}, {args.count})"
+            script += (
+                f"fuzz.serve({folder + '/out'!r}, {args.through!r}, {len(lines) + crashes}, {args.seed}, {args.count})"
+            )
             with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as child:
                 assert child.stdout
                 for line in child.stdout:
@@ -197,13 +268,13 @@ def main() -> None:
     for line in lines:
         kinds.update(line["kinds"])
     record = {
-        "command": f"python tests/bench/fuzz.py OUT.json --count {args.count} --seed {args.seed}",
+        "command": f"python tests/bench/fuzz.py OUT.json --through {args.through} --count {args.count} --seed {args.seed}",
         "files": sum(kinds.values()),
         "crashes": crashes,
         "wrong_statuses": sum(len(line["wrong"]) for line in lines),
         "rows_not_as_their_status": sum(line["filled"] for line in lines),
         "disturbed_neighbours": sum(line["disturbed"] for line in lines),
-        "peak_rss_mb": [lines[len(lines) // 10]["rss"], lines[-1]["rss"]],
+        "resident_mb_by_tenths": [line["resident"] for line in lines[len(lines) // 10 - 1 :: len(lines) // 10]],
         "by_kind_and_status": dict(sorted(kinds.items())),
         "versions": {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy", "pillow")},
     }
