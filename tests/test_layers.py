@@ -29,6 +29,7 @@ LAYERS = [
     "workflow",
     "lab",
     "tuning",
+    "bench",
     "cli",
 ]
 
@@ -36,7 +37,7 @@ LAYERS = [
 LIGHT = ["reszoo", "reszoo.zoo.count", "reszoo.zoo.catalog", "reszoo.training.recipe", "reszoo.training.schedule"]
 LIGHT += ["reszoo.cli.main", "reszoo.cli.list", "reszoo.cli.show", "reszoo.cli.recipes", "reszoo.data.config"]
 LIGHT += ["reszoo.weights.published", "reszoo.weights.transforms", "reszoo.tuning.space", "reszoo.cli.tune"]
-LIGHT += ["reszoo.serving.versions", "reszoo.cli.serve_check"]
+LIGHT += ["reszoo.serving.versions", "reszoo.cli.serve_check", "reszoo.bench.run", "reszoo.cli.bench"]
 HEAVY = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn", "tensorflow_datasets", "rich"}
 
 
@@ -92,6 +93,7 @@ def test_light_modules_import_nothing_heavy(module: str) -> None:
         ["lab", "--help"],
         ["tune", "--help"],
         ["serve-check", "--help"],
+        ["bench", "--help"],
     ],
 )
 def test_light_commands_load_no_tensorflow(verb: list[str]) -> None:

@@ -24,6 +24,7 @@ VERBS = {
     "serve-check": "try an exported net on a page and in TensorFlow Serving's REST shape; not for production",
     "convert": "convert weight files from and to other frameworks",
     "tune": "search depth, shortcuts and whatever else a recipe says, under a budget",
+    "bench": "measure speed side by side with PyTorch, timm and stock Keras",
     "lab": "experiments on why residual learning works",
 }
 

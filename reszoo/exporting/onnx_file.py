@@ -39,6 +39,7 @@ def write_onnx(
 
     classify = PixelClassifier(model, preprocessing).classify
     proto, _ = tf2onnx.convert.from_function(classify, input_signature=classify.input_signature, opset=OPSET)
+    _pad_in_pooling(proto)
     proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
     for output in proto.graph.output:
         output.type.tensor_type.shape.dim[0].dim_param = "n"
@@ -58,6 +59,44 @@ def write_onnx(
     )
     onnx.checker.check_model(proto, full_check=True)
     path.write_bytes(proto.SerializeToString())
+
+
+def _pad_in_pooling(proto: Any) -> None:
+    """Let a maximum over a rectified, zero-padded map do its own padding: the same, for nothing there is less than zero.
+
+    onnxruntime pads in a layout of its own, and turns the largest map of the net into it and back for a Pad node.
+    """
+    from onnx import helper, numpy_helper
+
+    graph = proto.graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    readers = [name for node in graph.node for name in node.input] + [output.name for output in graph.output]
+    for pool in [node for node in graph.node if node.op_type == "MaxPool"]:
+        pad = makers.get(pool.input[0])
+        if pad is None or pad.op_type != "Pad" or readers.count(pad.output[0]) > 1:
+            continue
+        source = makers.get(pad.input[0])
+        sides = constants.get(pad.input[1])
+        filled = constants.get(pad.input[2], np.ones(1)) if len(pad.input) > 2 and pad.input[2] else np.zeros(1)
+        own = {attribute.name: helper.get_attribute_value(attribute) for attribute in pool.attribute}
+        if (
+            source is None
+            or source.op_type != "Relu"
+            or sides is None
+            or len(sides) != 8  # n, c, h, w before; n, c, h, w after
+            or sides[[0, 1, 4, 5]].any()
+            or np.any(filled)
+            or any(own.get("pads", []))
+            or own.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")
+        ):
+            continue
+        del pool.attribute[:]
+        own = {name: value for name, value in own.items() if name not in ("auto_pad", "pads")}
+        own["pads"] = [int(side) for side in sides[[2, 3, 6, 7]]]
+        pool.attribute.extend(helper.make_attribute(name, value) for name, value in own.items())
+        pool.input[0] = pad.input[0]
+        graph.node.remove(pad)
 
 
 def _halve(proto: Any) -> None:

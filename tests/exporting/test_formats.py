@@ -218,6 +218,23 @@ def test_every_kind_of_block_is_written(fields: dict[str, Any], size: tuple[int,
         np.testing.assert_allclose(own, wanted, atol=1e-4 * np.abs(wanted).max())
 
 
+@pytest.mark.parametrize("activated", [True, False])
+def test_a_pool_pads_by_itself_where_nothing_is_below_zero(activated: bool, tmp_path: Path) -> None:
+    inputs = keras.Input((17, 20, 3))
+    x = keras.layers.Conv2D(4, 3, name="c")(inputs)
+    x = keras.layers.ReLU()(x) if activated else x
+    x = keras.layers.MaxPooling2D(3, 2)(keras.layers.ZeroPadding2D(((1, 0), (2, 1)))(x))
+    model = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.GlobalMaxPooling2D()(-x)))
+    prepared = Preprocessing((17, 20), 3, 0, np.zeros(3, np.float32), np.ones(3, np.float32))
+    path = tmp_path / "net.onnx"
+    write_onnx(path, model, prepared, precision="float32", calibration=None, class_names=tuple("abcde"))
+    kinds = {node.op_type for node in onnx.load(path).graph.node}
+    assert "MaxPool" in kinds and ("Pad" in kinds) != activated
+    images = np.random.default_rng(0).uniform(0, 255, (3, 17, 20, 3)).astype(np.float32)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(["logits"], {"images": images})[0], model(images / 255), atol=1e-5)
+
+
 def test_a_net_of_mixed_precision_goes_to_onnx_in_float32(run: reszoo.Run, tmp_path: Path) -> None:
     keras.config.set_dtype_policy("mixed_bfloat16")
     mixed = build("resnet8", input_shape=(8, 8, 1), classes=10)

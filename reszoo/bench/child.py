@@ -1,0 +1,339 @@
+"""One side of a comparison, in a process of its own: `python child.py JOB`, in an environment that may lack reszoo.
+
+JOB is JSON: side, what, model, batch, size, classes, device, precision, threads. The program prepares, prints a line of JSON on what
+it is (version, parameters), and then, for each whole number on standard input, makes so many calls and prints {"seconds", "peak_mb"}.
+For "first-step" it prints that once, of the first step, and ends. What cannot be is {"error": one line}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+RATE, MOMENTUM, DECAY = 0.01, 0.9, 1e-4
+MATRIX = 3000  # rows and columns of the product that the machine's peak is measured by
+Call = Callable[[], Any]
+
+
+def main(job: dict[str, Any]) -> None:
+    """Answer `job` on standard output."""
+    real, sys.stdout = sys.stdout, sys.stderr  # libraries that print do not answer for us
+    _set_threads(job)
+    try:
+        side = SIDES[job["side"]](job)
+        if job["what"] == "first-step":
+            answers = [{"version": side.version, **_first_step(side)}]
+            told: dict[str, Any] = answers[0]
+            print(json.dumps(told), file=real, flush=True)
+            return
+        call, told = side.prepare(job["what"])
+        call()
+    except (LookupError, ImportError) as error:
+        print(json.dumps({"error": str(error.args[0] if error.args else error)}), file=real, flush=True)
+        return
+    print(json.dumps({"version": side.version, **told}), file=real, flush=True)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        for _ in range(int(line)):
+            call()
+        print(json.dumps({"seconds": time.perf_counter() - start, "peak_mb": _peak()}), file=real, flush=True)
+
+
+def _first_step(side: Any) -> dict[str, float]:
+    """From the imports on: seconds to build the net, and from there to the end of the first step."""
+    side.warm()
+    start = time.perf_counter()
+    net = side.build()
+    built = time.perf_counter()
+    side.step(net)()
+    return {"build": built - start, "seconds": time.perf_counter() - built, "peak_mb": _peak()}
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+
+def _set_threads(job: dict[str, Any]) -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["OMP_NUM_THREADS"] = str(job["threads"])
+    if job["device"] == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+class Tensorflow:
+    """reszoo's side."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        import tensorflow as tf
+
+        import reszoo
+        import reszoo.session  # what `reszoo train` imports
+
+        self.job = job
+        tf.config.threading.set_intra_op_parallelism_threads(job["threads"])
+        self.version = f"reszoo {reszoo.__version__}, tensorflow {tf.__version__}"
+        if job["precision"] != "float32":
+            import keras
+
+            keras.config.set_dtype_policy(job["precision"])
+
+    def prepare(self, what: str) -> tuple[Call, dict[str, Any]]:
+        """Return what one call is, and what to tell of it."""
+        if what == "matrix":
+            return self._matrix(), {}
+        if what == "build":
+            return self.build, {}
+        net = self.build()
+        told = {"parameters": net.count_params()}
+        return (self.step(net) if what == "train" else self._forward(net)), told
+
+    def warm(self) -> None:
+        """Start TensorFlow."""
+        import tensorflow as tf
+
+        tf.constant(0.0).numpy()
+
+    def build(self) -> Any:
+        """Build the net."""
+        import keras
+
+        import reszoo
+
+        keras.utils.clear_session()
+        return reszoo.build(self.job["model"])
+
+    def step(self, net: Any) -> Call:
+        """Return a training step of reszoo's engine on one batch."""
+        import tensorflow as tf
+
+        from reszoo.training.config import OptimizerConfig, TrainConfig
+        from reszoo.training.optimizers import make_optimizer
+        from reszoo.training.step import Stepper
+
+        config = OptimizerConfig(name="sgd", momentum=MOMENTUM, weight_decay=DECAY)
+        settings = TrainConfig(batch_size=self.job["batch"], steps=1)
+        stepper = Stepper(net, make_optimizer(config), settings, config, tf.distribute.get_strategy())
+        images, labels = (tf.constant(value) for value in _batch(self.job))
+
+        def call() -> None:
+            stepper(images, labels, RATE)
+            stepper.totals.numpy()
+
+        return call
+
+    def _forward(self, net: Any) -> Call:
+        """Inference as an export does it: normalisations folded, one graph."""
+        import tensorflow as tf
+
+        from reszoo.exporting.fold import fold
+
+        folded = fold(net).model
+        images = tf.constant(_batch(self.job)[0])
+        forward = tf.function(lambda images: folded(images, training=False))
+        return lambda: forward(images).numpy()
+
+    def _matrix(self) -> Call:
+        import tensorflow as tf
+
+        low = self.job["precision"] != "float32"
+        factor = tf.random.normal((MATRIX, MATRIX), dtype=tf.bfloat16 if low else tf.float32)
+        product = tf.function(lambda x: tf.reduce_sum(tf.linalg.matmul(x, factor)[0]))
+        return lambda: product(factor).numpy()
+
+
+class Keras(Tensorflow):
+    """Keras as it comes: keras.applications' net, or else the same net of Keras' own layers; `compile` and `train_on_batch`."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        super().__init__(job)
+        import keras
+
+        self.version = f"keras {keras.__version__}, tensorflow {self.version.rpartition(' ')[2]}"
+
+    def build(self) -> Any:
+        """Build the net of stock layers."""
+        import keras
+
+        name = self.job["model"]
+        if own := re.fullmatch(r"resnet(50|101|152)(_v2)?", name):
+            keras.utils.clear_session()
+            kind = getattr(keras.applications, f"ResNet{own[1]}{(own[2] or '').replace('_v', 'V')}")
+            return kind(weights=None, classifier_activation=None)
+        if self.job["what"] in ("build", "first-step"):
+            raise LookupError(
+                f"keras.applications has no {name}, so there is no such build to time; train and infer go"
+            )
+
+        def stock(layer: Any) -> Any:
+            config = layer.get_config()
+            norm = isinstance(layer, keras.layers.BatchNormalization)
+            return (keras.layers.BatchNormalization if norm else type(layer)).from_config(config)
+
+        return keras.models.clone_model(super().build(), clone_function=stock)
+
+    def step(self, net: Any) -> Call:
+        """Return a call of `train_on_batch`."""
+        import keras
+
+        net.compile(keras.optimizers.SGD(RATE, MOMENTUM), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        images, labels = _batch(self.job)
+        return lambda: net.train_on_batch(images, labels)
+
+    def _forward(self, net: Any) -> Call:
+        images = _batch(self.job)[0]
+        return lambda: net.predict_on_batch(images)
+
+
+class Torch:
+    """PyTorch: torchvision's net, or the CIFAR net of He et al. with option A; channels last, SGD."""
+
+    compiled = False
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        import torch
+
+        self.job, self.torch = job, torch
+        torch.set_num_threads(job["threads"])
+        self.device = "cuda" if job["device"] == "gpu" else "cpu"
+        self.version = f"torch {torch.__version__}"
+        self._make()  # what there is not is told at once
+
+    def _make(self) -> Callable[[], Any]:
+        name = self.job["model"]
+        if (depth := re.fullmatch(r"(resnet|plain)(\d+)", name)) and self.job["size"] == 32:
+            return lambda: _cifar(self.torch, int(depth[2]), plain=depth[1] == "plain", classes=self.job["classes"])
+        import torchvision
+
+        self.version += f", torchvision {torchvision.__version__}"
+        if name not in torchvision.models.list_models(module=torchvision.models):
+            raise LookupError(f"torchvision has no {name}")
+        return lambda: torchvision.models.get_model(name)
+
+    def prepare(self, what: str) -> tuple[Call, dict[str, Any]]:
+        """Return what one call is, and what to tell of it."""
+        if what == "build":
+            return self._make(), {}
+        net = self.build()
+        told = {"parameters": sum(weight.numel() for weight in net.parameters())}
+        return (self.step(net) if what == "train" else self._forward(net)), told
+
+    def warm(self) -> None:
+        """Start the device."""
+        self.torch.zeros(1, device=self.device).item()
+
+    def build(self) -> Any:
+        """Build the net on its device."""
+        return self._make()().to(self.device, memory_format=self.torch.channels_last)
+
+    def step(self, net: Any) -> Call:
+        """Return a training step on one batch."""
+        torch = self.torch
+        net.train()
+        optimizer = torch.optim.SGD(net.parameters(), RATE, momentum=MOMENTUM, weight_decay=DECAY)
+        images, labels = self._batch()
+        run = torch.compile(net) if self.compiled else net
+        low = self.job["precision"] != "float32"
+
+        def call() -> None:
+            optimizer.zero_grad()
+            with torch.autocast(self.device, torch.bfloat16, enabled=low):
+                loss = torch.nn.functional.cross_entropy(run(images), labels)
+            loss.backward()
+            optimizer.step()
+            loss.item()
+
+        return call
+
+    def _forward(self, net: Any) -> Call:
+        torch = self.torch
+        net.eval()
+        images, _ = self._batch()
+        run = torch.compile(net) if self.compiled else net
+        low = self.job["precision"] != "float32"
+
+        def call() -> Any:
+            with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=low):
+                return run(images).cpu()
+
+        return call
+
+    def _batch(self) -> tuple[Any, Any]:
+        images, labels = (self.torch.from_numpy(value) for value in _batch(self.job))
+        images = images.permute(0, 3, 1, 2).to(self.device, memory_format=self.torch.channels_last)
+        return images, labels.long().to(self.device)
+
+
+class TorchCompile(Torch):
+    """The same under torch.compile."""
+
+    compiled = True
+
+
+class Timm(Torch):
+    """timm's net of that name, in PyTorch."""
+
+    def _make(self) -> Callable[[], Any]:
+        import timm
+
+        self.version = f"timm {timm.__version__}, torch {self.torch.__version__}"
+        if self.job["model"] not in timm.list_models() or self.job["size"] == 32:
+            raise LookupError(f"timm has no {self.job['model']} of {self.job['size']} x {self.job['size']}")
+        return lambda: timm.create_model(self.job["model"])
+
+
+def _cifar(torch: Any, depth: int, *, plain: bool, classes: int) -> Any:
+    """The net of He et al. 2015, section 4.2: three stages of 16, 32 and 64 channels, shortcut option A."""
+    from torch.nn import functional
+
+    nn = torch.nn
+
+    class Block(nn.Module):  # type: ignore[name-defined]
+        def __init__(self, before: int, after: int, stride: int) -> None:
+            super().__init__()
+            self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(after)
+            self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
+            self.bn2 = nn.BatchNorm2d(after)
+            self.stride, self.pad = stride, (after - before) // 2
+
+        def forward(self, x: Any) -> Any:
+            y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
+            if plain:
+                return functional.relu(y)
+            if self.stride > 1:
+                x = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.pad, self.pad))
+            return functional.relu(x + y)
+
+    layers = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    before = 16
+    for after in (16, 32, 64):
+        for index in range((depth - 2) // 6):
+            layers.append(Block(before, after, 2 if index == 0 and after > 16 else 1))
+            before = after
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
+
+
+def _batch(job: dict[str, Any]) -> tuple[Any, Any]:
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    images = random.normal(size=(job["batch"], job["size"], job["size"], 3)).astype(np.float32)
+    return images, random.integers(0, job["classes"], job["batch"]).astype(np.int32)
+
+
+SIDES: dict[str, Any] = {
+    "reszoo": Tensorflow,
+    "keras": Keras,
+    "torch": Torch,
+    "torch-compile": TorchCompile,
+    "timm": Timm,
+}
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
