@@ -8,6 +8,7 @@ For "first-step" it prints that once, of the first step, and ends. What cannot b
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import resource
@@ -90,7 +91,7 @@ class Tensorflow:
         if what == "build":
             return self.build, {}
         net = self.build()
-        told = {"parameters": net.count_params()}
+        told = {"parameters": sum(math.prod(weight.shape) for weight in net.trainable_weights)}
         return (self.step(net) if what == "train" else self._forward(net)), told
 
     def warm(self) -> None:

@@ -49,6 +49,7 @@ class Side:
     version: str
     values: list[float] = field(default_factory=list)
     peak_mb: int = 0
+    parameters: int = 0
     build_seconds: list[float] = field(default_factory=list)
 
 
@@ -125,7 +126,7 @@ def _measure(job: dict[str, Any], names: Sequence[str], peer: str, rounds: int, 
         for name, command in commands.items():
             child = stack.enter_context(_child(command, name))
             children.append(child)
-            sides.append(Side(name, child.version))
+            sides.append(Side(name, child.version, parameters=child.told.get("parameters", 0)))
             say(f"{job['model']}: {name} ready")
         rows = INPUT_BATCH[job["model"]] if job["what"] == "input" else job["batch"]
         calls = [max(1, round(2 * TURN / child.ask(2)["seconds"])) for child in children]
@@ -268,6 +269,8 @@ def _summary(job: dict[str, Any], sides: list[Side]) -> dict[str, Any]:
         if side.name == "matrix":
             continue
         row: dict[str, Any] = {"version": side.version}
+        if side.parameters:
+            row["parameters"] = side.parameters
         unit = "seconds" if faster else "images_per_second"
         row[unit] = _round(statistics.median(side.values))
         row["range"] = [_round(min(side.values)), _round(max(side.values))]

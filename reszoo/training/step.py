@@ -8,6 +8,7 @@ loss, the shares are summed, and what follows sees the whole gradient.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import keras
@@ -16,8 +17,10 @@ import tensorflow as tf
 from reszoo.nets.freeze import layers_by_place
 from reszoo.training.config import OptimizerConfig, TrainConfig
 from reszoo.training.optimizers import decays
+from reszoo.training.reuse import BlockByBlock
 from reszoo.weights.convert import HEAD
 
+REUSE = __import__("os").environ.get("REUSE", "1") == "1"
 MOVING = ("moving_mean", "moving_variance")
 SCALE_START = 2.0**15
 SCALE_GROWTH_STEPS = (
@@ -45,6 +48,9 @@ class Stepper:
         self.model, self.optimizer, self.strategy = model, optimizer, strategy
         self._train, self._decay = train, decay
         self.weights = model.trainable_variables
+        # A shared function would compute gradients that nobody asked for where parts of the net are frozen.
+        alone = strategy.num_replicas_in_sync == 1 and all(layer.trainable for layer in model.layers)
+        self._forward = BlockByBlock(model) if alone and REUSE else partial(model, training=True)
         shares = rate_shares(model, stage_decay)
         self._shares = [shares.get(id(weight), 1.0) for weight in self.weights]
         self._all = list(range(len(self.weights)))
@@ -64,8 +70,9 @@ class Stepper:
         self.calm_steps = tf.Variable(0, trainable=False, name="calm_steps")
         images = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
         signature = [images, tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.float32)]
-        self._step = tf.function(self._full_step, input_signature=signature)
-        self._probe = tf.function(self._probe_step, input_signature=signature)
+        # Nothing here branches on a tensor: AutoGraph would rewrite each line of Python to find that out.
+        self._step = tf.function(self._full_step, input_signature=signature, autograph=False)
+        self._probe = tf.function(self._probe_step, input_signature=signature, autograph=False)
 
     def __call__(self, images: tf.Tensor, labels: tf.Tensor, rate: float) -> None:
         """Take one step on a global batch: images float32 [n, h, w, c], labels int32 [n], at learning rate `rate`."""
@@ -134,7 +141,7 @@ class Stepper:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 for each in weights:
                     tape.watch(each.value)
-                logits = self.model(x, training=training)
+                logits = self._forward(x) if training else self.model(x, training=False)
                 losses = self._losses(tf.one_hot(y, self._classes), logits) * tf.cast(weight, logits.dtype)
                 mean = tf.reduce_sum(losses) / tf.cast(rows, logits.dtype)
                 scaled = mean * tf.cast(self.scale, logits.dtype)
@@ -210,7 +217,7 @@ class Stepper:
             ) -> None:
                 if shrink:
                     variable.assign_sub(variable * tf.cast(self._decay.weight_decay * own, variable.dtype))
-                self.optimizer.update_step(gradient, variable, own)
+                self._update(variable, gradient, own)
                 if average is not None:
                     average.assign_add((variable - average) * (1 - self._train.ema))
 
@@ -218,6 +225,23 @@ class Stepper:
             self.strategy.extended.update(weight.value, update, args=(gradient, *average), group=False)
         self.optimizer.iterations.assign_add(1)
         return True
+
+    def _update(self, variable: Any, gradient: Any, rate: Any) -> None:
+        """Let the optimizer update one weight; momentum in one kernel in place of a dozen operations, to the same numbers."""
+        optimizer = self.optimizer
+        alone = self.strategy.num_replicas_in_sync == 1
+        if not (alone and type(optimizer) is keras.optimizers.SGD and optimizer.momentum):
+            optimizer.update_step(gradient, variable, rate)
+            return
+        slot = optimizer.momentums[optimizer._get_variable_index(variable)].value
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=slot.handle,
+            lr=tf.cast(rate, variable.dtype),
+            grad=gradient,
+            momentum=optimizer.momentum,
+            use_nesterov=optimizer.nesterov,
+        )
 
     def _rescale(self, finite: tf.Tensor) -> None:
         """Halve the loss scale after an overflow; double it after a long calm."""

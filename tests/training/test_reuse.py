@@ -1,0 +1,132 @@
+"""Blocks that share a traced function, and momentum in one kernel: the numbers of the plain path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from reszoo.nets.build import build
+from reszoo.nets.freeze import freeze
+from reszoo.training import step as module
+from reszoo.training.config import OptimizerConfig, TrainConfig
+from reszoo.training.devices import precision
+from reszoo.training.optimizers import make_optimizer
+from reszoo.training.reuse import BlockByBlock, split
+from reszoo.training.step import Stepper
+
+STEPS = 20
+NETS: dict[str, dict[str, Any]] = {
+    "resnet20": {"input_shape": (16, 16, 3)},
+    "plain20": {"input_shape": (16, 16, 3)},
+    "resnet20_v2": {"input_shape": (16, 16, 3)},
+    "resnet20_sd": {"input_shape": (16, 16, 3)},
+    "resnet29_v2": {"input_shape": (16, 16, 3), "dropout": 0.3},
+    "wrn16_4": {"input_shape": (8, 8, 3), "se_ratio": 0.25},
+}
+QUICK = ("resnet20_sd", "resnet20_v2")
+CASES = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in NETS]
+
+
+def make(name: str, *, nesterov: bool = False, **fields: Any) -> Stepper:
+    keras.utils.set_random_seed(1)
+    config = OptimizerConfig(name="sgd", weight_decay=1e-4, nesterov=nesterov)
+    settings = TrainConfig(batch_size=6, steps=STEPS)
+    return Stepper(build(name, **fields), make_optimizer(config), settings, config, tf.distribute.get_strategy())
+
+
+def train(stepper: Stepper) -> list[float]:
+    """Take STEPS steps; return the sum of losses after each."""
+    rng = np.random.default_rng(0)
+    losses = []
+    for _ in range(STEPS):
+        images = tf.constant(rng.normal(size=(6, *stepper.model.input_shape[1:])), tf.float32)
+        stepper(images, tf.constant(rng.integers(0, 10, 6), tf.int32), 0.02)
+        losses.append(float(stepper.totals.numpy()[0]))
+    return losses
+
+
+@pytest.fixture
+def plainly(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stepper]:
+    """As `make`, on the plain path: Keras' own call of the model, Keras' own momentum."""
+
+    def plain(*args: Any, **options: Any) -> Stepper:
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "BlockByBlock", lambda model: partial(model, training=True))
+            stepper = make(*args, **options)
+        stepper._update = lambda weight, gradient, rate: stepper.optimizer.update_step(gradient, weight, rate)
+        return stepper
+
+    return plain
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_twenty_steps_are_the_plain_ones(name: str, plainly: Callable[..., Stepper]) -> None:
+    ours, plain = make(name, **NETS[name]), plainly(name, **NETS[name])
+    np.testing.assert_allclose(train(ours), train(plain), rtol=1e-6)
+    for own, other in zip(ours.model.variables, plain.model.variables, strict=True):
+        np.testing.assert_allclose(own.numpy(), other.numpy(), rtol=1e-6, atol=1e-6, err_msg=own.path)
+    for own, other in zip(ours.optimizer.variables, plain.optimizer.variables, strict=True):
+        np.testing.assert_allclose(own.numpy(), other.numpy(), rtol=1e-6, atol=1e-6, err_msg=own.path)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_in_one_kernel_is_kerass_to_the_bit(nesterov: bool) -> None:
+    rng = np.random.default_rng(0)
+    start, gradients = rng.normal(size=50).astype("f4"), rng.normal(size=(5, 50)).astype("f4")
+    found = []
+    for kernel in (True, False):
+        stepper = make("resnet8", input_shape=(8, 8, 3), nesterov=nesterov)
+        weight = next(variable for variable in stepper.weights if variable.shape == (10,))
+        weight.assign(start[:10])
+        update = stepper._update if kernel else lambda v, g, r, s=stepper: s.optimizer.update_step(g, v, r)
+        for gradient in gradients:
+            update(weight.value, tf.constant(gradient[:10]), tf.constant(0.1))
+        found.append(weight.numpy())
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize(
+    "name, blocks, kinds",
+    [("resnet56", 27, 5), ("plain56", 27, 5), ("resnet56_v2", 27, 6), ("resnet20_sd", 9, 9), ("resnet50", 16, 8)],
+)
+def test_blocks_that_are_alike_share_a_function(name: str, blocks: int, kinds: int) -> None:
+    forward = BlockByBlock(build(name))
+    assert (forward.blocks, forward.kinds) == (blocks, kinds)
+
+
+def test_under_mixed_precision(plainly: Callable[..., Stepper]) -> None:
+    with precision("mixed_bfloat16"):
+        ours, plain = (one("resnet8", input_shape=(16, 16, 3)) for one in (make, plainly))
+    np.testing.assert_allclose(train(ours), train(plain), rtol=1e-6)
+
+
+def test_a_net_that_is_partly_frozen_takes_the_plain_path() -> None:
+    keras.utils.set_random_seed(1)
+    model = build("resnet8", input_shape=(16, 16, 3))
+    freeze(model, "stage1")
+    config = OptimizerConfig(name="sgd")
+    stepper = Stepper(
+        model, make_optimizer(config), TrainConfig(batch_size=6, steps=1), config, tf.distribute.get_strategy()
+    )
+    assert not isinstance(stepper._forward, BlockByBlock)
+    assert isinstance(make("resnet8", input_shape=(16, 16, 3))._forward, BlockByBlock)
+
+
+def test_what_is_no_block_of_one_way_in_and_out_goes_layer_by_layer() -> None:
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same", name="stage1_block1_conv1")(inputs)
+    y = keras.layers.Conv2D(4, 3, padding="same", name="stage1_block1_conv2")(x)
+    z = keras.layers.Conv2D(4, 3, padding="same", name="stage1_block2_conv1")(y)
+    z = keras.layers.Add(name="stage1_block2_add")([z, x])  # reaches into the block before the last
+    z = keras.layers.Conv2D(4, 3, padding="same", name="stage1_block3_conv1")(z)
+    outputs = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(z))
+    model = keras.Model(inputs, outputs)
+    assert [group.name for group in split(model)] == [None, None, None, None, "stage1_block3_", None, None]
+    images = tf.random.normal((2, 8, 8, 3))
+    np.testing.assert_allclose(BlockByBlock(model)(images), model(images), rtol=1e-5, atol=1e-6)
