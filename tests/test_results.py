@@ -132,3 +132,60 @@ def test_the_tuners_figures_are_the_records() -> None:
     memory = rows["memory"]
     for number in (5, 10, 20, 30):
         assert f"| {number} | {memory[number - 1]['VmRSS']:,} | {memory[number - 1]['VmHWM']:,} |" in page
+
+
+EXPORT = ROOT / "docs" / "results" / "export"
+
+
+def exported(name: str) -> dict:
+    return json.loads((EXPORT / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def speed_rows(record: dict) -> list[str]:
+    """The table of exports and peers: a row a runtime, images/s and ratio to the best peer in batches of 1 and 32."""
+    batches = record["results"].values()
+    rows = []
+    for name, first in next(iter(batches))["rows"].items():
+        cells = [name, first["runtime"]]
+        for batch in batches:
+            row = batch["rows"][name]
+            low, high = row["ratio_range"]
+            cells += [f"{row['images_per_second']:.1f}", f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"]
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
+def fold_rows(record: dict) -> list[str]:
+    rows = []
+    for name, result in record["results"].items():
+        own, other = (result["rows"][how] for how in ("folded", "unfolded"))
+        low, high = own["ratio_range"]
+        speeds = f"{own['images_per_second']:,.1f} | {other['images_per_second']:,.1f}"
+        rows.append(f"| {name} | {speeds} | {own['ratio']:.2f} ({low:.2f} to {high:.2f}) |")
+    return rows
+
+
+def parity_rows(record: dict) -> list[str]:
+    rows = []
+    for name, row in record["results"].items():
+        cells = [*name.split(", "), f"{row['bytes'] / 1e6:.2f}", f"{row['logit_difference']:.1e}"]
+        cells += [f"{row['probability_difference']:.1e}", f"{100 * row['agreement']:.1f}"]
+        cells.append(f"{100 * (row['accuracy'] - row['keras_accuracy']):+.1f}")
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
+def test_the_tables_of_exports_are_the_records() -> None:
+    page = (ROOT / "docs" / "results" / "README.md").read_text(encoding="utf-8")
+    for row in speed_rows(exported("speed")) + fold_rows(exported("fold")) + parity_rows(exported("parity")):
+        assert row in page
+    for name in ("speed", "fold", "parity", "load", "fuzz_signature", "fuzz_endpoint", "fuzz_page"):
+        assert exported(name)["command"] in page
+    for name in ("signature", "endpoint", "page"):
+        record = exported(f"fuzz_{name}")
+        memory = record["resident_mb_by_tenths"]
+        counts = [record[key] for key in ("files", "crashes", "wrong_statuses", "disturbed_neighbours")]
+        assert f"| {name} | {' | '.join(f'{count:,}' for count in counts)} | {memory[0]:,} | {memory[-1]:,} |" in page
+    load = exported("load")
+    shown = ", ".join(f"{one:,}" for one in load["resident_mb_by_sixths"])
+    assert f"{load['requests']:,} requests, {load['errors']} errors; resident memory {shown} MB" in page

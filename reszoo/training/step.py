@@ -7,6 +7,7 @@ loss, the shares are summed, and what follows sees the whole gradient.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from reszoo.training.optimizers import decays
 from reszoo.training.reuse import BlockByBlock
 from reszoo.weights.convert import HEAD
 
-REUSE = __import__("os").environ.get("REUSE", "1") == "1"
+OPTIMIZER_OFF = "disable_meta_optimizer"
 MOVING = ("moving_mean", "moving_variance")
 SCALE_START = 2.0**15
 SCALE_GROWTH_STEPS = (
@@ -50,7 +51,7 @@ class Stepper:
         self.weights = model.trainable_variables
         # A shared function would compute gradients that nobody asked for where parts of the net are frozen.
         alone = strategy.num_replicas_in_sync == 1 and all(layer.trainable for layer in model.layers)
-        self._forward = BlockByBlock(model) if alone and REUSE else partial(model, training=True)
+        self._forward = BlockByBlock(model) if alone else partial(model, training=True)
         shares = rate_shares(model, stage_decay)
         self._shares = [shares.get(id(weight), 1.0) for weight in self.weights]
         self._all = list(range(len(self.weights)))
@@ -76,11 +77,13 @@ class Stepper:
 
     def __call__(self, images: tf.Tensor, labels: tf.Tensor, rate: float) -> None:
         """Take one step on a global batch: images float32 [n, h, w, c], labels int32 [n], at learning rate `rate`."""
-        self._step(images, labels, tf.constant(rate, tf.float32))
+        with _as_traced():
+            self._step(images, labels, tf.constant(rate, tf.float32))
 
     def probe(self, images: tf.Tensor, labels: tf.Tensor, rate: float) -> None:
         """Take a step in which only the classifier learns, on the features that the net gives in inference."""
-        self._probe(images, labels, tf.constant(rate, tf.float32))
+        with _as_traced():
+            self._probe(images, labels, tf.constant(rate, tf.float32))
 
     def restart(self) -> None:
         """Empty the optimizer's slots and its count of updates, as compiling anew does in Keras' guide to fine-tuning.
@@ -251,6 +254,22 @@ class Stepper:
             tf.where(finite, tf.where(grown, self.scale * 2, self.scale), tf.maximum(self.scale / 2, 1.0))
         )
         self.calm_steps.assign(tf.where(grown, 0, calm))
+
+
+@contextlib.contextmanager
+def _as_traced() -> Iterator[None]:
+    """Run graphs as they were traced, where there is no GPU: TensorFlow's graph optimizer takes a third of a deep net's first
+    step there, and its rewrites make no later step faster (docs/performance.md). On a GPU it chooses layouts.
+    """
+    before = tf.config.optimizer.get_experimental_options().get(OPTIMIZER_OFF, False)
+    if before or tf.config.list_logical_devices("GPU"):
+        yield
+        return
+    tf.config.optimizer.set_experimental_options({OPTIMIZER_OFF: True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({OPTIMIZER_OFF: False})
 
 
 def rate_shares(model: keras.Model, stage_decay: float) -> dict[int, float]:
