@@ -82,7 +82,7 @@ class BlockByBlock:
             values = [tf.convert_to_tensor(variable.value) for variable in variables]
             tensors[group.exit], moved = self._functions[kind](tensors[group.entry], values)
             for index, value in zip(self._moved[kind], moved, strict=True):
-                variables[index].assign(value)
+                variables[index].value.assign(value, read_value=False)
         return tensors[id(self._model.outputs[0])]
 
     def _function(self, group: Group) -> Callable[..., Any]:

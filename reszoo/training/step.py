@@ -8,7 +8,7 @@ loss, the shares are summed, and what follows sees the whole gradient.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -199,8 +199,9 @@ class Stepper:
     def _regularised(self, gradients: list[tf.Tensor], weights: list[Any]) -> list[tf.Tensor]:
         """Add coupled decay, the gradient of weight_decay / 2 * |w|^2, then clip the norm of the whole."""
         if self._decay.decay == "coupled":
+            decay = tf.constant(self._decay.weight_decay)
             gradients = [
-                gradient + self._decay.weight_decay * weight.value if decays(weight, self._decay) else gradient
+                gradient + decay * weight.value if decays(weight, self._decay) else gradient
                 for gradient, weight in zip(gradients, weights, strict=True)
             ]
         if self._train.clip_norm:
@@ -210,17 +211,18 @@ class Stepper:
     def _apply(self, gradients: list[Any], rate: tf.Tensor, learning: list[int]) -> bool:
         """Update each weight on every device, from the gradient that is already there; True, for `tf.cond`."""
         decoupled = self._decay.decay == "decoupled"
+        step = self._updater()
         for index, gradient in zip(learning, gradients, strict=True):
             weight = self.weights[index]
             shrink = decoupled and decays(weight, self._decay)
-            own = rate * self._shares[index]
+            own = rate if self._shares[index] == 1 else rate * self._shares[index]
 
             def update(
                 variable: Any, gradient: Any, average: Any = None, shrink: bool = shrink, own: Any = own
             ) -> None:
                 if shrink:
                     variable.assign_sub(variable * tf.cast(self._decay.weight_decay * own, variable.dtype))
-                self._update(variable, gradient, own)
+                step(gradient, variable, own)
                 if average is not None:
                     average.assign_add((variable - average) * (1 - self._train.ema))
 
@@ -229,22 +231,26 @@ class Stepper:
         self.optimizer.iterations.assign_add(1)
         return True
 
-    def _update(self, variable: Any, gradient: Any, rate: Any) -> None:
-        """Let the optimizer update one weight; momentum in one kernel in place of a dozen operations, to the same numbers."""
+    def _updater(self) -> Callable[[Any, Any, Any], None]:
+        """Return what updates (gradient, weight, rate): the optimizer, or for momentum its formula in one kernel, to the same bits."""
         optimizer = self.optimizer
         alone = self.strategy.num_replicas_in_sync == 1
         if not (alone and type(optimizer) is keras.optimizers.SGD and optimizer.momentum):
-            optimizer.update_step(gradient, variable, rate)
-            return
-        slot = optimizer.momentums[optimizer._get_variable_index(variable)].value
-        tf.raw_ops.ResourceApplyKerasMomentum(
-            var=variable.handle,
-            accum=slot.handle,
-            lr=tf.cast(rate, variable.dtype),
-            grad=gradient,
-            momentum=optimizer.momentum,
-            use_nesterov=optimizer.nesterov,
-        )
+            return optimizer.update_step
+        momentum = tf.constant(optimizer.momentum)
+
+        def update(gradient: Any, variable: Any, rate: Any) -> None:
+            slot = optimizer.momentums[optimizer._get_variable_index(variable)].value
+            tf.raw_ops.ResourceApplyKerasMomentum(
+                var=variable.handle,
+                accum=slot.handle,
+                lr=rate,
+                grad=gradient,
+                momentum=momentum,
+                use_nesterov=optimizer.nesterov,
+            )
+
+        return update
 
     def _rescale(self, finite: tf.Tensor) -> None:
         """Halve the loss scale after an overflow; double it after a long calm."""

@@ -59,7 +59,7 @@ def plainly(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stepper]:
         with monkeypatch.context() as patched:
             patched.setattr(module, "BlockByBlock", lambda model: partial(model, training=True))
             stepper = make(*args, **options)
-        stepper._update = lambda weight, gradient, rate: stepper.optimizer.update_step(gradient, weight, rate)
+        stepper._updater = lambda: stepper.optimizer.update_step
         return stepper
 
     return plain
@@ -84,9 +84,9 @@ def test_momentum_in_one_kernel_is_kerass_to_the_bit(nesterov: bool) -> None:
         stepper = make("resnet8", input_shape=(8, 8, 3), nesterov=nesterov)
         weight = next(variable for variable in stepper.weights if variable.shape == (10,))
         weight.assign(start[:10])
-        update = stepper._update if kernel else lambda v, g, r, s=stepper: s.optimizer.update_step(g, v, r)
+        update = stepper._updater() if kernel else stepper.optimizer.update_step
         for gradient in gradients:
-            update(weight.value, tf.constant(gradient[:10]), tf.constant(0.1))
+            update(tf.constant(gradient[:10]), weight.value, tf.constant(0.1))
         found.append(weight.numpy())
     np.testing.assert_array_equal(*found)
 
