@@ -194,6 +194,7 @@ def by_turns(runtimes: dict[str, Runtime], rounds: int, base: list[str]) -> dict
 
 def write(name: str, out: Path, **options: Any) -> str:
     """Export a net of random weights; return what is to be loaded."""
+    import keras
     import numpy as np
 
     import reszoo
@@ -204,6 +205,7 @@ def write(name: str, out: Path, **options: Any) -> str:
     size = reszoo.spec(name).default_input_shape[0]
     mean, std = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
     prepared = Preprocessing(image_size=(size, size), channels=3, resize=size, mean=mean, std=std)
+    keras.utils.set_random_seed(0)
     net = reszoo.build(name)
     names = tuple(map(str, range(net.output_shape[-1])))
     ranges = photographs() if options.get("quantize") == "int8" else None
