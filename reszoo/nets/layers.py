@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from reszoo.nets.batchnorm import BatchNormalization
 
@@ -61,9 +62,16 @@ class PadChannels(keras.layers.Layer):
         batch, *sides, _ = input_shape
         return (batch, *(side if side is None else -(-side // self.stride) for side in sides), self.channels)
 
-    def call(self, inputs: Any) -> Any:
-        new = self.channels - inputs.shape[-1]
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        old = inputs.shape[-1]
+        new = self.channels - old
         before = new // 2 if self.pad_at == "both" else 0
+        if training and self.stride > 1:
+            # The same numbers by a convolution with ones and zeros, whose gradient costs a third of a strided slice's. Inference
+            # keeps the slice, which needs no weights where the net is exported.
+            kernel = np.zeros((1, 1, old, self.channels), "float32")
+            kernel[0, 0, range(old), range(before, before + old)] = 1
+            return keras.ops.conv(inputs, keras.ops.cast(kernel, inputs.dtype), strides=self.stride)
         kept = inputs[:, :: self.stride, :: self.stride, :] if self.stride > 1 else inputs
         return keras.ops.pad(kept, [[0, 0], [0, 0], [0, 0], [before, new - before]])
 
