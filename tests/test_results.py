@@ -189,3 +189,39 @@ def test_the_tables_of_exports_are_the_records() -> None:
     load = exported("load")
     shown = ", ".join(f"{one:,}" for one in load["resident_mb_by_sixths"])
     assert f"{load['requests']:,} requests, {load['errors']} errors; resident memory {shown} MB" in page
+
+
+BENCH = ROOT / "docs" / "results" / "bench"
+
+
+def bench_rows(record: dict) -> list[str]:
+    """The table of speed: what, net, ours, the peer's, how many times as fast with its range, share of peak, memory."""
+    rows = []
+    seconds = record["what"] in ("build", "first-step")
+    for model in record["models"]:
+        sides = dict(model["sides"])
+        own = sides.pop("reszoo")
+        unit, key = ("s", "seconds") if seconds else ("images/s", "images_per_second")
+        name = f"{model['model']}, b{model['batch']}" if "batch" in model and record["what"] != "build" else model["model"]
+        peak = f"{100 * own['share_of_matrix_product']:.0f} %" if "share_of_matrix_product" in own else ""
+        memory = f"{own['peak_mb']:,} MB" if own.get("peak_mb") and record["what"] != "build" else ""
+        for side, row in sides.items() or [("", None)]:
+            ratio = ""
+            if row:
+                low, high = row["reszoo_times_faster_range"]
+                ratio = f"{row['reszoo_times_faster']:.2f} ({low:.2f} to {high:.2f})"
+            other = f"{side} {row[key]:,.4g}" if row else ""
+            cells = [record["what"], name, f"{own[key]:,.4g} {unit}", other, ratio, peak, memory]
+            rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
+def test_the_table_of_speed_is_the_records() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    records = sorted(BENCH.glob("*.json"))
+    assert records
+    for path in records:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        for row in bench_rows(record):
+            assert row in page, path.name
+        assert f"`{record['command']}`" in page

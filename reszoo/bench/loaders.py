@@ -48,7 +48,7 @@ def _reszoo(what: str, folder: str) -> tuple[Iterator[Any], str]:
 
     version = f"reszoo {reszoo.__version__}, tensorflow {tf.__version__}"
     if what == "photographs":
-        config = DataConfig(name=f"folder:{folder}", image_size=(224, 224), validation=0)
+        config = DataConfig(name=f"folder:{folder}", image_size=(224, 224), validation=0, normalize="channel")
         augment = AugmentConfig(crop="inception", flip=True)
         return iter(open_pipeline(config, augment, batch_size=BATCH[what], seed=0).train()), version
     random = np.random.default_rng(0)
