@@ -202,7 +202,9 @@ def bench_rows(record: dict) -> list[str]:
         sides = dict(model["sides"])
         own = sides.pop("reszoo")
         unit, key = ("s", "seconds") if seconds else ("images/s", "images_per_second")
-        name = f"{model['model']}, b{model['batch']}" if "batch" in model and record["what"] != "build" else model["model"]
+        name = (
+            f"{model['model']}, b{model['batch']}" if "batch" in model and record["what"] != "build" else model["model"]
+        )
         peak = f"{100 * own['share_of_matrix_product']:.0f} %" if "share_of_matrix_product" in own else ""
         memory = f"{own['peak_mb']:,} MB" if own.get("peak_mb") and record["what"] != "build" else ""
         for side, row in sides.items() or [("", None)]:

@@ -53,7 +53,9 @@ def main() -> None:
         "step_ms": round(1e3 * statistics.median(end - start for start, end in spans), 2),
         "between_steps_ms": round(1e3 * statistics.median(gaps), 2),
         "engine_share_of_wall": round(1 - inside / wall, 4),
-        "engine_share_by_medians": round(statistics.median(gaps) / statistics.median(end - start for start, end in spans), 4),
+        "engine_share_by_medians": round(
+            statistics.median(gaps) / statistics.median(end - start for start, end in spans), 4
+        ),
     }
     args.out.write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(record, indent=2))
