@@ -20,7 +20,9 @@ HELP = "measure speed side by side with PyTorch, timm and stock Keras"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `reszoo bench` takes."""
     parser.add_argument("what", metavar="WHAT", help=", ".join(KINDS))
-    parser.add_argument("models", metavar="MODEL", nargs="*", help="nets by name; for input: cifar, photographs")
+    parser.add_argument(
+        "models", metavar="MODEL", nargs="*", default=[], help="nets by name; for input: cifar, photographs"
+    )
     parser.add_argument("--against", metavar="SIDES", default="", help=f"by commas, of {', '.join(PEERS)}")
     parser.add_argument(
         "--peer", metavar="PYTHON", help="of an environment with them (default: RESZOO_PEER, or this one)"

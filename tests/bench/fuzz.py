@@ -172,7 +172,13 @@ def by_page(export: str) -> Iterator[Callable[[list[bytes]], Answer]]:
     from reszoo.serving.server import Server
 
     told = {"Could not be decoded": 1, "Too large": 2}
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    flags = [
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+    ]
     with Server(export) as server, sync_playwright() as driver:
         page = driver.chromium.launch(executable_path=shutil.which("chromium"), args=flags).new_page()
 

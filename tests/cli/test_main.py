@@ -107,6 +107,8 @@ def test_every_verb_has_its_module_with_the_same_help(verb: str, capsys: pytest.
         (["train", "quickstart", "--set", "train.seed=\n2\n3"], "a whole number"),
         (["train", "quickstart", "--resume"], "--run-dir DIR"),
         (["train", "--resume"], "--run-dir DIR"),
+        (["bench"], "the following arguments are required: WHAT;"),
+        (["bench", "walk"], "no benchmark 'walk'"),
         (["serve-check", "nowhere"], "no folder nowhere"),
         (["serve-check", ".", "--port", "65536"], "a port, 0 to 65535, not '65536'"),
         (["train", "--resume", "--run-dir", "nowhere"], "nowhere is no run to go on with"),
