@@ -178,7 +178,7 @@ def _commands(
 
 
 def write_photographs(folder: Path, count: int = 256) -> None:
-    """Write JPEG files of about 110 kB in two classes, parts of scikit-learn's two photographs enlarged: the decoder's usual work."""
+    """Write JPEG files of about 75 kB in two classes, parts of scikit-learn's two photographs enlarged: the decoder's usual work."""
     from io import BytesIO
 
     import numpy as np
@@ -215,8 +215,21 @@ class _Child:
                 f"cannot start {command[0]} for {name}: {error.strerror}; --peer names a Python"
             ) from None
         self.name = name
-        self.told = self._answer()
+        try:
+            self.told = self._answer()
+        except BaseException:
+            self.end()
+            raise
         self.version = self.told["version"]
+
+    def end(self) -> None:
+        """Kill it, and let go of its pipes."""
+        self.process.kill()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self.process.wait()
 
     def ask(self, calls: int) -> dict[str, Any]:
         assert self.process.stdin
@@ -243,11 +256,7 @@ def _child(command: list[str], name: str) -> Iterator[_Child]:
     try:
         yield child
     finally:
-        for pipe in (child.process.stdin, child.process.stdout, child.process.stderr):
-            if pipe:
-                pipe.close()
-        child.process.kill()
-        child.process.wait()
+        child.end()
 
 
 def _summary(job: dict[str, Any], sides: list[Side]) -> dict[str, Any]:

@@ -199,9 +199,9 @@ class Stepper:
     def _regularised(self, gradients: list[tf.Tensor], weights: list[Any]) -> list[tf.Tensor]:
         """Add coupled decay, the gradient of weight_decay / 2 * |w|^2, then clip the norm of the whole."""
         if self._decay.decay == "coupled":
-            decay = tf.constant(self._decay.weight_decay)
+            decay = _constants(self._decay.weight_decay, weights)
             gradients = [
-                gradient + decay * weight.value if decays(weight, self._decay) else gradient
+                gradient + decay[weight.dtype] * weight.value if decays(weight, self._decay) else gradient
                 for gradient, weight in zip(gradients, weights, strict=True)
             ]
         if self._train.clip_norm:
@@ -237,16 +237,16 @@ class Stepper:
         alone = self.strategy.num_replicas_in_sync == 1
         if not (alone and type(optimizer) is keras.optimizers.SGD and optimizer.momentum):
             return optimizer.update_step
-        momentum = tf.constant(optimizer.momentum)
+        momentum = _constants(optimizer.momentum, self.weights)
 
         def update(gradient: Any, variable: Any, rate: Any) -> None:
             slot = optimizer.momentums[optimizer._get_variable_index(variable)].value
             tf.raw_ops.ResourceApplyKerasMomentum(
                 var=variable.handle,
                 accum=slot.handle,
-                lr=rate,
+                lr=tf.cast(rate, variable.dtype),
                 grad=gradient,
-                momentum=momentum,
+                momentum=momentum[variable.dtype.name],
                 use_nesterov=optimizer.nesterov,
             )
 
@@ -260,6 +260,11 @@ class Stepper:
             tf.where(finite, tf.where(grown, self.scale * 2, self.scale), tf.maximum(self.scale / 2, 1.0))
         )
         self.calm_steps.assign(tf.where(grown, 0, calm))
+
+
+def _constants(value: float, weights: list[Any]) -> dict[str, tf.Tensor]:
+    """Return a number as a constant of each dtype that the weights have: one node, and not one a weight."""
+    return {dtype: tf.constant(value, dtype) for dtype in sorted({weight.dtype for weight in weights})}
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ NETS: dict[str, dict[str, Any]] = {
     "plain20": {"input_shape": (16, 16, 3)},
     "resnet20_v2": {"input_shape": (16, 16, 3)},
     "resnet20_sd": {"input_shape": (16, 16, 3)},
-    "resnet29_v2": {"input_shape": (16, 16, 3), "dropout": 0.3},
+    "resnet8": {"input_shape": (16, 16, 3), "block": "bottleneck", "shortcut": "B", "dropout": 0.3},
     "wrn16_4": {"input_shape": (8, 8, 3), "se_ratio": 0.25},
 }
 QUICK = ("resnet20_sd", "resnet20_v2")
