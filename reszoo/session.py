@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-import tensorflow as tf
 
 from reszoo.data.pipeline import Pipeline, open_pipeline
 from reszoo.errors import ReszooError
 from reszoo.evaluation.scores import Evaluator
 from reszoo.evaluation.telling import facts, opening
+from reszoo.lazy import tf
 from reszoo.nets.build import build
 from reszoo.nets.freeze import freeze
 from reszoo.training import checkpoint

@@ -6,11 +6,12 @@ import math
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from reszoo.data.config import AugmentConfig
-from reszoo.data.decode import LUMINANCE, crop, decode_window, image_shape, to_channels
+from reszoo.data.decode import crop, decode_window, image_shape, to_channels
+from reszoo.data.luminance import LUMINANCE
 from reszoo.data.preprocessing import Preprocessing, resize, shorter_side
+from reszoo.lazy import tf
 
 # Principal components of ImageNet's RGB values in 0..1, and the noise's deviation: fb.resnet.torch, datasets/imagenet.lua
 # (`pca`, and `t.Lighting(0.1, ...)`), after Krizhevsky et al. 2012, section 4.1. Columns of VECTORS belong to VALUES.

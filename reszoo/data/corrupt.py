@@ -6,11 +6,11 @@ import logging
 import os
 
 import numpy as np
-import tensorflow as tf
 
 from reszoo.data.decode import decode
 from reszoo.data.parts import Files, ImageSet, Records
 from reszoo.errors import ReszooError
+from reszoo.lazy import tf
 
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import tensorflow as tf
-
 from reszoo.data.header import orientation, upright
-
-# Weights of red, green and blue in luminance (ITU-R BT.601), as in the JPEG format itself.
-LUMINANCE = (0.299, 0.587, 0.114)
+from reszoo.data.luminance import LUMINANCE
+from reszoo.lazy import tf
 
 
 def decode(contents: Any, channels: int) -> Any:

@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
+from reszoo.data import pictures
 from reszoo.data.corrupt import report_corrupt
 from reszoo.data.decode import decode
 from reszoo.data.parts import Arrays, Files
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.data.splits import rest, stratified
 from reszoo.errors import ReszooError
+from reszoo.lazy import on_tensorflow, tf
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
@@ -66,12 +67,11 @@ def own_shape(files: Iterable[Files], sample: int = 64) -> tuple[int, int, int]:
     paths = np.concatenate([part.paths for part in files])
     size, colour = None, False
     for path in paths[np.unique(np.linspace(0, len(paths) - 1, sample).astype(int))]:
-        try:
-            image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
-        except tf.errors.OpError:
+        image = _read(path)
+        if image is None:
             continue
-        size = size or (int(image.shape[0]), int(image.shape[1]))
-        colour = colour or bool(tf.reduce_any(image != image[..., :1]))
+        size = size or (image.shape[0], image.shape[1])
+        colour = colour or bool((image != image[..., :1]).any())
     if size is None:
         raise ReszooError(f"none of {min(sample, len(paths))} files tried can be decoded, {paths[0]!r} among them")
     return (*size, 3 if colour else 1)
@@ -89,14 +89,7 @@ def read_folder(
     for role, files in parts.items():
         images = np.empty((files.count, *preprocessing.input_shape), np.uint8)
         read = np.zeros(files.count, bool)
-
-        def load(index: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            image = decode(tf.io.read_file(path), preprocessing.channels)
-            return index, tf.shape(image)[:2], preprocessing.to_input(image)
-
-        numbered = tf.data.Dataset.from_tensor_slices(files.paths).enumerate()
-        decoded = numbered.map(load, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors().batch(256)
-        for indices, shapes, batch in decoded.prefetch(2).as_numpy_iterator():
+        for indices, shapes, batch in _decoded(files.paths, preprocessing):
             images[indices], read[indices] = batch, True
             odd = np.flatnonzero((shapes != preprocessing.image_size).any(axis=1))
             if len(odd) and not resized:
@@ -111,6 +104,29 @@ def read_folder(
             arrays[role] = arrays[role].take(np.flatnonzero(read))
     report_corrupt(bad, sum(files.count for files in parts.values()), skip=skip)
     return arrays, tuple(bad)
+
+
+def _read(path: str) -> np.ndarray | None:
+    if not on_tensorflow():
+        return pictures.read_picture(path)
+    try:
+        return tf.io.decode_jpeg(tf.io.read_file(path), channels=3).numpy()
+    except tf.errors.OpError:
+        return None
+
+
+def _decoded(paths: np.ndarray, preprocessing: Preprocessing) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Give, in pieces, (indices, sizes before [n, 2], uint8 images at the input's size) of the files that can be decoded."""
+    if not on_tensorflow():
+        return pictures.decoded(paths, preprocessing)
+
+    def load(index: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        image = decode(tf.io.read_file(path), preprocessing.channels)
+        return index, tf.shape(image)[:2], preprocessing.to_input(image)
+
+    numbered = tf.data.Dataset.from_tensor_slices(paths).enumerate()
+    decoded = numbered.map(load, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors().batch(256)
+    return decoded.prefetch(2).as_numpy_iterator()
 
 
 def _subfolders(path: Path) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import tensorflow as tf
+from reszoo.lazy import tf
 
 MAX_PIXELS = 2**26
 """The most pixels that a file of strangers may decode to: 8192 x 8192, 200 MB in RGB. A few kilobytes can hold far more."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import tensorflow as tf
+from reszoo.lazy import tf
 
 
 def make_key(seed: int, *numbers: Any) -> Any:

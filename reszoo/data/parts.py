@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import tensorflow as tf
 
 from reszoo.data.keys import fold, shuffled
+from reszoo.lazy import tf
 
 # The most that a set's decoded images may take in memory; a larger set is streamed.
 MEMORY_LIMIT = 2**31

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from reszoo.data.augment import pad_crop_flip, pca_noise, random_window
 from reszoo.data.config import AugmentConfig, DataConfig
@@ -18,6 +17,7 @@ from reszoo.data.preprocessing import Preprocessing
 from reszoo.data.sets import load_set
 from reszoo.data.statistics import fitted
 from reszoo.errors import ReszooError
+from reszoo.lazy import tf
 from reszoo.weights.transforms import Transforms
 
 # What a key is for: the order of an epoch, the crop of an example, the changes to a batch.

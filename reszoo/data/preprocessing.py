@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from reszoo.data.decode import decode_upright, to_channels
 from reszoo.errors import ReszooError
+from reszoo.lazy import tf
 from reszoo.weights.transforms import CHANNEL_ORDERS, INTERPOLATIONS, Transforms, fit_resize
 
 # TensorFlow's name of each kernel, and how far it reaches, in pixels of the smaller of the two images. PIL's bicubic kernel
@@ -78,15 +78,21 @@ class Preprocessing:
         """(height, width, channels) of the net's input."""
         return (*self.image_size, self.channels)
 
+    @property
+    def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
+        """Normalised = pixel * scale - shift, of pixels in 0..255: float32 [channels] and, as `mean`, [channels] or [h, w, c]."""
+        scale = (1 / (255 * self.std.astype(np.float64))).astype(np.float32)
+        return scale, (self.mean / self.std).astype(np.float32)
+
     def apply(self, images: Any) -> Any:
         """Normalise RGB or grey images [..., height, width, channels], values 0..255, of the input's size, to float32."""
         images = tf.convert_to_tensor(images)
         if self.channel_order == "BGR":
             images = tf.reverse(images, axis=[-1])
         width, shape = self.image_size[1], tf.shape(images)
+        scale, shift = self.scale_and_shift
         # Whole rows of pixels at a time: broadcasting over a last axis of three takes two to six times as long.
-        scale = np.tile(1 / (255 * self.std.astype(np.float64)), width).astype(np.float32)
-        shift = (self.mean / self.std).astype(np.float32)
+        scale = np.tile(scale, width)
         shift = np.tile(shift, width) if shift.ndim == 1 else shift.reshape(shift.shape[0], -1)
         rows = tf.reshape(images, tf.concat([shape[:-2], [len(scale)]], axis=0))
         rows = tf.cast(rows, tf.float32) * (scale[0] if (scale == scale[0]).all() else scale)

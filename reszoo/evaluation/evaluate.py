@@ -8,8 +8,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import tensorflow as tf
-
 from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.data.pipeline import open_pipeline
 from reszoo.data.preprocessing import Preprocessing
@@ -18,6 +16,7 @@ from reszoo.evaluation.plots import confusion
 from reszoo.evaluation.scores import Scores, evaluate_model
 from reszoo.evaluation.source import Given, open_source
 from reszoo.files import write_json, write_text
+from reszoo.lazy import tf
 from reszoo.training.devices import open_strategy
 
 BATCH = 64

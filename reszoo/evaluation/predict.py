@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from reszoo.data.header import MAX_PIXELS, pixel_count
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
 from reszoo.evaluation.source import Given, open_source
+from reszoo.lazy import tf
 
 BATCH = 64
 

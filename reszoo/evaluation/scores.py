@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from reszoo.errors import ReszooError
+from reszoo.lazy import tf
 
 TOP = 5
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import keras
-import tensorflow as tf
 
 from reszoo.errors import ReszooError
+from reszoo.lazy import tf
 
 DRIVER = Path("/proc/driver/nvidia/version")  # there when NVIDIA's kernel module is loaded, inside a container too
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
-import tensorflow as tf
 
+from reszoo.lazy import tf
 from reszoo.nets.graph import nodes
 
 BLOCK = re.compile(r"stage\d+_block\d+_")

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any
 
 import keras
-import tensorflow as tf
 
+from reszoo.lazy import tf
 from reszoo.nets.freeze import layers_by_place
 from reszoo.training.config import OptimizerConfig, TrainConfig
 from reszoo.training.optimizers import decays

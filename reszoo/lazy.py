@@ -1,0 +1,33 @@
+"""TensorFlow, imported when something of it is first used: reading a set or a recipe must not need it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from reszoo.errors import ReszooError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
+
+    class _TensorFlow:
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return getattr(importlib.import_module("tensorflow"), name)
+            except ModuleNotFoundError as error:
+                if error.name != "tensorflow":
+                    raise
+                raise ReszooError("this needs TensorFlow, which is not installed: pip install tensorflow") from error
+
+    tf = _TensorFlow()
+
+
+def on_tensorflow() -> bool:
+    """Return whether Keras computes with TensorFlow; under its other backends TensorFlow is left alone."""
+    import keras
+
+    return keras.config.backend() == "tensorflow"
+
+
+__all__ = ["on_tensorflow", "tf"]
