@@ -5,30 +5,30 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 
-from reszoo.data.pipeline import Pipeline, open_pipeline
+from reszoo.data.pipeline import Pipeline
+from reszoo.engines import Engine, open_engine
 from reszoo.errors import ReszooError
-from reszoo.evaluation.scores import Evaluator
+from reszoo.evaluation.scores import Scores
 from reszoo.evaluation.telling import facts, opening
-from reszoo.lazy import tf
 from reszoo.nets.build import build
 from reszoo.nets.freeze import freeze
 from reszoo.training import checkpoint
-from reszoo.training.devices import describe, missing_gpu, open_strategy, precision
 from reszoo.training.inherit import inherit
 from reszoo.training.loop import Evaluate, Loop
-from reszoo.training.optimizers import make_optimizer
 from reszoo.training.progress import Progress
 from reszoo.training.recipe import Recipe
 from reszoo.training.run import Run
-from reszoo.training.step import Stepper
 from reszoo.weights.formats import is_file_name
 from reszoo.weights.load import renew_head
+
+Score = Callable[[Any], Scores]
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,10 @@ class Session:
     recipe: Recipe
     pipeline: Pipeline
     model: keras.Model
-    score: Evaluator
+    score: Score
     progress: Progress
     loop: Loop
+    engine: Engine
 
     def fit(self, until: int = 0) -> bool:
         """Train to the end, or to step `until`; return whether training is complete. What was reached is in run.json."""
@@ -69,34 +70,18 @@ def opened(
     run = _find_run(recipe, run_dir, resume)
     if not _has_checkpoint(run) and is_file_name(file := recipe.model.weights) and not Path(file).is_file():
         raise ReszooError(f"model.weights: no weights file {file}")
-    strategy = open_strategy(devices)
+    engine = open_engine(recipe, devices)
     settings = recipe.train
-    if settings.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(settings.seed)
-
-    pipeline = open_pipeline(
-        recipe.data,
-        recipe.augment,
-        batch_size=settings.batch_size,
-        seed=settings.seed,
-        transforms=recipe.model.transforms,
-    )
+    pipeline = engine.open_data()
     if settings.select == "best" and not pipeline.info.examples["validation"]:
         raise ReszooError(
             f'train.select is "best", but {pipeline.info.name} holds no images out to choose by; set data.validation'
         )
-    with strategy.scope(), precision(settings.precision):
+    with engine.scope():
         model = _start(recipe, pipeline, fresh=_has_checkpoint(run))
         freeze(model, recipe.finetune.freeze, recipe.finetune.batch_norm)
         recipe.probe_steps(pipeline.steps_per_epoch)  # refuses one too long before anything is written
-        if settings.batch_norm == "sync":
-            synchronise(model)
-        optimizer = make_optimizer(recipe.optimizer)
-        # For callbacks, and for whoever loads the net; the step computes and scales the loss itself.
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(optimizer, loss=loss, metrics=["accuracy"], auto_scale_loss=False)
-        stepper = Stepper(model, optimizer, settings, recipe.optimizer, strategy, recipe.finetune.stage_decay)
+        stepper: Any = engine.stepper(model, pipeline)
         grown = inherit(stepper, recipe, pipeline) if settings.grow_from and not _has_checkpoint(run) else None
 
     if not resume:
@@ -107,11 +92,11 @@ def opened(
             run.write_meta(**facts(recipe, pipeline))
         if grown:
             run.write_meta(grown_from=grown)
-        names = describe(strategy)
+        names = engine.devices
         run.write_meta(status="running", devices=names)
         stepper.spread_seeds()
-        score = Evaluator(model, classes=pipeline.info.classes, strategy=strategy)
-        loop = Loop(run, recipe, stepper, pipeline, progress, _validation(score, pipeline), callbacks)
+        score = engine.evaluator(model, pipeline.info.classes)
+        loop = engine.kind_of_loop(run, recipe, stepper, pipeline, progress, _validation(score, pipeline), callbacks)
         if resume:
             loop.resume()
         for line in opening(recipe, pipeline, run, names, loop.step):
@@ -120,11 +105,12 @@ def opened(
             progress.line(
                 f"grown from {grown['net']} of {grown['run']}: {len(grown['added'])} new blocks, outputs within {grown['difference']:.2g}"
             )
-        if note := missing_gpu(devices):
-            progress.line(note)
-        yield Session(run, recipe, pipeline, model, score, progress, loop)
+        if engine.note:
+            progress.line(engine.note)
+        with engine.place():
+            yield Session(run, recipe, pipeline, model, score, progress, loop, engine)
     except Exception as error:
-        known = _explain(error, recipe, pipeline)
+        known = _explain(error, recipe, pipeline, engine)
         with contextlib.suppress(OSError):  # the disk may be what failed
             run.write_meta(status="failed", reason=str(known or error).split("\n")[0])
         if known:
@@ -132,21 +118,14 @@ def opened(
         raise
 
 
-def _explain(error: Exception, recipe: Recipe, pipeline: Pipeline) -> ReszooError | None:
-    """Return what TensorFlow's error means for the one who trains, if that is known."""
-    if isinstance(error, tf.errors.ResourceExhaustedError):
+def _explain(error: Exception, recipe: Recipe, pipeline: Pipeline, engine: Engine) -> ReszooError | None:
+    """Return what an error means for the one who trains, if that is known."""
+    if engine.out_of_memory(error):
         return ReszooError(
             f"out of memory with batches of {recipe.train.batch_size}; lower train.batch_size, or raise train.accumulate "
             f"({recipe.train.accumulate}) to take a batch in more pieces"
         )
     return pipeline.explain(error)
-
-
-def synchronise(model: keras.Model) -> None:
-    """Let the model's batch normalisations take their statistics over all replicas. Call before the model is traced."""
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = True
 
 
 def anchored(recipe: Recipe) -> Recipe:
@@ -203,7 +182,7 @@ def _has_checkpoint(run: Run) -> bool:
     return bool(checkpoint.steps(run.checkpoints))
 
 
-def _validation(score: Evaluator, pipeline: Pipeline) -> Evaluate | None:
+def _validation(score: Score, pipeline: Pipeline) -> Evaluate | None:
     """Return what scores the model on the images held out of training, or None when there are none."""
     if not pipeline.info.examples["validation"]:
         return None

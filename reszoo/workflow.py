@@ -13,9 +13,8 @@ from reszoo.evaluation.evaluate import write_scores
 from reszoo.evaluation.plots import curves
 from reszoo.evaluation.scores import Scores
 from reszoo.evaluation.telling import closing
-from reszoo.exporting.export import export
-from reszoo.exporting.samples import CHECKED, draw
 from reszoo.files import atomic_path
+from reszoo.lazy import on_tensorflow
 from reszoo.session import Session, opened
 from reszoo.training.recipe import Recipe, load_recipe
 from reszoo.training.run import Run, now
@@ -67,6 +66,7 @@ def train(
 def _finish(session: Session) -> Scores:
     """Leave the trained net, its curves, its scores on the test set, and the SavedModel; tell them beside the published figure."""
     run, recipe, pipeline, model = session.run, session.recipe, session.pipeline, session.model
+    session.engine.settle(session.loop)
     with atomic_path(run.path / "model.keras") as part:
         model.save(part)
     published = recipe.published
@@ -77,9 +77,15 @@ def _finish(session: Session) -> Scores:
     test = session.score(pipeline.evaluation("test"))
     title = f"{recipe.name}: {pipeline.info.name}, test, error {test.error:.2f} %"
     write_scores(test, pipeline.info.class_names, run.path, title=title)
-    if recipe.train.export and not (run.path / "export").exists():
+    if recipe.train.export and on_tensorflow() and not (run.path / "export").exists():
+        # Imported here: under Keras' JAX backend TensorFlow need not be installed.
+        from reszoo.exporting.export import export
+        from reszoo.exporting.samples import CHECKED, draw
+
         export(run, run.path / "export", check=draw(pipeline, "test", CHECKED))
     run.write_meta(status="finished", finished=now())
     for line in closing(run, test):
         session.progress.line(line)
+    if recipe.train.export and not on_tensorflow():
+        session.progress.line(f"a SavedModel is TensorFlow's: KERAS_BACKEND=tensorflow reszoo export {run.path}")
     return test

@@ -17,6 +17,7 @@ ROOT = Path(reszoo.__file__).parent
 LAYERS = [
     "errors",
     "files",
+    "lazy",
     "zoo",
     "weights",
     "nets",
@@ -25,6 +26,7 @@ LAYERS = [
     "evaluation",
     "exporting",
     "serving",
+    "engines",
     "session",
     "workflow",
     "lab",

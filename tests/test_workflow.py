@@ -18,7 +18,7 @@ import tensorflow as tf
 import reszoo
 import reszoo.nets
 from reszoo.errors import ReszooError
-from reszoo.session import synchronise
+from reszoo.nets.batchnorm import synchronise
 from reszoo.workflow import train
 
 TABLES = {

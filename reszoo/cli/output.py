@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from reszoo.errors import ReszooError
+
 if TYPE_CHECKING:
     from reszoo.weights.published import Weights
 
@@ -62,12 +64,21 @@ def print_weights(rows: Sequence[Weights], *, named: bool = True) -> None:
     print_table(headers[first:], [row[first:] for row in cells], whole=2 - first)
 
 
+def backend() -> str:
+    """Return the name of Keras' backend without importing Keras, as far as the environment says it."""
+    return os.environ.get("KERAS_BACKEND") or "tensorflow"
+
+
 def load_tensorflow() -> None:
     """Import TensorFlow and look for GPUs, keeping what its libraries write to standard error meanwhile.
 
     They write to the file descriptor before any log level is read, so that no setting silences them. It is shown only if
-    loading fails.
+    loading fails. Raises ReszooError where Keras is to compute with something else.
     """
+    if backend() != "tensorflow":
+        raise ReszooError(
+            f"KERAS_BACKEND is {backend()}, and this needs tensorflow; under jax, `reszoo train` alone works"
+        )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with held_standard_error():
         import tensorflow

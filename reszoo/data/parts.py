@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from reszoo.data.keys import fold, shuffled
+from reszoo.errors import ReszooError
 from reszoo.lazy import tf
 
 # The most that a set's decoded images may take in memory; a larger set is streamed.
@@ -159,6 +160,13 @@ class ImageSet:
     class_names: tuple[str, ...]
     parts: dict[str, Part]
     skipped: tuple[str, ...] = ()
+
+    def part(self, split: str) -> Part:
+        """Return a part. Raises `ReszooError` where the set lacks it."""
+        if split not in self.parts:
+            hint = "; set data.validation to hold some out" if split == "validation" else ""
+            raise ReszooError(f"{self.name} has no {split!r} part (it has {', '.join(self.parts)}){hint}")
+        return self.parts[split]
 
 
 def fits_memory(counts: Iterable[int], shape: tuple[int, int, int]) -> bool:

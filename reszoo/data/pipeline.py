@@ -36,6 +36,18 @@ class DataInfo:
     examples: dict[str, int]
     skipped: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, images: ImageSet, preprocessing: Preprocessing) -> DataInfo:
+        """Describe a set whose images become the net's input by `preprocessing`."""
+        counts = {split: part.count for split, part in images.parts.items()}
+        return cls(
+            name=images.name,
+            class_names=images.class_names,
+            input_shape=preprocessing.input_shape,
+            examples={split: counts.get(split, 0) for split in ("train", "validation", "test")},
+            skipped=images.skipped,
+        )
+
     @property
     def classes(self) -> int:
         """The number of classes."""
@@ -60,6 +72,14 @@ def open_pipeline(
 
     Raises `ReszooError` where set, sizes and augmentation do not go together.
     """
+    images, preprocessing = prepare(data, augment, batch_size=batch_size, seed=seed, transforms=transforms)
+    return Pipeline(images, preprocessing, augment, batch_size=batch_size, seed=seed)
+
+
+def prepare(
+    data: DataConfig, augment: AugmentConfig, *, batch_size: int, seed: int, transforms: Transforms | None
+) -> tuple[ImageSet, Preprocessing]:
+    """Load the set that `data` names, and return it with how its images become the net's input; see `open_pipeline`."""
     if batch_size < 1:
         raise ReszooError(f"the batch size must be at least 1, got {batch_size}")
     if not 0 <= seed < 2**63:
@@ -69,8 +89,7 @@ def open_pipeline(
         raise ReszooError(
             f"augment.scale = {list(augment.scale)} goes below the crop, data.image_size = {list(preprocessing.image_size)}"
         )
-    preprocessing = fitted(preprocessing, images.parts["train"], data.normalize, transforms)
-    return Pipeline(images, preprocessing, augment, batch_size=batch_size, seed=seed)
+    return images, fitted(preprocessing, images.parts["train"], data.normalize, transforms)
 
 
 class Pipeline:
@@ -85,14 +104,7 @@ class Pipeline:
     ) -> None:
         self._images, self._augment, self._batch_size, self._seed = images, augment, batch_size, seed
         self.preprocessing = preprocessing
-        counts = {split: part.count for split, part in images.parts.items()}
-        self.info = DataInfo(
-            name=images.name,
-            class_names=images.class_names,
-            input_shape=preprocessing.input_shape,
-            examples={split: counts.get(split, 0) for split in ("train", "validation", "test")},
-            skipped=images.skipped,
-        )
+        self.info = DataInfo.of(images, preprocessing)
         self.steps_per_epoch = -(-self.info.examples["train"] // batch_size)
 
     def train(self, start_step: int = 0) -> tf.data.Dataset:
@@ -119,7 +131,7 @@ class Pipeline:
 
         (float32 [b, h, w, c], int32 [b]); the last batch may be short. Raises `ReszooError` for a part that the set lacks.
         """
-        part, apply = self._part(split), self.preprocessing.apply
+        part, apply = self._images.part(split), self.preprocessing.apply
 
         def batch(elements: Any) -> tuple[Any, Any]:
             images, labels = part.load(elements)
@@ -141,20 +153,13 @@ class Pipeline:
         """At most `count` examples of part `split` as they are stored, each as far from the next: images (uint8 [h, w, c] or the
         bytes of a file) and labels (int32 [n]). Raises `ReszooError` for a part that the set lacks.
         """
-        part = self._part(split)
+        part = self._images.part(split)
         chosen = part.elements(None).shard(-(-part.count // count), 0).map(_packed(part.load))
         examples = [
             (image if isinstance(image, bytes) else np.asarray(image), label)
             for image, label in chosen.as_numpy_iterator()
         ]
         return [image for image, _ in examples], np.array([label for _, label in examples], np.int32)
-
-    def _part(self, split: str) -> Part:
-        if split not in self._images.parts:
-            hint = "; set data.validation to hold some out" if split == "validation" else ""
-            parts = ", ".join(self._images.parts)
-            raise ReszooError(f"{self.info.name} has no {split!r} part (it has {parts}){hint}")
-        return self._images.parts[split]
 
     def explain(self, error: BaseException) -> ReszooError | None:
         """The one-line reason for an error that a batch raised, if the images are to blame; else None."""

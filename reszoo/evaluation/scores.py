@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from reszoo.errors import ReszooError
 from reszoo.lazy import tf
@@ -63,9 +64,7 @@ class Evaluator:
     """
 
     def __init__(self, model: Any, *, classes: int, strategy: tf.distribute.Strategy | None = None) -> None:
-        shape = tuple(model.output_shape)
-        if len(shape) != 2 or shape[-1] != classes:
-            raise ReszooError(f"the model's output has shape {shape}, but the data has {classes} classes")
+        refuse_other_outputs(model, classes)
         self.classes = classes
         self._strategy = strategy or tf.distribute.get_strategy()
         self._replicas = len(self._local(self._strategy.experimental_distribute_values_from_function(lambda _: 0)))
@@ -85,7 +84,7 @@ class Evaluator:
 
         Raises ReszooError when there is no example, or a label is no class.
         """
-        tally = _Tally(self.classes)
+        tally = Tally(self.classes)
         # A batch's results are read while the next one is being computed, so that a GPU does not stand waiting.
         waiting = None
         for images, labels in batches:
@@ -138,29 +137,36 @@ def evaluate_model(
     return Evaluator(model, classes=classes, strategy=strategy)(batches)
 
 
-def score_rows(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def refuse_other_outputs(model: Any, classes: int) -> None:
+    """Raise ReszooError when the model does not give `classes` logits."""
+    shape = tuple(model.output_shape)
+    if len(shape) != 2 or shape[-1] != classes:
+        raise ReszooError(f"the model's output has shape {shape}, but the data has {classes} classes")
+
+
+def score_rows(logits: Any, labels: Any) -> tuple[Any, Any, Any]:
     """Score each row of `logits` [n, classes] against its label [n] by itself.
 
     Returns the predicted class (int32 [n]; -1 where a logit is not finite), the rank of the true class (int32 [n]; see
     `Scores`; `classes` where a logit is not finite) and the cross-entropy (float32 [n], nats; NaN there).
     """
-    logits = tf.cast(logits, tf.float32)
+    logits, labels = ops.cast(logits, "float32"), ops.cast(labels, "int32")[:, None]
     classes = logits.shape[-1]
-    finite = tf.reduce_all(tf.math.is_finite(logits), axis=-1)
-    own = tf.gather(logits, labels, batch_dims=1)[:, tf.newaxis]
-    lower = tf.range(classes)[tf.newaxis] < labels[:, tf.newaxis]
-    before = tf.math.logical_or(logits > own, tf.math.logical_and(logits == own, lower))
-    rank = tf.math.count_nonzero(before, axis=-1, dtype=tf.int32)
-    predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
-    loss = tf.reduce_logsumexp(logits, axis=-1) - own[:, 0]
+    finite = ops.all(ops.isfinite(logits), axis=-1)
+    own = ops.take_along_axis(logits, labels, axis=-1)
+    lower = ops.arange(classes, dtype="int32")[None] < labels
+    before = ops.logical_or(logits > own, ops.logical_and(logits == own, lower))
+    rank = ops.sum(ops.cast(before, "int32"), axis=-1)
+    predicted = ops.cast(ops.argmax(logits, axis=-1), "int32")
+    loss = ops.logsumexp(logits, axis=-1) - own[:, 0]
     return (
-        tf.where(finite, predicted, -1),
-        tf.where(finite, rank, classes),
-        tf.where(finite, loss, math.nan),
+        ops.where(finite, predicted, -1),
+        ops.where(finite, rank, classes),
+        ops.where(finite, loss, math.nan),
     )
 
 
-class _Tally:
+class Tally:
     """Counts in integers and sums in float64, so that neither order nor grouping of the rows can show."""
 
     def __init__(self, classes: int) -> None:
@@ -173,7 +179,7 @@ class _Tally:
     def add(self, labels: np.ndarray, columns: list[Any]) -> None:
         """Add one batch: labels [n], and for each column of `score_rows` the replicas' pieces, n rows and padding."""
         predicted, rank, loss = (
-            np.concatenate([piece.numpy() for piece in column])[: len(labels)] for column in columns
+            np.concatenate([np.asarray(piece) for piece in column])[: len(labels)] for column in columns
         )
         valid = predicted >= 0
         np.add.at(self.examples, labels, 1)

@@ -106,5 +106,5 @@ def closing(run: Run, test: Scores) -> list[str]:
         "",
         *lines,
         "",
-        f"run folder: {run.path}  (curves.png, confusion.png, model.keras{', export/' if run.recipe.train.export else ''})",
+        f"run folder: {run.path}  (curves.png, confusion.png, model.keras{', export/' if (run.path / 'export').exists() else ''})",
     ]

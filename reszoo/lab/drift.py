@@ -29,8 +29,9 @@ from reszoo.lab.probe import measure as measure
 from reszoo.lab.record import claim, write_record
 from reszoo.lab.report import report
 from reszoo.lab.weigh import sample as evenly
+from reszoo.nets.batchnorm import synchronise
 from reszoo.nets.stack import stack
-from reszoo.session import anchored, synchronise
+from reszoo.session import anchored
 from reszoo.training.devices import describe, open_strategy, precision
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.progress import Progress

@@ -59,3 +59,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and self.center
             and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "bfloat16", "float16")
         )
+
+
+def synchronise(model: keras.Model) -> None:
+    """Let the model's batch normalisations take their statistics over all replicas. Call before the model is traced."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True

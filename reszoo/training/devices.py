@@ -37,9 +37,7 @@ def check_devices(devices: str) -> tuple[str, str]:
 
     Raises ReszooError for another word or a GPU that is not there.
     """
-    if not re.fullmatch(r"auto|cpu(:[1-9][0-9]*)?|gpu(:[0-9]+(,[0-9]+)*)?", devices):
-        raise ReszooError(f"devices is '{devices}', but must be auto, cpu, cpu:2 (two replicas), gpu, or gpu:0,1")
-    kind, _, numbers = devices.partition(":")
+    kind, numbers = parse_devices(devices)
     gpus = tf.config.list_physical_devices("GPU")
     if kind == "auto":
         kind = "gpu" if gpus else "cpu"
@@ -50,6 +48,14 @@ def check_devices(devices: str) -> tuple[str, str]:
     wanted = [int(number) for number in numbers.split(",")] if numbers else []
     if missing := sorted(set(wanted) - set(range(len(gpus)))):
         raise ReszooError(f"there is no GPU {missing[0]}: TensorFlow finds {len(gpus)}, numbered from 0")
+    return kind, numbers
+
+
+def parse_devices(devices: str) -> tuple[str, str]:
+    """Return ("auto", "cpu" or "gpu", what stands behind the colon). Raises ReszooError for another word."""
+    if not re.fullmatch(r"auto|cpu(:[1-9][0-9]*)?|gpu(:[0-9]+(,[0-9]+)*)?", devices):
+        raise ReszooError(f"devices is '{devices}', but must be auto, cpu, cpu:2 (two replicas), gpu, or gpu:0,1")
+    kind, _, numbers = devices.partition(":")
     return kind, numbers
 
 

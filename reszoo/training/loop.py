@@ -50,7 +50,7 @@ class Loop:
         self.probe = recipe.probe_steps(pipeline.steps_per_epoch)
         self.step = 0
         self.until = self.total
-        self.signalled = False
+        self.signalled = self.ended = False  # by a signal; by a callback
         self.history: list[dict[str, Any]] = []
         self.best = -1.0
         self.seconds = 0.0
@@ -96,22 +96,25 @@ class Loop:
         self.progress.begin(self.step, self.total)
         try:
             with _stop_signal() as stopped:
-                for images, labels in self.pipeline.train(self.step).take(max(self.until - self.step, 0)):
-                    self._one_step(images, labels)
+
+                def book() -> bool:
                     self.seconds = time.monotonic() - begun
+                    self._after_step()
                     if self._epoch_ends():
                         self._end_epoch(board)
-                    stop = stopped.is_set() or self.model.stop_training
+                    self.ended = bool(self.model.stop_training)
+                    stop = stopped.is_set() or self.ended
                     if stop or self._checkpoint_due():
                         self._save()
-                    if stop:
-                        break
+                    return stop
+
+                self._take_steps(book)
                 self.signalled = stopped.is_set()
         finally:
             self.progress.end()
             board.close()
         self._callbacks.on_train_end()
-        return self.step == self.total or self.model.stop_training
+        return self.step == self.total or self.ended
 
     def finish(self) -> None:
         """Leave in the model the weights the recipe selects: the best, the averaged, or the last."""
@@ -123,17 +126,27 @@ class Loop:
         else:
             self._swap_averages()
 
+    def _take_steps(self, book: Callable[[], bool]) -> None:
+        """Take steps up to `until`; `book` does what follows each, and says whether it was the last."""
+        for images, labels in self.pipeline.train(self.step).take(max(self.until - self.step, 0)):
+            self._before_step()
+            self._one_step(images, labels)
+            if book():
+                break
+
+    def _before_step(self) -> None:
+        epoch, place = divmod(self.step, self.pipeline.steps_per_epoch)
+        if not place:
+            self._callbacks.on_epoch_begin(epoch)
+        self._callbacks.on_train_batch_begin(place)
+
     def _one_step(self, images: Any, labels: Any) -> None:
-        spe, batch = self.pipeline.steps_per_epoch, self.recipe.train.batch_size
-        if self.step % spe == 0:
-            self._callbacks.on_epoch_begin(self.step // spe)
-        self._callbacks.on_train_batch_begin(self.step % spe)
         now = rate(
             self.recipe.schedule,
             self.step,
             total_steps=self.total,
-            steps_per_epoch=spe,
-            batch_size=batch,
+            steps_per_epoch=self.pipeline.steps_per_epoch,
+            batch_size=self.recipe.train.batch_size,
             history=self.history,
         )
         if self.probe and self.step == self.probe:
@@ -141,7 +154,9 @@ class Loop:
             self.progress.line(thawed(self.recipe, self.step))
         take = self.stepper.probe if self.step < self.probe else self.stepper
         take(images, labels, now)
-        self._callbacks.on_train_batch_end(self.step % spe)
+
+    def _after_step(self) -> None:
+        self._callbacks.on_train_batch_end(self.step % self.pipeline.steps_per_epoch)
         self.step += 1
         if self.step % CHECK_EVERY == 0:
             self._check_finite()
@@ -174,7 +189,7 @@ class Loop:
 
     def _row(self, epoch: int) -> dict[str, Any]:
         row: dict[str, Any] = {"epoch": epoch, "step": self.step}
-        row["rate"] = float(self.stepper.optimizer.learning_rate.numpy())
+        row["rate"] = self.stepper.rate
         row |= self._summary()
         if self.recipe.train.precision == "mixed_float16":
             row["skipped"] = int(self.stepper.totals.numpy()[3])

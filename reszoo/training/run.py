@@ -11,11 +11,13 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reszoo.errors import ReszooError
 from reszoo.files import write_json, write_text
+from reszoo.lazy import on_tensorflow, tf
 from reszoo.training.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -155,21 +157,22 @@ class Run:
 
 
 class TensorBoard:
-    """Scalars for TensorBoard, a file for each process that trained; rows from before a resume are written anew."""
+    """Scalars for TensorBoard, a file for each process that trained; rows from before a resume are written anew.
+
+    TensorFlow writes them; under Keras' other backends there are none.
+    """
 
     def __init__(self, run: Run, history: Sequence[Mapping[str, Any]]) -> None:
-        import tensorflow as tf
-
         folder = run.path / "tensorboard"
         shutil.rmtree(folder, ignore_errors=True)
-        self._writer = tf.summary.create_file_writer(str(folder))
+        self._writer = tf.summary.create_file_writer(str(folder)) if on_tensorflow() else None
         for row in history:
             self.add(row)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Write one row of the history."""
-        import tensorflow as tf
-
+        if self._writer is None:
+            return
         with self._writer.as_default():
             for key, value in row.items():
                 if key not in ("step", "epoch"):
@@ -178,20 +181,21 @@ class TensorBoard:
 
     def close(self) -> None:
         """Close the file."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 def environment() -> dict[str, Any]:
     """Return what the process runs on: versions, platform, and the commit of the working directory if it is in git."""
     import keras
-    import numpy
-    import tensorflow
 
     import reszoo
 
-    versions = {"reszoo": reszoo.__version__, "python": platform.python_version(), "tensorflow": tensorflow.__version__}
+    backend = keras.config.backend()
+    versions = {"reszoo": reszoo.__version__, "python": platform.python_version()}
     return {
-        "versions": versions | {"keras": keras.__version__, "numpy": numpy.__version__},
+        "versions": versions | {name: metadata.version(name) for name in (backend, "keras", "numpy")},
+        "backend": backend,
         "platform": platform.platform(),
         "git": _commit(),
         "started": now(),

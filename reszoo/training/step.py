@@ -85,6 +85,11 @@ class Stepper:
         with _as_traced():
             self._probe(images, labels, tf.constant(rate, tf.float32))
 
+    @property
+    def rate(self) -> float:
+        """The rate of the last update."""
+        return float(self.optimizer.learning_rate.numpy())
+
     def restart(self) -> None:
         """Empty the optimizer's slots and its count of updates, as compiling anew does in Keras' guide to fine-tuning.
 

@@ -12,10 +12,9 @@ import tensorflow as tf
 
 import reszoo
 from reszoo.errors import ReszooError
-from reszoo.nets.batchnorm import BatchNormalization
+from reszoo.nets.batchnorm import BatchNormalization, synchronise
 from reszoo.nets.build import build
 from reszoo.nets.freeze import freeze, place_of, places
-from reszoo.session import synchronise
 from reszoo.training.config import OptimizerConfig, TrainConfig
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.step import Stepper
