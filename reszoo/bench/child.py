@@ -19,7 +19,7 @@ from typing import Any
 
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 1e-4
 MATRIX = 3000  # rows and columns of the product that the machine's peak is measured by
-Call = Callable[[], Any]
+Run = Callable[[int], Any]  # makes so many calls
 
 
 def main(job: dict[str, Any]) -> None:
@@ -33,16 +33,15 @@ def main(job: dict[str, Any]) -> None:
             told: dict[str, Any] = answers[0]
             print(json.dumps(told), file=real, flush=True)
             return
-        call, told = side.prepare(job["what"])
-        call()
+        run, told = side.prepare(job["what"])
+        run(1)
     except (LookupError, ImportError) as error:
         print(json.dumps({"error": str(error.args[0] if error.args else error)}), file=real, flush=True)
         return
     print(json.dumps({"version": side.version, **told}), file=real, flush=True)
     for line in sys.stdin:
         start = time.perf_counter()
-        for _ in range(int(line)):
-            call()
+        run(int(line))
         print(json.dumps({"seconds": time.perf_counter() - start, "peak_mb": _peak()}), file=real, flush=True)
 
 
@@ -52,8 +51,20 @@ def _first_step(side: Any) -> dict[str, float]:
     start = time.perf_counter()
     net = side.build()
     built = time.perf_counter()
-    side.step(net)()
+    side.step(net)(1)
     return {"build": built - start, "seconds": time.perf_counter() - built, "peak_mb": _peak()}
+
+
+def _repeat(call: Callable[[], Any], after: Callable[[], Any] | None = None) -> Run:
+    """Return what makes n calls one after another, and waits for the last where a call does not."""
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            call()
+        if after:
+            after()
+
+    return run
 
 
 def _peak() -> int:
@@ -84,12 +95,12 @@ class Tensorflow:
 
             keras.config.set_dtype_policy(job["precision"])
 
-    def prepare(self, what: str) -> tuple[Call, dict[str, Any]]:
+    def prepare(self, what: str) -> tuple[Run, dict[str, Any]]:
         """Return what one call is, and what to tell of it."""
         if what == "matrix":
             return self._matrix(), {}
         if what == "build":
-            return self.build, {}
+            return _repeat(self.build), {}
         net = self.build()
         told = {"parameters": sum(math.prod(weight.shape) for weight in net.trainable_weights)}
         return (self.step(net) if what == "train" else self._forward(net)), told
@@ -109,7 +120,7 @@ class Tensorflow:
         keras.utils.clear_session()
         return reszoo.build(self.job["model"])
 
-    def step(self, net: Any) -> Call:
+    def step(self, net: Any) -> Run:
         """Return a training step of reszoo's engine on one batch."""
         import tensorflow as tf
 
@@ -124,11 +135,12 @@ class Tensorflow:
 
         def call() -> None:
             stepper(images, labels, RATE)
-            stepper.totals.numpy()
+            if self.job["device"] == "cpu":
+                stepper.totals.numpy()
 
-        return call
+        return _repeat(call, stepper.totals.numpy)
 
-    def _forward(self, net: Any) -> Call:
+    def _forward(self, net: Any) -> Run:
         """Inference as an export does it: normalisations folded, one graph."""
         import tensorflow as tf
 
@@ -137,15 +149,78 @@ class Tensorflow:
         folded = fold(net).model
         images = tf.constant(_batch(self.job)[0])
         forward = tf.function(lambda images: folded(images, training=False))
-        return lambda: forward(images).numpy()
+        return _repeat(lambda: forward(images).numpy())
 
-    def _matrix(self) -> Call:
+    def _matrix(self) -> Run:
         import tensorflow as tf
 
         low = self.job["precision"] != "float32"
         factor = tf.random.normal((MATRIX, MATRIX), dtype=tf.bfloat16 if low else tf.float32)
         product = tf.function(lambda x: tf.reduce_sum(tf.linalg.matmul(x, factor)[0]))
-        return lambda: product(factor).numpy()
+        return _repeat(lambda: product(factor).numpy())
+
+
+class Jax(Tensorflow):
+    """reszoo's side on Keras' JAX backend: `fit`, whose weights stay on the device from step to step."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        if job["device"] == "cpu":
+            os.environ["JAX_PLATFORMS"] = "cpu"
+        import jax
+        import keras
+
+        import reszoo
+        import reszoo.session  # what `reszoo train` imports
+
+        self.job, self.jax = job, jax
+        self.version = f"reszoo {reszoo.__version__}, keras {keras.__version__}, jax {jax.__version__}"
+        if job["precision"] != "float32":
+            keras.config.set_dtype_policy(job["precision"])
+
+    def warm(self) -> None:
+        """Start the device."""
+        self.jax.numpy.zeros(1).block_until_ready()
+
+    def step(self, net: Any) -> Run:
+        """Return training steps of `fit` on one batch, compiled as `reszoo train` compiles them."""
+        import keras
+
+        from reszoo.training.fit import FitStepper
+        from reszoo.training.recipe import load_recipe
+
+        settings = [f"optimizer.weight_decay={DECAY}", f"schedule.rate={RATE}", f"train.batch_size={self.job['batch']}"]
+        FitStepper(net, load_recipe("cifar10_resnet20", settings), steps_per_epoch=1000)
+        batch = tuple(self.jax.device_put(value) for value in _batch(self.job))
+
+        class Batches(keras.utils.PyDataset):
+            num_batches = None
+
+            def __getitem__(self, index: int) -> Any:
+                return batch
+
+        batches = Batches()
+        return lambda count: net.fit(batches, steps_per_epoch=count, shuffle=False, verbose=0)
+
+    def _forward(self, net: Any) -> Run:
+        from reszoo.exporting.fold import fold
+
+        folded = fold(net).model
+        state = [[v.value for v in vs] for vs in (folded.trainable_variables, folded.non_trainable_variables)]
+        forward = self.jax.jit(lambda state, images: folded.stateless_call(*state, images, training=False)[0])
+        images = self.jax.device_put(_batch(self.job)[0])
+        return _repeat(lambda: forward(state, images).block_until_ready())
+
+    def _matrix(self) -> Run:
+        numpy = self.jax.numpy
+        kind = numpy.bfloat16 if self.job["precision"] != "float32" else numpy.float32
+        factor = self.jax.random.normal(self.jax.random.key(0), (MATRIX, MATRIX)).astype(kind)
+        product = self.jax.jit(lambda x: numpy.matmul(x, x))
+        last = [factor]
+
+        def call() -> None:
+            last[0] = product(factor)
+
+        return _repeat(call, lambda: last[0].block_until_ready())
 
 
 class Keras(Tensorflow):
@@ -178,17 +253,17 @@ class Keras(Tensorflow):
 
         return keras.models.clone_model(super().build(), clone_function=stock)
 
-    def step(self, net: Any) -> Call:
+    def step(self, net: Any) -> Run:
         """Return a call of `train_on_batch`."""
         import keras
 
         net.compile(keras.optimizers.SGD(RATE, MOMENTUM), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         images, labels = _batch(self.job)
-        return lambda: net.train_on_batch(images, labels)
+        return _repeat(lambda: net.train_on_batch(images, labels))
 
-    def _forward(self, net: Any) -> Call:
+    def _forward(self, net: Any) -> Run:
         images = _batch(self.job)[0]
-        return lambda: net.predict_on_batch(images)
+        return _repeat(lambda: net.predict_on_batch(images))
 
 
 class Torch:
@@ -216,10 +291,10 @@ class Torch:
             raise LookupError(f"torchvision has no {name}")
         return lambda: torchvision.models.get_model(name)
 
-    def prepare(self, what: str) -> tuple[Call, dict[str, Any]]:
+    def prepare(self, what: str) -> tuple[Run, dict[str, Any]]:
         """Return what one call is, and what to tell of it."""
         if what == "build":
-            return self._make(), {}
+            return _repeat(self._make()), {}
         net = self.build()
         told = {"parameters": sum(weight.numel() for weight in net.parameters())}
         return (self.step(net) if what == "train" else self._forward(net)), told
@@ -232,7 +307,7 @@ class Torch:
         """Build the net on its device."""
         return self._make()().to(self.device, memory_format=self.torch.channels_last)
 
-    def step(self, net: Any) -> Call:
+    def step(self, net: Any) -> Run:
         """Return a training step on one batch."""
         torch = self.torch
         net.train()
@@ -247,11 +322,12 @@ class Torch:
                 loss = torch.nn.functional.cross_entropy(run(images), labels)
             loss.backward()
             optimizer.step()
-            loss.item()
+            if self.device == "cpu":
+                loss.item()
 
-        return call
+        return _repeat(call, torch.cuda.synchronize if self.device == "cuda" else None)
 
-    def _forward(self, net: Any) -> Call:
+    def _forward(self, net: Any) -> Run:
         torch = self.torch
         net.eval()
         images, _ = self._batch()
@@ -262,7 +338,7 @@ class Torch:
             with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=low):
                 return run(images).cpu()
 
-        return call
+        return _repeat(call)
 
     def _batch(self) -> tuple[Any, Any]:
         images, labels = (self.torch.from_numpy(value) for value in _batch(self.job))
@@ -329,7 +405,7 @@ def _batch(job: dict[str, Any]) -> tuple[Any, Any]:
 
 
 SIDES: dict[str, Any] = {
-    "reszoo": Tensorflow,
+    "reszoo": Jax if os.environ.get("KERAS_BACKEND") == "jax" else Tensorflow,
     "keras": Keras,
     "torch": Torch,
     "torch-compile": TorchCompile,

@@ -6,11 +6,13 @@ random part of each brought to 224 x 224, mirrored). It answers as `child.py` do
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from typing import Any
 
 BATCH = {"cifar": 128, "photographs": 32}
@@ -36,8 +38,8 @@ def main(side: str, what: str, folder: str) -> None:
 
 def _reszoo(what: str, folder: str) -> tuple[Iterator[Any], str]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
     import numpy as np
-    import tensorflow as tf
 
     import reszoo
     from reszoo.data.config import AugmentConfig, DataConfig
@@ -46,7 +48,8 @@ def _reszoo(what: str, folder: str) -> tuple[Iterator[Any], str]:
     from reszoo.data.preprocessing import Preprocessing
     from reszoo.data.statistics import fitted
 
-    version = f"reszoo {reszoo.__version__}, tensorflow {tf.__version__}"
+    backend = keras.config.backend()
+    version = f"reszoo {reszoo.__version__}, {backend} {metadata.version(backend)}"
     if what == "photographs":
         config = DataConfig(name=f"folder:{folder}", image_size=(224, 224), validation=0, normalize="channel")
         augment = AugmentConfig(crop="inception", flip=True)
@@ -58,6 +61,11 @@ def _reszoo(what: str, folder: str) -> tuple[Iterator[Any], str]:
     preprocessing = fitted(preprocessing, part, "pixel_mean")
     some = ImageSet(name="random", class_names=tuple("0123456789"), parts={"train": part})
     augment = AugmentConfig(crop="pad", pad=4, flip=True)
+    if backend == "jax":
+        from reszoo.data.resident import Resident
+
+        resident = Resident(some, preprocessing, augment, batch_size=BATCH[what], seed=0)
+        return (resident.batch(step)[0].block_until_ready() for step in itertools.count()), version
     return iter(Pipeline(some, preprocessing, augment, batch_size=BATCH[what], seed=0).train()), version
 
 

@@ -73,6 +73,11 @@ def bench(
     line of progress. Raises ReszooError for what there is not, and for a side that cannot start, with its reason.
     """
     _check(what, models, against, rounds, device)
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if backend != "tensorflow" and (backend != "jax" or "keras" in against or "photographs" in models):
+        raise ReszooError(
+            f"KERAS_BACKEND is {backend}; keras and photographs are measured on tensorflow, the rest on jax too"
+        )
     threads = threads or os.cpu_count() or 1
     shared = {"what": what, "device": device, "precision": precision, "threads": threads}
     rows = []
@@ -87,7 +92,7 @@ def bench(
         "precision": precision,
         "threads": threads,
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": {name: importlib.metadata.version(name) for name in ("reszoo", "tensorflow", "keras", "numpy")},
+        "versions": {name: importlib.metadata.version(name) for name in ("reszoo", backend, "keras", "numpy")},
         "models": rows,
     }
 
