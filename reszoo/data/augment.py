@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from reszoo.data.config import AugmentConfig
-from reszoo.data.decode import crop, decode_window, image_shape, to_channels
+from reszoo.data.decode import crop, decode_window, to_channels
 from reszoo.data.luminance import LUMINANCE
 from reszoo.data.preprocessing import Preprocessing, resize, shorter_side
 from reszoo.lazy import tf
@@ -25,56 +25,59 @@ ASPECT = (3 / 4, 4 / 3)
 ATTEMPTS = 10
 
 
-def random_window(payload: Any, augment: AugmentConfig, preprocessing: Preprocessing, key: Any) -> Any:
-    """Crop one training image at random and bring it to the input's size: uint8 [height, width, channels].
+def take_window(payload: Any, window: Any, preprocessing: Preprocessing) -> Any:
+    """Cut `window` (int32 [y, x, height, width]) out of one image and bring it to the input's size: uint8 [height, width, channels].
 
-    payload: the bytes of a JPEG or PNG file (scalar string), or uint8 [h, w, c]. For `crop` = `scale` or `inception`.
+    payload: the bytes of a JPEG or PNG file (scalar string), or uint8 [h, w, c].
     """
-    encoded, channels = payload.dtype == tf.string, preprocessing.channels
-    height, width = preprocessing.image_size
-    shape = image_shape(payload) if encoded else tf.shape(payload)[:2]
-    if augment.crop == "inception":
-        window = inception_window(shape, augment.area, key)
-    else:
-        window = scale_window(shape, augment.scale, (height, width), key)
+    channels = preprocessing.channels
+    encoded = payload.dtype == tf.string
     image = decode_window(payload, window, channels) if encoded else to_channels(crop(payload, window), channels)
-    return tf.ensure_shape(resize(image, (height, width), preprocessing.interpolation), preprocessing.input_shape)
+    image = resize(image, preprocessing.image_size, preprocessing.interpolation)
+    return tf.ensure_shape(image, preprocessing.input_shape)
 
 
-def inception_window(shape: Any, area: tuple[float, float], key: Any) -> Any:
-    """Draw a window of random area and aspect ratio inside an image of `shape` (int32 [h, w]): int32 [y, x, height, width].
+def random_windows(shapes: Any, augment: AugmentConfig, size: tuple[int, int], key: Any) -> Any:
+    """Draw a window for each image of `shapes` (int32 [n, 2]: h, w), by `crop` = `scale` or `inception`: int32 [n, 4]."""
+    if augment.crop == "inception":
+        return inception_windows(shapes, augment.area, key)
+    return scale_windows(shapes, augment.scale, size, key)
+
+
+def inception_windows(shapes: Any, area: tuple[float, float], key: Any) -> Any:
+    """Draw windows of random area and aspect ratio inside images of `shapes` (int32 [n, 2]): int32 [n, (y, x, height, width)].
 
     The share of the area is uniform in `area`, the aspect ratio uniform in log scale in 3/4 ... 4/3. Of 10 draws the first
     that fits is taken; if none does, the largest centred square.
     """
-    draws = tf.random.stateless_uniform([ATTEMPTS, 4], key, dtype=tf.float32)
-    full_height, full_width = tf.cast(shape[0], tf.float32), tf.cast(shape[1], tf.float32)
-    target = full_height * full_width * (area[0] + draws[:, 0] * (area[1] - area[0]))
-    aspect = tf.exp(math.log(ASPECT[0]) + draws[:, 1] * (math.log(ASPECT[1]) - math.log(ASPECT[0])))
-    heights = tf.cast(tf.round(tf.sqrt(target / aspect)), tf.int32)
-    widths = tf.cast(tf.round(tf.sqrt(target * aspect)), tf.int32)
-    side = tf.reduce_min(shape)
-    fits = (heights >= 1) & (widths >= 1) & (heights <= shape[0]) & (widths <= shape[1])
-    pick, found = tf.argmax(fits), tf.reduce_any(fits)
-    size = tf.where(found, tf.stack([heights[pick], widths[pick]]), tf.stack([side, side]))
-    offset = tf.where(found, random_offset(shape - size, draws[pick, 2:]), (shape - size) // 2)
-    return tf.concat([offset, size], axis=0)
+    draws = tf.random.stateless_uniform([tf.shape(shapes)[0], ATTEMPTS, 4], key, dtype=tf.float32)
+    full = tf.cast(shapes, tf.float32)[:, tf.newaxis]
+    target = full[..., 0] * full[..., 1] * (area[0] + draws[..., 0] * (area[1] - area[0]))
+    aspect = tf.exp(math.log(ASPECT[0]) + draws[..., 1] * (math.log(ASPECT[1]) - math.log(ASPECT[0])))
+    sizes = tf.cast(tf.round(tf.sqrt(tf.stack([target / aspect, target * aspect], axis=-1))), tf.int32)
+    fits = tf.reduce_all((sizes >= 1) & (sizes <= shapes[:, tf.newaxis]), axis=-1)
+    pick, found = tf.argmax(fits, axis=-1), tf.reduce_any(fits, axis=-1, keepdims=True)
+    side = tf.reduce_min(shapes, axis=-1, keepdims=True)
+    size = tf.where(found, tf.gather(sizes, pick, batch_dims=1), tf.repeat(side, 2, axis=-1))
+    places = tf.gather(draws[..., 2:], pick, batch_dims=1)
+    offset = tf.where(found, random_offset(shapes - size, places), (shapes - size) // 2)
+    return tf.concat([offset, size], axis=-1)
 
 
-def scale_window(shape: Any, scale: tuple[int, int], size: tuple[int, int], key: Any) -> Any:
-    """Draw the window of an image of `shape` (int32 [h, w]) that a crop of `size` would show once the image's shorter side
-    were resized to a random whole length in `scale`: int32 [y, x, height, width] (He et al. 2015, section 3.4).
+def scale_windows(shapes: Any, scale: tuple[int, int], size: tuple[int, int], key: Any) -> Any:
+    """Draw for images of `shapes` (int32 [n, 2]) the window that a crop of `size` would show once the image's shorter side were
+    resized to a random whole length in `scale`: int32 [n, (y, x, height, width)] (He et al. 2015, section 3.4).
 
     Cropping first and resizing after shows the same pixels, and lets the rest of a JPEG go undecoded.
     """
-    draws = tf.random.stateless_uniform([3], key, dtype=tf.float32)
-    length = tf.minimum(scale[0] + tf.cast(draws[0] * (scale[1] - scale[0] + 1), tf.int32), scale[1])
-    resized = shorter_side(shape, length)
-    offset = random_offset(resized - tf.constant(size), draws[1:])
-    ratio = tf.cast(shape, tf.float32) / tf.cast(resized, tf.float32)
+    draws = tf.random.stateless_uniform([tf.shape(shapes)[0], 3], key, dtype=tf.float32)
+    length = tf.minimum(scale[0] + tf.cast(draws[:, :1] * (scale[1] - scale[0] + 1), tf.int32), scale[1])
+    resized = shorter_side(shapes, length)
+    offset = random_offset(resized - tf.constant(size), draws[:, 1:])
+    ratio = tf.cast(shapes, tf.float32) / tf.cast(resized, tf.float32)
     window = tf.maximum(tf.cast(tf.round(tf.constant(size, tf.float32) * ratio), tf.int32), 1)
     start = tf.cast(tf.round(tf.cast(offset, tf.float32) * ratio), tf.int32)
-    return tf.concat([tf.minimum(start, shape - window), window], axis=0)
+    return tf.concat([tf.minimum(start, shapes - window), window], axis=-1)
 
 
 def random_offset(slack: Any, draws: Any) -> Any:
@@ -101,6 +104,12 @@ def pad_crop_flip(images: Any, pad: int, flip: bool, key: Any) -> Any:
     padded = tf.pad(images, [[0, 0], [pad, pad], [pad, pad], [0, 0]]) if pad else images
     cropped = tf.gather(tf.reshape(padded, [count, tall * wide, channels]), pixels, batch_dims=1)
     return tf.ensure_shape(cropped, [None, height, width, channels])
+
+
+def mirror(images: Any, key: Any) -> Any:
+    """Mirror about half of a batch [b, h, w, c] left and right, those that `pad_crop_flip` would: same shape."""
+    draws = tf.random.stateless_uniform([tf.shape(images)[0], 3], key, 0, 1, tf.float32)
+    return tf.where((draws[:, 2] < 0.5)[:, tf.newaxis, tf.newaxis, tf.newaxis], images, tf.reverse(images, axis=[2]))
 
 
 def pca_noise(images: Any, std: np.ndarray, key: Any) -> Any:

@@ -186,9 +186,9 @@ class Preprocessing:
 
 
 def shorter_side(shape: Any, length: Any) -> Any:
-    """Return int32 [h, w]: `shape` (int32 [h, w]) scaled so that its shorter side is `length`; the other is rounded down."""
+    """Return int32 [..., 2]: `shape` (int32 [..., 2]) scaled so that its shorter side is `length`; the other is rounded down."""
     wide = tf.cast(shape, tf.int64)  # a product of two lengths may not fit 32 bits
-    return tf.cast(wide * tf.cast(length, tf.int64) // tf.reduce_min(wide), tf.int32)
+    return tf.cast(wide * tf.cast(length, tf.int64) // tf.reduce_min(wide, axis=-1, keepdims=True), tf.int32)
 
 
 def centre_window(shape: Any, height: int, width: int) -> Any:

@@ -13,11 +13,13 @@ from PIL import Image
 from reszoo.data.augment import (
     PCA_VALUES,
     PCA_VECTORS,
-    inception_window,
+    inception_windows,
+    mirror,
     pad_crop_flip,
     pca_noise,
-    random_window,
-    scale_window,
+    random_windows,
+    scale_windows,
+    take_window,
 )
 from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.data.keys import make_key
@@ -61,6 +63,12 @@ def test_flip_alone_mirrors_about_half() -> None:
     assert 150 < kept.sum() < 250
 
 
+def test_mirrored_are_those_that_pad_crop_flip_mirrors() -> None:
+    images = tf.random.stateless_uniform([40, 5, 7, 3], [1, 2], 0, 256, tf.int32)
+    turned = pad_crop_flip(tf.cast(images, tf.float32), 0, True, make_key(3))
+    np.testing.assert_array_equal(mirror(images, make_key(3)), turned)
+
+
 def test_keys_differ_by_every_number_and_repeat() -> None:
     keys = {tuple(make_key(*numbers).numpy()) for numbers in [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 1), (0, 1, 0)]}
     assert len(keys) == 7
@@ -69,7 +77,7 @@ def test_keys_differ_by_every_number_and_repeat() -> None:
 
 @pytest.mark.parametrize("shape", [(300, 400), (64, 64), (100, 30), (1, 1)])
 def test_inception_windows_lie_inside_and_have_the_area_and_aspect_asked(shape: tuple[int, int]) -> None:
-    windows = np.array([inception_window(tf.constant(shape), (0.08, 1.0), make_key(0, i)) for i in range(300)])
+    windows = inception_windows(tf.constant([shape] * 300), (0.08, 1.0), make_key(0)).numpy()
     y, x, height, width = windows.T
     assert (y >= 0).all() and (x >= 0).all() and (height >= 1).all() and (width >= 1).all()
     assert (y + height <= shape[0]).all() and (x + width <= shape[1]).all()
@@ -83,30 +91,28 @@ def test_inception_windows_lie_inside_and_have_the_area_and_aspect_asked(shape: 
 
 def test_inception_window_falls_back_to_the_central_square() -> None:
     # Of a strip ten times as wide as tall no window of 90 % of the area has an aspect near 1.
-    window = inception_window(tf.constant([20, 200]), (0.9, 1.0), make_key(0))
-    assert window.numpy().tolist() == [0, 90, 20, 20]
+    windows = inception_windows(tf.constant([[20, 200], [60, 60]]), (0.9, 1.0), make_key(0)).numpy()
+    assert windows[0].tolist() == [0, 90, 20, 20]
+    assert windows[1, 2:].min() > 48  # its neighbour found one
 
 
 def test_scale_window_shows_what_resize_then_crop_shows(photo: Photo) -> None:
     image = photo(60, 80)
     for i in range(20):
-        key = make_key(0, i)
-        window = scale_window(tf.constant([60, 80]), (40, 50), (32, 36), key).numpy()
+        window = scale_windows(tf.constant([[60, 80]]), (40, 50), (32, 36), make_key(0, i))[0].numpy()
         y, x, height, width = window
         assert y >= 0 and x >= 0 and y + height <= 60 and x + width <= 80
         # The window's size tells the length that was drawn; then PIL resizes the whole image to it and crops.
         length = round(60 * 32 / height)
         assert 39 <= length <= 51
-        got = random_window(
-            tf.constant(image), AugmentConfig(crop="scale", scale=(40, 50)), plain((32, 36), 3, DIGITS), key
-        )
+        got = take_window(tf.constant(image), window, plain((32, 36), 3, DIGITS))
         box = (x, y, x + width, y + height)
         expected = Image.fromarray(image).resize((36, 32), Image.Resampling.BILINEAR, box=box)
         assert np.abs(got.numpy().astype(int) - np.asarray(expected)).mean() < 1.5
 
 
 def test_scale_window_reaches_every_length_and_corner() -> None:
-    windows = np.array([scale_window(tf.constant([64, 64]), (32, 64), (32, 32), make_key(0, i)) for i in range(400)])
+    windows = scale_windows(tf.constant([[64, 64]] * 400), (32, 64), (32, 32), make_key(0)).numpy()
     assert windows[:, 2].min() == 32 and windows[:, 2].max() == 64
     assert windows[:, 0].min() == 0 and (windows[:, 0] + windows[:, 2]).max() == 64
 
@@ -119,10 +125,9 @@ def test_partial_decode_equals_decode_then_crop(crop: str, kind: str, channels: 
     Image.fromarray(photo(97, 131)).save(file, kind, **({"quality": 90} if kind == "JPEG" else {}))
     augment = AugmentConfig(crop=crop, scale=(40, 60)) if crop == "scale" else AugmentConfig(crop=crop)
     pixels = np.asarray(Image.open(io.BytesIO(file.getvalue())).convert("RGB"))
-    for i in range(12):
-        key = make_key(7, i)
-        part = random_window(tf.constant(file.getvalue()), augment, plain((32, 32), channels, DIGITS), key).numpy()
-        whole = random_window(tf.constant(pixels), augment, plain((32, 32), channels, DIGITS), key).numpy()
+    for window in random_windows(tf.constant([[97, 131]] * 12), augment, (32, 32), make_key(7)):
+        part = take_window(tf.constant(file.getvalue()), window, plain((32, 32), channels, DIGITS)).numpy()
+        whole = take_window(tf.constant(pixels), window, plain((32, 32), channels, DIGITS)).numpy()
         assert part.shape == (32, 32, channels)
         # At the window's edge, halved chroma is interpolated from what was decoded: a few grey values, on few pixels.
         assert np.abs(part.astype(int) - whole).mean() < 0.5
