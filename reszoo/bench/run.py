@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -203,7 +204,10 @@ def write_photographs(folder: Path, count: int = 256) -> None:
 
 
 class _Child:
-    """A process that answers lines of numbers with lines of JSON."""
+    """A process, with those that it starts, that answers lines of numbers with lines of JSON, and stands still in between.
+
+    It would otherwise read ahead, or burn a core waiting, in another side's turn.
+    """
 
     def __init__(self, command: list[str], name: str, environment: dict[str, str]) -> None:
         try:
@@ -214,6 +218,7 @@ class _Child:
                 stderr=subprocess.PIPE,
                 text=True,
                 env=environment,
+                start_new_session=True,
             )
         except OSError as error:
             raise ReszooError(
@@ -229,7 +234,7 @@ class _Child:
 
     def end(self) -> None:
         """Kill it, and let go of its pipes."""
-        self.process.kill()
+        self._signal(signal.SIGKILL)
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             if pipe:
                 with contextlib.suppress(OSError):
@@ -238,8 +243,13 @@ class _Child:
 
     def ask(self, calls: int) -> dict[str, Any]:
         assert self.process.stdin
+        self._signal(signal.SIGCONT)
         print(calls, file=self.process.stdin, flush=True)
         return self._answer()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout and self.process.stderr
@@ -251,6 +261,7 @@ class _Child:
         if "error" in answer:
             hint = "; --peer PYTHON names an environment that has it" if "No module named" in answer["error"] else ""
             raise ReszooError(f"{self.name} cannot take part: {answer['error']}{hint}")
+        self._signal(signal.SIGSTOP)
         return answer
 
 

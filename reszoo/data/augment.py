@@ -106,10 +106,14 @@ def pad_crop_flip(images: Any, pad: int, flip: bool, key: Any) -> Any:
     return tf.ensure_shape(cropped, [None, height, width, channels])
 
 
-def mirror(images: Any, key: Any) -> Any:
-    """Mirror about half of a batch [b, h, w, c] left and right, those that `pad_crop_flip` would: same shape."""
-    draws = tf.random.stateless_uniform([tf.shape(images)[0], 3], key, 0, 1, tf.float32)
-    return tf.where((draws[:, 2] < 0.5)[:, tf.newaxis, tf.newaxis, tf.newaxis], images, tf.reverse(images, axis=[2]))
+def mirrored(count: Any, key: Any) -> Any:
+    """Return which of `count` images `pad_crop_flip` mirrors under `key`: bool [count]."""
+    return tf.random.stateless_uniform([count, 3], key, 0, 1, tf.float32)[:, 2] >= 0.5
+
+
+def mirror(image: Any, wanted: Any) -> Any:
+    """Mirror one image [h, w, c] left and right if `wanted`, a scalar bool."""
+    return tf.cond(wanted, lambda: tf.reverse(image, axis=[1]), lambda: image)
 
 
 def pca_noise(images: Any, std: np.ndarray, key: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from reszoo.data.augment import mirror, pad_crop_flip, pca_noise, random_windows, take_window
+from reszoo.data.augment import mirror, mirrored, pad_crop_flip, pca_noise, random_windows, take_window
 from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.data.corrupt import explain
 from reszoo.data.decode import decode, image_shape
@@ -192,8 +192,9 @@ class Pipeline:
             payload, label = _packed(part.load)(*element)
             return payload, image_shape(payload) if payload.dtype == tf.string else tf.shape(payload)[:2], label
 
-        def cut(payload: Any, window: Any, label: Any) -> tuple[Any, Any]:
-            return take_window(payload, window, self.preprocessing), label
+        def cut(payload: Any, window: Any, turn: Any, label: Any) -> tuple[Any, Any]:
+            image = take_window(payload, window, self.preprocessing)
+            return mirror(image, turn) if self._augment.flip else image, label
 
         def sized(*element: Any) -> tuple[Any, Any]:
             payload, label = _packed(part.load)(*element)
@@ -206,13 +207,16 @@ class Pipeline:
                 return elements.map(sized, num_parallel_calls=auto).batch(size)
             key = make_key(self._seed, EXAMPLE, epoch)
 
-            # A batch's windows at once: one by one they cost a third of what decoding does.
-            def windows(number: Any, loaded: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+            # Drawn for a batch at once: one by one, windows cost a third of what decoding does.
+            def draw(number: Any, loaded: tuple[Any, Any, Any]) -> tuple[Any, Any, Any, Any]:
                 payloads, shapes, labels = loaded
-                drawn = random_windows(shapes, self._augment, self.preprocessing.image_size, fold(key, number))
-                return payloads, drawn, labels
+                windows = random_windows(shapes, self._augment, self.preprocessing.image_size, fold(key, number))
+                turns = mirrored(
+                    tf.shape(labels)[0], make_key(self._seed, BATCH, epoch * self.steps_per_epoch + number, 1)
+                )
+                return payloads, windows, turns, labels
 
-            drawn = elements.map(load, num_parallel_calls=auto).batch(size).enumerate(batch).map(windows)
+            drawn = elements.map(load, num_parallel_calls=auto).batch(size).enumerate(batch).map(draw)
             return drawn.unbatch().map(cut, num_parallel_calls=auto).batch(size)
 
         batches = tf.data.Dataset.range(first_epoch, _FOREVER).flat_map(epoch_batches).enumerate(start_step)
@@ -225,13 +229,10 @@ class Pipeline:
     def _augmented(self, step: Any, images: Any, labels: Any) -> tuple[Any, Any]:
         """Normalise and augment a batch of input-sized uint8 images."""
         augment = self._augment
-        alike = self.preprocessing.mean.ndim == 1  # all pixels of a channel are normalised alike
-        if augment.flip and augment.crop != "pad" and alike:  # before they take four bytes
-            images = mirror(images, make_key(self._seed, BATCH, step, 1))
         images = self.preprocessing.apply(images)
         if augment.color == "pca":
             images = pca_noise(images, self.preprocessing.std, make_key(self._seed, BATCH, step, 0))
-        if augment.crop == "pad" or (augment.flip and not alike):
+        if augment.crop == "pad" or (augment.flip and augment.crop == "none"):
             pad = augment.pad if augment.crop == "pad" else 0
             images = pad_crop_flip(images, pad, augment.flip, make_key(self._seed, BATCH, step, 1))
         return images, labels

@@ -56,8 +56,8 @@ class Group:
 class BlockByBlock:
     """Computes what `model(images, training=True)` computes, and moves the same statistics and seeds.
 
-    `kinds` is how many functions serve how many `blocks`. For one replica: what a layer asks of other replicas would be asked
-    inside a function.
+    `kinds` is how many functions serve how many `blocks`; `values` are what the last call read of their variables, by the variable's id.
+    For one replica: what a layer asks of other replicas would be asked inside a function.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -69,10 +69,12 @@ class BlockByBlock:
             if group.name and group.kind not in self._functions:
                 self._functions[group.kind] = self._function(group)
         self._kinds = [group.kind if group.name else "" for group in self._groups]
+        self.values: dict[int, Any] = {}
         self.blocks, self.kinds = sum(map(bool, self._kinds)), len(self._functions)
 
     def __call__(self, images: Any) -> Any:
         """Return the logits; a part of a traced step."""
+        self.values = {}
         tensors = {id(self._model.inputs[0]): tf.cast(images, self._model.inputs[0].dtype)}
         for group, kind in zip(self._groups, self._kinds, strict=True):
             if not kind:
@@ -80,6 +82,7 @@ class BlockByBlock:
                 continue
             variables = group.variables
             values = [tf.convert_to_tensor(variable.value) for variable in variables]
+            self.values |= {id(variable): value for variable, value in zip(variables, values, strict=True)}
             tensors[group.exit], moved = self._functions[kind](tensors[group.entry], values)
             for index, value in zip(self._moved[kind], moved, strict=True):
                 variables[index].value.assign(value, read_value=False)

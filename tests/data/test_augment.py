@@ -15,6 +15,7 @@ from reszoo.data.augment import (
     PCA_VECTORS,
     inception_windows,
     mirror,
+    mirrored,
     pad_crop_flip,
     pca_noise,
     random_windows,
@@ -66,7 +67,8 @@ def test_flip_alone_mirrors_about_half() -> None:
 def test_mirrored_are_those_that_pad_crop_flip_mirrors() -> None:
     images = tf.random.stateless_uniform([40, 5, 7, 3], [1, 2], 0, 256, tf.int32)
     turned = pad_crop_flip(tf.cast(images, tf.float32), 0, True, make_key(3))
-    np.testing.assert_array_equal(mirror(images, make_key(3)), turned)
+    ours = [mirror(image, turn) for image, turn in zip(images, mirrored(40, make_key(3)), strict=True)]
+    np.testing.assert_array_equal(ours, turned)
 
 
 def test_keys_differ_by_every_number_and_repeat() -> None:
