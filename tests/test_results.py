@@ -227,3 +227,33 @@ def test_the_table_of_speed_is_the_records() -> None:
         for row in bench_rows(record):
             assert row in page, path.name
         assert f"`{record['command']}`" in page
+
+
+def depth_rows(first: dict, train: dict) -> list[str]:
+    """Cost against depth: of each net, and behind it what each layer more than the net before cost."""
+    rows, before = [], None
+    for start, steps in zip(first["models"], train["models"], strict=True):
+        assert start["model"] == steps["model"] and start["batch"] == steps["batch"]
+        own = start["sides"]["reszoo"]
+        step = 1000 * steps["batch"] / steps["sides"]["reszoo"]["images_per_second"]
+        now = [reszoo.count(start["model"]).depth, step, own["seconds"], own["build_seconds"], own["peak_mb"]]
+        cells = [f"{now[1]:,.0f} ms", f"{now[2]:.2f} s", f"{now[3]:.2f} s", f"{now[4]:,} MB"]
+        if before:
+            layers = now[0] - before[0]
+            each = [(b - a) / layers for a, b in zip(before[1:], now[1:], strict=True)]
+            more = [f"{each[0]:.2f} ms", f"{1000 * each[1]:.1f} ms", f"{1000 * each[2]:.1f} ms", f"{each[3]:.2f} MB"]
+            cells = [f"{cell} ({extra})" for cell, extra in zip(cells, more, strict=True)]
+        rows.append("| " + " | ".join([start["model"], *cells]) + " |")
+        before = now
+    return rows
+
+
+def test_the_table_of_depth_is_the_records() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    first, train = (
+        json.loads((BENCH / f"depth_{name}.json").read_text(encoding="utf-8")) for name in ("first_step", "train")
+    )
+    rows = depth_rows(first, train)
+    assert len(rows) == 4
+    for row in rows:
+        assert row in page

@@ -286,7 +286,7 @@ class Torch:
             return lambda: _cifar(self.torch, int(depth[2]), plain=depth[1] == "plain", classes=self.job["classes"])
         import torchvision
 
-        self.version += f", torchvision {torchvision.__version__}"
+        self.version = f"torch {self.torch.__version__}, torchvision {torchvision.__version__}"
         if name not in torchvision.models.list_models(module=torchvision.models):
             raise LookupError(f"torchvision has no {name}")
         return lambda: torchvision.models.get_model(name)

@@ -38,13 +38,15 @@ class ResidentEvaluator:
             [variable.value for variable in variables]
             for variables in (self._model.trainable_variables, self._model.non_trainable_variables)
         )
-        done = []
+        tally = Tally(self.classes)
+        # A batch's results are read while the next one is being computed, so that the device does not stand waiting.
+        waiting = None
         for images, labels in batches:
             padded = np.pad(labels, (0, len(images) - len(labels)))
-            done.append((labels, self._score(trainable, state, images, padded)))
-        if not done:
+            done, waiting = waiting, (labels, self._score(trainable, state, images, padded))
+            if done is not None:
+                tally.add(done[0], [[column] for column in done[1]])
+        if waiting is None:
             raise ReszooError("nothing to evaluate: the split holds no examples")
-        tally = Tally(self.classes)
-        for labels, columns in done:
-            tally.add(labels, [[column] for column in columns])
+        tally.add(waiting[0], [[column] for column in waiting[1]])
         return tally.scores()

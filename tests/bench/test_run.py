@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import reszoo
-from reszoo.bench.run import PRODUCT, Side, _summary, bench, write_photographs
+from reszoo.bench.run import PRODUCT, Side, _child, _summary, bench, write_photographs
 from reszoo.cli.main import main
 from reszoo.errors import ReszooError
 
@@ -38,6 +41,54 @@ def test_fewer_seconds_are_faster() -> None:
     result = _summary({"what": "build", "model": "resnet50"}, sides)
     assert result["sides"]["keras"]["reszoo_times_faster_range"] == [2, 3]
     assert result["sides"]["reszoo"]["seconds"] == 1.5
+
+
+BUSY = """
+import json, sys, threading, time
+count = 0
+def work():
+    global count
+    while True:
+        time.sleep(0.001)
+        count += 1
+threading.Thread(target=work, daemon=True).start()
+print(json.dumps({"version": "1"}), flush=True)
+for line in sys.stdin:
+    print(json.dumps({"count": count}), flush=True)
+"""
+
+
+def test_a_side_stands_still_in_the_others_turns() -> None:
+    """Or it would read ahead, and be faster for what it did while another was measured."""
+    with _child([sys.executable, "-c", BUSY], "busy") as child:
+        before = child.ask(1)["count"]
+        time.sleep(0.5)
+        assert child.ask(1)["count"] - before < 100
+        process = child.process
+    assert process.returncode is not None
+
+
+@pytest.mark.slow
+def test_the_jax_backend_takes_part(tmp_path: Path) -> None:
+    pytest.importorskip("jax")
+    for what in (
+        ["train", "resnet8"],
+        ["infer", "resnet8"],
+        ["build", "resnet8"],
+        ["first-step", "resnet8"],
+        ["input"],
+    ):
+        file = tmp_path / f"{what[0]}.json"
+        arguments = [*what, "--rounds", "1", "--json", str(file)] + (["--batch", "4"] if len(what) > 1 else [])
+        environment = os.environ | {"KERAS_BACKEND": "jax"}
+        done = subprocess.run(
+            [sys.executable, "-m", "reszoo", "bench", *arguments], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        record = json.loads(file.read_text())
+        row = record["models"][0]["sides"]["reszoo"]
+        assert "jax" in row["version"] and "jax" in record["versions"] and "tensorflow" not in record["versions"]
+        assert row.get("images_per_second", row.get("seconds")) > 0
 
 
 @pytest.mark.slow
