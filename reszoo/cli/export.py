@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from reszoo.cli.net import add_net
-from reszoo.cli.output import held_standard_error, load_tensorflow
+from reszoo.cli.output import held_standard_error, load_backend
 from reszoo.exporting.formats import FORMATS, QUANTIZE, get_format
 from reszoo.training.named import find_net
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     """Export, check what was written in a fresh process, and say how it went."""
     find_net(args.net, args.weights)  # refuses what is wrong at once, before TensorFlow is loaded
     kind, _ = get_format(args.format, args.quantize)
-    load_tensorflow()
+    load_backend()
     from reszoo.exporting.export import export
 
     with held_standard_error():  # converters chatter there

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import tempfile
@@ -64,21 +65,27 @@ def print_weights(rows: Sequence[Weights], *, named: bool = True) -> None:
     print_table(headers[first:], [row[first:] for row in cells], whole=2 - first)
 
 
-def backend() -> str:
-    """Return the name of Keras' backend without importing Keras, as far as the environment says it."""
-    return os.environ.get("KERAS_BACKEND") or "tensorflow"
+def load_backend(*others: str) -> None:
+    """Import what Keras computes with: TensorFlow, or one of `others` where KERAS_BACKEND names it.
+
+    Raises ReszooError for another, and for one that is not installed.
+    """
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if backend not in ("tensorflow", *others):
+        hint = f" or {', '.join(others)}" if others else "; under jax, `reszoo train` and `bench` work"
+        raise ReszooError(f"KERAS_BACKEND is {backend}, and this needs tensorflow{hint}")
+    if importlib.util.find_spec(backend) is None:
+        raise ReszooError(f"{backend} is not installed: pip install {backend}")
+    if backend == "tensorflow":
+        load_tensorflow()
 
 
 def load_tensorflow() -> None:
     """Import TensorFlow and look for GPUs, keeping what its libraries write to standard error meanwhile.
 
     They write to the file descriptor before any log level is read, so that no setting silences them. It is shown only if
-    loading fails. Raises ReszooError where Keras is to compute with something else.
+    loading fails.
     """
-    if backend() != "tensorflow":
-        raise ReszooError(
-            f"KERAS_BACKEND is {backend()}, and this needs tensorflow; under jax, `reszoo train` alone works"
-        )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with held_standard_error():
         import tensorflow

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from reszoo.cli.output import held_standard_error, load_tensorflow
+from reszoo.cli.output import held_standard_error, load_backend
 from reszoo.serving.versions import find_version
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     find_version(args.out)  # refuses what is wrong at once, before TensorFlow is loaded
     before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        load_tensorflow()
+        load_backend()
         from reszoo.serving.server import Server
 
         with held_standard_error():  # TensorFlow chatters as it loads a net

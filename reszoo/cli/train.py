@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from reszoo.cli.output import backend, load_tensorflow
+from reszoo.cli.output import load_backend
 from reszoo.cli.recipes import add_overrides
 from reszoo.errors import ReszooError
 from reszoo.training.recipe import load_recipe
@@ -32,8 +32,7 @@ def run(args: argparse.Namespace) -> int:
     source, run_dir = choose(args.recipe, args.run_dir, args.resume)
     recipe = load_recipe(source, args.overrides)
 
-    if backend() == "tensorflow":
-        load_tensorflow()
+    load_backend("jax")
     from reszoo import workflow
 
     result = workflow.train(recipe, run_dir=run_dir, resume=args.resume, devices=args.devices)

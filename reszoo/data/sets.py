@@ -33,7 +33,14 @@ def load_set(data: DataConfig, augment: AugmentConfig) -> tuple[ImageSet, Prepro
     elif data.name in ("digits", "synthetic"):
         images, preprocessing = _load_embedded(data, whole)
     else:
-        from reszoo.data.tfds import load_tfds
+        try:
+            from reszoo.data.tfds import load_tfds
+        except ModuleNotFoundError as error:
+            if error.name not in ("tensorflow", "tensorflow_datasets"):
+                raise
+            raise ReszooError(
+                f"data.name = {data.name!r} is read with {error.name}, which is not installed; install it, or give 'folder:PATH'"
+            ) from error
 
         images, preprocessing = load_tfds(data, whole)
         # TensorFlow Datasets mixes the classes when it writes a set (CIFAR: see there), so a stretch of it is a fair sample.

@@ -97,8 +97,8 @@ def train_on_jax(recipe: Path | str, run_dir: Path, **arguments: Any) -> list[di
     return json.loads((run_dir / "history.json").read_text())
 
 
-def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+def run_python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"} | variables
     return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
 
 
@@ -201,3 +201,34 @@ def test_what_fit_cannot_do_is_refused_in_a_line(tmp_path: Path, override: str, 
 def test_other_verbs_need_tensorflow(tmp_path: Path) -> None:
     done = run_python("-m", "reszoo", "lab", "identity", "--out", str(tmp_path / "lab"))
     assert done.returncode == 2 and done.stderr.startswith("reszoo: KERAS_BACKEND is jax, and this needs tensorflow")
+
+
+@pytest.mark.parametrize(
+    ("backend", "missing", "data", "line"),
+    [
+        ("jax", "jax", "digits", "jax is not installed: pip install jax"),
+        ("tensorflow", "tensorflow", "digits", "tensorflow is not installed: pip install tensorflow"),
+        ("torch", "", "digits", "KERAS_BACKEND is torch, and this needs tensorflow or jax"),
+        ("jax", "tensorflow", "cifar10", "data.name = 'cifar10' is read with tensorflow, which is not installed"),
+    ],
+)
+def test_what_is_not_installed_is_said_in_a_line(
+    tmp_path: Path, backend: str, missing: str, data: str, line: str
+) -> None:
+    """In a process in which no module of that name can be found."""
+    script = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name == {missing!r}:
+            raise ModuleNotFoundError(name, name=name)
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == {missing!r} else find(name, package)
+sys.meta_path.insert(0, Missing())
+from reszoo.cli.main import main
+sys.exit(main(["train", "quickstart", "--set", "data.name={data}", "--run-dir", {str(tmp_path / "run")!r}]))
+"""
+    done = run_python("-c", script, KERAS_BACKEND=backend)
+    assert done.returncode == 2 and not (tmp_path / "run").exists(), done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith(f"reszoo: {line}") and "Traceback" not in done.stderr
