@@ -156,6 +156,10 @@ def _find_run(recipe: Recipe, run_dir: str | Path | None, resume: bool) -> Run:
         raise ReszooError("resume goes on with a run: give its folder as run_dir")
     run = Run.open(run_dir)
     run.refuse_other(recipe)
+    if (run.path / "run.json").is_file():
+        before = run.meta.get("backend", "tensorflow")
+        if before != keras.config.backend():
+            raise ReszooError(f"{run.path} was begun on {before}; go on with KERAS_BACKEND={before}")
     return run
 
 
