@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -174,7 +175,8 @@ def _options(told: Any) -> dict[str, dict[str, Any]]:
     if not isinstance(told, Mapping) or not told or not all(isinstance(sets, Mapping) for sets in told.values()):
         raise ReszooError("options must be tables by name, such as options.small = { model.widths = [8, 16, 32] }")
     options = {str(label): dict(_pairs(sets)) for label, sets in told.items()}
-    if same := [one for one, other in itertools.combinations(options, 2) if options[one] == options[other]]:
+    told_as = {label: json.dumps(sets, sort_keys=True, default=str) for label, sets in options.items()}  # 1 is not true
+    if same := [one for one, other in itertools.combinations(options, 2) if told_as[one] == told_as[other]]:
         raise ReszooError(f"option {same[0]} sets what another sets too")
     for label, sets in options.items():
         if not label.isprintable():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from reszoo.nets.batchnorm import synchronise
 from reszoo.nets.build import build
-from reszoo.session import synchronise
 from reszoo.training.config import OptimizerConfig, TrainConfig
 from reszoo.training.devices import precision
 from reszoo.training.optimizers import decays, make_optimizer

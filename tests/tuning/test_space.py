@@ -313,6 +313,13 @@ def test_an_override_of_what_is_searched_is_refused(tmp_path: Path) -> None:
     assert told == "--set schedule.rate=0.3: schedule.rate is what mine searches; leave it out"
 
 
+def test_one_and_true_are_two_choices_in_the_record_too(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('recipe = "quickstart"\n[space]\nmodel.shortcut = [1, true]\n')
+    space = load_space(path)
+    assert Space.from_dict(json.loads(json.dumps(space.to_dict()))) == space
+
+
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_no_space_file_ends_in_a_traceback(data: Any, tmp_path_factory: pytest.TempPathFactory) -> None:

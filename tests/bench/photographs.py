@@ -1,0 +1,91 @@
+"""Where a photograph's time goes on its way into a batch: `python tests/bench/photographs.py OUT.json`.
+
+The stages of the input pipeline one after another, each a longer pipeline than the one before, over the files of `reszoo bench
+input photographs`; core-milliseconds an image, the least of some turns in which all pipelines take part.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import reszoo  # noqa: F401  (switches oneDNN on, before TensorFlow is loaded)
+
+import tensorflow as tf  # isort: skip
+
+from reszoo.bench.run import write_photographs
+from reszoo.data.augment import mirror, random_windows, take_window
+from reszoo.data.config import AugmentConfig
+from reszoo.data.decode import decode_window, image_shape
+from reszoo.data.preprocessing import Preprocessing
+
+BATCH, IMAGES, TURNS = 32, 960, 5
+AUTO = tf.data.AUTOTUNE
+
+
+def pipelines(folder: Path) -> dict[str, Any]:
+    """Return the pipelines by the stage that each ends with; elements of BATCH images."""
+    preprocessing = Preprocessing((224, 224), 3, 256, np.full(3, 0.5, "f4"), np.full(3, 0.25, "f4"))
+    augment = AugmentConfig(crop="inception", flip=True)
+
+    def load(path: Any) -> tuple[Any, Any]:
+        payload = tf.io.read_file(path)
+        return payload, image_shape(payload)
+
+    def draw(number: Any, loaded: tuple[Any, Any]) -> tuple[Any, Any]:
+        return loaded[0], random_windows(loaded[1], augment, preprocessing.image_size, tf.stack([number, 7]))
+
+    def decoded(payload: Any, window: Any) -> Any:
+        return decode_window(payload, window, 3)[0, 0]
+
+    def sized(payload: Any, window: Any) -> Any:
+        return take_window(payload, window, preprocessing)
+
+    def mirrored(payload: Any, window: Any) -> Any:
+        return mirror(sized(payload, window), window[0] % 2 == 0)
+
+    files = tf.data.Dataset.from_tensor_slices([str(path) for path in sorted(folder.rglob("*.jpg"))]).repeat()
+    windows = files.map(load, num_parallel_calls=AUTO).batch(BATCH).enumerate().map(draw)
+    each = windows.unbatch()
+    stages = {"read, header, window": windows}
+    for name, function in (("decode", decoded), ("resize", sized), ("mirror", mirrored)):
+        stages[name] = each.map(function, num_parallel_calls=AUTO).batch(BATCH)
+    stages["normalise"] = stages["mirror"].map(preprocessing.apply, num_parallel_calls=AUTO)
+    return stages
+
+
+def main(out: str) -> None:
+    """Measure, and write the record."""
+    cores = os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as folder:
+        write_photographs(Path(folder))
+        best: dict[str, float] = {}
+        for turn in range(TURNS):
+            for name, stage in pipelines(Path(folder)).items():
+                batches = iter(stage)  # no prefetching: nothing is ready before its turn
+                for _ in range(4):
+                    next(batches)
+                start = time.perf_counter()
+                for _ in range(IMAGES // BATCH):
+                    next(batches)
+                spent = 1000 * cores * (time.perf_counter() - start) / IMAGES
+                best[name] = min(spent, best.get(name, spent))
+            print(turn + 1, {name: round(value, 2) for name, value in best.items()})
+    record = {
+        "command": "python tests/bench/photographs.py OUT.json",
+        "tensorflow": tf.__version__,
+        "cores": cores,
+        "core_milliseconds_an_image_up_to": {name: round(value, 2) for name, value in best.items()},
+    }
+    Path(out).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
