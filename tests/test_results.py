@@ -257,3 +257,15 @@ def test_the_table_of_depth_is_the_records() -> None:
     assert len(rows) == 4
     for row in rows:
         assert row in page
+
+
+def test_what_speed_is_made_of_is_the_records() -> None:
+    results = ROOT / "docs" / "results"
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    convolutions = json.loads((results / "convolutions.json").read_text(encoding="utf-8"))["share_of_matrix_product"]
+    for channels, row in convolutions.items():
+        assert "| " + " | ".join([channels, *(f"{100 * share:.0f} %" for share in row.values())]) + " |" in page
+    stages = json.loads((results / "photographs.json").read_text(encoding="utf-8"))["core_milliseconds_an_image_up_to"]
+    assert ", ".join(f"{name} {spent:.2f}" for name, spent in stages.items()) in page
+    engine = json.loads((results / "engine.json").read_text(encoding="utf-8"))
+    assert f"costs {100 * engine['engine_share_of_wall']:.1f} % of a run of resnet20" in page
