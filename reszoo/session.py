@@ -13,7 +13,7 @@ from typing import Any
 import keras
 
 from reszoo.data.pipeline import Pipeline
-from reszoo.engines import Engine, open_engine
+from reszoo.engines import Engine, TensorFlowEngine, open_engine
 from reszoo.errors import ReszooError
 from reszoo.evaluation.scores import Scores
 from reszoo.evaluation.telling import facts, opening
@@ -121,10 +121,9 @@ def opened(
 def _explain(error: Exception, recipe: Recipe, pipeline: Pipeline, engine: Engine) -> ReszooError | None:
     """Return what an error means for the one who trains, if that is known."""
     if engine.out_of_memory(error):
-        return ReszooError(
-            f"out of memory with batches of {recipe.train.batch_size}; lower train.batch_size, or raise train.accumulate "
-            f"({recipe.train.accumulate}) to take a batch in more pieces"
-        )
+        more = f", or raise train.accumulate ({recipe.train.accumulate}) to take a batch in more pieces"
+        hint = more if isinstance(engine, TensorFlowEngine) else ""
+        return ReszooError(f"out of memory with batches of {recipe.train.batch_size}; lower train.batch_size{hint}")
     return pipeline.explain(error)
 
 
