@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -18,7 +18,7 @@ from reszoo.evaluation.resident import ResidentEvaluator
 from reszoo.evaluation.scores import Evaluator
 from reszoo.lazy import tf
 from reszoo.nets.batchnorm import synchronise
-from reszoo.training.devices import DRIVER, describe, missing_gpu, open_strategy, parse_devices, precision
+from reszoo.training.devices import choose_gpus, describe, missing_gpu, open_strategy, parse_devices, precision
 from reszoo.training.fit import FitLoop, FitStepper, refuse_unfit
 from reszoo.training.loop import Loop
 from reszoo.training.optimizers import make_optimizer
@@ -56,7 +56,7 @@ class TensorFlowEngine:
 
     def open_data(self) -> Any:
         """Open the recipe's set."""
-        return open_pipeline(*_data(self._recipe), **_batches(self._recipe))
+        return _open(open_pipeline, self._recipe)
 
     def stepper(self, model: keras.Model, pipeline: Any) -> Stepper:
         """Return what trains `model`. Call in the scope."""
@@ -96,9 +96,7 @@ class JaxEngine:
         random.seed(recipe.train.seed)
         np.random.seed(recipe.train.seed)
         self._found = jax_devices(devices)
-        self.note = ""
-        if devices == "auto" and self._found[0].platform == "cpu" and DRIVER.exists():
-            self.note = "no GPU found by JAX; computing on the CPU (pip install 'jax[cuda12]' brings CUDA)"
+        self.note = missing_gpu(devices, self._found[0].platform != "cpu", "JAX", "jax[cuda12]")
         self._distribution = self._shardings = None
         if len(self._found) > 1:
             self._refuse_ragged(recipe.train.batch_size)
@@ -125,7 +123,7 @@ class JaxEngine:
 
     def open_data(self) -> Any:
         """Open the recipe's set, in the devices' memory."""
-        pipeline = open_resident(*_data(self._recipe), **_batches(self._recipe), shardings=self._shardings)
+        pipeline = _open(open_resident, self._recipe, shardings=self._shardings)
         self._refuse_ragged(pipeline.info.examples["train"] % self._recipe.train.batch_size)
         return pipeline
 
@@ -205,10 +203,7 @@ def jax_devices(devices: str) -> list[Any]:
         return found if found[0].platform != "cpu" else found[:1]
     if found[0].platform != "gpu":
         raise ReszooError("JAX finds no GPU here; give --devices cpu, or install jax[cuda12] beside a driver")
-    wanted = [int(number) for number in numbers.split(",")] if numbers else range(len(found))
-    if missing := sorted(set(wanted) - set(range(len(found)))):
-        raise ReszooError(f"there is no GPU {missing[0]}: JAX finds {len(found)}, numbered from 0")
-    return [found[number] for number in dict.fromkeys(wanted)]
+    return [found[number] for number in choose_gpus(numbers, len(found), "JAX")]
 
 
 def compile_plainly(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
@@ -217,10 +212,8 @@ def compile_plainly(model: keras.Model, optimizer: keras.optimizers.Optimizer) -
     model.compile(optimizer, loss=loss, metrics=["accuracy"], auto_scale_loss=False)
 
 
-def _data(recipe: Recipe) -> tuple[Any, Any]:
-    return recipe.data, recipe.augment
-
-
-def _batches(recipe: Recipe) -> dict[str, Any]:
-    train = recipe.train
-    return {"batch_size": train.batch_size, "seed": train.seed, "transforms": recipe.model.transforms}
+def _open(opener: Callable[..., Any], recipe: Recipe, **more: Any) -> Any:
+    train, transforms = recipe.train, recipe.model.transforms
+    return opener(
+        recipe.data, recipe.augment, batch_size=train.batch_size, seed=train.seed, transforms=transforms, **more
+    )

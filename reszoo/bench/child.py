@@ -29,9 +29,7 @@ def main(job: dict[str, Any]) -> None:
     try:
         side = SIDES[job["side"]](job)
         if job["what"] == "first-step":
-            answers = [{"version": side.version, **_first_step(side)}]
-            told: dict[str, Any] = answers[0]
-            print(json.dumps(told), file=real, flush=True)
+            print(json.dumps({"version": side.version, **_first_step(side)}), file=real, flush=True)
             return
         run, told = side.prepare(job["what"])
         run(1)

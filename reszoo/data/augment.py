@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from reszoo.data.config import AugmentConfig
-from reszoo.data.decode import crop, decode_window, to_channels
-from reszoo.data.luminance import LUMINANCE
+from reszoo.data.decode import LUMINANCE, crop, decode_window, to_channels
 from reszoo.data.preprocessing import Preprocessing, resize, shorter_side
 from reszoo.lazy import tf
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from reszoo.data.header import orientation, upright
-from reszoo.data.luminance import LUMINANCE
 from reszoo.lazy import tf
+
+# Weights of red, green and blue in luminance (ITU-R BT.601), as in the JPEG format itself.
+LUMINANCE = (0.299, 0.587, 0.114)
 
 
 def decode(contents: Any, channels: int) -> Any:

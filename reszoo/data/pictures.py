@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from reszoo.data.luminance import LUMINANCE
+from reszoo.data.decode import LUMINANCE
 from reszoo.data.preprocessing import Preprocessing
 
 KERNELS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}

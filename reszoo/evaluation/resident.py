@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from reszoo.errors import ReszooError
-from reszoo.evaluation.scores import Scores, Tally, refuse_other_outputs, score_rows
+from reszoo.evaluation.scores import Scores, refuse_other_outputs, score_rows, scored
 
 
 class ResidentEvaluator:
@@ -38,15 +37,9 @@ class ResidentEvaluator:
             [variable.value for variable in variables]
             for variables in (self._model.trainable_variables, self._model.non_trainable_variables)
         )
-        tally = Tally(self.classes)
-        # A batch's results are read while the next one is being computed, so that the device does not stand waiting.
-        waiting = None
-        for images, labels in batches:
+
+        def start(images: Any, labels: np.ndarray) -> tuple[np.ndarray, list[Any]]:
             padded = np.pad(labels, (0, len(images) - len(labels)))
-            done, waiting = waiting, (labels, self._score(trainable, state, images, padded))
-            if done is not None:
-                tally.add(done[0], [[column] for column in done[1]])
-        if waiting is None:
-            raise ReszooError("nothing to evaluate: the split holds no examples")
-        tally.add(waiting[0], [[column] for column in waiting[1]])
-        return tally.scores()
+            return labels, [[column] for column in self._score(trainable, state, images, padded)]
+
+        return scored((start(images, labels) for images, labels in batches), self.classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,17 +84,7 @@ class Evaluator:
 
         Raises ReszooError when there is no example, or a label is no class.
         """
-        tally = Tally(self.classes)
-        # A batch's results are read while the next one is being computed, so that a GPU does not stand waiting.
-        waiting = None
-        for images, labels in batches:
-            done, waiting = waiting, self._run(images, labels)
-            if done is not None:
-                tally.add(*done)
-        if waiting is None:
-            raise ReszooError("nothing to evaluate: the split holds no examples")
-        tally.add(*waiting)
-        return tally.scores()
+        return scored((self._run(images, labels) for images, labels in batches), self.classes)
 
     def _run(self, images: Any, labels: Any) -> tuple[np.ndarray, list[Any]]:
         """Start one batch: pad it to the compiled shape with copies of its last row and deal it out to the replicas."""
@@ -137,6 +127,24 @@ def evaluate_model(
     return Evaluator(model, classes=classes, strategy=strategy)(batches)
 
 
+def scored(started: Iterable[tuple[np.ndarray, Sequence[Any]]], classes: int) -> Scores:
+    """Score what `started` gives as it starts each batch: (labels, the columns of `score_rows`, each in pieces).
+
+    Raises ReszooError when there is no example.
+    """
+    tally = _Tally(classes)
+    # A batch's results are read while the next one is being computed, so that a GPU does not stand waiting.
+    waiting = None
+    for batch in started:
+        done, waiting = waiting, batch
+        if done is not None:
+            tally.add(*done)
+    if waiting is None:
+        raise ReszooError("nothing to evaluate: the split holds no examples")
+    tally.add(*waiting)
+    return tally.scores()
+
+
 def refuse_other_outputs(model: Any, classes: int) -> None:
     """Raise ReszooError when the model does not give `classes` logits."""
     shape = tuple(model.output_shape)
@@ -166,7 +174,7 @@ def score_rows(logits: Any, labels: Any) -> tuple[Any, Any, Any]:
     )
 
 
-class Tally:
+class _Tally:
     """Counts in integers and sums in float64, so that neither order nor grouping of the rows can show."""
 
     def __init__(self, classes: int) -> None:
@@ -176,7 +184,7 @@ class Tally:
         self.not_finite = 0
         self.losses: list[np.ndarray] = []
 
-    def add(self, labels: np.ndarray, columns: list[Any]) -> None:
+    def add(self, labels: np.ndarray, columns: Sequence[Any]) -> None:
         """Add one batch: labels [n], and for each column of `score_rows` the replicas' pieces, n rows and padding."""
         predicted, rank, loss = (
             np.concatenate([np.asarray(piece) for piece in column])[: len(labels)] for column in columns

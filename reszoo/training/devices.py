@@ -28,8 +28,7 @@ def open_strategy(devices: str = "auto") -> tf.distribute.Strategy:
         replicas = int(numbers or 1)
         return _mirrored(_logical_cpus(replicas)) if replicas > 1 else tf.distribute.get_strategy()
     count = len(tf.config.list_physical_devices("GPU"))
-    wanted = [int(number) for number in numbers.split(",")] if numbers else range(count)
-    return _mirrored(tuple(f"GPU:{number}" for number in dict.fromkeys(wanted)))
+    return _mirrored(tuple(f"GPU:{number}" for number in choose_gpus(numbers, count, "TensorFlow")))
 
 
 def check_devices(devices: str) -> tuple[str, str]:
@@ -45,10 +44,19 @@ def check_devices(devices: str) -> tuple[str, str]:
         return kind, numbers
     if not gpus:
         raise ReszooError("TensorFlow finds no GPU here; give --devices cpu, or install reszoo[gpu] beside a driver")
-    wanted = [int(number) for number in numbers.split(",")] if numbers else []
-    if missing := sorted(set(wanted) - set(range(len(gpus)))):
-        raise ReszooError(f"there is no GPU {missing[0]}: TensorFlow finds {len(gpus)}, numbered from 0")
+    choose_gpus(numbers, len(gpus), "TensorFlow")
     return kind, numbers
+
+
+def choose_gpus(numbers: str, count: int, finder: str) -> list[int]:
+    """Return the numbers of the GPUs that `numbers` ("0,1") names, or of all `count` where it is empty.
+
+    finder: who found so many. Raises ReszooError for one that is not there.
+    """
+    wanted = dict.fromkeys(int(number) for number in numbers.split(",")) if numbers else range(count)
+    if missing := sorted(set(wanted) - set(range(count))):
+        raise ReszooError(f"there is no GPU {missing[0]}: {finder} finds {count}, numbered from 0")
+    return list(wanted)
 
 
 def parse_devices(devices: str) -> tuple[str, str]:
@@ -90,18 +98,23 @@ def describe(strategy: tf.distribute.Strategy) -> list[str]:
     return names
 
 
-def missing_gpu(devices: str) -> str:
+def missing_gpu(
+    devices: str, found: bool | None = None, finder: str = "TensorFlow", package: str = "reszoo[gpu]"
+) -> str:
     """Return a line that says why "auto" computes on the CPU where a GPU was to be expected, "" everywhere else.
 
-    One is to be expected where RESZOO_EXPECT_GPU is 1 (the GPU image sets it) or NVIDIA's driver is loaded, unless
-    CUDA_VISIBLE_DEVICES hides it on purpose.
+    found: whether `finder` finds one (None: look whether TensorFlow does); `package` brings it CUDA. One is to be expected
+    where RESZOO_EXPECT_GPU is 1 (the GPU image sets it) or NVIDIA's driver is loaded, unless CUDA_VISIBLE_DEVICES hides it
+    on purpose.
     """
     image = os.environ.get("RESZOO_EXPECT_GPU") == "1"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    if devices != "auto" or hidden or not (image or DRIVER.exists()) or tf.config.list_physical_devices("GPU"):
+    if devices != "auto" or hidden or not (image or DRIVER.exists()):
         return ""
-    remedy = "docker run needs --gpus all" if image else "pip install 'reszoo[gpu]' brings CUDA"
-    return f"no GPU found by TensorFlow; computing on the CPU ({remedy})"
+    if tf.config.list_physical_devices("GPU") if found is None else found:
+        return ""
+    remedy = "docker run needs --gpus all" if image else f"pip install '{package}' brings CUDA"
+    return f"no GPU found by {finder}; computing on the CPU ({remedy})"
 
 
 @contextlib.contextmanager

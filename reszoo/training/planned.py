@@ -20,7 +20,7 @@ def make_planned(config: OptimizerConfig, train: TrainConfig, rates: np.ndarray)
     """
     plain = make_optimizer(config, float(rates[0]))
     kind: Any = type(plain)
-    optimizer = _planned(kind).from_config(plain.get_config())
+    optimizer = _planned(kind).from_config(plain.get_config() | {"global_clipnorm": train.clip_norm or None})
     optimizer.plan(config, train, rates)
     return optimizer
 
@@ -52,8 +52,6 @@ def _planned(kind: Any) -> Any:
                     g + self._config.weight_decay * v.value if wants else g
                     for g, v, wants in zip(grads, variables, wanted, strict=True)
                 ]
-            if self._train.clip_norm:
-                grads = clipped(grads, self._train.clip_norm)
             if self._config.decay == "decoupled":
                 for variable, wants in zip(variables, wanted, strict=True):
                     if wants:
@@ -65,13 +63,6 @@ def _planned(kind: Any) -> Any:
                 average.assign(average.value + (variable.value - average.value) * (1 - self._train.ema))
 
     return Planned
-
-
-def clipped(grads: list[Any], norm: float) -> list[Any]:
-    """Scale gradients down so that the norm of the whole is at most `norm`."""
-    whole = ops.sqrt(sum(ops.sum(ops.square(ops.cast(g, "float32"))) for g in grads))
-    share = norm / ops.maximum(whole, norm)
-    return [g * ops.cast(share, g.dtype) for g in grads]
 
 
 @keras.saving.register_keras_serializable(package="reszoo")

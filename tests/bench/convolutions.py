@@ -14,9 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import reszoo  # noqa: F401  (switches oneDNN on, before TensorFlow is loaded)
-
-import tensorflow as tf  # isort: skip
+from reszoo.lazy import tf
 
 MATRIX, BATCH, TURNS = 3000, 128, 9
 SIDES = {16: 32, 32: 16, 64: 8}  # channels and the side of their maps

@@ -16,15 +16,12 @@ from typing import Any
 
 import numpy as np
 
-import reszoo  # noqa: F401  (switches oneDNN on, before TensorFlow is loaded)
-
-import tensorflow as tf  # isort: skip
-
 from reszoo.bench.run import write_photographs
 from reszoo.data.augment import mirror, random_windows, take_window
 from reszoo.data.config import AugmentConfig
 from reszoo.data.decode import decode_window, image_shape
 from reszoo.data.preprocessing import Preprocessing
+from reszoo.lazy import tf
 
 BATCH, IMAGES, TURNS = 32, 960, 5
 AUTO = tf.data.AUTOTUNE
