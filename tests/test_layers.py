@@ -18,6 +18,7 @@ LAYERS = [
     "errors",
     "files",
     "lazy",
+    "versions",
     "zoo",
     "weights",
     "nets",

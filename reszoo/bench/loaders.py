@@ -12,7 +12,6 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from importlib import metadata
 from typing import Any
 
 BATCH = {"cifar": 128, "photographs": 32}
@@ -47,9 +46,10 @@ def _reszoo(what: str, folder: str) -> tuple[Iterator[Any], str]:
     from reszoo.data.pipeline import Pipeline, open_pipeline
     from reszoo.data.preprocessing import Preprocessing
     from reszoo.data.statistics import fitted
+    from reszoo.versions import module_versions
 
     backend = keras.config.backend()
-    version = f"reszoo {reszoo.__version__}, {backend} {metadata.version(backend)}"
+    version = f"reszoo {reszoo.__version__}, {backend} {module_versions(backend)[backend]}"
     if what == "photographs":
         config = DataConfig(name=f"folder:{folder}", image_size=(224, 224), validation=0, normalize="channel")
         augment = AugmentConfig(crop="inception", flip=True)

@@ -6,7 +6,6 @@ So a drift of the machine's speed meets all sides alike, and a ratio holds where
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from reszoo.errors import ReszooError
+from reszoo.versions import module_versions
 from reszoo.zoo.catalog import spec as get_spec
 from reszoo.zoo.count import count
 
@@ -93,7 +93,7 @@ def bench(
         "precision": precision,
         "threads": threads,
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": {name: importlib.metadata.version(name) for name in ("reszoo", backend, "keras", "numpy")},
+        "versions": module_versions("reszoo", backend, "keras", "numpy"),
         "models": rows,
     }
 

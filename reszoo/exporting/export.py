@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 import math
 import os
@@ -16,7 +15,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import reszoo
 from reszoo.data.config import AugmentConfig
 from reszoo.data.pipeline import open_pipeline
 from reszoo.data.preprocessing import Preprocessing
@@ -29,6 +27,7 @@ from reszoo.exporting.formats import Format, get_format
 from reszoo.exporting.parity import Check, check_pixels, check_savedmodel
 from reszoo.exporting.samples import CALIBRATED, CHECKED, Sample, draw, photographs, without_folders
 from reszoo.files import atomic_dir, write_json, write_text
+from reszoo.versions import module_versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,8 +299,8 @@ def _facts(
 
 
 def _versions(kind: Format) -> dict[str, str]:
-    found = {"reszoo": reszoo.__version__, "tensorflow": tf.__version__, "keras": keras.__version__}
-    return found | {name.replace("_", "-"): importlib.metadata.version(name.replace("_", "-")) for name in kind.needs}
+    found = module_versions("reszoo", "tensorflow", "keras", *kind.needs)
+    return {name.replace("_", "-"): version for name, version in found.items()}
 
 
 def _bytes(path: Path) -> int:

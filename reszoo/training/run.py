@@ -11,7 +11,6 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from reszoo.errors import ReszooError
 from reszoo.files import write_json, write_text
 from reszoo.lazy import on_tensorflow, tf
 from reszoo.training.recipe import Recipe, load_recipe
+from reszoo.versions import module_versions
 
 if TYPE_CHECKING:
     import keras
@@ -189,12 +189,10 @@ def environment() -> dict[str, Any]:
     """Return what the process runs on: versions, platform, and the commit of the working directory if it is in git."""
     import keras
 
-    import reszoo
-
     backend = keras.config.backend()
-    versions = {"reszoo": reszoo.__version__, "python": platform.python_version()}
+    versions = module_versions("reszoo") | {"python": platform.python_version()}
     return {
-        "versions": versions | {name: metadata.version(name) for name in (backend, "keras", "numpy")},
+        "versions": versions | module_versions(backend, "keras", "numpy"),
         "backend": backend,
         "platform": platform.platform(),
         "git": _commit(),

@@ -24,6 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from reszoo.versions import module_versions
+
 THREADS = 2
 TURN = 2.0  # seconds of a turn, about
 
@@ -57,8 +59,7 @@ def _savedmodel(path: str, pixels: Any, normal: Any) -> tuple[Callable[[], Any],
 
 
 def _litert(path: str, pixels: Any, normal: Any) -> tuple[Callable[[], Any], str]:
-    import importlib.metadata
-
+    import ai_edge_litert
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(path, num_threads=THREADS)
@@ -71,7 +72,7 @@ def _litert(path: str, pixels: Any, normal: Any) -> tuple[Callable[[], Any], str
         interpreter.set_tensor(given["index"], images)
         interpreter.invoke()
 
-    return call, f"ai-edge-litert {importlib.metadata.version('ai-edge-litert')}"
+    return call, f"ai-edge-litert {ai_edge_litert.__version__}"
 
 
 def _onnx(path: str, images: Any) -> tuple[Callable[[], Any], str]:
@@ -294,16 +295,14 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = {"speed": speed, "fold": fold, "parity": parity}[args.what](args, Path(folder))
-    import importlib.metadata
-
-    own = ("tensorflow", "keras", "numpy", "onnx", "tf2onnx", "onnxruntime", "ai-edge-litert")
+    own = ("tensorflow", "keras", "numpy", "onnx", "tf2onnx", "onnxruntime", "ai_edge_litert")
     command = f"python tests/bench/export.py {args.what} OUT.json"
     command += {"speed": " --peer PYTHON", "fold": "", "parity": f" --data {args.data}"}[args.what]
     record = {
         "command": command if args.what == "parity" else f"{command} --rounds {args.rounds}",
         "threads": THREADS,
         "results": result,
-        "versions": {name: importlib.metadata.version(name) for name in own},
+        "versions": module_versions(*own),
     }
     args.out.write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(record, indent=2))

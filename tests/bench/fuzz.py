@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import importlib.metadata
 import io
 import json
 import resource
@@ -28,6 +27,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from reszoo.versions import module_versions
 
 BATCH = 63
 TOP = 5
@@ -282,7 +283,7 @@ def main() -> None:
         "disturbed_neighbours": sum(line["disturbed"] for line in lines),
         "resident_mb_by_tenths": [line["resident"] for line in lines[len(lines) // 10 - 1 :: len(lines) // 10]],
         "by_kind_and_status": dict(sorted(kinds.items())),
-        "versions": {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy", "pillow")},
+        "versions": module_versions("tensorflow", "keras", "numpy", "PIL"),
     }
     for line in lines:
         for one in line["wrong"][:5]:

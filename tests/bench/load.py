@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import base64
 import http.client
-import importlib.metadata
 import io
 import json
 import statistics
@@ -26,6 +25,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from reszoo.versions import module_versions
 
 
 def requests() -> dict[str, bytes]:
@@ -144,7 +145,7 @@ def main() -> None:
             for name, all_ in seconds.items()
         },
         "resident_mb_by_sixths": [round(statistics.mean(memory[at : at + 10])) for at in range(0, 60, 10)],
-        "versions": {name: importlib.metadata.version(name) for name in ("tensorflow", "numpy")},
+        "versions": module_versions("tensorflow", "numpy"),
     }  # fmt: skip
     args.out.write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(record, indent=2))

@@ -1,0 +1,84 @@
+"""Recorded versions come from the modules: TensorFlow's module can come from `tensorflow-cpu`, or from a bare folder."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import sys
+import types
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import reszoo
+from reszoo.bench import loaders
+from reszoo.bench import run as bench_run
+from reszoo.exporting.export import _versions
+from reszoo.exporting.formats import FORMATS
+from reszoo.versions import module_versions
+
+ROOT = Path(__file__).parents[1]
+STACK = {
+    "reszoo": reszoo.__version__,
+    "tensorflow": tf.__version__,
+    "keras": keras.__version__,
+    "numpy": np.__version__,
+}
+
+
+@pytest.fixture
+def only_tensorflow_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide every installed distribution but tensorflow-cpu, as in the CPU image, where `tensorflow` is not installed."""
+    real = importlib.metadata.distribution
+
+    def distribution(name: str) -> importlib.metadata.Distribution:
+        if name.lower().replace("_", "-") in ("reszoo", "tensorflow", "keras", "numpy", "ai-edge-litert", "onnx"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real("tensorflow" if name == "tensorflow-cpu" else name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
+    with pytest.raises(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.version("tensorflow")
+
+
+def test_a_module_is_asked_for_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "no_version", types.ModuleType("no_version"))
+    assert module_versions("numpy", "no_version") == {"numpy": np.__version__, "no_version": "unknown"}
+
+
+@pytest.mark.usefixtures("only_tensorflow_cpu")
+def test_training_and_its_export_work_with_tensorflow_cpu_alone(tmp_path: Path) -> None:
+    settings = ["model.name=resnet8", "train.epochs=1", "schedule.warmup=0", "data.examples=64", "data.validation=0"]
+    run = reszoo.train("quickstart", overrides=settings, run_dir=tmp_path / "run", devices="cpu", quiet=True).run
+    assert {name: run.meta["versions"][name] for name in STACK} == STACK
+    card = json.loads((run.path / "export" / "card.json").read_text())
+    assert card["exported_with"] == {name: STACK[name] for name in ("reszoo", "tensorflow", "keras")}
+
+
+@pytest.mark.usefixtures("only_tensorflow_cpu")
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_export_records_the_versions_of_its_runtime(name: str) -> None:
+    modules = [pytest.importorskip(module) for module in FORMATS[name].needs]
+    found = _versions(FORMATS[name])
+    assert all(found[module.__name__.replace("_", "-")] == module.__version__ for module in modules)
+    assert set(found) == {"reszoo", "tensorflow", "keras"} | {module.__name__.replace("_", "-") for module in modules}
+
+
+@pytest.mark.usefixtures("only_tensorflow_cpu")
+def test_a_benchmark_works_with_tensorflow_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_run, "_measure", lambda *_: [bench_run.Side("reszoo", "1", [2.0])])
+    assert bench_run.bench("input", ["cifar"])["versions"] == STACK
+    batches, version = loaders.SIDES["reszoo"]("cifar", "")
+    assert version == f"reszoo {reszoo.__version__}, tensorflow {tf.__version__}"
+    assert next(batches)[0].shape == (128, 32, 32, 3)
+
+
+def test_no_module_asks_for_an_installed_distribution() -> None:
+    """A distribution's name is a matter of the installation: tensorflow-cpu, tf-nightly, a folder on the path."""
+    for path in sorted([*ROOT.glob("reszoo/**/*.py"), *ROOT.glob("tests/bench/*.py")]):
+        found = re.findall(r"importlib\.metadata|import metadata\b|importlib_metadata|pkg_resources", path.read_text())
+        assert not found, f"{path}: {found[0]}; use reszoo.versions.module_versions"
