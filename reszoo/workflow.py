@@ -16,6 +16,7 @@ from reszoo.evaluation.telling import closing
 from reszoo.files import atomic_path
 from reszoo.lazy import on_tensorflow
 from reszoo.session import Session, opened
+from reszoo.training.cluster import check_cluster
 from reszoo.training.recipe import Recipe, load_recipe
 from reszoo.training.run import Run, now
 
@@ -51,6 +52,7 @@ def train(
     On a signal the run stops at a step with a checkpoint.
     Raises ReszooError for input that cannot work, before anything is written, and when the loss is no longer a number.
     """
+    check_cluster()
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
     with opened(recipe, run_dir=run_dir, resume=resume, devices=devices, callbacks=callbacks, quiet=quiet) as session:
         if session.fit():

@@ -8,6 +8,7 @@ from pathlib import Path
 from reszoo.cli.output import load_backend
 from reszoo.cli.recipes import add_overrides
 from reszoo.errors import ReszooError
+from reszoo.training.cluster import check_cluster
 from reszoo.training.recipe import load_recipe
 
 HELP = "train a net by a recipe"
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, leaving the run folder; 130 when a signal stopped it."""
+    check_cluster()
     source, run_dir = choose(args.recipe, args.run_dir, args.resume)
     recipe = load_recipe(source, args.overrides)
 
