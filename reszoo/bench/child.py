@@ -1,6 +1,7 @@
 """One side of a comparison, in a process of its own: `python child.py JOB`, in an environment that may lack reszoo.
 
-JOB is JSON: side, what, model, batch, size, classes, device, precision, threads. The program prepares, prints a line of JSON on what
+JOB is JSON: side, what, model, batch, size, classes, device, precision, threads. Whoever starts the program limits it to the device
+and to the threads (`run.py` does). The program prepares, prints a line of JSON on what
 it is (version, parameters), and then, for each whole number on standard input, makes so many calls and prints {"seconds", "peak_mb"}.
 For "first-step" it prints that once, of the first step, and ends. What cannot be is {"error": one line}.
 """
@@ -25,7 +26,7 @@ Run = Callable[[int], Any]  # makes so many calls
 def main(job: dict[str, Any]) -> None:
     """Answer `job` on standard output."""
     real, sys.stdout = sys.stdout, sys.stderr  # libraries that print do not answer for us
-    _set_threads(job)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         side = SIDES[job["side"]](job)
         if job["what"] == "first-step":
@@ -69,11 +70,10 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
 
 
-def _set_threads(job: dict[str, Any]) -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["OMP_NUM_THREADS"] = str(job["threads"])
-    if job["device"] == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+def _require_gpu(job: dict[str, Any], library: str, find: Callable[[], Any]) -> None:
+    """Raise LookupError if the job is for a GPU that `library` does not find: it would measure the CPU."""
+    if job["device"] == "gpu" and not find():
+        raise LookupError(f"{library} does not find a GPU; expected one for --device gpu. Example: --device cpu")
 
 
 class Tensorflow:
@@ -88,10 +88,7 @@ class Tensorflow:
         self.job = job
         tf.config.threading.set_intra_op_parallelism_threads(job["threads"])
         self.version = f"reszoo {reszoo.__version__}, tensorflow {tf.__version__}"
-        if job["precision"] != "float32":
-            import keras
-
-            keras.config.set_dtype_policy(job["precision"])
+        _require_gpu(job, "TensorFlow", lambda: tf.config.list_physical_devices("GPU"))
 
     def prepare(self, what: str) -> tuple[Run, dict[str, Any]]:
         """Return what one call is, and what to tell of it."""
@@ -110,13 +107,19 @@ class Tensorflow:
         tf.constant(0.0).numpy()
 
     def build(self) -> Any:
-        """Build the net."""
-        import keras
-
+        """Build the model with the job's precision, input size and classes."""
         import reszoo
 
+        self._reset()
+        shape = (self.job["size"], self.job["size"], 3)
+        return reszoo.build(self.job["model"], input_shape=shape, classes=self.job["classes"])
+
+    def _reset(self) -> None:
+        """Clear Keras' session, then set the dtype policy: clearing resets the policy to float32."""
+        import keras
+
         keras.utils.clear_session()
-        return reszoo.build(self.job["model"])
+        keras.config.set_dtype_policy(self.job["precision"])
 
     def step(self, net: Any) -> Run:
         """Return a training step of reszoo's engine on one batch."""
@@ -127,7 +130,7 @@ class Tensorflow:
         from reszoo.training.step import Stepper
 
         config = OptimizerConfig(name="sgd", momentum=MOMENTUM, weight_decay=DECAY)
-        settings = TrainConfig(batch_size=self.job["batch"], steps=1)
+        settings = TrainConfig(batch_size=self.job["batch"], steps=1, precision=self.job["precision"])
         stepper = Stepper(net, make_optimizer(config), settings, config, tf.distribute.get_strategy())
         images, labels = (tf.constant(value) for value in _batch(self.job))
 
@@ -139,15 +142,31 @@ class Tensorflow:
         return _repeat(call, stepper.totals.numpy)
 
     def _forward(self, net: Any) -> Run:
-        """Inference as an export does it: normalisations folded, one graph."""
+        """Return inference as in an export: batch norms folded, one graph."""
         import tensorflow as tf
+
+        folded = self._fold(net)
+        images = tf.constant(_batch(self.job)[0])
+        forward = tf.function(lambda images: folded(images, training=False))
+        return _repeat(lambda: forward(images).numpy())
+
+    def _fold(self, net: Any) -> Any:
+        """Return `net` with its batch norms folded. `fold` returns float32; each layer gets back the dtype policy it has in `net`."""
+        import keras
 
         from reszoo.exporting.fold import fold
 
         folded = fold(net).model
-        images = tf.constant(_batch(self.job)[0])
-        forward = tf.function(lambda images: folded(images, training=False))
-        return _repeat(lambda: forward(images).numpy())
+        if self.job["precision"] == "float32":
+            return folded
+
+        def with_policy(layer: Any) -> Any:
+            policy = net.get_layer(layer.name).dtype_policy
+            return type(layer).from_config(layer.get_config() | {"dtype": policy})
+
+        copy = keras.models.clone_model(folded, clone_function=with_policy)
+        copy.set_weights(folded.get_weights())
+        return copy
 
     def _matrix(self) -> Run:
         import tensorflow as tf
@@ -162,8 +181,6 @@ class Jax(Tensorflow):
     """reszoo's side on Keras' JAX backend: `fit`, whose weights stay on the device from step to step."""
 
     def __init__(self, job: dict[str, Any]) -> None:
-        if job["device"] == "cpu":
-            os.environ["JAX_PLATFORMS"] = "cpu"
         import jax
         import keras
 
@@ -172,8 +189,7 @@ class Jax(Tensorflow):
 
         self.job, self.jax = job, jax
         self.version = f"reszoo {reszoo.__version__}, keras {keras.__version__}, jax {jax.__version__}"
-        if job["precision"] != "float32":
-            keras.config.set_dtype_policy(job["precision"])
+        _require_gpu(job, "JAX", lambda: jax.default_backend() != "cpu")
 
     def warm(self) -> None:
         """Start the device."""
@@ -187,6 +203,7 @@ class Jax(Tensorflow):
         from reszoo.training.recipe import load_recipe
 
         settings = [f"optimizer.weight_decay={DECAY}", f"schedule.rate={RATE}", f"train.batch_size={self.job['batch']}"]
+        settings.append(f"train.precision={self.job['precision']}")
         FitStepper(net, load_recipe("cifar10_resnet20", settings), steps_per_epoch=1000)
         batch = tuple(self.jax.device_put(value) for value in _batch(self.job))
 
@@ -200,9 +217,7 @@ class Jax(Tensorflow):
         return lambda count: net.fit(batches, steps_per_epoch=count, shuffle=False, verbose=0)
 
     def _forward(self, net: Any) -> Run:
-        from reszoo.exporting.fold import fold
-
-        folded = fold(net).model
+        folded = self._fold(net)
         state = [[v.value for v in vs] for vs in (folded.trainable_variables, folded.non_trainable_variables)]
         forward = self.jax.jit(lambda state, images: folded.stateless_call(*state, images, training=False)[0])
         images = self.jax.device_put(_batch(self.job)[0])
@@ -236,9 +251,10 @@ class Keras(Tensorflow):
 
         name = self.job["model"]
         if own := re.fullmatch(r"resnet(50|101|152)(_v2)?", name):
-            keras.utils.clear_session()
+            self._reset()
             kind = getattr(keras.applications, f"ResNet{own[1]}{(own[2] or '').replace('_v', 'V')}")
-            return kind(weights=None, classifier_activation=None)
+            shape = (self.job["size"], self.job["size"], 3)
+            return kind(weights=None, classifier_activation=None, input_shape=shape, classes=self.job["classes"])
         if self.job["what"] in ("build", "first-step"):
             raise LookupError(
                 f"keras.applications has no {name}, so there is no such build to time; train and infer go"
@@ -274,6 +290,7 @@ class Torch:
 
         self.job, self.torch = job, torch
         torch.set_num_threads(job["threads"])
+        _require_gpu(job, "PyTorch", torch.cuda.is_available)
         self.device = "cuda" if job["device"] == "gpu" else "cpu"
         self.version = f"torch {torch.__version__}"
         self._make()  # what there is not is told at once
@@ -287,7 +304,7 @@ class Torch:
         self.version = f"torch {self.torch.__version__}, torchvision {torchvision.__version__}"
         if name not in torchvision.models.list_models(module=torchvision.models):
             raise LookupError(f"torchvision has no {name}")
-        return lambda: torchvision.models.get_model(name)
+        return lambda: torchvision.models.get_model(name, num_classes=self.job["classes"])
 
     def prepare(self, what: str) -> tuple[Run, dict[str, Any]]:
         """Return what one call is, and what to tell of it."""
@@ -359,7 +376,7 @@ class Timm(Torch):
         self.version = f"timm {timm.__version__}, torch {self.torch.__version__}"
         if self.job["model"] not in timm.list_models() or self.job["size"] == 32:
             raise LookupError(f"timm has no {self.job['model']} of {self.job['size']} x {self.job['size']}")
-        return lambda: timm.create_model(self.job["model"])
+        return lambda: timm.create_model(self.job["model"], num_classes=self.job["classes"])
 
 
 def _cifar(torch: Any, depth: int, *, plain: bool, classes: int) -> Any:

@@ -74,6 +74,7 @@ def bench(
     line of progress. Raises ReszooError for what there is not, and for a side that cannot start, with its reason.
     """
     _check(what, models, against, rounds, device)
+    _check_unused(what, batch, precision)
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if backend != "tensorflow" and (backend != "jax" or "keras" in against or "photographs" in models):
         raise ReszooError(
@@ -116,6 +117,20 @@ def _check(what: str, models: Sequence[str], against: Sequence[str], rounds: int
             raise ReszooError(f"no input {name!r}; there are {', '.join(INPUT_BATCH)}")
 
 
+def _check_unused(what: str, batch: int, precision: str) -> None:
+    """Raise ReszooError for an option that would not change what is measured."""
+    if batch and what in ("build", "input"):
+        raise ReszooError(
+            f"batch: {batch} is invalid for {what}; expected it to be unset, because {what} does not use it. "
+            "Example: leave --batch out"
+        )
+    if precision != "float32" and what == "input":
+        raise ReszooError(
+            f"precision: {precision} is invalid for input; expected float32, because the pipelines yield float32. "
+            "Example: leave --precision out"
+        )
+
+
 def _describe(name: str, batch: int) -> dict[str, Any]:
     spec = get_spec(name)
     size = spec.default_input_shape[0]
@@ -130,7 +145,7 @@ def _measure(job: dict[str, Any], names: Sequence[str], peer: str, rounds: int, 
         commands = dict(_commands(job, pythons, stack))
         sides, children = [], []
         for name, command in commands.items():
-            child = stack.enter_context(_child(command, name))
+            child = stack.enter_context(_child(command, name, job))
             children.append(child)
             sides.append(Side(name, child.version, parameters=child.told.get("parameters", 0)))
             say(f"{job['model']}: {name} ready")
@@ -157,7 +172,7 @@ def _fresh(job: dict[str, Any], pythons: dict[str, str], rounds: int, say: Say) 
     for number in range(rounds):
         for side in sides:
             command = [pythons[side.name], str(_program("child")), json.dumps(job | {"side": side.name})]
-            with _child(command, side.name) as child:
+            with _child(command, side.name, job) as child:
                 told = child.told
             side.version, side.peak_mb = told["version"], max(side.peak_mb, told["peak_mb"])
             side.values.append(told["seconds"])
@@ -266,9 +281,27 @@ class _Child:
 
 
 @contextlib.contextmanager
-def _child(command: list[str], name: str) -> Iterator[_Child]:
-    environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-    child = _Child(command, name, environment)
+def _limited_to(threads: int) -> Iterator[None]:
+    """Start processes inside the block on `threads` of this process's cores: a library's own setting leaves some of its threads free."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(cores)[:threads])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+@contextlib.contextmanager
+def _child(command: list[str], name: str, job: dict[str, Any]) -> Iterator[_Child]:
+    """Start a side's process, limited to the job's device and threads."""
+    environment = os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": str(job["threads"])}
+    if job["device"] == "cpu":
+        environment |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+    with _limited_to(job["threads"]):
+        child = _Child(command, name, environment)
     try:
         yield child
     finally:

@@ -60,12 +60,35 @@ for line in sys.stdin:
 
 def test_a_side_stands_still_in_the_others_turns() -> None:
     """Or it would read ahead, and be faster for what it did while another was measured."""
-    with _child([sys.executable, "-c", BUSY], "busy") as child:
+    with _child([sys.executable, "-c", BUSY], "busy", {"threads": 2, "device": "cpu"}) as child:
         before = child.ask(1)["count"]
         time.sleep(0.5)
         assert child.ask(1)["count"] - before < 100
         process = child.process
     assert process.returncode is not None
+
+
+LIMITS = """
+import json, os
+keys = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS")
+told = {key: os.environ.get(key) for key in keys}
+print(json.dumps({"version": "1", "cores": len(os.sched_getaffinity(0)), **told}), flush=True)
+input()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot limit a process to some cores")
+def test_a_side_runs_on_the_threads_and_the_device_of_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS"):
+        monkeypatch.delenv(name, raising=False)
+    before = os.sched_getaffinity(0)
+    for threads in {1, len(before)}:
+        with _child([sys.executable, "-c", LIMITS], "some", {"threads": threads, "device": "cpu"}) as child:
+            assert (child.told["cores"], child.told["OMP_NUM_THREADS"]) == (threads, str(threads))
+            assert (child.told["CUDA_VISIBLE_DEVICES"], child.told["JAX_PLATFORMS"]) == ("", "cpu")
+    with _child([sys.executable, "-c", LIMITS], "some", {"threads": 1, "device": "gpu"}) as child:
+        assert child.told["CUDA_VISIBLE_DEVICES"] is None and child.told["JAX_PLATFORMS"] is None
+    assert os.sched_getaffinity(0) == before
 
 
 @pytest.mark.slow
@@ -150,6 +173,9 @@ def test_peers_train_the_same_net(name: str, side: str) -> None:
         ({"what": "input", "against": ["keras"]}, "'keras' is no side of input"),
         ({"what": "train", "rounds": 0}, "rounds must be at least 1"),
         ({"what": "train", "device": "tpu"}, "--device is cpu or gpu"),
+        ({"what": "build", "batch": 8}, "batch: 8 is invalid for build; expected it to be unset"),
+        ({"what": "input", "batch": 8}, "batch: 8 is invalid for input; expected it to be unset"),
+        ({"what": "input", "precision": "mixed_bfloat16"}, "precision: mixed_bfloat16 is invalid for input"),
         (
             {"what": "input", "models": ["cifar"], "against": ["torch"], "peer": "/nowhere/python"},
             "cannot start /nowhere/python",

@@ -1,0 +1,158 @@
+"""Every option of a job changes what a side measures."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+JOB = {
+    "what": "train",
+    "model": "resnet8",
+    "batch": 4,
+    "size": 32,
+    "classes": 10,
+    "device": "cpu",
+    "precision": "float32",
+    "threads": 1,
+}
+CHANGES: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "model": {"model": "plain14"},
+    "batch": {"batch": 3},
+    "size": {"size": 40},
+    "classes": {"classes": 7},
+    "precision": {"precision": "mixed_bfloat16"},
+    "inference": {"what": "infer"},
+    "inference, precision": {"what": "infer", "precision": "mixed_bfloat16"},
+    "threads": {"threads": 2},
+}
+"""What differs from JOB; each job is measured in a process that has measured the jobs of the same threads before."""
+
+PROBE = """
+import json, sys
+
+from reszoo.bench.child import SIDES, _batch
+
+name, jobs = json.loads(sys.argv[1])
+for job in jobs:
+    side = SIDES[name](job)
+    # The calls of the middle and the last convolution, of the head, and the labels: what the measured call computes, and of what.
+    seen = {}
+    images, labels = _batch(job)
+    seen["batch"], seen["size"], seen["labels"] = len(images), images.shape[1], int(labels.max()) < job["classes"]
+    seen["classes"] = None
+    if name == "torch":
+        import torch
+
+        net = side.build()
+        for part in net.modules():
+            if isinstance(part, torch.nn.Conv2d):
+                part.register_forward_hook(
+                    lambda part, given, out: seen.update(
+                        compute=str(out.dtype).removeprefix("torch."), batch=given[0].shape[0]
+                    )
+                )
+            elif isinstance(part, torch.nn.Linear):
+                part.register_forward_hook(lambda part, given, out: seen.update(classes=out.shape[1]))
+        seen["size"] = side._batch()[0].shape[-1]
+        seen["weights"] = str(next(net.parameters()).dtype).removeprefix("torch.")
+        (side.step(net) if job["what"] == "train" else side._forward(net))(1)
+        seen["threads"] = torch.get_num_threads()
+        seen["parameters"] = sum(weight.numel() for weight in net.parameters())
+    else:
+        import keras
+
+        # The dtypes of the convolutions' outputs as the measured call traces them, and the images that it gets.
+        call = keras.layers.Conv2D.call
+
+        def spy(layer, inputs, *args, **kwargs):
+            outputs = call(layer, inputs, *args, **kwargs)
+            seen["compute"] = keras.backend.standardize_dtype(outputs.dtype)
+            if layer.name == "stem_conv1":
+                seen["size"] = inputs.shape[1]
+            return outputs
+
+        net = side.build()
+        keras.layers.Conv2D.call = spy
+        (side.step(net) if job["what"] == "train" else side._forward(net))(1)
+        keras.layers.Conv2D.call = call
+        seen["classes"] = net.output_shape[1]
+        seen["weights"] = net.weights[0].dtype
+        seen["parameters"] = sum(weight.numpy().size for weight in net.trainable_weights)
+        if keras.config.backend() == "tensorflow":
+            import tensorflow as tf
+
+            seen["threads"] = tf.config.threading.get_intra_op_parallelism_threads()
+        else:
+            seen["threads"] = job["threads"]  # JAX follows the cores that the process may use
+    print(json.dumps(seen), flush=True)
+"""
+
+
+def measured(side: str, backend: str = "tensorflow") -> dict[str, dict[str, Any]]:
+    """Return what a side measures under each of CHANGES."""
+    found = {}
+    for threads in (1, 2):
+        # At 40 x 40, PyTorch's side needs torchvision.
+        asked = {name: change for name, change in CHANGES.items() if side != "torch" or "size" not in change}
+        names = [name for name, change in asked.items() if (JOB | change)["threads"] == threads]
+        jobs = [JOB | CHANGES[name] for name in names]
+        environment = os.environ | {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        command = [sys.executable, "-c", PROBE, json.dumps([side, jobs])]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        found |= dict(zip(names, lines, strict=True))
+    return found
+
+
+@pytest.mark.parametrize(
+    "side, backend",
+    [
+        ("reszoo", "tensorflow"),
+        pytest.param("keras", "tensorflow", marks=pytest.mark.slow),
+        pytest.param("reszoo", "jax", marks=pytest.mark.slow),
+        ("torch", "tensorflow"),
+    ],
+)
+def test_every_option_changes_what_is_measured(side: str, backend: str) -> None:
+    for library in {"torch": ["torch"], "reszoo": [backend]}.get(side, []):
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
+    found = measured(side, backend)
+    base = {
+        "compute": "float32",
+        "weights": "float32",
+        "batch": 4,
+        "size": 32,
+        "labels": True,
+        "classes": 10,
+        "threads": 1,
+    }
+    assert len(found) >= len(CHANGES) - (side == "torch")
+    for name in found:
+        change = CHANGES[name]
+        expected = dict(base)
+        if "precision" in change:
+            expected["compute"] = "bfloat16"
+        expected |= {key: value for key, value in change.items() if key in base}
+        assert {key: found[name][key] for key in base} == expected, name
+    assert found["model"]["parameters"] > found["nothing"]["parameters"]
+
+
+@pytest.mark.parametrize("side", ["reszoo", "torch"])
+def test_a_gpu_that_a_library_does_not_find_is_an_error(side: str) -> None:
+    """Or the record would say gpu and hold the speed of the CPU."""
+    if side == "torch" and importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+    job = json.dumps(JOB | {"side": side, "device": "gpu"})
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "reszoo.bench.child", job]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert "does not find a GPU; expected one for --device gpu" in json.loads(done.stdout)["error"], done.stderr
