@@ -25,7 +25,7 @@ from reszoo.training.loop import Evaluate, Loop
 from reszoo.training.progress import Progress
 from reszoo.training.recipe import Recipe
 from reszoo.training.run import Run
-from reszoo.weights.formats import is_file_name
+from reszoo.weights.formats import is_file_name, local_file
 from reszoo.weights.load import renew_head
 
 Score = Callable[[Any], Scores]
@@ -68,8 +68,11 @@ def opened(
     """
     recipe = anchored(recipe)
     run = _find_run(recipe, run_dir, resume)
-    if not _has_checkpoint(run) and is_file_name(file := recipe.model.weights) and not Path(file).is_file():
-        raise ReszooError(f"model.weights: no weights file {file}")
+    if not _has_checkpoint(run) and is_file_name(recipe.model.weights):
+        try:
+            local_file(recipe.model.weights)
+        except ReszooError as error:
+            raise ReszooError(f"model.weights: {error}") from None
     engine = open_engine(recipe, devices)
     settings = recipe.train
     pipeline = engine.open_data()

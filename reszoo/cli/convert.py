@@ -9,6 +9,7 @@ from reszoo.cli.output import load_backend, print_table
 from reszoo.cli.show import parse_field
 from reszoo.errors import ReszooError
 from reszoo.weights.convert import Conversion
+from reszoo.weights.formats import split_entry
 
 HELP = "convert weight files from and to other frameworks"
 
@@ -16,7 +17,9 @@ HELP = "convert weight files from and to other frameworks"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `reszoo convert` takes."""
     parser.add_argument(
-        "source", metavar="IN", help="a checkpoint (.safetensors, .pth, .h5, .keras ...) or a run's folder"
+        "source",
+        metavar="IN",
+        help="a checkpoint (.safetensors, .pth, .ckpt, .h5, .keras ...), FILE#ENTRY for one of its models, or a run's folder",
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="a new .weights.h5, or with --to a new .safetensors")
     parser.add_argument(
@@ -39,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Convert, and account for every tensor; 2 where something does not fit, and then nothing is written."""
     model, *changes = args.model
     fields = dict(parse_field(text) for text in changes)
-    if not Path(args.source).exists():
+    if not Path(split_entry(args.source)[0]).exists():
         raise ReszooError(f"no file or run folder {args.source}")
     load_backend()
     from reszoo.exporting.convert import convert

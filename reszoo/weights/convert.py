@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from reszoo.errors import ReszooError
+from reszoo.weights.candidates import COUNTS
 from reszoo.weights.layouts import Layout, detect, get_layout
 from reszoo.zoo.spec import Spec
 
-IGNORED = ("num_batches_tracked",)  # PyTorch's count of updates, which no output depends on
 HEAD = "head_dense"
 ENTRY = "stem_conv1/kernel"
 
@@ -39,6 +39,12 @@ class Conversion:
     def complete(self) -> bool:
         """Whether every tensor of the net and of the file found its place."""
         return not (self.missing or self.left_over or self.wrong_shape)
+
+    @property
+    def lacks_head(self) -> bool:
+        """Whether the file fits in everything but a classifier, which it does not hold."""
+        head = f"{HEAD}/"
+        return bool(self.missing) and not self.wrong_shape and all(name.startswith(head) for name in self.missing)
 
     @property
     def reason(self) -> str:
@@ -71,7 +77,7 @@ def assign(
     layout: whose names the tensors have, found out when left out. other_classes: keep the classifier as it is where
     the file's is for another number of classes, or there is none in it. A first convolution of another number of
     input channels is adapted: summed to one, repeated and scaled to more (as timm does). A file's classifier that the
-    model has none for is passed over.
+    model has none for, or a new one for, is passed over.
     Raises ReszooError where the layout's nets compute something else than `net`, and for tensors that hold no numbers.
     """
     scheme = get_layout(layout or detect(arrays))
@@ -103,8 +109,9 @@ def assign(
             found.matched[name] = key
             chosen.append((variable, array))
     for key in arrays:
-        no_place = f"{HEAD}/kernel" not in own and key.startswith(head)
-        if key not in used and not key.endswith(IGNORED) and not no_place:
+        # A projection head of self-supervised training ("fc.0.weight") is passed over like a classifier.
+        no_place = (renewed or f"{HEAD}/kernel" not in own) and key.startswith(head)
+        if key not in used and not key.endswith(COUNTS) and not no_place:
             found.left_over.append(key)
     if found.complete:
         for variable, array in chosen:

@@ -222,4 +222,24 @@ def detect(keys: Iterable[str]) -> str:
                 return "akamaster"  # without its classifier
             return "timm" if any(".se.fc1." in key for key in known) else name
     shown = ", ".join(sorted(known)[:3]) or "none at all"
-    raise ReszooError(f"its tensors have names of no layout known here ({shown}); known are {', '.join(LAYOUTS)}")
+    raise ReszooError(
+        f"its tensors have names of no layout known here ({shown}); known are {', '.join(LAYOUTS)}{_origin(known)}"
+    )
+
+
+# Words in names that say which library wrote a file whose layout is not supported.
+ORIGINS = {
+    "embedder.embedder.": "Hugging Face transformers",
+    "bottleneck_v1/": "TensorFlow's slim",
+    "bottleneck_v2/": "TensorFlow's slim",
+    "block1.unit01.": "Big Transfer (BiT)",
+    "attnpool.": "CLIP, whose stem and pooling are another model's",
+    "layer_with_weights-": "a TensorFlow checkpoint of Keras 2",
+}
+
+
+def _origin(names: Iterable[str]) -> str:
+    for sign, library in ORIGINS.items():
+        if any(sign in name for name in names):
+            return f"; these names are of {library}"
+    return ""

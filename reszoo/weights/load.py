@@ -7,17 +7,19 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from reszoo.errors import ReszooError
 from reszoo.weights.convert import HEAD, Conversion, assign
 from reszoo.weights.download import cached, fetch
-from reszoo.weights.formats import TORCH, RemoteFile, is_file_name
+from reszoo.weights.formats import TORCH, LocalFile, RemoteFile, is_file_name, local_file
 from reszoo.weights.published import Weights, find_weights
-from reszoo.weights.read import read_arrays
+from reszoo.weights.read import read_checkpoint
 from reszoo.weights.transforms import Transforms, fit_transforms
 from reszoo.zoo.spec import Spec
+
+# Other libraries' words for "the usual weights".
+DEFAULTS = ("default", "true", "pretrained", "auto")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,36 +36,55 @@ class Pretrained:
     class_ids: tuple[str, ...]
 
 
-def resolve(net: Spec, weights: str | os.PathLike[str]) -> Weights | Path:
+def resolve(net: Spec, weights: str | os.PathLike[str]) -> Weights | LocalFile:
     """Return the published weights, or the file, that `weights` means. Raises ReszooError where it is neither."""
     if not isinstance(weights, str | os.PathLike):
-        raise ReszooError(f"weights is {weights!r}, but must be a tag such as 'imagenet', or a file")
-    if not is_file_name(weights):
-        return find_weights(net, str(weights))
-    path = Path(weights).expanduser()
-    if not path.is_file():
-        raise ReszooError(f"no weights file {path}")
-    return path
+        raise ReszooError(f"weights is {weights!r}, but must be a tag such as 'imagenet', or a file{_hint(weights)}")
+    if is_file_name(weights):
+        return local_file(weights)
+    if str(weights).lower() in DEFAULTS:
+        raise ReszooError(
+            f"weights: {weights!r} is invalid; expected a tag or a file. Example: weights={_example(net)!r}"
+        )
+    return find_weights(net, str(weights))
 
 
-def load(model: Any, net: Spec, source: Weights | Path, *, other_classes: bool = True) -> Conversion:
-    """Put published weights, or those of a file, into a model of `net`; what was left new or adapted is said on standard error.
+def _hint(weights: object) -> str:
+    """Return what is meant by torchvision's enumerations and timm's `True`."""
+    name = getattr(weights, "name", None)
+    if type(weights).__name__.endswith("_Weights") and isinstance(name, str):
+        return f". Example: weights='torchvision/{name}'"
+    return ". Example: weights='imagenet'" if weights is True else ""
+
+
+def _example(net: Spec) -> str:
+    return "cifar10" if net.stem == "cifar" else "imagenet"
+
+
+def load(model: Any, net: Spec, source: Weights | LocalFile, *, other_classes: bool = True) -> Conversion:
+    """Put published weights, or those of a file, into a model of `net`.
+
+    What was chosen or ignored in a file, and what of the model is new or adapted, is printed to standard error.
 
     other_classes: as for `assign`. With published weights the model's `pretrained` is set. Raises ReszooError, the
     model as it was, for what does not fit.
     """
-    if isinstance(source, Path):
-        path, layout = source, None
+    if isinstance(source, LocalFile):
+        file, layout = source, None
     else:
-        path, layout = fetch(choose(source.files)), source.layout
-    arrays = read_arrays(path)
+        file, layout = LocalFile(path=fetch(choose(source.files))), source.layout
+    checkpoint = read_checkpoint(file)
+    path = file.path
     try:
-        found = assign(model, net, arrays, layout=layout, other_classes=other_classes)
+        found = assign(model, net, checkpoint.arrays, layout=layout, other_classes=other_classes)
     except ReszooError as error:
         raise ReszooError(f"{path} does not hold the weights of {model.name}: {error}") from error
     if not found.complete:
-        raise ReszooError(f"{path} does not hold the weights of {model.name}: {found.reason}")
-    if not isinstance(source, Path):
+        raise ReszooError(f"{path} does not hold the weights of {model.name}: {found.reason}{_remedy(found)}")
+    if isinstance(source, LocalFile):
+        for line in checkpoint.lines:
+            print(line, file=sys.stderr)
+    else:
         whole = f"{HEAD}/kernel" in found.matched
         model.pretrained = Pretrained(
             weights=source,
@@ -73,6 +94,15 @@ def load(model: Any, net: Spec, source: Weights | Path, *, other_classes: bool =
         )
     tell(model, found)
     return found
+
+
+def _remedy(found: Conversion) -> str:
+    """Return what to type where only the classifier does not fit."""
+    if found.lacks_head:
+        return ". The file holds no classifier: give top=False for none, or classes=N for a new one"
+    if [name for name, *_ in found.wrong_shape] == [f"{HEAD}/kernel", f"{HEAD}/bias"] and not found.missing:
+        return f". Give classes={found.wrong_shape[0][2][-1]} for the file's classifier, or another classes=N for a new one"
+    return ""
 
 
 def tell(model: Any, found: Conversion) -> None:

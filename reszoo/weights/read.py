@@ -1,127 +1,117 @@
-"""A file of weights as named NumPy arrays; nothing in it is ever executed or unpickled freely."""
+"""Read a weights file as named NumPy arrays. Nothing in it is ever executed or unpickled freely."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
-import warnings
+import re
 import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from reszoo.errors import ReszooError
-from reszoo.weights.formats import KERAS, SAFETENSORS, SUFFIXES, TORCH
+from reszoo.weights.candidates import select_model
+from reszoo.weights.content import SHARD, find_content, find_in_folder
+from reszoo.weights.formats import LocalFile
+from reszoo.weights.hdf5_file import load_hdf5
+from reszoo.weights.torch_file import flatten, load_torch, to_array
 
-# Under which key a training script keeps the tensors beside its epoch and optimizer, and what wrappers put before each name.
-NESTS = ("state_dict", "model_state_dict", "model", "net", "state_dict_ema")
-PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The tensors of the model in a file.
+
+    arrays: by the names of the model, without what wrappers put before them. prefix: what stood there. lines: what was chosen
+    and what was ignored, for the user to read; empty for a plain file of one model.
+    """
+
+    arrays: dict[str, np.ndarray]
+    prefix: str = ""
+    lines: tuple[str, ...] = ()
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Return every tensor of a weights file by its name there, without what a wrapper put before all of them.
+    """Return the tensors of the model in a weights file, by name. See `read_checkpoint`."""
+    return read_checkpoint(LocalFile(path=Path(path))).arrays
 
-    Read are safetensors, Keras' HDF5 (both kinds) and .keras, and with PyTorch (`pip install 'reszoo[torch]'`) its own files by
-    `torch.load(weights_only=True)`. Raises ReszooError for a file that is not there, damaged or of another kind.
+
+def read_checkpoint(source: LocalFile) -> Checkpoint:
+    """Read the model in a weights file: safetensors, also in shards with their index, Keras' HDF5 files and .keras, or PyTorch's.
+
+    The content decides which it is, whatever the suffix. PyTorch's files need `pip install 'reszoo[torch]'`. A model inside
+    another one, or below keys such as "state_dict" and "model", is found by the names of its tensors.
+    Raises ReszooError for a file that does not exist, is damaged, of another kind, or holds several models.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ReszooError(f"no weights file {path}")
-    if not path.name.endswith(SUFFIXES):
-        raise ReszooError(f"{path} is no kind of weights file that is read here: {', '.join(SUFFIXES)}")
+    source.check()
+    path = find_in_folder(source.path) if source.path.is_dir() else source.path
     try:
-        if path.name.endswith(SAFETENSORS):
-            from safetensors.numpy import load_file
-
-            arrays = load_file(path)
-        elif path.name.endswith(TORCH):
-            arrays = _torch(path)
-        elif path.name.endswith(KERAS):
-            with zipfile.ZipFile(path) as archive:
-                arrays = _hdf5(io.BytesIO(archive.read("model.weights.h5")))
-        else:
-            arrays = _hdf5(path)
-    except ReszooError:
-        raise
+        values, others, convert = _load(path)
+        if not values:
+            raise ReszooError(f"{path} holds no tensors by name")
+        selected = select_model(values, others=others, entry=source.entry, to_array=convert)
+        arrays = {name: convert(values[stored]) for name, stored in selected.names.items()}
+    except ReszooError as error:
+        text = str(error)
+        raise ReszooError(text if str(path) in text else f"{path} cannot be read as weights: {text}") from error
     except Exception as error:  # each reader has errors of its own, and a damaged file may raise any of them
         first = str(error).strip().partition("\n")[0].partition(". ")[0]
         reason = first if " " in first else f"{type(error).__name__} {first}".strip()
         raise ReszooError(f"{path} cannot be read as weights: {reason}") from error
-    if not arrays:
-        raise ReszooError(f"{path} holds no tensors by name; of a net inside another, save the inner one's")
-    return _without_prefix(arrays)
+    return Checkpoint(arrays=arrays, prefix=selected.prefix, lines=tuple(selected.describe(path.name)))
 
 
-def _hdf5(source: Path | IO[bytes]) -> dict[str, np.ndarray]:
-    import h5py  # type: ignore[import-untyped]
-
-    with h5py.File(source, "r") as file:
-        if "layers" in file:
-            return _keras3(file["layers"])
-        root = file["model_weights"] if "model_weights" in file else file
-        if "layer_names" not in root.attrs:
-            raise ReszooError(f"{getattr(source, 'name', 'the file')} is HDF5, but no weights that Keras wrote")
-        found: dict[str, np.ndarray] = {}
-        for layer in map(_text, root.attrs["layer_names"]):
-            for name in map(_text, root[layer].attrs["weight_names"]):
-                found[f"{layer}/{name.split('/')[-1].split(':')[0]}"] = np.asarray(root[layer][name])
-        return found
-
-
-def _keras3(layers: Any) -> dict[str, np.ndarray]:
-    """Return the weights of a .weights.h5 file. It numbers a layer's variables in the order Keras makes them in."""
-    found: dict[str, np.ndarray] = {}
-    for entry in layers.values():
-        if "vars" not in entry or not len(entry["vars"]):
-            continue
-        variables = entry["vars"]
-        arrays = [np.asarray(variables[key]) for key in sorted(variables, key=int)]
-        if len(arrays) == 4:
-            names: tuple[str, ...] = ("gamma", "beta", "moving_mean", "moving_variance")
-        else:
-            names = ("alpha",) if arrays[0].ndim == 0 else ("kernel", "bias")
-        layer = _text(variables.attrs.get("name", ""))
-        found |= {f"{layer}/{name}": array for name, array in zip(names, arrays, strict=False)}
-    return found
+def _load(path: Path) -> tuple[Mapping[str, Any], list[str], Callable[[Any], np.ndarray]]:
+    """Return the tensors of a file by name, the top-level names that hold none, and what makes an array of a tensor."""
+    kind = find_content(path)
+    if kind == "index":
+        return _load_shards(path)
+    if (shard := SHARD.fullmatch(path.name)) and shard[2] != "00001":
+        index = path.with_name(f"{shard[1]}{shard[3]}.index.json")
+        raise ReszooError(f"{path} is one of {int(shard[2])} shards; give the index of them all. Example: {index}")
+    if kind in ("torch", "safetensors"):
+        return _load_names(path, kind)
+    if kind == "keras":
+        with zipfile.ZipFile(path) as archive:
+            return load_hdf5(io.BytesIO(archive.read("model.weights.h5"))), [], np.asarray
+    return load_hdf5(path), [], np.asarray
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _torch(path: Path) -> dict[str, np.ndarray]:
+def _load_shards(index: Path) -> tuple[dict[str, Any], list[str], Callable[[Any], np.ndarray]]:
+    """Return the tensors of every file that an index names. Raises ReszooError if one is missing or lacks a tensor."""
     try:
-        import torch  # type: ignore[import-not-found, unused-ignore]
-    except ImportError as error:
-        raise ReszooError(f"{path} is PyTorch's own format; to read it: pip install 'reszoo[torch]'") from error
-    # weights_only reads tensors and plain containers and refuses to run anything else that a pickle may hold.
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what it says of old pickles is for whoever wrote them
-            held = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        if type(error).__name__ != "UnpicklingError":
-            raise
+        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = sorted(set(shards.values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReszooError(
-            f"{path} holds more than tensors, and reading it would run what it holds; ask for safetensors, or save "
-            "its state_dict alone with torch.save"
+            f"{index} is JSON, but not an index of shards: it has no weight_map from tensors to files"
         ) from error
-    for key in NESTS:
-        if isinstance(held, dict) and isinstance(held.get(key), dict):
-            held = held[key]
-            break
-    if not isinstance(held, dict):
-        raise ReszooError(f"{path} holds no tensors by name, but a {type(held).__name__}")
-    tensors = {str(name): value for name, value in held.items() if isinstance(value, torch.Tensor)}
-    return {
-        name: (value.float() if value.is_floating_point() else value).detach().contiguous().numpy()
-        for name, value in tensors.items()
-    }
+    if not files or not all(
+        isinstance(name, str) and re.fullmatch(r"[^/\\]+", name) and name != ".." for name in files
+    ):
+        raise ReszooError(f"{index}: weight_map is invalid; expected names of files beside the index")
+    if missing := [name for name in files if not (index.parent / name).is_file()]:
+        raise ReszooError(f"{index} names {len(files)} files, but {', '.join(missing[:3])} not found beside it")
+    values: dict[str, Any] = {}
+    for name in files:
+        part, _, convert = _load_names(index.parent / name, find_content(index.parent / name))
+        values |= {key: convert(value) for key, value in part.items()}
+    if lost := [key for key in shards if key not in values]:
+        raise ReszooError(f"{index}: '{lost[0]}' is not in {shards[lost[0]]}, where the index places it")
+    return values, [], np.asarray
 
 
-def _without_prefix(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in arrays):
-            arrays = {name.removeprefix(prefix): array for name, array in arrays.items()}
-    return arrays
+def _load_names(path: Path, kind: str) -> tuple[Mapping[str, Any], list[str], Callable[[Any], np.ndarray]]:
+    """Return what `_load` does, of a file of tensors by name."""
+    if kind == "torch":
+        return (*flatten(load_torch(path)), to_array)
+    if kind != "safetensors":
+        raise ReszooError(f"{path} is a shard of the kind {kind}; expected safetensors or a PyTorch file")
+    import ml_dtypes  # noqa: F401  (teaches NumPy bfloat16; Keras brings it)
+    from safetensors.numpy import load_file
+
+    return load_file(path), [], np.asarray

@@ -226,8 +226,7 @@ def test_names_of_nobody_are_refused_in_one_line(arrays: dict[str, np.ndarray]) 
         ("a.safetensors", b"\xff" * 64, "cannot be read as weights"),
         ("a.h5", b"not HDF5", "cannot be read as weights"),
         ("a.keras", b"no zip", "cannot be read as weights"),
-        ("a.txt", b"", "is no kind of weights file"),
-        ("a.pkl", b"", "is no kind of weights file"),
+        ("a.txt", b"hello", "cannot be read as weights: it is not a weights file"),
     ],
 )
 def test_what_is_no_weights_file_is_refused_in_one_line(name: str, contents: bytes, says: str, tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from safetensors.numpy import save_file
 import reszoo
 from reszoo import ReszooError, build, load_recipe, spec
 from reszoo.cli.main import main
+from reszoo.session import anchored
 from reszoo.weights import published
 from reszoo.weights.convert import export_arrays
 from reszoo.weights.download import cached
@@ -260,6 +263,65 @@ def test_what_needs_pytorch_is_refused_before_it_is_fetched(
         ReszooError, match=r"resnet20-12fca82f.th is in PyTorch's own format; .*pip install 'reszoo\[torch\]'"
     ):
         build("resnet20", weights="cifar10")
+
+
+class ResNet18_Weights(enum.Enum):
+    IMAGENET1K_V1 = 1
+
+
+@pytest.mark.parametrize(
+    ("weights", "example"),
+    [(True, "imagenet"), ("DEFAULT", "imagenet"), ("pretrained", "imagenet"),
+     (ResNet18_Weights.IMAGENET1K_V1, "torchvision/IMAGENET1K_V1")],
+)  # fmt: skip
+def test_other_libraries_words_for_their_usual_weights_lead_to_ours(weights: Any, example: str) -> None:
+    with pytest.raises(ReszooError, match=f"Example: weights='{example}'"):
+        build("resnet18", weights=weights)
+
+
+def test_only_the_classifier_that_does_not_fit_is_told_how_to_fit(tmp_path: Path) -> None:
+    build("resnet8", classes=3).save_weights(tmp_path / "three.weights.h5")
+    build("resnet8", top=False).save_weights(tmp_path / "none.weights.h5")
+    with pytest.raises(
+        ReszooError, match="Give classes=3 for the file's classifier, or another classes=N for a new one"
+    ):
+        build("resnet8", weights=tmp_path / "three.weights.h5")
+    with pytest.raises(
+        ReszooError, match="The file holds no classifier: give top=False for none, or classes=N for a new one"
+    ):
+        build("resnet8", weights=tmp_path / "none.weights.h5")
+    assert build("resnet8", weights=tmp_path / "none.weights.h5", classes=4).output_shape == (None, 4)
+
+
+def test_an_entry_of_a_checkpoint_starts_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`FILE#ENTRY` passes through a recipe, its absolute paths and the check before training."""
+    arrays = export_arrays(build("resnet8"), spec("resnet8"), "akamaster")
+    both = {f"model.{name}": array for name, array in arrays.items()}
+    averaged = {f"ema.{name}": np.zeros_like(array) for name, array in arrays.items()}
+    save_file(both | averaged, tmp_path / "both.safetensors")
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("quickstart", ["model.name=resnet8", "model.weights=both.safetensors#raw", "train.steps=1"])
+    weights = anchored(recipe).model.weights
+    assert weights == str(tmp_path / "both.safetensors#raw")
+    assert (np.asarray(build("resnet8", weights=weights).get_layer("head_dense").kernel) != 0).any()
+    assert (
+        np.asarray(build("resnet8", weights=weights.removesuffix("#raw")).get_layer("head_dense").kernel) == 0
+    ).all()
+
+
+def test_convert_takes_an_entry_and_says_what_it_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arrays = export_arrays(build("resnet8"), spec("resnet8"), "akamaster")
+    held = {f"teacher.{name}": array for name, array in arrays.items()} | {
+        f"student.{name}": np.asarray(2 * array) for name, array in arrays.items()
+    }
+    save_file(held, tmp_path / "two.safetensors")
+    out = tmp_path / "out.weights.h5"
+    assert main(["convert", str(tmp_path / "two.safetensors"), str(out), "--model", "resnet8"]) == 2
+    assert "'student', 'teacher'" in capsys.readouterr().err and not out.exists()
+    assert main(["convert", f"{tmp_path}/two.safetensors#student", str(out), "--model", "resnet8"]) == 0
+    assert "two.safetensors: loaded the weights under 'student.'" in capsys.readouterr().err
+    expected = 2 * arrays["linear.weight"].T
+    np.testing.assert_array_equal(np.asarray(build("resnet8", weights=out).get_layer("head_dense").kernel), expected)
 
 
 @pytest.mark.parametrize("weights", [5, b"cifar10", ["cifar10"]])

@@ -1,0 +1,175 @@
+"""Read PyTorch checkpoints as tensors by name. `weights_only=True` throughout: nothing in a file is run."""
+
+from __future__ import annotations
+
+import argparse
+import builtins
+import collections
+import datetime
+import decimal
+import pathlib
+import re
+import types
+import typing
+import uuid
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reszoo.errors import ReszooError
+
+DEPTH = 12  # of tables in tables; deeper ones are cycles or hold no models
+# Libraries whose own types stand in checkpoints beside the weights. Their objects are read as `Inert`: none of their code is
+# imported or run.
+INERT = ("omegaconf.", "pytorch_lightning.", "lightning.", "lightning_fabric.", "lightning_utilities.", "torchmetrics.")
+# Tables of settings with attributes, which are read as plain tables.
+TABLES = (
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+    "lightning.pytorch.utilities.parsing.AttributeDict",
+    "lightning.fabric.utilities.data.AttributeDict",
+    "lightning_fabric.utilities.data.AttributeDict",
+    "yacs.config.CfgNode",
+    "fvcore.common.config.CfgNode",
+    "easydict.EasyDict",
+    "addict.addict.Dict",
+)
+_GLOBAL = re.compile(r"GLOBAL (\S+)|got <class '([^']+)'|unrecognized function <?(?:\w+ )*([\w.]+)")
+
+
+class Inert:
+    """What an object of another library becomes: its fields, without its code."""
+
+    def __new__(cls, *args: Any, **fields: Any) -> Inert:
+        """Take any arguments."""
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any, **fields: Any) -> None:
+        """Keep nothing."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Keep nothing."""
+
+
+def load_torch(path: Path) -> Any:
+    """Return what `torch.save` put into the file at `path`.
+
+    Besides tensors and plain containers, types of the standard library and NumPy that run nothing are read.
+    Raises ReszooError without PyTorch, and for a file that holds another type, with the name of the type.
+    """
+    try:
+        import torch  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        raise ReszooError(f"{path} is PyTorch's own format; to read it: pip install 'reszoo[torch]'") from error
+    allowed: list[Any] = harmless_types()
+    seen: set[str] = set()
+    while True:
+        try:
+            # An open file, because PyTorch would decide by the suffix of a name.
+            with open(path, "rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
+                warnings.simplefilter("ignore")  # what PyTorch says of old pickles is for whoever wrote them
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:
+            if type(error).__name__ != "UnpicklingError":
+                raise
+            found = _GLOBAL.search(str(error))
+            name = next((group for group in found.groups() if group), "") if found else ""
+            if name.startswith(INERT) and name not in seen:
+                seen.add(name)
+                allowed.append((type("Inert", (Inert,), {}), name))
+                continue
+            raise ReszooError(
+                f"{path} holds {name or 'an object of an unknown type'}, which is not unpickled because it could run a program; expected "
+                "tensors and plain values. In the program that wrote it: torch.save(model.state_dict(), 'weights.pth')"
+            ) from error
+
+
+def harmless_types() -> list[tuple[Any, str]]:
+    """Return (object, name in a pickle) of the types that are read besides PyTorch's own list. Making one of them runs nothing."""
+    pairs: list[tuple[Any, str]] = [
+        (argparse.Namespace, "argparse.Namespace"),
+        (types.SimpleNamespace, "types.SimpleNamespace"),
+        (_table, "collections.defaultdict"),
+        (decimal.Decimal, "decimal.Decimal"),
+        (uuid.UUID, "uuid.UUID"),
+        (typing.Any, "typing.Any"),
+    ]
+    for name in ("date", "datetime", "time", "timedelta", "timezone"):
+        pairs.append((getattr(datetime, name), f"datetime.{name}"))
+    for name in (
+        "bool",
+        "bytes",
+        "bytearray",
+        "complex",
+        "dict",
+        "float",
+        "frozenset",
+        "int",
+        "list",
+        "range",
+        "set",
+        "slice",
+        "str",
+        "tuple",
+    ):
+        pairs += [(getattr(builtins, name), f"{module}.{name}") for module in ("builtins", "__builtin__")]
+    for name in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath"):
+        made = pathlib.PureWindowsPath if "Windows" in name else pathlib.PurePosixPath
+        pairs += [(made, f"{module}.{name}") for module in ("pathlib", "pathlib._local")]
+    scalar, rebuild = np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]
+    for core in ("numpy.core", "numpy._core"):
+        pairs += [(scalar, f"{core}.multiarray.scalar"), (rebuild, f"{core}.multiarray._reconstruct")]
+    pairs += [(np.ndarray, "numpy.ndarray"), (np.dtype, "numpy.dtype")]
+    for character in np.typecodes["All"]:
+        dtype = np.dtype(character)
+        pairs += [(type(dtype), f"numpy.dtypes.{type(dtype).__name__}"), (dtype.type, f"numpy.{dtype.type.__name__}")]
+    return pairs + [(collections.OrderedDict, name) for name in TABLES]
+
+
+def _table(*_: Any) -> collections.OrderedDict[Any, Any]:
+    """Return what a table with a default becomes: PyTorch's reader fills no other kind."""
+    return collections.OrderedDict()
+
+
+def flatten(held: Any) -> tuple[dict[str, Any], list[str]]:
+    """Return the tensors in nested tables by their whole name, joined by dots, and the top-level names without a tensor."""
+    import torch
+
+    tensors: dict[str, Any] = {}
+
+    def walk(value: Any, name: str, depth: int) -> None:
+        if isinstance(value, torch.Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "fiub"):
+            tensors.setdefault(name, value)
+            return
+        if depth == DEPTH:
+            return
+        if isinstance(value, Mapping):
+            items = [(str(key), part) for key, part in value.items()]
+        elif isinstance(value, list | tuple):
+            items = [(str(index), part) for index, part in enumerate(value)]
+        else:
+            return
+        for key, part in items:
+            walk(part, f"{name}.{key}" if name else key, depth + 1)
+
+    if not isinstance(held, Mapping):
+        raise ReszooError(f"holds a {type(held).__name__}, not tensors by name")
+    walk(held, "", 0)
+    empty = [str(key) for key in held if not any(_is_below(name, str(key)) for name in tensors)]
+    return tensors, empty
+
+
+def to_array(value: Any) -> np.ndarray:
+    """Return a tensor as a NumPy array; floating-point numbers of 16 bits and fewer become float32."""
+    if isinstance(value, np.ndarray):
+        return value
+    value = value.detach()
+    if value.is_sparse or value.is_quantized:
+        raise ReszooError("a sparse or quantized tensor is not read")
+    return (value.float() if value.is_floating_point() else value).contiguous().numpy()
+
+
+def _is_below(name: str, key: str) -> bool:
+    return name == key or name.startswith(f"{key}.")
