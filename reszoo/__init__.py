@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 
 # TensorFlow leaves oneDNN off on CPUs without AVX-512, at half the speed; it reads this when it loads.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# TensorFlow reserves a GPU's whole memory otherwise, and a second process on that GPU fails. Read when it finds GPUs.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 # Where each public name lives. Imported when first used, so that `import reszoo` costs nothing.
 _PUBLIC = {

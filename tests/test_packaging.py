@@ -189,3 +189,16 @@ def test_a_documents_links_lead_somewhere(path: Path) -> None:
     prose = re.sub(r"^```.*?^```|^    .*?$|`.*?`", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", prose):
         assert (path.parent / target).exists(), target
+
+
+# The environment
+
+
+def test_tensorflow_takes_a_gpu_s_memory_as_needed() -> None:
+    """So that several processes share a GPU. TensorFlow reads the variable when it finds GPUs; a user's choice stays."""
+    script = "import os, reszoo; print(os.environ['TF_FORCE_GPU_ALLOW_GROWTH'])"
+    for given, expected in ((None, "true"), ("false", "false")):
+        env = {key: value for key, value in os.environ.items() if key != "TF_FORCE_GPU_ALLOW_GROWTH"}
+        env |= {"TF_FORCE_GPU_ALLOW_GROWTH": given} if given else {}
+        done = subprocess.run([sys.executable, "-c", script], env=env, text=True, check=True, capture_output=True)
+        assert done.stdout.strip() == expected

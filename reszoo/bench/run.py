@@ -93,6 +93,7 @@ def bench(
         "device": device,
         "precision": precision,
         "threads": threads,
+        **({"card": card_name()} if device == "gpu" else {}),
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()},
         "versions": module_versions("reszoo", backend, "keras", "numpy"),
         "models": rows,
@@ -362,3 +363,13 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def card_name() -> str:
+    """Return the name of the first GPU, or "" if nvidia-smi does not report one."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.split("\n")[0].strip() if found.returncode == 0 else ""

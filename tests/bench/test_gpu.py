@@ -1,0 +1,274 @@
+"""The GPU measurements: the budget fits the limit, what has a record is skipped, stopped runs are resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from reszoo.bench import gpu
+from reszoo.bench.gpu import BENCHES, MODELS, SAFETY, Plan, budget_steps, faster_options, measure, records
+from reszoo.bench.limits import Clock, Outcome, run_commands
+
+ROOT = Path(__file__).parents[2]
+
+# Stands for reszoo's command line. It writes each command to calls.txt, and the files of a run as `reszoo train` does.
+# FAIL names a word that a command fails on. A run named in SLOW does not end before it is resumed.
+FAKE = """
+import json, os, pathlib, signal, sys, time
+words = sys.argv[1:]
+with open(os.environ["CALLS"], "a") as calls:
+    calls.write(json.dumps(words) + "\\n")
+if os.environ.get("FAIL") and any(os.environ["FAIL"] in word for word in words):
+    sys.exit("this fails")
+if words[0] == "bench":
+    sides = {side: {"images_per_second": 2.0} for side in ["reszoo", *words[words.index("--against") + 1].split(",")]}
+    sides.setdefault("reszoo-jit", {})["images_per_second"] = 3.0
+    pathlib.Path(words[words.index("--json") + 1]).write_text(json.dumps({"models": [{"sides": sides}]}))
+    sys.exit()
+folder = pathlib.Path(words[words.index("--run-dir") + 1])
+(folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+(folder / "recipe.toml").touch()
+def leave(*_):
+    (folder / "stopped").touch()
+    sys.exit(130)
+signal.signal(signal.SIGTERM, leave)
+rows = "step,loss\\n"
+for step in (2, 4):
+    rows += f"{step},0.5\\n"
+    (folder / "part").write_text(rows)
+    (folder / "part").rename(folder / "history.csv")
+    (folder / "checkpoints" / f"step-{step}.npz").touch()
+    time.sleep(0.2)
+while folder.name == os.environ.get("SLOW") and "--resume" not in words:
+    time.sleep(0.01)
+(folder / "run.json").write_text(json.dumps({"seconds": 4.0, "steps": 4, "data": "/a/path"}))
+(folder / "history.json").write_text(json.dumps([{"step": 2, "loss": 0.5}, {"step": 4, "loss": 0.5}]))
+(folder / "test.json").write_text(json.dumps({"accuracy": 0.75, "path": "/a/path"}))
+"""
+
+
+@pytest.fixture
+def make_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], Plan]:
+    """Return a function of seconds that makes a plan around the fake command line."""
+    (tmp_path / "fake.py").write_text(FAKE)
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls.txt"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "overflow.json").write_text("{}")  # needs the engine itself
+
+    def make(seconds: float) -> Plan:
+        program = [sys.executable, str(tmp_path / "fake.py")]
+        return Plan(tmp_path / "data", tmp_path / "out", Clock(seconds), reszoo=program, card="card")
+
+    return make
+
+
+def calls(tmp_path: Path) -> list[list[str]]:
+    return [json.loads(line) for line in (tmp_path / "calls.txt").read_text().splitlines()]
+
+
+def settings(words: Sequence[str]) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in words[words.index("--set") + 1 :])
+
+
+@given(
+    left=st.floats(0, 1e5),
+    overhead=st.floats(0, 1e3),
+    each=st.floats(1e-3, 1e2),
+    most=st.sampled_from([2, 400, 64_000]),
+)
+def test_the_budget_is_the_largest_that_ends_in_time(left: float, overhead: float, each: float, most: int) -> None:
+    steps = budget_steps(left, overhead, each, most)
+    assert 0 <= steps <= most
+    if steps:
+        assert overhead + steps * each <= SAFETY * left * (1 + 1e-9)
+        assert steps == most or steps % 4 == 0
+    if steps < most:
+        assert overhead + (steps + 4) * each > SAFETY * left * (1 - 1e-9) or steps + 4 > most
+
+
+def test_the_paper_s_budget_is_the_most() -> None:
+    assert budget_steps(1e9, 30, 0.01) == 64_000
+    assert budget_steps(330, 40, 0.02) == int((SAFETY * 330 - 40) / 0.02) // 4 * 4 == 13_180
+    assert budget_steps(30, 40, 0.02) == 0
+
+
+def test_the_learning_rate_drops_at_half_and_three_quarters(make_plan: Callable[[float], Plan]) -> None:
+    found = gpu.length(make_plan(60), 64_000)
+    assert found[:2] == ["train.steps=64000", "schedule.boundaries=[32000, 48000]"]
+
+
+@pytest.mark.parametrize(
+    "jit, on_device, expected",
+    [
+        (1.1, 1.1, ["train.jit=true", "data.on_device=true"]),
+        (1.1, 0.9, ["train.jit=true"]),
+        (1.01, 1.1, ["data.on_device=true"]),
+        (None, None, []),
+    ],
+)
+def test_only_faster_options_are_used(
+    jit: float | None, on_device: float | None, expected: list[str], make_plan: Callable[[float], Plan]
+) -> None:
+    plan = make_plan(60)
+    assert faster_options(plan) == []
+    speeds = {"reszoo": 100.0, "torch": 400.0, "reszoo-on-host": 50.0}
+    speeds |= {"reszoo-jit": 100 * jit} if jit else {}
+    speeds |= {"reszoo-on-device": 50 * on_device} if on_device else {}
+    sides = {side: {"images_per_second": speed} for side, speed in speeds.items()}
+    plan.record("train_resnet56_b128").write_text(json.dumps({"models": [{"sides": sides}]}))
+    assert faster_options(plan) == expected
+
+
+def test_everything_is_measured_once(
+    make_plan: Callable[[float], Plan], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = make_plan(3000)
+    assert measure(plan) == 0
+    assert all(plan.record(name).is_file() for name in records())
+    made = calls(tmp_path)
+    assert made[0][:4] == ["train", "quickstart", "--devices", "gpu"]
+    assert [words[2] for words in made[1:6]] == ["resnet20", "resnet56", "resnet20", "resnet56", "resnet50"]
+    assert [words[4] for words in made[1:6]] == ["128", "128", "1024", "1024", "256"]
+    probes, runs = made[6:10], made[10:14]
+    for group in (probes, runs):
+        assert sorted(words[1] for words in group) == sorted(f"cifar10_{model}" for model in MODELS)
+        assert all(settings(words)["train.jit"] == "true" for words in group)  # the fake's is 1.5 times as fast
+        assert all(settings(words)["data.name"] == f"folder:{plan.data}" for words in group)
+    assert all(settings(words)["train.epochs"] == "2" for words in probes)
+    budget = json.loads(plan.record("figure6_budget").read_text())
+    assert all(settings(words)["train.steps"] == str(budget["steps"]) for words in runs)
+    assert budget["card"] == "card" and budget["settings"] == ["train.jit=true"]
+    assert 0.05 <= budget["seconds_per_step"] < 100  # a row each 0.2 s, of two steps
+    left, overhead = budget["seconds_left"], budget["overhead_seconds"]
+    assert budget["steps"] == pytest.approx(budget_steps(left, overhead, budget["seconds_per_step"]), rel=0.01, abs=8)
+    one = json.loads(plan.record("figure6_plain20").read_text())
+    assert one["card"] == "card" and one["test"] == {"accuracy": 0.75} and len(one["history"]) == 2
+    assert "/a/path" not in json.dumps(one)
+    assert json.loads(plan.record("kill").read_text())["equal_to_the_bit"] is True
+    assert "all records are written" in capsys.readouterr().out
+    assert measure(make_plan(3000)) == 0
+    assert calls(tmp_path) == made
+
+
+def test_a_stopped_run_is_resumed(
+    make_plan: Callable[[float], Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("SLOW", "figure6_resnet56")
+    limits = []
+
+    def run(commands: Mapping[str, Sequence[str]], logs: Path, seconds: float, grace: float, **hooks: Any) -> Any:
+        """Let the limit of the four runs pass as soon as three have ended; note that each limit lies within the whole."""
+        limits.append(seconds + grace)
+        if "figure6_resnet56" in commands and "--resume" not in commands["figure6_resnet56"]:
+            ended, count = hooks["ended"], []
+
+            def count_ended(name: str, outcome: Outcome) -> None:
+                ended(name, outcome)
+                assert plan.record(name).is_file()  # written while another run still goes on
+                count.append(name)
+
+            real = gpu.time.monotonic
+            monkeypatch.setattr(
+                "reszoo.bench.limits.time.monotonic", lambda: real() + (seconds if len(count) == 3 else 0)
+            )
+            hooks["ended"] = count_ended
+        try:
+            return run_commands(commands, logs, seconds, grace, **hooks)
+        finally:
+            monkeypatch.setattr("reszoo.bench.limits.time.monotonic", real_clock)
+
+    real_clock = gpu.time.monotonic
+    monkeypatch.setattr(gpu, "run_commands", run)
+    plan = make_plan(3000)
+    assert measure(plan) == 1
+    assert not plan.record("figure6_resnet56").is_file() and plan.record("figure6_plain56").is_file()
+    assert (plan.out / "runs" / "figure6_resnet56" / "stopped").is_file()  # by SIGTERM
+    assert "missing: figure6_resnet56; start again to resume" in capsys.readouterr().out
+    assert limits and max(limits) <= 3000
+    count = len(calls(tmp_path))
+    assert measure(make_plan(3000)) == 0
+    (words,) = calls(tmp_path)[count:]
+    assert words == ["train", "--devices", "gpu", "--run-dir", str(plan.out / "runs" / "figure6_resnet56"), "--resume"]
+
+
+def test_options_that_fail_are_left_out(
+    make_plan: Callable[[float], Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("FAIL", "train.jit=true")
+    plan = make_plan(3000)
+    assert measure(plan) == 0
+    assert json.loads(plan.record("figure6_budget").read_text())["settings"] == []
+    assert "failed with status 1: this fails" in capsys.readouterr().out
+
+
+def test_a_variant_that_fails_does_not_cost_the_comparison(
+    make_plan: Callable[[float], Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAIL", "reszoo-jit")
+    plan = make_plan(3000)
+    gpu.benchmarks(plan)
+    assert all(plan.record(name).is_file() for name in BENCHES)
+    against = [words[words.index("--against") + 1] for words in calls(tmp_path)]
+    assert len(against) == 10 and against[1::2] == ["torch,torch-compile"] * 5
+
+
+def test_nothing_starts_without_time(
+    make_plan: Callable[[float], Plan], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert measure(make_plan(1e-3)) == 1
+    assert not (tmp_path / "calls.txt").exists()
+    assert "missing: quickstart, train_resnet20_b128" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, line",
+    [
+        (["nowhere", "out", "60"], "nowhere is invalid; expected a folder with train/CLASS"),
+        (["data", "out", "0"], "SECONDS: 0 is invalid"),
+    ],
+)
+def test_wrong_arguments_are_one_line(
+    arguments: list[str], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "test"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        gpu.main(arguments)
+    assert caught.value.code == 2 and line in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_rehearsal_on_the_cpu(tmp_path: Path) -> None:
+    """The script itself at two steps; benchmarks, which tests of their own hold, have records already."""
+    draw = np.random.default_rng(0)
+    for number in range(80):
+        path = tmp_path / "data" / ("train" if number % 2 else "test") / f"class{number // 2 % 4}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (*BENCHES, "first_step_resnet110"):
+        (out / f"{name}.json").write_text('{"models": [{"sides": {}}]}')
+    command = ["bash", str(ROOT / "recipes" / "gpu.sh"), str(tmp_path / "data"), str(out), "3000"]
+    environment = os.environ | {"DEVICE": "cpu", "STEPS": "2", "PYTHON": sys.executable}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((out / "figure6_budget.json").read_text())["steps"] == 2
+    for model in MODELS:
+        record = json.loads((out / f"figure6_{model}.json").read_text())
+        assert [row["step"] for row in record["history"]] == [2] and 0 <= record["test"]["top1"] <= 1
+    assert json.loads((out / "overflow.json").read_text())["skipped_steps"] > 0
+    kill = json.loads((out / "kill.json").read_text())
+    assert kill["equal_to_the_bit"] is True and kill["status_of_killed"] in (-9, 0)
