@@ -144,12 +144,12 @@ def _measure(job: dict[str, Any], names: Sequence[str], peer: str, rounds: int, 
         return _fresh(job, pythons, rounds, say)
     with contextlib.ExitStack() as stack:
         commands = dict(_commands(job, pythons, stack))
-        sides, children = [], []
-        for name, command in commands.items():
-            child = stack.enter_context(_child(command, name, job))
-            children.append(child)
-            sides.append(Side(name, child.version, parameters=child.told.get("parameters", 0)))
-            say(f"{job['model']}: {name} ready")
+        children = [stack.enter_context(_child(command, name, job)) for name, command in commands.items()]
+        sides = []
+        for child in children:  # they get ready in parallel
+            told = child.wait_ready()
+            sides.append(Side(child.name, told["version"], parameters=told.get("parameters", 0)))
+            say(f"{job['model']}: {child.name} ready")
         rows = INPUT_BATCH[job["model"]] if job["what"] == "input" else job["batch"]
         calls = [max(1, round(2 * TURN / child.ask(2)["seconds"])) for child in children]
         for number in range(rounds):
@@ -174,7 +174,7 @@ def _fresh(job: dict[str, Any], pythons: dict[str, str], rounds: int, say: Say) 
         for side in sides:
             command = [pythons[side.name], str(_program("child")), json.dumps(job | {"side": side.name})]
             with _child(command, side.name, job) as child:
-                told = child.told
+                told = child.wait_ready()
             side.version, side.peak_mb = told["version"], max(side.peak_mb, told["peak_mb"])
             side.values.append(told["seconds"])
             side.build_seconds.append(told["build"])
@@ -241,12 +241,10 @@ class _Child:
                 f"cannot start {command[0]} for {name}: {error.strerror}; --peer names a Python"
             ) from None
         self.name = name
-        try:
-            self.told = self._answer()
-        except BaseException:
-            self.end()
-            raise
-        self.version = self.told["version"]
+
+    def wait_ready(self) -> dict[str, Any]:
+        """Return what the process says of itself once it can make calls."""
+        return self._answer()
 
     def end(self) -> None:
         """Kill it, and let go of its pipes."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from reszoo.bench.limits import exit_on_sigterm
 from reszoo.bench.run import KINDS, PEERS, bench
 from reszoo.cli.output import print_table
 from reszoo.files import write_json
@@ -39,18 +40,19 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print a table, and write the record if asked."""
     lively = sys.stderr.isatty()
     against = [side for side in args.against.split(",") if side]
-    record = bench(
-        args.what,
-        args.models,
-        batch=args.batch,
-        against=against,
-        peer=args.peer or os.environ.get("RESZOO_PEER"),
-        rounds=args.rounds,
-        device=args.device,
-        threads=args.threads,
-        precision=args.precision,
-        say=lambda line: print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True) if lively else None,
-    )
+    with exit_on_sigterm():  # or the processes of the sides would stay, stopped, and keep their memory
+        record = bench(
+            args.what,
+            args.models,
+            batch=args.batch,
+            against=against,
+            peer=args.peer or os.environ.get("RESZOO_PEER"),
+            rounds=args.rounds,
+            device=args.device,
+            threads=args.threads,
+            precision=args.precision,
+            say=lambda line: print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True) if lively else None,
+        )
     if lively:
         print("\r\x1b[K", end="", file=sys.stderr)
     print_table(*table(record), whole=2)

@@ -61,6 +61,7 @@ for line in sys.stdin:
 def test_a_side_stands_still_in_the_others_turns() -> None:
     """Or it would read ahead, and be faster for what it did while another was measured."""
     with _child([sys.executable, "-c", BUSY], "busy", {"threads": 2, "device": "cpu"}) as child:
+        child.wait_ready()
         before = child.ask(1)["count"]
         time.sleep(0.5)
         assert child.ask(1)["count"] - before < 100
@@ -84,11 +85,46 @@ def test_a_side_runs_on_the_threads_and_the_device_of_its_job(monkeypatch: pytes
     before = os.sched_getaffinity(0)
     for threads in {1, len(before)}:
         with _child([sys.executable, "-c", LIMITS], "some", {"threads": threads, "device": "cpu"}) as child:
-            assert (child.told["cores"], child.told["OMP_NUM_THREADS"]) == (threads, str(threads))
-            assert (child.told["CUDA_VISIBLE_DEVICES"], child.told["JAX_PLATFORMS"]) == ("", "cpu")
+            told = child.wait_ready()
+            assert (told["cores"], told["OMP_NUM_THREADS"]) == (threads, str(threads))
+            assert (told["CUDA_VISIBLE_DEVICES"], told["JAX_PLATFORMS"]) == ("", "cpu")
     with _child([sys.executable, "-c", LIMITS], "some", {"threads": 1, "device": "gpu"}) as child:
-        assert child.told["CUDA_VISIBLE_DEVICES"] is None and child.told["JAX_PLATFORMS"] is None
+        told = child.wait_ready()
+        assert told["CUDA_VISIBLE_DEVICES"] is None and told["JAX_PLATFORMS"] is None
     assert os.sched_getaffinity(0) == before
+
+
+ENDLESS = """
+import sys
+from reszoo.bench import run
+from reszoo.cli.main import main
+side = [sys.executable, "-c", sys.argv[1]]
+run._commands = lambda *_: iter([("reszoo", side), ("torch", side)])
+run.TURN = 0.01
+sys.exit(main(["bench", "train", "resnet8", "--against", "torch", "--rounds", "1000000000"]))
+"""
+SIDE = """
+import json, os, sys, time
+print(json.dumps({"version": "1"}), flush=True)
+for line in sys.stdin:
+    time.sleep(0.01)
+    print(os.getpid(), file=open(os.environ["PIDS"], "a"), flush=True)
+    print(json.dumps({"seconds": 0.01, "peak_mb": 1}), flush=True)
+"""
+
+
+def test_sigterm_leaves_no_side_behind(tmp_path: Path) -> None:
+    """A side stands still in the others' turns; left so, it would keep the memory of a GPU."""
+    pids = tmp_path / "pids"
+    command = [sys.executable, "-c", ENDLESS, SIDE]
+    with subprocess.Popen(command, env=os.environ | {"PIDS": str(pids)}) as process:
+        while not pids.is_file() or len(sides := set(pids.read_text().split())) < 2:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.terminate()
+    assert process.returncode == 143
+    states = [Path(f"/proc/{pid}/stat") for pid in sides]
+    assert not any(state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z" for state in states)
 
 
 @pytest.mark.slow
