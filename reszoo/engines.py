@@ -18,6 +18,7 @@ from reszoo.evaluation.resident import ResidentEvaluator
 from reszoo.evaluation.scores import Evaluator
 from reszoo.lazy import tf
 from reszoo.nets.batchnorm import synchronise
+from reszoo.nets.settings import fixed_settings
 from reszoo.training.devices import choose_gpus, describe, missing_gpu, open_strategy, parse_devices, precision
 from reszoo.training.fit import FitLoop, FitStepper, refuse_unfit
 from reszoo.training.loop import Loop
@@ -52,7 +53,7 @@ class TensorFlowEngine:
 
     def place(self) -> contextlib.AbstractContextManager[Any]:
         """Train and score inside the block."""
-        return contextlib.nullcontext()
+        return fixed_settings()
 
     def open_data(self) -> Any:
         """Open the recipe's set."""
@@ -115,11 +116,14 @@ class JaxEngine:
         with self.place(), precision(self._recipe.train.precision):
             yield
 
-    def place(self) -> contextlib.AbstractContextManager[Any]:
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
         """Train and score inside the block."""
         import jax
 
-        return self._distribution.scope() if self._distribution else jax.default_device(self._found[0])
+        on = self._distribution.scope() if self._distribution else jax.default_device(self._found[0])
+        with on, fixed_settings():
+            yield
 
     def open_data(self) -> Any:
         """Open the recipe's set, in the devices' memory."""

@@ -17,12 +17,14 @@ from reszoo.evaluation.scores import Scores, evaluate_model
 from reszoo.evaluation.source import Given, open_source
 from reszoo.files import write_json, write_text
 from reszoo.lazy import tf
+from reszoo.nets.settings import fixed_settings
 from reszoo.training.devices import open_strategy
 
 BATCH = 64
 SPLITS = ("train", "validation", "test")
 
 
+@fixed_settings()
 def evaluate(
     net: Given,
     *,

@@ -15,6 +15,7 @@ from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
 from reszoo.evaluation.source import Given, open_source
 from reszoo.lazy import tf
+from reszoo.nets.settings import fixed_settings
 
 BATCH = 64
 
@@ -32,6 +33,7 @@ class Prediction:
         return asdict(self)
 
 
+@fixed_settings()
 def predict(
     net: Given, paths: Iterable[str | os.PathLike[str]], *, top: int = 5, weights: str | None = None
 ) -> list[Prediction]:

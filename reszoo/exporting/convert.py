@@ -13,6 +13,7 @@ import numpy as np
 from reszoo.errors import ReszooError
 from reszoo.files import atomic_path
 from reszoo.nets.build import build
+from reszoo.nets.settings import fixed_settings
 from reszoo.training.run import Run
 from reszoo.weights.convert import ENTRY, HEAD, Conversion, assign, export_arrays, refuse_misfit
 from reszoo.weights.formats import local_file
@@ -25,6 +26,7 @@ OURS, THEIRS = ".weights.h5", ".safetensors"
 TARGETS = tuple(name for name, layout in LAYOUTS.items() if layout.torch)
 
 
+@fixed_settings()
 def convert(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],

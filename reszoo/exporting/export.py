@@ -27,6 +27,7 @@ from reszoo.exporting.formats import Format, get_format
 from reszoo.exporting.parity import Check, check_pixels, check_savedmodel
 from reszoo.exporting.samples import CALIBRATED, CHECKED, Sample, draw, photographs, without_folders
 from reszoo.files import atomic_dir, write_json, write_text
+from reszoo.nets.settings import fixed_settings
 from reszoo.versions import module_versions
 
 
@@ -52,6 +53,7 @@ class Report:
         return dataclasses.asdict(self)
 
 
+@fixed_settings()
 def export(
     net: Given,
     out: str | os.PathLike[str],
@@ -102,6 +104,7 @@ def export(
     return dataclasses.replace(report, note=note)
 
 
+@fixed_settings()
 def export_model(
     model: Any,
     out: str | os.PathLike[str],
@@ -177,6 +180,7 @@ def export_model(
     )
 
 
+@fixed_settings()
 def as_float32(model: Any, image_size: tuple[int, int] | None = None) -> Any:
     """Return a copy of a Keras model that computes in float32 on one device, whatever policy or strategy made `model`.
 
@@ -186,7 +190,7 @@ def as_float32(model: Any, image_size: tuple[int, int] | None = None) -> Any:
     def in_float32(layer: Any) -> Any:
         return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
 
-    inputs = keras.Input((*image_size, model.input_shape[-1])) if image_size else None
+    inputs = keras.Input((*image_size, model.input_shape[-1]), dtype="float32") if image_size else None
     copy = keras.models.clone_model(model, clone_function=in_float32, input_tensors=inputs)
     copy.set_weights(model.get_weights())
     return copy
@@ -291,9 +295,7 @@ def _facts(
         "class_names": list(class_names),
         "preprocessing": preprocessing.to_dict(),
         "normalisations": {"folded": len(folded.removed), "kept": len(folded.kept)},
-        "licence": weights["licence"]
-        if isinstance(weights, Mapping)
-        else "the trainer's to state; the data's terms hold too",
+        "licence": weights["licence"] if isinstance(weights, Mapping) else "not specified",
         **{key: value for key, value in details.items() if key != "name"},
     }
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from reszoo.nets.graph import nodes
+from reszoo.nets.settings import DATA_FORMAT, fixed_settings
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Folded:
     kept: tuple[str, ...]
 
 
+@fixed_settings()
 def fold(model: Any) -> Folded:
     """Return a float32 copy of a Keras functional model, its normalisations folded wherever that is exact.
 
@@ -77,6 +79,8 @@ def _pairs(model: Any) -> dict[str, str]:
         conv, after = node.operation, readers.get(id(node.outputs[0]), [])
         if not isinstance(conv, keras.layers.Conv2D) or conv.activation is not keras.activations.linear:
             continue
+        if conv.data_format != DATA_FORMAT:
+            continue  # the axes below are those of channels-last maps
         if len(after) != 1 or id(node.outputs[0]) in outputs or times[id(conv)] != 1 or times[id(after[0])] != 1:
             continue
         if isinstance(after[0], keras.layers.BatchNormalization) and after[0].axis in (-1, 3):

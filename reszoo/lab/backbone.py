@@ -12,6 +12,7 @@ from reszoo.data.pipeline import DataInfo
 from reszoo.errors import ReszooError
 from reszoo.nets.build import build
 from reszoo.nets.graph import producer
+from reszoo.nets.settings import DATA_FORMAT
 from reszoo.training.recipe import Recipe, load_recipe
 from reszoo.training.run import Run
 
@@ -74,7 +75,7 @@ def _vgg16(info: DataInfo) -> keras.Model:
     for layer in base.layers:
         if isinstance(layer, keras.layers.Conv2D):
             layer.kernel.assign(keras.initializers.HeNormal()(layer.kernel.shape))
-    x = keras.layers.GlobalAveragePooling2D(name="head_pool")(base.output)
+    x = keras.layers.GlobalAveragePooling2D(DATA_FORMAT, name="head_pool")(base.output)
     return keras.Model(base.input, keras.layers.Dense(info.classes, name="head_dense")(x), name=VGG16)
 
 

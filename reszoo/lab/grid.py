@@ -69,7 +69,9 @@ def finished(run: Run) -> bool:
 
 def release() -> None:
     """Give back what the last net holds, so that a long plan needs no more memory than its largest net."""
-    keras.backend.clear_session()
+    policy = keras.config.dtype_policy()
+    keras.backend.clear_session()  # resets the dtype policy too
+    keras.config.set_dtype_policy(policy)
     gc.collect()
 
 

@@ -15,6 +15,7 @@ from reszoo.lab.page import Plot, Section, Table, Theme, band
 from reszoo.lab.record import claim, write_record
 from reszoo.lab.report import report
 from reszoo.lab.weigh import sample
+from reszoo.nets.settings import fixed_settings
 from reszoo.training.run import Run
 
 BATCH = 128
@@ -73,6 +74,7 @@ class LayerResponses(keras.callbacks.Callback):
         self.records.append({"epoch": epoch, "responses": layer_responses(self.model, self.images)})
 
 
+@fixed_settings()
 def responses(
     runs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], *, images: int = 1000
 ) -> dict[str, Any]:

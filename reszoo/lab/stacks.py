@@ -77,7 +77,9 @@ class Stacks:
         self.form, self.depth = form, depth
         members = [begin(form, depth, width, hidden, seed) for seed in seeds]
         # One variable for all blocks and members keeps the optimizer to four updates a step.
-        self.weights = [keras.Variable(np.stack(parts, axis=1)) for parts in zip(*members, strict=True)]
+        self.weights = [
+            keras.Variable(np.stack(parts, axis=1), dtype="float32") for parts in zip(*members, strict=True)
+        ]
 
     def states(self, x: Any) -> list[Any]:
         """Return the input of the first block and the output of each."""

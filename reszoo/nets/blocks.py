@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from reszoo.nets.layers import ReZero, conv, norm, relu
+from reszoo.nets.settings import DATA_FORMAT
 from reszoo.nets.shortcuts import is_identity, is_subsampled, join, shortcut
 from reszoo.zoo.spec import Spec
 
@@ -78,7 +79,7 @@ def _branch(x: Any, spec: Spec, stage: int, stride: int, place: str) -> Any:
 def _excite(x: Any, spec: Spec, place: str) -> Any:
     """Weigh each channel by a gate computed from all of them (arXiv 1709.01507, section 3)."""
     channels = x.shape[-1]
-    gate = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{place}_se_pool")(x)
+    gate = keras.layers.GlobalAveragePooling2D(DATA_FORMAT, keepdims=True, name=f"{place}_se_pool")(x)
     gate = conv(gate, max(1, round(channels * spec.se_ratio)), 1, f"{place}_se_reduce", bias=0.0)
     gate = conv(relu(gate, f"{place}_se_relu"), channels, 1, f"{place}_se_expand", bias=0.0)
     gate = keras.layers.Activation("sigmoid", name=f"{place}_se_gate")(gate)

@@ -11,6 +11,7 @@ import keras
 from reszoo.errors import ReszooError
 from reszoo.nets.blocks import block
 from reszoo.nets.layers import norm, relu
+from reszoo.nets.settings import DATA_FORMAT, building_policy, fixed_settings
 from reszoo.nets.stems import stem
 from reszoo.weights.load import load, resolve
 from reszoo.weights.published import Weights
@@ -60,25 +61,27 @@ def build(
         classes = len(source.class_names) if isinstance(source, Weights) else spec.default_classes
     check_classes(spec, classes)
 
-    images = keras.Input(shape, name="images")
-    x = stem(images, spec)
-    done = 0
-    for stage, blocks in enumerate(spec.depths):
-        for index in range(blocks):
-            x = block(x, spec, stage, index, first=done == 0, survival=spec.survival(done))
-            done += 1
-    if spec.order == "pre":
-        x = norm(x, "head_bn", spec.bn_epsilon)
-    if spec.order in ("pre", "relu_pre"):
-        x = relu(x, "head_relu")
-    # In full precision under a mixed policy: sums over many pixels, and logits, lose too much in 16 bits.
-    full = keras.config.dtype_policy().variable_dtype
-    x = keras.layers.GlobalAveragePooling2D(name="head_pool", dtype=full)(x)
-    if top:
-        x = keras.layers.Dense(classes, kernel_initializer="he_normal", name="head_dense", dtype=full)(x)
-    model = keras.Model(images, x, name=spec.name)
-    if source is not None:
-        load(model, spec, source, other_classes=told)
+    policy = building_policy()
+    with fixed_settings(policy):
+        images = keras.Input(shape, dtype="float32", name="images")
+        x = stem(images, spec)
+        done = 0
+        for stage, blocks in enumerate(spec.depths):
+            for index in range(blocks):
+                x = block(x, spec, stage, index, first=done == 0, survival=spec.survival(done))
+                done += 1
+        if spec.order == "pre":
+            x = norm(x, "head_bn", spec.bn_epsilon)
+        if spec.order in ("pre", "relu_pre"):
+            x = relu(x, "head_relu")
+        # In at least float32 under every policy: sums over many pixels, and logits, lose too much in 16 bits.
+        full = "float64" if policy.compute_dtype == "float64" else "float32"
+        x = keras.layers.GlobalAveragePooling2D(DATA_FORMAT, name="head_pool", dtype=full)(x)
+        if top:
+            x = keras.layers.Dense(classes, kernel_initializer="he_normal", name="head_dense", dtype=full)(x)
+        model = keras.Model(images, x, name=spec.name)
+        if source is not None:
+            load(model, spec, source, other_classes=told)
     return model
 
 

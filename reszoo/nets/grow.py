@@ -12,6 +12,7 @@ import numpy as np
 from reszoo.errors import ReszooError
 from reszoo.nets.build import build
 from reszoo.nets.growth import check
+from reszoo.nets.settings import fixed_settings
 from reszoo.zoo.catalog import spec as get_spec
 from reszoo.zoo.spec import Spec
 
@@ -61,7 +62,9 @@ def grow(
         raise ReszooError("grow deepens a net that reszoo built; for any other Keras classifier there is reszoo.stack")
     top = any(layer.name == "head_dense" for layer in model.layers)
     classes = int(model.output_shape[-1]) if top else None
-    deep = build(spec, classes=classes, input_shape=tuple(model.input_shape[1:]), top=top)
+    first = next(layer for layer in model.layers if layer.name.startswith("stem_conv"))
+    with fixed_settings(first.dtype_policy):  # the model's own: under another policy the outputs would differ
+        deep = build(spec, classes=classes, input_shape=tuple(model.input_shape[1:]), top=top)
     added = transplant(model, deep, spec, images)
     deep.growth = check(model, deep, added, images)
     return deep

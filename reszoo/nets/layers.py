@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from reszoo.nets.batchnorm import BatchNormalization
+from reszoo.nets.settings import DATA_FORMAT
 
 # As in Caffe and PyTorch, in which the published weights were trained (Keras' own default is 0.99).
 BN_MOMENTUM = 0.9
@@ -20,12 +21,13 @@ def conv(x: Any, filters: int, kernel: int, name: str, *, stride: int = 1, group
     strided convolution on one side only, which would shift every published weight by a pixel, hence the explicit padding.
     """
     if stride > 1 and kernel > 1:
-        x = keras.layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
+        x = keras.layers.ZeroPadding2D(kernel // 2, data_format=DATA_FORMAT, name=f"{name}_pad")(x)
     return keras.layers.Conv2D(
         filters,
         kernel,
         strides=stride,
         padding="valid" if stride > 1 else "same",
+        data_format=DATA_FORMAT,
         groups=groups,
         use_bias=bias is not None,
         bias_initializer=keras.initializers.Constant(bias or 0.0),
@@ -37,7 +39,7 @@ def conv(x: Any, filters: int, kernel: int, name: str, *, stride: int = 1, group
 def norm(x: Any, name: str, epsilon: float, *, zero: bool = False) -> Any:
     """Normalise over the batch; `zero` starts the scale at 0, so that what leaves is 0."""
     gamma = "zeros" if zero else "ones"
-    return BatchNormalization(momentum=BN_MOMENTUM, epsilon=epsilon, gamma_initializer=gamma, name=name)(x)
+    return BatchNormalization(axis=-1, momentum=BN_MOMENTUM, epsilon=epsilon, gamma_initializer=gamma, name=name)(x)
 
 
 def relu(x: Any, name: str) -> Any:
@@ -71,7 +73,8 @@ class PadChannels(keras.layers.Layer):
             # keeps the slice, which needs no weights where the net is exported.
             kernel = np.zeros((1, 1, old, self.channels), "float32")
             kernel[0, 0, range(old), range(before, before + old)] = 1
-            return keras.ops.conv(inputs, keras.ops.cast(kernel, inputs.dtype), strides=self.stride)
+            kernel = keras.ops.cast(kernel, inputs.dtype)
+            return keras.ops.conv(inputs, kernel, strides=self.stride, data_format=DATA_FORMAT)
         kept = inputs[:, :: self.stride, :: self.stride, :] if self.stride > 1 else inputs
         return keras.ops.pad(kept, [[0, 0], [0, 0], [0, 0], [before, new - before]])
 

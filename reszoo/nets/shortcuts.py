@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from reszoo.nets.layers import PadChannels, conv, norm
+from reszoo.nets.settings import DATA_FORMAT
 from reszoo.zoo.spec import Spec
 
 
@@ -27,7 +28,10 @@ def shortcut(x: Any, spec: Spec, channels: int, stride: int, place: str) -> Any:
     if spec.shortcut == "A" or is_subsampled(spec, x, channels, stride):
         return PadChannels(channels, stride, spec.pad_at, name=f"{place}_shortcut_pad")(x)
     if spec.shrink == "avgpool" and stride > 1:
-        x = keras.layers.AveragePooling2D(stride, stride, padding="same", name=f"{place}_shortcut_pool")(x)
+        pool = keras.layers.AveragePooling2D(
+            stride, stride, padding="same", data_format=DATA_FORMAT, name=f"{place}_shortcut_pool"
+        )
+        x = pool(x)
         stride = 1
     # Normalised as the branch is: not where the sum is normalised afterwards, nor before the next activation.
     normed = spec.order not in ("pre", "bn_after_add")

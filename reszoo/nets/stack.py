@@ -10,6 +10,7 @@ from reszoo.errors import ReszooError, did_you_mean
 from reszoo.nets.graph import can_be_negative, producer, uses, waists
 from reszoo.nets.growth import check
 from reszoo.nets.layers import conv, norm, relu
+from reszoo.nets.settings import fixed_settings
 
 BLOCKS = ("basic", "bottleneck")
 ORDERS = ("auto", "post", "pre")
@@ -63,7 +64,8 @@ def stack(
         if layer.name != place.name:
             return y
         for name in names:
-            y = _block(y, name, block, order, getattr(place, "dtype_policy", None))
+            with fixed_settings(getattr(place, "dtype_policy", None) or _policy_of(y)):
+                y = _block(y, name, block, order)
         return y
 
     try:
@@ -124,11 +126,11 @@ def _is_map(output: Any) -> bool:
 
 def _refuse_map(net: keras.Model, place: Any, block: str) -> None:
     """Raise ReszooError where blocks cannot stand behind the layer `place`."""
-    first = [op for op in net.operations if getattr(op, "data_format", None) == "channels_first"]
-    if first or keras.config.image_data_format() == "channels_first":
-        where = f"its layer {first[0].name!r}" if first else "Keras' image_data_format"
+    layers = [*net.operations, *net._flatten_layers(include_self=False)]  # those of models used as layers too
+    if first := [layer for layer in layers if getattr(layer, "data_format", None) == "channels_first"]:
         raise ReszooError(
-            f"{net.name} cannot be stacked: {where} puts channels first; blocks are built for channels last"
+            f"{net.name} cannot be stacked: its layer {first[0].name!r} puts channels first; "
+            "blocks are built for channels last"
         )
     if isinstance(place, keras.layers.InputLayer):
         raise ReszooError(f"at={place.name!r} is the input; give a layer behind it, such as {_last_map(net).name!r}")
@@ -158,31 +160,32 @@ def _prefix(number: int) -> str:
     return "stack" if number == 1 else f"stack{number}"
 
 
-def _block(x: Any, name: str, block: str, order: str, policy: Any) -> Any:
+def _policy_of(tensor: Any) -> str:
+    """Return the dtype policy that computes in a tensor's dtype and keeps weights in at least float32."""
+    dtype = keras.backend.standardize_dtype(tensor.dtype)
+    return f"mixed_{dtype}" if dtype in ("float16", "bfloat16") else dtype
+
+
+def _block(x: Any, name: str, block: str, order: str) -> Any:
     """Apply one residual block at the width of `x`, whose branch gives 0."""
-    outer = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy or outer)
-    try:
-        width = x.shape[-1]
-        inner = width if block == "basic" else width // NARROWING
-        convs = [(width, 3), (width, 3)] if block == "basic" else [(inner, 1), (inner, 3), (width, 1)]
-        last = len(convs)
-        y = x
-        for number, (filters, kernel) in enumerate(convs, 1):
-            if order == "pre":
-                y = relu(norm(y, f"{name}_bn{number}", EPSILON), f"{name}_relu{number}")
-            elif number > 1:
-                y = relu(y, f"{name}_relu{number - 1}")
-            y = conv(y, filters, kernel, f"{name}_conv{number}")
-            if order == "post":
-                y = norm(y, f"{name}_bn{number}", EPSILON, zero=number == last)
+    width = x.shape[-1]
+    inner = width if block == "basic" else width // NARROWING
+    convs = [(width, 3), (width, 3)] if block == "basic" else [(inner, 1), (inner, 3), (width, 1)]
+    last = len(convs)
+    y = x
+    for number, (filters, kernel) in enumerate(convs, 1):
         if order == "pre":
-            kernel = producer(y)[0].kernel
-            kernel.assign(keras.ops.zeros_like(kernel))
-        y = keras.layers.Add(name=f"{name}_add")([x, y])
-        return relu(y, f"{name}_relu{last}") if order == "post" else y
-    finally:
-        keras.config.set_dtype_policy(outer)
+            y = relu(norm(y, f"{name}_bn{number}", EPSILON), f"{name}_relu{number}")
+        elif number > 1:
+            y = relu(y, f"{name}_relu{number - 1}")
+        y = conv(y, filters, kernel, f"{name}_conv{number}")
+        if order == "post":
+            y = norm(y, f"{name}_bn{number}", EPSILON, zero=number == last)
+    if order == "pre":
+        kernel = producer(y)[0].kernel
+        kernel.assign(keras.ops.zeros_like(kernel))
+    y = keras.layers.Add(name=f"{name}_add")([x, y])
+    return relu(y, f"{name}_relu{last}") if order == "post" else y
 
 
 def _inputs(net: keras.Model) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from reszoo.nets.layers import conv, norm, relu
+from reszoo.nets.settings import DATA_FORMAT
 from reszoo.zoo.spec import Spec
 
 
@@ -29,8 +30,7 @@ def stem(x: Any, spec: Spec) -> Any:
         if spec.stem != "bare":
             x = relu(norm(x, f"stem_bn{index}", spec.bn_epsilon), f"stem_relu{index}")
     if spec.stem != "cifar":
-        x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(
-            x
-        )  # after a ReLU zeros cannot win; after "bare" they can, as published
-        x = keras.layers.MaxPooling2D(3, 2, name="stem_pool")(x)
+        # After a ReLU zeros cannot win; after "bare" they can, as published.
+        x = keras.layers.ZeroPadding2D(1, data_format=DATA_FORMAT, name="stem_pool_pad")(x)
+        x = keras.layers.MaxPooling2D(3, 2, data_format=DATA_FORMAT, name="stem_pool")(x)
     return x

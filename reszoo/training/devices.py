@@ -9,10 +9,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import keras
-
 from reszoo.errors import ReszooError
 from reszoo.lazy import tf
+from reszoo.nets.settings import fixed_settings
 
 DRIVER = Path("/proc/driver/nvidia/version")  # there when NVIDIA's kernel module is loaded, inside a container too
 
@@ -119,10 +118,6 @@ def missing_gpu(
 
 @contextlib.contextmanager
 def precision(policy: str) -> Iterator[None]:
-    """Build and run Keras layers under the dtype policy `policy` inside the block."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
+    """Build and run Keras layers under the dtype policy `policy` inside the block, whatever Keras' global settings are."""
+    with fixed_settings(policy):
         yield
-    finally:
-        keras.config.set_dtype_policy(before)

@@ -106,7 +106,7 @@ class Run:
         """Return the trained net. Raises ReszooError when the run has not finished or the file cannot be read."""
         import keras
 
-        import reszoo.nets  # noqa: F401  (registers the layers)
+        from reszoo.nets.settings import fixed_settings  # `reszoo.nets` registers the layers
 
         path = self.path / "model.keras"
         if not path.is_file():
@@ -114,7 +114,8 @@ class Run:
                 f"{self.path} holds no trained net yet; finish it with: reszoo train --resume --run-dir {self.path}"
             )
         try:
-            return keras.models.load_model(path, compile=False)
+            with fixed_settings():
+                return keras.models.load_model(path, compile=False)
         except (OSError, ValueError, KeyError) as error:
             raise ReszooError(f"{path} cannot be read (truncated, or not a Keras model)") from error
 
