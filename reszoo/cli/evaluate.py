@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     find_net(args.net, args.weights)  # refuses what is wrong at once, before TensorFlow is loaded
     load_backend()
     from reszoo.evaluation.evaluate import evaluate
+    from reszoo.evaluation.scores import one_class_line
     from reszoo.evaluation.source import open_source
 
     source = open_source(args.net, args.weights)
@@ -45,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     print_table(
         (f"{args.data or (source.run and source.run.recipe.data.name)}, {args.split}", "measured"), summary(scores)
     )
+    if scores.single_class is not None:
+        print(f"\n{one_class_line(source.class_names[scores.single_class])}")
     if confused := most_confused(scores.confusion, source.class_names):
         print()
         print_table(("class", "taken for", "share of the class"), confused)
@@ -53,7 +56,11 @@ def run(args: argparse.Namespace) -> int:
 
 def summary(scores: Scores) -> list[tuple[str, str]]:
     """Return the rows of the closing table."""
-    rows = [("images", f"{scores.examples:,}"), ("top-1 error", f"{scores.error:.2f} %")]
+    rows = [
+        ("images", f"{scores.examples:,}"),
+        ("top-1 error", f"{scores.error:.2f} %"),
+        ("balanced accuracy", f"{100 * scores.balanced_accuracy:.2f} %"),
+    ]
     if scores.top5 is not None:
         rows.append(("top-5 error", f"{100 * (1 - scores.top5):.2f} %"))
     rows.append(("loss", f"{scores.loss:.4f}"))

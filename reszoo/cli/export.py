@@ -69,7 +69,10 @@ def run(args: argparse.Namespace) -> int:
         f"probabilities within {check.probability_difference:.1g}"
     )
     if check.accuracy is not None and check.keras_accuracy is not None:
-        print(f"accuracy {100 * check.accuracy:.2f} %, Keras {100 * check.keras_accuracy:.2f} %")
+        balanced = "" if check.balanced_accuracy is None else f", balanced {100 * check.balanced_accuracy:.2f} %"
+        print(f"accuracy {100 * check.accuracy:.2f} %{balanced}, Keras {100 * check.keras_accuracy:.2f} %")
+    if report.one_class:
+        print(report.one_class)
     if report.note:
         print(f"not checked on the run's own images: {report.note}")
     print("speed " + ", ".join(f"{speed:,.0f} images/s in batches of {rows}" for rows, speed in check.speed.items()))

@@ -43,11 +43,23 @@ class Scores:
         """Top-1 error in percent, as the papers print it."""
         return 100.0 * (1.0 - self.top1)
 
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean of `per_class` over the classes with examples: 1 / classes for a model that always predicts the same class."""
+        return mean_recall(self.per_class)
+
+    @property
+    def single_class(self) -> int | None:
+        """The class that every example was predicted as, though the examples have several classes; else None."""
+        return single_class(self.confusion)
+
     def to_dict(self) -> dict[str, Any]:
         """Return every figure but the confusion matrix, fit for JSON (a loss that is not a number becomes None)."""
         return {
             "examples": self.examples,
             "top1": self.top1,
+            "balanced_accuracy": self.balanced_accuracy,
+            "single_class": self.single_class,
             "top5": self.top5,
             "loss": self.loss if math.isfinite(self.loss) else None,
             "not_finite": self.not_finite,
@@ -172,6 +184,27 @@ def score_rows(logits: Any, labels: Any) -> tuple[Any, Any, Any]:
         ops.where(finite, rank, classes),
         ops.where(finite, loss, math.nan),
     )
+
+
+def mean_recall(per_class: Sequence[float | None]) -> float:
+    """Return the balanced accuracy: the mean accuracy of the classes, without those that have no examples (None)."""
+    known = [accuracy for accuracy in per_class if accuracy is not None]
+    return math.fsum(known) / len(known)
+
+
+def single_class(confusion: Sequence[Sequence[int]]) -> int | None:
+    """Return the class that every example was predicted as, though the examples have several classes; else None.
+
+    confusion: `confusion[true][predicted]`, in examples.
+    """
+    predicted = [number for number, column in enumerate(zip(*confusion, strict=True)) if any(column)]
+    true = sum(any(row) for row in confusion)
+    return predicted[0] if len(predicted) == 1 and true > 1 else None
+
+
+def one_class_line(name: str) -> str:
+    """Return the line that reports a model whose predictions are all the class `name`."""
+    return f"every image was predicted as {name!r}: the model does not tell the classes apart"
 
 
 class _Tally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reszoo.data.pipeline import Pipeline
-from reszoo.evaluation.scores import Scores
+from reszoo.evaluation.scores import Scores, one_class_line
 from reszoo.training.recipe import Recipe
 from reszoo.training.run import Run, environment
 from reszoo.zoo.count import count
@@ -88,6 +88,7 @@ def closing(run: Run, test: Scores) -> list[str]:
             f"{published.value:g} % ({published.metric}; {published.source})" if published else "",
         )
     ]
+    rows.append(("test balanced accuracy", f"{100 * test.balanced_accuracy:.2f} %", ""))
     if test.top5 is not None:
         rows.append(("test error, top 5", f"{100 * (1 - test.top5):.2f} %", ""))
     rows.append(("test loss", f"{test.loss:.4f}", ""))
@@ -106,5 +107,6 @@ def closing(run: Run, test: Scores) -> list[str]:
         "",
         *lines,
         "",
+        *([one_class_line(run.class_names[test.single_class])] if test.single_class is not None else []),
         f"run folder: {run.path}  (curves.png, confusion.png, model.keras{', export/' if (run.path / 'export').exists() else ''})",
     ]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from reszoo.evaluation.scores import one_class_line
 from reszoo.exporting.formats import FORMATS
 from reszoo.exporting.parity import BOUNDS
 from reszoo.zoo.count import count
@@ -83,6 +84,9 @@ def readme(card: Mapping[str, Any]) -> str:
         measured.append(
             f"- accuracy {100 * check['accuracy']:.2f} %, the Keras model's {100 * check['keras_accuracy']:.2f} %"
         )
+        measured.append(f"- balanced accuracy (mean of the classes) {100 * check['balanced_accuracy']:.2f} %")
+    if check["single_class"] is not None:
+        measured.append(f"- {_cell(one_class_line(card['class_names'][check['single_class']]))}")
     norms = card["normalisations"]
     folded = f"{norms['folded']} batch normalisations folded into convolutions, {norms['kept']} kept."
     host = card["machine"]
@@ -188,7 +192,9 @@ def _origin(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     if isinstance(weights := card.get("weights"), Mapping):
         rows.append(("weights", f"{weights['model']} {weights['tag']}, {weights['source']}"))
     if isinstance(test := card.get("test"), Mapping):
-        rows.append(("test accuracy", f"{100 * test['top1']:.2f} %, n = {test['examples']:,}"))
+        balanced = test.get("balanced_accuracy")  # absent in older records
+        rest = f", balanced {100 * balanced:.2f} %" if balanced is not None else ""
+        rows.append(("test accuracy", f"{100 * test['top1']:.2f} %{rest}, n = {test['examples']:,}"))
     return rows
 
 

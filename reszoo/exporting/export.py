@@ -20,6 +20,7 @@ from reszoo.data.pipeline import open_pipeline
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
 from reszoo.evaluation.evaluate import BATCH, other_data
+from reszoo.evaluation.scores import one_class_line
 from reszoo.evaluation.source import Given, Source, open_source
 from reszoo.exporting import card as cards
 from reszoo.exporting.fold import Folded, fold, unfolded
@@ -36,7 +37,7 @@ class Report:
     """What an export left: the folder, the net's size in bytes, and how it was checked.
 
     folded, kept: normalisations that went into the convolution before them, and that could not. note: why the check was
-    made on other images than the run's own, if it was.
+    made on other images than the run's own, if it was. one_class: a line that reports a model which predicts one class only.
     """
 
     path: str
@@ -47,6 +48,7 @@ class Report:
     kept: int
     check: Check
     note: str = ""
+    one_class: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields, fit for JSON."""
@@ -177,6 +179,7 @@ def export_model(
         folded=len(folded.removed),
         kept=len(folded.kept),
         check=found,
+        one_class="" if found.single_class is None else one_class_line(class_names[found.single_class]),
     )
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
+from reszoo.evaluation.scores import mean_recall, single_class
 from reszoo.exporting import reload
 from reszoo.exporting.samples import Sample, drawings, encode
 from reszoo.exporting.signatures import OK, UNDECODABLE
@@ -34,6 +35,8 @@ class Check:
 
     images: how many, what: which. logit_difference, probability_difference: the largest. agreement: the part given the same
     first class. accuracy, keras_accuracy: the part given its own class by the export and by Keras, None without labels.
+    balanced_accuracy: the export's mean accuracy over the classes, None without labels. single_class: the class that the export
+    gave to all images although their labels differ, else None.
     speed: images a second on this machine's processor, by rows in a batch.
     """
 
@@ -44,6 +47,8 @@ class Check:
     agreement: float
     accuracy: float | None
     keras_accuracy: float | None
+    balanced_accuracy: float | None
+    single_class: int | None
     speed: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
@@ -168,6 +173,10 @@ def _check(
 ) -> Check:
     best, wanted = given.argmax(axis=1), keras.argmax(axis=1)
     labels = sample.labels
+    if labels is not None:
+        matrix = np.zeros((given.shape[1],) * 2, np.int64)
+        np.add.at(matrix, (labels, best), 1)
+        recalls = [float(matrix[own, own] / matrix[own].sum()) for own in np.unique(labels)]
     return Check(
         images=len(given),
         what=sample.origin,
@@ -176,6 +185,8 @@ def _check(
         agreement=float((best == wanted).mean()),
         accuracy=None if labels is None else float((best == labels).mean()),
         keras_accuracy=None if labels is None else float((wanted == labels).mean()),
+        balanced_accuracy=None if labels is None else mean_recall(recalls),
+        single_class=None if labels is None else single_class(matrix.tolist()),
         speed={
             key.removeprefix("speed/"): round(float(outputs[key]), 1) for key in outputs if key.startswith("speed/")
         },

@@ -44,8 +44,25 @@ def test_evaluate_prints_the_scores_it_writes(
     scores = json.loads((out / "test.json").read_text())
     assert f"top-1 error\t{100 - 100 * scores['top1']:.2f} %" in printed
     assert f"top-5 error\t{100 - 100 * scores['top5']:.2f} %" in printed
+    assert f"balanced accuracy\t{100 * scores['balanced_accuracy']:.2f} %" in printed
+    assert "every image was predicted" not in printed
     assert "images\t360" in printed and "digits, test\tmeasured" in printed
     assert (out / "confusion.png").is_file()
+
+
+def test_evaluate_says_that_a_model_predicts_one_class_only(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import reszoo
+
+    run = shutil.copytree(finished, tmp_path / "run")
+    model = reszoo.Run.open(run).load_model()
+    model.get_layer("head_dense").bias.assign([0.0] * 7 + [1000.0, 0.0, 0.0])
+    model.save(run / "model.keras")
+    assert main(["evaluate", str(run), "--devices", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert "balanced accuracy\t10.00 %" in printed
+    assert "every image was predicted as '7': the model does not tell the classes apart" in printed
 
 
 def test_the_summary_tells_of_logits_that_are_not_finite() -> None:

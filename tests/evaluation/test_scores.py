@@ -193,3 +193,26 @@ def test_no_examples_and_another_number_of_classes_are_refused() -> None:
         evaluate_model(small_net(), batched(images, labels, 3).take(0), classes=CLASSES)
     with pytest.raises(ReszooError, match=r"\(None, 7\), but the data has 9 classes"):
         evaluate_model(small_net(), batched(images, labels, 3), classes=9)
+
+
+def test_balanced_accuracy_equals_sklearn_and_leaves_out_absent_classes() -> None:
+    labels, predicted = np.array([0, 0, 0, 0, 1, 1, 3]), np.array([0, 0, 0, 2, 1, 0, 0])
+    scores = score_logits(np.eye(4)[predicted].tolist(), labels.tolist())
+    with pytest.warns(UserWarning, match="contains classes not in y_true"):
+        wanted = metrics.balanced_accuracy_score(labels, predicted)
+    assert scores.balanced_accuracy == pytest.approx(wanted)
+    assert scores.balanced_accuracy == pytest.approx((3 / 4 + 1 / 2 + 0) / 3)
+    assert scores.single_class is None
+    told = scores.to_dict()
+    assert (told["balanced_accuracy"], told["single_class"]) == (scores.balanced_accuracy, None)
+
+
+def test_a_model_that_calls_everything_a_cat_is_told_from_one_that_knows_cats() -> None:
+    cats = [[0.0, 1.0, 0.0]] * 10
+    always = score_logits(cats, [1] * 9 + [2])
+    assert (always.top1, always.balanced_accuracy, always.single_class) == (0.9, 0.5, 1)
+    assert always.to_dict()["single_class"] == 1
+    assert score_logits(cats, [1] * 10).single_class is None, "there are only cats"
+    assert score_logits([*cats[:9], [0.0, 0.0, 1.0]], [1] * 9 + [2]).single_class is None
+    broken = score_logits([[math.nan] * 3] * 2, [0, 1])
+    assert broken.single_class is None and broken.balanced_accuracy == 0
