@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -18,8 +19,10 @@ from ai_edge_litert.interpreter import Interpreter
 from PIL import Image, ImageOps
 
 import reszoo
+from reszoo.cli.main import main
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
+from reszoo.evaluation.source import Source
 from reszoo.exporting import export as exporting
 from reszoo.exporting import formats, parity
 from reszoo.exporting.export import export_model
@@ -29,6 +32,7 @@ from reszoo.exporting.litert import write_litert
 from reszoo.exporting.onnx_file import write_onnx
 from reszoo.exporting.pixels import PixelClassifier
 from reszoo.exporting.samples import Sample, photographs, without_folders
+from reszoo.nets.batchnorm import BatchNormalization
 from reszoo.nets.build import build
 
 ALL = [(name, precision) for name, one in FORMATS.items() for precision in one.precisions]
@@ -44,9 +48,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> reszoo.Run:
     return reszoo.train("quickstart", overrides=settings, run_dir=tmp_path_factory.mktemp("r") / "run", quiet=True).run
 
 
+ORIENTATION = 0x0112  # of EXIF
+TURNED = {1: 6, 4: 3, 7: 8, 8: 5, 11: 2, 13: 4, 14: 7}  # by number; all are JPEGs
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Digits as files of other sizes and kinds, two of them turned by their EXIF tag."""
+    """Digits as files of other sizes and kinds, some of them turned by their EXIF tag."""
     from sklearn.datasets import load_digits
 
     folder = tmp_path_factory.mktemp("pictures")
@@ -54,8 +62,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for number in range(24):
         image = Image.fromarray((load_digits().images[number] * 255 / 16).astype(np.uint8)).resize((29, 31 + number))
         path = folder / f"{number}.{'jpg' if number % 3 else 'png'}"
-        image.convert("RGB" if number % 2 else "L").save(path)
+        tag = Image.Exif()
+        if turned := TURNED.get(number):
+            tag[ORIENTATION] = turned
+        image.convert("RGB" if number % 2 else "L").save(path, exif=tag)
         paths.append(path)
+        with Image.open(path) as written:
+            assert written.getexif().get(ORIENTATION) == turned
     return paths
 
 
@@ -268,6 +281,113 @@ def test_another_image_size(run: reszoo.Run, pictures: list[Path], tmp_path: Pat
     card = json.loads((tmp_path / "out" / "card.json").read_text())
     assert card["multiply_adds"] == reszoo.count("resnet8", (16, 12, 1), 10).multiply_adds
     assert report.check.images == 360 and report.check.accuracy is not None
+
+
+@pytest.fixture
+def sharp() -> Source:
+    """A model of 12 x 10 inputs, made from a resized side of 16, that reacts to every pixel; its size is free."""
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((12, 10, 3))
+    x = keras.layers.Conv2D(16, 3, data_format="channels_last", use_bias=False)(inputs)
+    x = keras.layers.ReLU()(BatchNormalization()(x))
+    x = keras.layers.GlobalMaxPooling2D(data_format="channels_last")(x)
+    model = keras.Model(inputs, keras.layers.Dense(5)(x))
+    preprocessing = Preprocessing((12, 10), 3, 16, MEAN, COLOUR["std"])
+    return Source(name="sharp", load=lambda: model, preprocessing=preprocessing, class_names=tuple("abcde"))
+
+
+def by_pil(model: keras.Model, path: Path, side: int, size: tuple[int, int]) -> np.ndarray:
+    """Probabilities by PIL, NumPy and Keras: shorter side to `side`, the middle `size` cut out."""
+    image = Image.open(path)
+    image = image.resize([one * side // min(image.size) for one in image.size], Image.Resampling.BILINEAR)
+    left, top = (round((have - want) / 2) for have, want in zip(image.size, size[::-1], strict=True))
+    pixels = np.asarray(image.crop((left, top, left + size[1], top + size[0])), np.float32)
+    inputs = ((pixels / 255 - MEAN) / COLOUR["std"]).astype(np.float32)[None]
+    layers = iter(model.layers[1:])
+    for layer in layers:
+        inputs = layer(inputs)
+    return tf.nn.softmax(inputs).numpy()[0]
+
+
+@pytest.mark.parametrize("name", ["savedmodel", "onnx"])
+def test_another_image_size_resizes_in_the_same_ratio(name: str, sharp: Source, tmp_path: Path) -> None:
+    """Every answer against PIL: a side of 16 for 12 x 10 is one of 32 for 24 x 20, and nothing else."""
+    image = np.random.default_rng(5).integers(0, 256, (67, 90, 3), np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    model = sharp.load()
+    reszoo.export(sharp, tmp_path / "out", format=name, image_size=(24, 20))
+    told = json.loads((tmp_path / "out" / "card.json").read_text())["preprocessing"]
+    assert (told["resize"], told["image_size"]) == (32, [24, 20])
+    wanted = by_pil(model, tmp_path / "a.png", 32, (24, 20))
+    if name == "savedmodel":
+        loaded = tf.saved_model.load(str(tmp_path / "out" / "1"))
+        answer = loaded.signatures["image_bytes"](image_bytes=tf.constant([(tmp_path / "a.png").read_bytes()]))
+        np.testing.assert_allclose(answer["probabilities"][0], wanted, atol=1e-3)  # PIL rounds a few pixels otherwise
+    else:
+        ((label, score),) = run_card(tmp_path / "out", [tmp_path / "a.png"], ("keras", "reszoo", "tensorflow"))
+        assert label == "abcde"[wanted.argmax()] and float(score) == pytest.approx(wanted.max(), abs=6e-4)
+    for side in (24, 27, 31, 33, 40, 67):
+        assert np.abs(by_pil(model, tmp_path / "a.png", side, (24, 20)) - wanted).max() > 6e-3, side
+
+
+def test_an_image_size_may_be_one_side(sharp: Source, tmp_path: Path) -> None:
+    reszoo.export(sharp, tmp_path / "out", format="onnx", image_size=20)
+    told = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert told["input_shape"] == [20, 20, 3] and told["preprocessing"]["resize"] == 32
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_folding_is_done_where_it_is_asked_for(fold: bool, sharp: Source, tmp_path: Path) -> None:
+    """Not only in `export_model`: what `export` and the command are asked must reach it."""
+    report = reszoo.export(sharp, tmp_path / "out", fold_norms=fold)
+    assert (report.folded, report.kept) == ((1, 0) if fold else (0, 1))
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert card["normalisations"] == {"folded": report.folded, "kept": report.kept}
+    graph = tf.saved_model.load(str(tmp_path / "out" / "1")).signatures["serving_default"].graph.as_graph_def()
+    ops = [node.op for function in graph.library.function for node in function.node_def]
+    assert sum("FusedBatchNorm" in op for op in ops) == report.kept
+
+
+def test_the_commands_no_fold_reaches_the_export(
+    run: reszoo.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(run.path), str(tmp_path / "out"), "--no-fold"]) == 0
+    assert "folded" not in capsys.readouterr().out
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert card["normalisations"] == {"folded": 0, "kept": 7}
+
+
+LICENSED = {"model": "resnet8", "tag": "someone/v1", "source": "example.org", "licence": "CC-BY-NC-4.0"}
+
+
+@pytest.mark.parametrize(
+    "weights, license", [(LICENSED, "CC-BY-NC-4.0"), ("mine.weights.h5", "not specified"), (None, "not specified")]
+)
+def test_the_card_names_the_license_of_the_weights(weights: Any, license: str, sharp: Source, tmp_path: Path) -> None:
+    """A program reads it from card.json, a person from README.md."""
+    source = dataclasses.replace(sharp, details={"weights": weights} if weights else {})
+    reszoo.export(source, tmp_path / "out", format="onnx")
+    assert json.loads((tmp_path / "out" / "card.json").read_text())["licence"] == license
+    assert f"| licence | {license} |" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_an_export_that_predicts_one_class_is_described_so(
+    sharp: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three images of "a" and one of "b", all called "a": accuracy 75 %, but half of the classes."""
+    model = sharp.load()
+    model.layers[-1].bias.assign([100.0, 0, 0, 0, 0])
+    images = list(np.random.default_rng(0).integers(0, 256, (4, 30, 30, 3), np.uint8))
+    report = reszoo.export(sharp, tmp_path / "out", format="onnx", check=Sample(images, np.array([0, 0, 1, 0]), "mine"))
+    check = report.check
+    assert (check.accuracy, check.balanced_accuracy, check.single_class) == (0.75, 0.5, 0)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "- accuracy 75.00 %" in text and "- balanced accuracy (mean of the classes) 50.00 %" in text
+    assert "every image was predicted as 'a'" in text and "every image was predicted as 'a'" in report.one_class
+    same = reszoo.export(sharp, tmp_path / "one", format="onnx", check=Sample(images, np.zeros(4, int), "mine"))
+    assert same.check.single_class is None and not same.one_class, "all images are of that class"
+    bare = reszoo.export(sharp, tmp_path / "bare", format="onnx", check=Sample(images, None, "mine"))
+    assert (bare.check.balanced_accuracy, bare.check.single_class) == (None, None)
 
 
 @pytest.mark.parametrize("failure", [ReszooError("no"), KeyboardInterrupt(), OSError("disk full")], ids=repr)
