@@ -31,7 +31,7 @@ MODEL = "/v1/models/small_net"
 
 def ask(server: Server, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
     """Return status, what the JSON or text says, and the headers."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     try:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         connection.request(method, path, data, {name.replace("_", "-"): value for name, value in headers.items()})
@@ -45,7 +45,7 @@ def ask(server: Server, method: str, path: str, body: Any = None, **headers: str
 
 def raw(server: Server, sent: bytes, *, half_close: bool = False) -> bytes:
     """Send bytes as they are and return all that comes back until the connection ends."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
         connection.sendall(sent)
         if half_close:
             connection.shutdown(socket.SHUT_WR)
@@ -205,7 +205,7 @@ def test_a_body_that_ends_early_or_never_is_told(server: Server) -> None:
 
 
 def test_a_connection_goes_on_after_answers_and_refusals(server: Server) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     found = []
     for body in (b'{"instances": []}', b"no JSON", b'{"instances": []}'):
         for path in (f"{MODEL}:predict", "/nothing"):
@@ -218,7 +218,7 @@ def test_a_connection_goes_on_after_answers_and_refusals(server: Server) -> None
 
 def test_a_client_that_waits_for_leave_is_given_it(server: Server) -> None:
     body = b'{"instances": []}'
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=120) as connection:
         connection.sendall(head(HOST, "Expect: 100-continue", f"Content-Length: {len(body)}", "Connection: close"))
         assert connection.recv(2**16).startswith(b"HTTP/1.1 100 ")
         connection.sendall(body)
@@ -244,7 +244,7 @@ def test_many_at_once_have_each_their_own_answer(server: Server, picture: bytes)
 def test_more_connections_than_it_bears_are_told_so(export: Path) -> None:
     with Server(export) as server:
         held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(CONNECTIONS)]
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while (answer := _try(server)) is not None and answer[0] != 503 and time.monotonic() < deadline:
             time.sleep(0.05)
         assert answer is not None and answer[0] == 503 and answer[1] == {"error": "too many connections at once"}
@@ -359,7 +359,7 @@ def test_a_signal_ends_it_once_those_under_way_are_answered(export: Path, number
     answers: list[Any] = []
 
     def one() -> None:
-        connection = http.client.HTTPConnection(host, timeout=30)
+        connection = http.client.HTTPConnection(host, timeout=120)
         connection.request("POST", f"{MODEL}:predict", body)
         answers.append(json.loads(connection.getresponse().read()))
         connection.close()
@@ -368,7 +368,7 @@ def test_a_signal_ends_it_once_those_under_way_are_answered(export: Path, number
     thread.start()
     time.sleep(0.3)  # the request has arrived; whether its answer is under way or sent, it comes whole
     process.send_signal(number)
-    out, errors = process.communicate(timeout=30)
+    out, errors = process.communicate(timeout=120)
     thread.join()
     assert (process.returncode, out, errors) == (0, "", "")
     assert len(answers[0]["predictions"]) == 60
