@@ -20,9 +20,16 @@ def open_strategy(devices: str = "auto") -> tf.distribute.Strategy:
     """Return the strategy over `devices`: "auto" (all GPUs, or the CPU), "cpu", "cpu:N" (N replicas), "gpu" or "gpu:0,1".
 
     The same devices give the same object: TensorFlow's collectives do not survive a second one in a process.
-    Raises ReszooError for another word, a GPU that is not there, or a CPU that TensorFlow has divided otherwise before.
+    Raises ReszooError for another word, a GPU that is not there, a CPU that TensorFlow has divided otherwise before, or inside
+    a `tf.distribute` scope, whose devices would decide in place of `devices`.
     """
     kind, numbers = check_devices(devices)
+    if tf.distribute.has_strategy():
+        active = type(tf.distribute.get_strategy()).__name__
+        raise ReszooError(
+            f"devices: {devices!r} is invalid inside the scope of a {active}; expected no active tf.distribute scope, because "
+            'reszoo opens its own. Example: leave the scope and give devices="cpu:2" or "gpu:0,1"'
+        )
     if kind == "cpu":
         replicas = int(numbers or 1)
         return _mirrored(_logical_cpus(replicas)) if replicas > 1 else tf.distribute.get_strategy()

@@ -232,6 +232,20 @@ def test_predictions_exports_and_conversions_are_the_same(finished: reszoo.Run, 
     assert predicted == wanted[0] and exported == wanted[1] and weights == wanted[2]
 
 
+def test_an_active_strategy_scope_is_rejected_where_devices_are_chosen(finished: reszoo.Run, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (30, 20, 1), np.uint8)
+    (tmp_path / "a.png").write_bytes(tf.io.encode_png(image).numpy())
+    wanted = reszoo.predict(finished, [tmp_path / "a.png"])
+    line = "devices: 'auto' is invalid inside the scope of a OneDeviceStrategy; expected no active tf.distribute scope"
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+        with pytest.raises(ReszooError, match=line):
+            reszoo.train("quickstart", overrides=TRAIN, run_dir=tmp_path / "run", quiet=True)
+        with pytest.raises(ReszooError, match=line):
+            reszoo.evaluate(finished, out=tmp_path / "scores")
+        assert reszoo.predict(finished, [tmp_path / "a.png"]) == wanted
+    assert not (tmp_path / "run").exists() and not (tmp_path / "scores").exists()
+
+
 # Settings that Keras reads when it is imported.
 
 
