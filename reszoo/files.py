@@ -11,6 +11,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from reszoo.errors import ReszooError
+
+
+def expand_user(path: str | os.PathLike[str]) -> Path:
+    """Return `path` with a leading `~` replaced by the home folder.
+
+    Raises:
+        ReszooError: the path begins with `~` and the home folder is not known, as in a container that runs under an unnamed
+            user id without HOME.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ReszooError(
+            f"{os.fspath(path)}: the home folder is unknown; expected the environment variable HOME, or a path without '~'. "
+            "Example: export HOME=/tmp"
+        ) from None
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:

@@ -17,6 +17,7 @@ from reszoo.engines import Engine, TensorFlowEngine, open_engine
 from reszoo.errors import ReszooError
 from reszoo.evaluation.scores import Scores
 from reszoo.evaluation.telling import facts, opening
+from reszoo.files import expand_user
 from reszoo.nets.build import build
 from reszoo.nets.freeze import freeze
 from reszoo.training import checkpoint
@@ -133,11 +134,10 @@ def _explain(error: Exception, recipe: Recipe, pipeline: Pipeline, engine: Engin
 def anchored(recipe: Recipe) -> Recipe:
     """Return the recipe with its paths absolute, so that its run can be gone on with and evaluated from anywhere."""
     kind, colon, path = recipe.data.name.partition(":")
-    name = f"folder:{Path(path).expanduser().resolve()}" if colon and kind == "folder" else recipe.data.name
+    name = f"folder:{expand_user(path).resolve()}" if colon and kind == "folder" else recipe.data.name
     file = recipe.model.weights if is_file_name(recipe.model.weights) else ""
     folder, source, file = (
-        str(Path(path).expanduser().resolve()) if path else ""
-        for path in (recipe.data.dir, recipe.train.grow_from, file)
+        str(expand_user(path).resolve()) if path else "" for path in (recipe.data.dir, recipe.train.grow_from, file)
     )
     return dataclasses.replace(
         recipe,

@@ -6,6 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from reszoo.errors import ReszooError
+from reszoo.files import expand_user
+
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
@@ -72,7 +75,16 @@ EMBEDDED = ("digits", "synthetic")
 
 def data_home(folder: str | Path | None = None) -> Path:
     """Where prepared sets lie: `folder` if given, else `$RESZOO_DATA`, else `~/.cache/reszoo/data`."""
-    return Path(folder or os.environ.get("RESZOO_DATA") or "~/.cache/reszoo/data").expanduser()
+    named = folder or os.environ.get("RESZOO_DATA")
+    if named:
+        return expand_user(named)
+    try:
+        return expand_user("~/.cache/reszoo/data")
+    except ReszooError:
+        raise ReszooError(
+            "RESZOO_DATA: the folder of prepared datasets is unknown, because neither it nor HOME is set. "
+            "Example: export RESZOO_DATA=/data"
+        ) from None
 
 
 def is_prepared(name: str, home: Path) -> bool:

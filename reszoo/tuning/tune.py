@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from reszoo.data.pipeline import open_pipeline
 from reszoo.errors import ReszooError
+from reszoo.files import expand_user
 from reszoo.session import anchored
 from reszoo.training.devices import check_devices
 from reszoo.training.run import environment
@@ -147,9 +148,7 @@ def _anchored_knob(knob: Knob) -> Knob:
         return knob
     key = "model.weights"
     options = {
-        label: {**sets, key: str(Path(sets[key]).expanduser().resolve())}
-        if is_file_name(str(sets.get(key, "")))
-        else sets
+        label: {**sets, key: str(expand_user(sets[key]).resolve())} if is_file_name(str(sets.get(key, ""))) else sets
         for label, sets in knob.options.items()
     }
     return dataclasses.replace(knob, options=options)

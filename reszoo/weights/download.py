@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from reszoo.errors import ReszooError
+from reszoo.files import expand_user
 from reszoo.weights import hub, transfer
 from reszoo.weights.formats import RemoteFile
 from reszoo.weights.transfer import NOT_KEPT, Report, Source, Unavailable, beside, discard, megabytes, size_of
@@ -24,8 +25,8 @@ def home() -> Path:
     """The folder of everything reszoo keeps: `$RESZOO_HOME`, else `~/.cache/reszoo`."""
     folder = os.environ.get("RESZOO_HOME") or "~/.cache/reszoo"
     try:
-        return Path(folder).expanduser()
-    except RuntimeError as error:
+        return expand_user(folder)
+    except ReszooError as error:
         raise ReszooError(f"no home directory for {folder!r}; set RESZOO_HOME to a folder for weights") from error
 
 

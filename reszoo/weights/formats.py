@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reszoo.errors import ReszooError
+from reszoo.files import expand_user
 
 SAFETENSORS = (".safetensors",)
 TORCH = (".pth", ".pth.tar", ".pt", ".th", ".bin", ".ckpt")
@@ -81,11 +82,7 @@ class LocalFile:
 def local_file(weights: str | os.PathLike[str]) -> LocalFile:
     """Return the file and entry that `weights` means. Raises ReszooError if nothing lies there."""
     name, entry = split_entry(weights)
-    try:
-        path = Path(name).expanduser()
-    except RuntimeError as error:
-        raise ReszooError(f"{name}: this user has no home directory; give the whole path") from error
-    file = LocalFile(path=path, entry=entry)
+    file = LocalFile(path=expand_user(name), entry=entry)
     file.check()
     return file
 
