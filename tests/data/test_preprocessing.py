@@ -252,6 +252,24 @@ def test_channels_of_arrays(photo: Photo, own: int, channels: int) -> None:
     assert np.abs(got.astype(int) - expected.reshape(12, 10, channels)).max() <= 1
 
 
+@pytest.mark.parametrize("interpolation", FILTERS)
+def test_another_size_keeps_the_share_of_the_image_that_is_shown(photo: Photo, interpolation: str) -> None:
+    own = unit((24, 20), 3, resize=32, interpolation=interpolation)
+    for size, side in (((48, 40), 64), ((12, 10), 16), ((24, 20), 32)):
+        larger = own.at(size)
+        assert larger == unit(size, 3, resize=side, interpolation=interpolation)
+        image = photo(130, 170)
+        shown = torchvision_crop(pil_resize(image, torchvision_size(130, 170, side), interpolation), *size)
+        agree(larger.to_input(image).numpy(), shown)
+    assert unit((24, 20), 3, interpolation=interpolation).at((30, 30)) == unit((30, 30), 3, interpolation=interpolation)
+
+
+def test_a_mean_image_is_of_one_size(mean_image: Preprocessing) -> None:
+    assert mean_image.at((6, 8)) == mean_image
+    with pytest.raises(ReszooError, match="mean image of 6 x 8"):
+        mean_image.at((12, 16))
+
+
 def test_from_bytes_is_decode_then_from_image(mean_image: Preprocessing, photo: Photo) -> None:
     file = io.BytesIO()
     Image.fromarray(photo(40, 30)).save(file, "PNG")
