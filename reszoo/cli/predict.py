@@ -16,7 +16,9 @@ HELP = "classify images with a trained net"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `reszoo predict` takes."""
     add_net(parser)
-    parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+", help="JPEG, PNG, BMP or GIF files of any size")
+    parser.add_argument(
+        "images", metavar="IMAGE", type=Path, nargs="+", help="JPEG, PNG, BMP, GIF, WebP or TIFF files of any size"
+    )
     parser.add_argument("--top", type=int, default=5, metavar="K", help="classes for each image (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
 

@@ -24,14 +24,20 @@ ASPECT = (3 / 4, 4 / 3)
 ATTEMPTS = 10
 
 
-def take_window(payload: Any, window: Any, preprocessing: Preprocessing) -> Any:
+def take_window(payload: Any, window: Any, preprocessing: Preprocessing, layout: Any = None) -> Any:
     """Cut `window` (int32 [y, x, height, width]) out of one image and bring it to the input's size: uint8 [height, width, channels].
 
-    payload: the bytes of a JPEG or PNG file (scalar string), or uint8 [h, w, c].
+    Args:
+        payload: the bytes of an image file (scalar string), or uint8 [h, w, c].
+        window: within the upright image.
+        preprocessing: the input's size and channels.
+        layout: of a file, as `decode.find_layout` returns it; None finds it. Not read for an array.
     """
     channels = preprocessing.channels
-    encoded = payload.dtype == tf.string
-    image = decode_window(payload, window, channels) if encoded else to_channels(crop(payload, window), channels)
+    if payload.dtype == tf.string:
+        image = decode_window(payload, window, channels, layout)
+    else:
+        image = to_channels(crop(payload, window), channels)
     image = resize(image, preprocessing.image_size, preprocessing.interpolation)
     return tf.ensure_shape(image, preprocessing.input_shape)
 

@@ -19,7 +19,7 @@ COLORS = ("none", "pca")
 class DataConfig:
     """The `[data]` table of a recipe. Every field is checked where it is given; an impossible one raises `ReszooError`.
 
-    name: `digits`, `synthetic`, `folder:PATH` (class folders of JPEG or PNG files) or any TensorFlow Datasets name.
+    name: `digits`, `synthetic`, `folder:PATH` (class folders of image files) or any TensorFlow Datasets name.
     dir: where prepared TensorFlow Datasets lie; empty means `$RESZOO_DATA`, else `~/.cache/reszoo/data`.
     validation: how many training examples are held out to choose by. Which ones is fixed by the set, never by the seed.
     image_size: (height, width) of the net's input; None keeps the set's own, which must then be the same for all images.

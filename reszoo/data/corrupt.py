@@ -1,31 +1,35 @@
-"""Files that cannot be decoded: found, counted, named, and left out where the recipe says so."""
+"""Files that cannot be decoded: found, counted, named, and left out if the recipe says so."""
 
 from __future__ import annotations
 
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from reszoo.data.decode import decode
-from reszoo.data.parts import Files, ImageSet, Records
+from reszoo.data.decode import decode_file
+from reszoo.data.formats import explain_damage, looks_whole, printable
+from reszoo.data.parts import Files, ImageSet, Records, encode_paths
+from reszoo.data.pictures import read_picture
 from reszoo.errors import ReszooError
-from reszoo.lazy import tf
-
-JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+from reszoo.lazy import on_tensorflow, tf
 
 _log = logging.getLogger("reszoo")
 
 
 def drop_corrupt(parts: dict[str, Files], *, skip: bool) -> tuple[dict[str, Files], tuple[str, ...]]:
-    """Look at both ends of every file and decode the doubtful ones; return the parts and the bad paths, left out if `skip`."""
-    bad = {path for files in parts.values() for path in files.paths if not looks_whole(path) and not _decodes(path)}
+    """Read both ends of every file and decode the doubtful ones; return the splits and the bad paths, left out if `skip`."""
+    bad: set[str] = set()
+    with ThreadPoolExecutor(16) as pool:
+        for files in parts.values():
+            whole = pool.map(looks_whole, files.paths)
+            bad |= {path for path, fine in zip(files.paths, whole, strict=True) if not fine and not _decodes(path)}
     report_corrupt(sorted(bad), sum(files.count for files in parts.values()), skip=skip)
     good = {
         role: files.take(np.flatnonzero([path not in bad for path in files.paths])) for role, files in parts.items()
     }
-    return good, tuple(sorted(bad))
+    return good, tuple(map(printable, sorted(bad)))
 
 
 def report_corrupt(bad: list[str], total: int, *, skip: bool) -> None:
@@ -34,60 +38,64 @@ def report_corrupt(bad: list[str], total: int, *, skip: bool) -> None:
         return
     line = f"{len(bad)} of {total} images cannot be decoded: {_named(bad)}"
     if not skip:
-        raise ReszooError(f"{line}; mend or remove them, or set data.on_corrupt='skip'")
+        raise ReszooError(f"{line}; repair or remove them, or set data.on_corrupt='skip'")
     _log.warning("%s; left out", line)
 
 
 def find_corrupt(paths: np.ndarray) -> list[str]:
     """Decode every file, in parallel; return those that cannot be decoded."""
+    return decode_all(paths)[0]
 
-    def load(index: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+
+def decode_all(paths: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Decode every file, in parallel; return those that cannot be decoded, and the sizes of the others, int [n, (h, w)]."""
+    if not on_tensorflow():
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            shapes = list(pool.map(_shape, paths))
+        sizes = np.array([shape for shape in shapes if shape], int).reshape(-1, 2)
+        return [path for path, shape in zip(paths, shapes, strict=True) if not shape], sizes
+
+    def load(index: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         # A pixel goes out too: an image that nothing uses would not be decoded at all.
-        return index, decode(tf.io.read_file(path), 3)[0, 0, 0]
+        image = decode_file(tf.io.read_file(path), 3)
+        return index, tf.shape(image)[:2], image[0, 0, 0]
 
-    numbered = tf.data.Dataset.from_tensor_slices(paths).enumerate()
+    numbered = tf.data.Dataset.from_tensor_slices(encode_paths(paths)).enumerate()
     decoded = numbered.map(load, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
-    good = [index for index, _ in decoded.as_numpy_iterator()]
-    return [str(path) for path in np.delete(paths, good)]
+    found = [(index, size) for index, size, _ in decoded.as_numpy_iterator()]
+    sizes = np.array([size for _, size in found], int).reshape(-1, 2)
+    return list(np.delete(paths, np.array([index for index, _ in found], int))), sizes
 
 
 def explain(images: ImageSet, error: BaseException) -> ReszooError | None:
-    """The one-line reason for an error that reading `images` raised: which files, if any, cannot be decoded; else None."""
+    """Return the one-line reason for an error that reading `images` raised: the files that cannot be decoded; None if there are none."""
     if not isinstance(error, tf.errors.InvalidArgumentError | tf.errors.DataLossError | tf.errors.NotFoundError):
         return None
     bad = [path for part in images.parts.values() if isinstance(part, Files) for path in find_corrupt(part.paths)]
     if bad:
-        return ReszooError(f"{len(bad)} images cannot be decoded: {_named(bad)}; mend or remove them")
+        return ReszooError(f"{len(bad)} images cannot be decoded: {_named(bad)}; repair or remove them")
     streamed = any(isinstance(part, Records) for part in images.parts.values())
     if streamed and (isinstance(error, tf.errors.DataLossError) or "JPEG" in str(error)):
-        return ReszooError(f"a record of {images.name} is damaged; remove the prepared set and prepare it again")
+        return ReszooError(f"a record of {images.name} is damaged; remove the prepared dataset and prepare it again")
     return None
 
 
-def looks_whole(path: str) -> bool:
-    """Whether a file starts and ends as a JPEG or PNG file should; empty, cut and foreign files do not."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(8)
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 8))
-            end = file.read()
-    except OSError:
-        return False
-    return (start.startswith(JPEG_START) and end.rstrip(b"\0").endswith(JPEG_END)) or (start, end) == (
-        PNG_START,
-        PNG_END,
-    )
-
-
 def _decodes(path: str) -> bool:
+    if not on_tensorflow():
+        return read_picture(path) is not None
     try:
-        tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
+        decode_file(tf.io.read_file(os.fsencode(path)), 3)
     except tf.errors.OpError:
         return False
     return True
 
 
+def _shape(path: str) -> tuple[int, int] | None:
+    image = read_picture(path)
+    return None if image is None else (image.shape[0], image.shape[1])
+
+
 def _named(paths: list[str]) -> str:
-    """The first three paths, and how many more."""
-    return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+    """Return the first three paths, why each cannot be decoded, and how many more there are."""
+    some = ", ".join(f"{printable(path)} ({explain_damage(path)})" for path in paths[:3])
+    return some + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")

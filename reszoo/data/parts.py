@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,7 +66,7 @@ class Arrays:
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """Image files: paths [n] and labels int32 [n]."""
+    """Image files: paths [n], as Python reads them from the file system, and labels int32 [n]."""
 
     paths: np.ndarray
     labels: np.ndarray
@@ -82,7 +83,7 @@ class Files:
             tf.init_scope(),
             tf.device("CPU:0"),
         ):  # as for Arrays: a million paths are an input of the graph, not a part of it
-            paths, labels = tf.constant(self.paths), tf.constant(self.labels)
+            paths, labels = tf.constant(encode_paths(self.paths)), tf.constant(self.labels)
         return _indices(self.count, key).map(lambda i: (tf.gather(paths, i), tf.gather(labels, i)))
 
     def load(self, element: Any) -> tuple[Any, Any]:
@@ -154,12 +155,14 @@ class ImageSet:
     """A set ready to be read: its class names and its parts, of which `validation` and `test` may be absent.
 
     skipped: the undecodable files left out.
+    ignored: how many files of a folder were not read because they are not images, by kind.
     """
 
     name: str
     class_names: tuple[str, ...]
     parts: dict[str, Part]
     skipped: tuple[str, ...] = ()
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
     def part(self, split: str) -> Part:
         """Return a part. Raises `ReszooError` where the set lacks it."""
@@ -167,6 +170,11 @@ class ImageSet:
             hint = "; set data.validation to hold some out" if split == "validation" else ""
             raise ReszooError(f"{self.name} has no {split!r} part (it has {', '.join(self.parts)}){hint}")
         return self.parts[split]
+
+
+def encode_paths(paths: Iterable[str]) -> list[bytes]:
+    """Return paths as the bytes that the file system knows them by. TensorFlow takes only these: a name need not be UTF-8."""
+    return [os.fsencode(path) for path in paths]
 
 
 def fits_memory(counts: Iterable[int], shape: tuple[int, int, int]) -> bool:

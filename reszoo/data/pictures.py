@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from reszoo.data.decode import LUMINANCE
+from reszoo.data.formats import decode_pixels
 from reszoo.data.preprocessing import Preprocessing
 
 KERNELS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -17,16 +18,11 @@ CHUNK = 256
 
 
 def read_picture(path: str) -> np.ndarray | None:
-    """Decode one JPEG or PNG file, as it is stored: uint8 [h, w, 3], or None where it cannot be."""
+    """Decode one image file, upright: uint8 [h, w, 3], or None if it cannot be decoded."""
     try:
-        with Image.open(path, formats=("JPEG", "PNG")) as file:
-            if file.mode.startswith("I"):  # 16 bits a pixel: the high byte
-                grey = (np.asarray(file).astype(np.int64) >> 8).astype(np.uint8)
-                return np.repeat(grey[..., np.newaxis], 3, axis=-1)
-            if file.mode == "RGBA" or "transparency" in file.info:
-                return np.asarray(file.convert("RGBA"))[..., :3]  # alpha is dropped, not blended
-            return np.asarray(file.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        with open(path, "rb") as file:
+            return decode_pixels(file.read())
+    except (OSError, ValueError):
         return None
 
 

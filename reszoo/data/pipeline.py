@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,10 @@ import numpy as np
 from reszoo.data.augment import mirror, mirrored, pad_crop_flip, pca_noise, random_windows, take_window
 from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.data.corrupt import explain
-from reszoo.data.decode import decode, image_shape
+from reszoo.data.decode import decode_file, find_layout
+from reszoo.data.formats import START, decode_pixels, image_format
 from reszoo.data.keys import fold, make_key, shuffled
-from reszoo.data.parts import Arrays, ImageSet, Part
+from reszoo.data.parts import Arrays, Files, ImageSet, Part
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.data.sets import load_set
 from reszoo.data.statistics import fitted
@@ -28,13 +29,21 @@ _FOREVER = 2**62
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What a set is: class names in label order, the net's input shape (h, w, c), examples in each part, files left out."""
+    """What a dataset is: class names in label order, the model's input shape (h, w, c), and how many examples each split has.
+
+    class_counts: of each split, the number of examples of each class; a split of a streamed dataset whose labels are not known
+        beforehand is absent.
+    skipped: the files that cannot be decoded and were left out.
+    ignored: how many files beside the images were not read, by kind.
+    """
 
     name: str
     class_names: tuple[str, ...]
     input_shape: tuple[int, int, int]
     examples: dict[str, int]
     skipped: tuple[str, ...] = ()
+    ignored: dict[str, int] = field(default_factory=dict)
+    class_counts: dict[str, list[int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, images: ImageSet, preprocessing: Preprocessing) -> DataInfo:
@@ -46,6 +55,12 @@ class DataInfo:
             input_shape=preprocessing.input_shape,
             examples={split: counts.get(split, 0) for split in ("train", "validation", "test")},
             skipped=images.skipped,
+            ignored=dict(images.ignored),
+            class_counts={
+                split: np.bincount(part.labels, minlength=len(images.class_names)).tolist()
+                for split, part in images.parts.items()
+                if isinstance(part, Arrays | Files)
+            },
         )
 
     @property
@@ -61,7 +76,9 @@ class DataInfo:
             "class_names": list(self.class_names),
             "input_shape": list(self.input_shape),
             "examples": self.examples,
+            "class_counts": self.class_counts,
             "skipped": list(self.skipped),
+            "ignored": self.ignored,
         }
 
 
@@ -150,15 +167,18 @@ class Pipeline:
         return _settled(batches.prefetch(tf.data.AUTOTUNE))
 
     def sample(self, split: str, count: int) -> tuple[list[np.ndarray | bytes], np.ndarray]:
-        """At most `count` examples of part `split` as they are stored, each as far from the next: images (uint8 [h, w, c] or the
-        bytes of a file) and labels (int32 [n]). Raises `ReszooError` for a part that the set lacks.
+        """Return at most `count` examples of a split as they are stored, evenly spread over it.
+
+        Returns:
+            Images, each uint8 [h, w, c] or the bytes of a JPEG or PNG file (files of other formats come decoded, upright), and
+            labels, int32 [n].
+
+        Raises:
+            ReszooError: the dataset lacks the split.
         """
         part = self._images.part(split)
         chosen = part.elements(None).shard(-(-part.count // count), 0).map(_packed(part.load))
-        examples = [
-            (image if isinstance(image, bytes) else np.asarray(image), label)
-            for image, label in chosen.as_numpy_iterator()
-        ]
+        examples = [(_portable(image), label) for image, label in chosen.as_numpy_iterator()]
         return [image for image, _ in examples], np.array([label for _, label in examples], np.int32)
 
     def explain(self, error: BaseException) -> ReszooError | None:
@@ -190,10 +210,12 @@ class Pipeline:
 
         def load(*element: Any) -> tuple[Any, Any, Any]:
             payload, label = _packed(part.load)(*element)
-            return payload, image_shape(payload) if payload.dtype == tf.string else tf.shape(payload)[:2], label
+            if payload.dtype == tf.string:
+                return payload, find_layout(payload), label
+            return payload, tf.concat([tf.shape(payload)[:2], [1]], axis=0), label
 
-        def cut(payload: Any, window: Any, turn: Any, label: Any) -> tuple[Any, Any]:
-            image = take_window(payload, window, self.preprocessing)
+        def cut(payload: Any, placed: Any, window: Any, turn: Any, label: Any) -> tuple[Any, Any]:
+            image = take_window(payload, window, self.preprocessing, placed)
             return mirror(image, turn) if self._augment.flip else image, label
 
         def sized(*element: Any) -> tuple[Any, Any]:
@@ -208,13 +230,14 @@ class Pipeline:
             key = make_key(self._seed, EXAMPLE, epoch)
 
             # Drawn for a batch at once: one by one, windows cost a third of what decoding does.
-            def draw(number: Any, loaded: tuple[Any, Any, Any]) -> tuple[Any, Any, Any, Any]:
-                payloads, shapes, labels = loaded
-                windows = random_windows(shapes, self._augment, self.preprocessing.image_size, fold(key, number))
+            def draw(number: Any, loaded: tuple[Any, Any, Any]) -> tuple[Any, Any, Any, Any, Any]:
+                payloads, layouts, labels = loaded
+                target = self.preprocessing.image_size
+                windows = random_windows(layouts[:, :2], self._augment, target, fold(key, number))
                 turns = mirrored(
                     tf.shape(labels)[0], make_key(self._seed, BATCH, epoch * self.steps_per_epoch + number, 1)
                 )
-                return payloads, windows, turns, labels
+                return payloads, layouts, windows, turns, labels
 
             drawn = elements.map(load, num_parallel_calls=auto).batch(size).enumerate(batch).map(draw)
             return drawn.unbatch().map(cut, num_parallel_calls=auto).batch(size)
@@ -223,7 +246,7 @@ class Pipeline:
         return batches.map(lambda step, batch: self._augmented(step, *batch), num_parallel_calls=auto)
 
     def _sized(self, payload: Any) -> Any:
-        image = decode(payload, self.preprocessing.channels) if payload.dtype == tf.string else payload
+        image = decode_file(payload, self.preprocessing.channels) if payload.dtype == tf.string else payload
         return self.preprocessing.to_input(image)
 
     def _augmented(self, step: Any, images: Any, labels: Any) -> tuple[Any, Any]:
@@ -236,6 +259,13 @@ class Pipeline:
             pad = augment.pad if augment.crop == "pad" else 0
             images = pad_crop_flip(images, pad, augment.flip, make_key(self._seed, BATCH, step, 1))
         return images, labels
+
+
+def _portable(image: Any) -> np.ndarray | bytes:
+    """Return an image as an export takes it: an array, or the bytes of a JPEG or PNG file."""
+    if not isinstance(image, bytes):
+        return np.asarray(image)
+    return image if image_format(image[:START]) in ("JPEG", "PNG") else decode_pixels(image)
 
 
 def _packed(function: Any) -> Any:

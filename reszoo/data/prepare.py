@@ -16,11 +16,12 @@ ANSWER_WITHIN = 10
 
 
 def prepare(name: str, *, from_dir: Path | None = None, data_dir: Path | None = None) -> str:
-    """Prepare set `name` in `data_dir` (default: see `data_home`) and return a line saying what there is now.
+    """Prepare dataset `name` in `data_dir` (default: see `data_home`) and return a line, for a folder several, on what there is now.
 
-    from_dir: a folder that holds the set's archives under their original names; nothing is then downloaded.
-    `folder:PATH` is checked instead: every image is decoded. Raises `ReszooError`, one line, where a file is missing, of the
-    wrong size or content, or cannot be downloaded; nothing half-prepared is left under the set's name.
+    from_dir: a folder that holds the dataset's archives under their original names; nothing is then downloaded.
+    `folder:PATH` is checked instead: every image is decoded, and images per class and files not read are counted. Raises
+    `ReszooError`, one line, if a file is missing, of the wrong size or content, or cannot be downloaded; nothing half-prepared
+    is left under the dataset's name.
     """
     if name in EMBEDDED:
         return f"{name} needs no preparing: it is always there"
@@ -124,11 +125,39 @@ def _counts(builder: Any) -> str:
 
 
 def _check_folder(root: str) -> str:
-    from reszoo.data.corrupt import find_corrupt, report_corrupt
-    from reszoo.data.folder import list_folder
+    import numpy as np
 
-    names, parts = list_folder(root)
-    bad = [path for part in parts.values() for path in find_corrupt(part.paths)]
-    report_corrupt(bad, sum(part.count for part in parts.values()), skip=False)
-    counts = ", ".join(f"{part.count:,} {role}" for role, part in parts.items())
-    return f"{root} is sound: {len(names)} classes, {counts}"
+    from reszoo.data.corrupt import decode_all, report_corrupt
+    from reszoo.data.folder import list_folder
+    from reszoo.data.summary import describe_classes, describe_ignored, warn_of_imbalance
+
+    listing = list_folder(root)
+    bad: list[str] = []
+    sizes = []
+    for part in listing.parts.values():
+        damaged, found = decode_all(part.paths)
+        bad += damaged
+        sizes.append(found)
+    report_corrupt(bad, sum(part.count for part in listing.parts.values()), skip=False)
+    shapes = np.concatenate(sizes)
+    counts = ", ".join(f"{part.count:,} {role}" for role, part in listing.parts.items())
+    per_class = {
+        role: np.bincount(part.labels, minlength=len(listing.class_names)).tolist()
+        for role, part in listing.parts.items()
+    }
+    lines = [
+        f"{root} is sound: {len(listing.class_names)} classes, {counts}",
+        _sizes_line(shapes.min(axis=0).tolist(), shapes.max(axis=0).tolist()),
+        *describe_classes(listing.class_names, per_class),
+        *describe_ignored(listing.ignored),
+        *warn_of_imbalance(listing.class_names, per_class),
+    ]
+    return "\n".join(lines)
+
+
+def _sizes_line(least: list[int], most: list[int]) -> str:
+    """Return the images' height and width in words; training on images of several sizes needs data.image_size."""
+    if least == most:
+        return f"height x width: {least[0]}x{least[1]}"
+    ranges = " x ".join(f"{low}" if low == high else f"{low} to {high}" for low, high in zip(least, most, strict=True))
+    return f"height x width: {ranges}; training needs data.image_size. Example: --set data.image_size=[224,224]"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from reszoo.data.decode import decode_upright, to_channels
+from reszoo.data.decode import decode_file, decode_upright, to_channels
 from reszoo.errors import ReszooError
 from reszoo.lazy import tf
 from reszoo.weights.transforms import CHANNEL_ORDERS, INTERPOLATIONS, Transforms, fit_resize
@@ -114,11 +114,12 @@ class Preprocessing:
         return self.apply(self.to_input(image))
 
     def pixels(self, picture: Any) -> Any:
-        """Return one picture as uint8 [h, w, channels] of its own size: the bytes of a JPEG or PNG file decoded and turned upright, an
-        array as it is.
+        """Return one image as uint8 [h, w, channels] of its own size: the bytes of a file decoded and turned upright, an array as it is.
+
+        Not for a graph that is exported: see `from_bytes`.
         """
         return (
-            decode_upright(picture, self.channels)
+            decode_file(picture, self.channels)
             if isinstance(picture, bytes)
             else to_channels(tf.convert_to_tensor(picture), self.channels)
         )

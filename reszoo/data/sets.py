@@ -85,7 +85,8 @@ def _last(part: Part, count: int, by_class: bool) -> np.ndarray:
 
 
 def _load_folder(data: DataConfig, whole: bool) -> tuple[ImageSet, Preprocessing]:
-    names, files = list_folder(data.name.removeprefix("folder:"))
+    listing = list_folder(data.name.removeprefix("folder:"))
+    names, files = listing.class_names, listing.parts
     height, width, channels = own_shape(files.values())
     preprocessing = plain(data.image_size or (height, width), data.channels or channels, data)
     skip = data.on_corrupt == "skip"
@@ -101,7 +102,7 @@ def _load_folder(data: DataConfig, whole: bool) -> tuple[ImageSet, Preprocessing
     missing = set(range(len(names))) - set(parts["train"].labels)  # type: ignore[attr-defined]
     if missing:
         raise ReszooError(f"{data.name}: no training image of class {names[min(missing)]!r} can be decoded")
-    return ImageSet(data.name, names, parts, skipped), preprocessing
+    return ImageSet(data.name, names, parts, skipped, listing.ignored), preprocessing
 
 
 def _load_embedded(data: DataConfig, whole: bool) -> tuple[ImageSet, Preprocessing]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,15 +15,18 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from reszoo.data.catalog import EMBEDDED, KNOWN, data_home
+from reszoo.data.catalog import KNOWN, data_home
 from reszoo.data.config import DataConfig
-from reszoo.data.decode import decode
+from reszoo.data.decode import decode_file
 from reszoo.data.folder import TEST_SHARE
 from reszoo.data.parts import Arrays, ImageSet, Part, Records, fits_memory
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.data.splits import rest
 from reszoo.data.statistics import plain
 from reszoo.errors import ReszooError, did_you_mean
+
+# A name, and one with a configuration: `mnist`, `imagenette/320px-v2`.
+NAME = r"\w+(/[\w.-]+)?"
 
 VALIDATION_NAMES = ("validation", "val", "valid", "dev")
 
@@ -56,14 +61,31 @@ def find_builder(name: str, home: Path) -> Any:
         raise ReszooError(
             f"data.name = {name!r}: no kind of set {kind!r}{did_you_mean(kind, ['folder'])}; give 'folder:PATH'"
         )
+    if not re.fullmatch(NAME, name):
+        raise ReszooError(f"data.name: no dataset {name!r}{_suggest_name(name)}")
     with quiet():
         try:
             return tfds.builder(name, data_dir=str(home))
         except tfds.core.DatasetNotFoundError:
-            options = [*EMBEDDED, *tfds.list_builders(with_community_datasets=False)]
-            raise ReszooError(f"data.name: no set {name!r}{did_you_mean(name, options)}") from None
+            raise ReszooError(f"data.name: no dataset {name!r}{_suggest_name(name)}") from None
         except (ValueError, AssertionError, ImportError, OSError) as error:
-            raise ReszooError(f"data.name = {name!r}: {first_line(error)}") from error
+            hint = _suggest_name(name) if os.path.isdir(name) else ""
+            raise ReszooError(f"data.name = {name!r}: {first_line(error)}{hint}") from error
+
+
+def _suggest_name(name: str) -> str:
+    """Return how to end a message about a dataset that is not known: the folder or the dataset that was probably meant."""
+    if os.path.isdir(os.path.expanduser(name)):
+        return f"; there is a folder of that name. Example: folder:{name}"
+
+    def plain_form(text: str) -> str:
+        return re.sub("[^a-z0-9]", "", text.lower())
+
+    options = [*KNOWN, *(one for one in tfds.list_builders(with_community_datasets=False) if one not in KNOWN)]
+    alike = [option for option in options if plain_form(option) == plain_form(name)]
+    return (
+        f"; did you mean {alike[0]!r}?" if alike else did_you_mean(name, options) or "; give 'folder:PATH' for a folder"
+    )
 
 
 def open_source(name: str, home: Path) -> Source:
@@ -133,8 +155,8 @@ def _roles(source: Source, name: str) -> dict[str, str]:
 
 def _decoder(preprocessing: Preprocessing, whole: bool) -> Callable[[Any], Any]:
     if whole:
-        return lambda contents: decode(contents, preprocessing.channels)
-    return lambda contents: preprocessing.to_input(decode(contents, preprocessing.channels))
+        return lambda contents: decode_file(contents, preprocessing.channels)
+    return lambda contents: preprocessing.to_input(decode_file(contents, preprocessing.channels))
 
 
 def _read(source: Source, split: str, shape: tuple[int, int, int], decoder: Callable[[Any], Any], order: str) -> Arrays:

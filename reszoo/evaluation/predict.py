@@ -10,7 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from reszoo.data.header import MAX_PIXELS, pixel_count
+from reszoo.data.formats import (
+    FORMATS,
+    MAX_PIXELS,
+    START,
+    explain_damage,
+    image_format,
+    may_have_16_bits,
+    printable,
+    read_layout,
+    value_range,
+)
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
 from reszoo.evaluation.source import Given, open_source
@@ -18,6 +28,9 @@ from reszoo.lazy import tf
 from reszoo.nets.settings import fixed_settings
 
 BATCH = 64
+
+# A file of 16 bits per channel without a value above this holds the values of a 12-bit camera or scanner.
+RANGE_DARK = 2**12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +50,7 @@ class Prediction:
 def predict(
     net: Given, paths: Iterable[str | os.PathLike[str]], *, top: int = 5, weights: str | None = None
 ) -> list[Prediction]:
-    """Classify image files (JPEG, PNG, BMP, or the first frame of a GIF) with a trained net, in the order given.
+    """Classify image files (JPEG, PNG, BMP, WebP, TIFF, or the first frame of a GIF) with a trained net, in the order given.
 
     net: a run or its folder, a net's name, whose published `weights` (by default its first) are taken, or a model built with
     such.
@@ -76,22 +89,33 @@ def predict(
 
 
 def read_image(path: Path, preprocessing: Preprocessing) -> Any:
-    """Return one image file as a net's input, float32 [height, width, channels]; ReszooError when it is no image."""
+    """Return one image file as a model's input, float32 [height, width, channels]; ReszooError when it is not an image.
+
+    The pixels are those of training and evaluation, and of an export where it reads the format.
+    """
+    shown = printable(str(path))
     try:
         contents = path.read_bytes()
     except OSError as error:
-        raise ReszooError(f"{path}: {error.strerror}") from error
-    if contents[:2] == b"BM" and int.from_bytes(contents[28:30], "little") < 24:
-        raise ReszooError(f"{path}: a BMP with a palette is not understood; save it as PNG")
+        raise ReszooError(f"{shown}: {error.strerror}") from error
+    if image_format(contents[:START]) is None:
+        raise ReszooError(
+            f"{shown}: {explain_damage(path)}; expected a file in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        )
     try:
-        if contents[:3] == b"\xff\xd8\xff" or contents[:8] == b"\x89PNG\r\n\x1a\n":
-            if (count := int(pixel_count(contents))) > MAX_PIXELS:
-                raise ReszooError(
-                    f"{path}: {count:,} pixels are more than the {MAX_PIXELS:,} that are read; make it smaller"
-                )
-            return preprocessing.from_bytes(contents)  # as in an export, to the bit
-        return preprocessing.from_image(tf.io.decode_image(contents, channels=3, expand_animations=False))
+        height, width, _ = read_layout(contents)
+        if height * width > MAX_PIXELS:
+            raise ReszooError(
+                f"{shown}: {height * width:,} pixels are more than the {MAX_PIXELS:,} that are read; make it smaller"
+            )
+        values = value_range(path) if may_have_16_bits(contents[:START]) else None
+        if values and 0 < values[1] < RANGE_DARK:
+            raise ReszooError(
+                f"{shown}: 16 bits per channel with no value above {values[1]} is invalid, because it would be nearly black; "
+                "expected values up to 65535. Example: multiply its values, or save it with 8 bits"
+            )
+        return preprocessing.from_image(preprocessing.pixels(contents))
     except ReszooError:
         raise
     except (tf.errors.OpError, ValueError) as error:
-        raise ReszooError(f"{path}: no JPEG, PNG, BMP or GIF image, or a damaged one") from error
+        raise ReszooError(f"{shown}: cannot be decoded: {explain_damage(path)}") from error

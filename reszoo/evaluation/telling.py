@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reszoo.data.pipeline import Pipeline
+from reszoo.data.summary import describe_classes, describe_ignored, is_imbalanced, warn_of_imbalance
 from reszoo.evaluation.scores import Scores, one_class_line
 from reszoo.training.recipe import Recipe
 from reszoo.training.run import Run, environment
@@ -38,7 +39,12 @@ def opening(recipe: Recipe, pipeline: Pipeline, run: Run, devices: list[str], st
     total = recipe.total_steps(pipeline.steps_per_epoch)
     return [
         f"{recipe.name}: {recipe.model.spec().name} on {info.name} ({sizes}; {shape}; {info.classes} classes)",
+        *describe_classes(
+            info.class_names, {"train": info.class_counts["train"]} if "train" in info.class_counts else {}
+        ),
         *(f"left out, cannot be decoded: {path}" for path in info.skipped),
+        *describe_ignored(info.ignored),
+        *warn_of_imbalance(info.class_names, info.class_counts),
         f"{total} steps of {recipe.train.batch_size} images on {', '.join(devices)}; run folder {run.path}",
         *([] if step else beginning(recipe, pipeline)),
         *finetuning(recipe, pipeline.steps_per_epoch, step),
@@ -89,6 +95,11 @@ def closing(run: Run, test: Scores) -> list[str]:
         )
     ]
     rows.append(("test balanced accuracy", f"{100 * test.balanced_accuracy:.2f} %", ""))
+    sizes = [sum(row) for row in test.confusion]
+    if min(sizes) and is_imbalanced(sizes):
+        largest = sizes.index(max(sizes))
+        error = f"{100 * (1 - sizes[largest] / sum(sizes)):.2f} %"
+        rows.append((f"test error, always {run.class_names[largest]!r}", error, ""))
     if test.top5 is not None:
         rows.append(("test error, top 5", f"{100 * (1 - test.top5):.2f} %", ""))
     rows.append(("test loss", f"{test.loss:.4f}", ""))

@@ -19,7 +19,7 @@ import numpy as np
 from reszoo.bench.run import write_photographs
 from reszoo.data.augment import mirror, random_windows, take_window
 from reszoo.data.config import AugmentConfig
-from reszoo.data.decode import decode_window, image_shape
+from reszoo.data.decode import decode_window, find_layout
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.lazy import tf
 
@@ -34,19 +34,21 @@ def pipelines(folder: Path) -> dict[str, Any]:
 
     def load(path: Any) -> tuple[Any, Any]:
         payload = tf.io.read_file(path)
-        return payload, image_shape(payload)
+        return payload, find_layout(payload)
 
-    def draw(number: Any, loaded: tuple[Any, Any]) -> tuple[Any, Any]:
-        return loaded[0], random_windows(loaded[1], augment, preprocessing.image_size, tf.stack([number, 7]))
+    def draw(number: Any, loaded: tuple[Any, Any]) -> tuple[Any, Any, Any]:
+        payloads, layouts = loaded
+        key = tf.stack([number, 7])
+        return payloads, layouts, random_windows(layouts[:, :2], augment, preprocessing.image_size, key)
 
-    def decoded(payload: Any, window: Any) -> Any:
-        return decode_window(payload, window, 3)[0, 0]
+    def decoded(payload: Any, layout: Any, window: Any) -> Any:
+        return decode_window(payload, window, 3, layout)[0, 0]
 
-    def sized(payload: Any, window: Any) -> Any:
-        return take_window(payload, window, preprocessing)
+    def sized(payload: Any, layout: Any, window: Any) -> Any:
+        return take_window(payload, window, preprocessing, layout)
 
-    def mirrored(payload: Any, window: Any) -> Any:
-        return mirror(sized(payload, window), window[0] % 2 == 0)
+    def mirrored(payload: Any, layout: Any, window: Any) -> Any:
+        return mirror(sized(payload, layout, window), window[0] % 2 == 0)
 
     files = tf.data.Dataset.from_tensor_slices([str(path) for path in sorted(folder.rglob("*.jpg"))]).repeat()
     windows = files.map(load, num_parallel_calls=AUTO).batch(BATCH).enumerate().map(draw)

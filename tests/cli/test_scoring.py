@@ -142,7 +142,10 @@ def test_export_predict_and_the_served_net_agree(
         (["evaluate", "{run}", "--batch-size", "many"], "--batch-size"),
         (["predict", "{run}"], "IMAGE"),
         (["predict", "{run}", "{none}"], "No such file"),
-        (["predict", "{run}", "{run}/test.json"], "test.json: no JPEG, PNG, BMP or GIF image"),
+        (
+            ["predict", "{run}", "{run}/test.json"],
+            "test.json: not an image; expected a file in JPEG, PNG, GIF, BMP, WebP or TIFF",
+        ),
         (["export", "{run}", "{run}"], "is not empty"),
         (["export", "{run}/model.keras", "{none}"], "give a run's folder"),
         (["export", "{none}", "{none}"], "no run folder"),

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from reszoo.data.decode import decode, decode_upright
+from reszoo.data.decode import decode, decode_upright, find_layout
+from reszoo.data.formats import read_layout
 from reszoo.data.header import MAX_PIXELS, orientation, pixel_count, upright
 
 RNG = np.random.default_rng(0)
@@ -146,6 +147,44 @@ def test_a_jpeg_of_many_pixels_is_counted_without_decoding() -> None:
     at = large.index(b"\xff\xc0") + 5
     large[at : at + 4] = struct.pack(">HH", 60_000, 50_000)
     assert int(counted(bytes(large))) == 3_000_000_000
+
+
+def with_chunk(contents: bytes, body: bytes, *, last: bool) -> bytes:
+    """A PNG with an eXIf chunk in front of its pixels or behind them."""
+    chunk = struct.pack(">I", len(body)) + b"eXIf" + body + struct.pack(">I", zlib.crc32(b"eXIf" + body))
+    at = contents.rindex(b"IEND") - 4 if last else 33
+    return contents[:at] + chunk + contents[at:]
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("prefix", [0, 6])
+@pytest.mark.parametrize("value", range(1, 9))
+def test_a_png_is_turned_as_pil_turns_it(value: int, prefix: int, last: bool) -> None:
+    file = io.BytesIO()
+    Image.fromarray(IMAGE).save(file, "PNG")
+    contents = with_chunk(file.getvalue(), exif(value)[6 - prefix :], last=last)
+    assert int(oriented(contents)) == value == read_layout(contents)[2]
+    np.testing.assert_array_equal(
+        decode_upright(tf.constant(contents), 3), ImageOps.exif_transpose(Image.open(io.BytesIO(contents)))
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=80), st.integers(0, 90), st.booleans(), st.booleans())
+def test_python_reads_the_header_as_the_graph_does(noise: bytes, at: int, little: bool, is_png: bool) -> None:
+    file = io.BytesIO()
+    Image.fromarray(IMAGE).save(file, "PNG")
+    whole = with_chunk(file.getvalue(), exif(6)[6:], last=False) if is_png else jpeg(exif(6, little=little))
+    contents = whole[:at] + noise + whole[at + len(noise) :]
+    try:
+        found = read_layout(contents)
+    except ValueError:
+        return
+    assert found[2] == int(oriented(contents))
+    try:
+        assert found[0] * found[1] == int(counted(contents)) == np.prod(find_layout(tf.constant(contents)).numpy()[:2])
+    except tf.errors.OpError:
+        assert not is_png, "damage that libjpeg finds and a look at the header does not"
 
 
 def in_pipeline(contents: list[bytes]) -> list[Any]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.data.keys import make_key, shuffled
-from reszoo.data.parts import Arrays, ImageSet
+from reszoo.data.parts import Arrays, Files, ImageSet
 from reszoo.data.pipeline import Pipeline, open_pipeline
 from reszoo.data.statistics import plain
 from reszoo.errors import ReszooError
@@ -157,7 +159,9 @@ def test_info_is_json_able_and_exact() -> None:
         "class_names": [f"stripes_{18 * i:03d}" for i in range(10)],
         "input_shape": [16, 24, 1],
         "examples": {"train": 1024, "validation": 0, "test": 256},
+        "class_counts": {"train": [103] * 4 + [102] * 6, "test": [26] * 6 + [25] * 4},
         "skipped": [],
+        "ignored": {},
     }
 
 
@@ -206,6 +210,56 @@ def test_a_missing_part_is_one_line() -> None:
     pipeline = open_pipeline(DataConfig(name="digits"), PAD, batch_size=8, seed=0)
     with pytest.raises(ReszooError, match=r"digits has no 'validation' part .* set data.validation"):
         pipeline.evaluation("validation")
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 6, 7, 20, 100])
+def test_a_sample_is_spread_evenly(count: int) -> None:
+    pipeline = numbered(20, PAD)
+    images, labels = pipeline.sample("train", count)
+    step = -(-20 // count)
+    assert labels.tolist() == list(range(0, 20, step)) and len(labels) <= count
+    stored = pipeline._images.parts["train"].images  # type: ignore[attr-defined]
+    for image, label in zip(images, labels, strict=True):
+        np.testing.assert_array_equal(image, stored[label])
+    with pytest.raises(ReszooError, match="no 'test' part"):
+        pipeline.sample("test", count)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WebP", "GIF"])
+def test_a_sample_of_files_is_what_an_export_takes(tmp_path: Path, kind: str) -> None:
+    paths = []
+    for number in range(7):
+        paths.append(str(tmp_path / str(number)))
+        Image.fromarray(np.full((6, 5, 3), 30 * number, np.uint8)).save(paths[-1], kind)
+    part = Files(np.array(paths, dtype=object), np.arange(7, dtype=np.int32))
+    names = tuple("abcdefg")
+    preprocessing = plain((6, 5), 3, DataConfig(name="digits"))
+    pipeline = Pipeline(ImageSet("files", names, {"train": part}), preprocessing, PAD, batch_size=2, seed=0)
+    images, labels = pipeline.sample("train", 4)
+    assert labels.tolist() == [0, 2, 4, 6]
+    for image, label in zip(images, labels, strict=True):
+        if kind in ("PNG", "JPEG"):
+            assert image == Path(paths[label]).read_bytes()
+        else:
+            assert isinstance(image, np.ndarray)
+        pixels = np.asarray(pipeline.preprocessing.pixels(image))
+        assert pixels.shape == (6, 5, 3) and np.abs(pixels - 30.0 * label).max() <= 2
+
+
+def test_files_of_every_format_go_to_replicas(tmp_path: Path, strategy: Any) -> None:
+    paths = []
+    for number, kind in enumerate(["PNG", "JPEG", "WebP", "GIF", "BMP", "TIFF"]):
+        paths.append(str(tmp_path / str(number)))
+        Image.fromarray(np.full((6, 5, 3), 40 * number, np.uint8)).save(paths[-1], kind)
+    part = Files(np.array(paths, dtype=object), np.arange(6, dtype=np.int32))
+    preprocessing = plain((6, 5), 3, DataConfig(name="digits"))
+    dataset = ImageSet("files", tuple("abcdef"), {"train": part})
+    pipeline = Pipeline(dataset, preprocessing, AugmentConfig(), batch_size=6, seed=0)
+    images, labels = next(iter(strategy.experimental_distribute_dataset(pipeline.train())))
+    for image, label in zip(
+        *(np.concatenate(strategy.experimental_local_results(one)) for one in (images, labels)), strict=True
+    ):
+        np.testing.assert_allclose(image * 255, 40 * label, atol=2)
 
 
 def test_batches_go_to_replicas(strategy: Any) -> None:

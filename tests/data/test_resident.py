@@ -15,7 +15,7 @@ from PIL import Image
 
 from reszoo.data import draws, folder, keys, pictures, sets
 from reszoo.data.config import AugmentConfig, DataConfig
-from reszoo.data.decode import decode
+from reszoo.data.decode import decode_file
 from reszoo.data.pipeline import open_pipeline
 from reszoo.data.resident import open_resident
 from reszoo.data.statistics import plain
@@ -94,8 +94,8 @@ def test_pillow_reads_what_tensorflow_reads(tmp_path: Path, photo: Photo) -> Non
         theirs = tf.io.read_file(str(path))
         pixels = pictures.read_picture(str(path))
         assert pixels is not None, path.name
-        np.testing.assert_array_equal(pixels, decode(theirs, 3), err_msg=path.name)
-        np.testing.assert_array_equal(pictures.to_channels(pixels, 1), decode(theirs, 1), err_msg=path.name)
+        np.testing.assert_array_equal(pixels, decode_file(theirs, 3), err_msg=path.name)
+        np.testing.assert_array_equal(pictures.to_channels(pixels, 1), decode_file(theirs, 1), err_msg=path.name)
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(paths[0].read_bytes()[:200])
     (tmp_path / "text.png").write_text("no picture")

@@ -210,13 +210,13 @@ def test_a_damaged_record_is_one_line(home: Path, tmp_path: Path) -> None:
     with pytest.raises(Exception) as caught:
         list(pipeline.train().take(pipeline.steps_per_epoch))
     told = pipeline.explain(caught.value)
-    assert str(told) == "a record of tiny is damaged; remove the prepared set and prepare it again"
+    assert str(told) == "a record of tiny is damaged; remove the prepared dataset and prepare it again"
 
 
 @pytest.mark.parametrize(
     ("name", "fields", "said"),
     [
-        ("cifr10", {}, "data.name: no set 'cifr10'; did you mean 'cifar10'"),
+        ("cifr10", {}, "data.name: no dataset 'cifr10'; did you mean 'cifar10'"),
         ("digit", {}, "did you mean 'digits'"),
         ("fodler:/x", {}, "no kind of set 'fodler'; did you mean 'folder'?"),
         ("mnist", {}, "; prepare it: reszoo data prepare mnist --dir "),
@@ -231,6 +231,30 @@ def test_what_cannot_be_opened_is_one_line(home: Path, name: str, fields: dict[s
         open_set(home, name, **fields)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_name_leads_to_the_dataset_or_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pets" / "cats").mkdir(parents=True)
+    for name, said in (
+        ("cifar-10", "data.name: no dataset 'cifar-10'; did you mean 'cifar10'?"),
+        ("CIFAR_10", "did you mean 'cifar10'?"),
+        ("Fashion-MNIST", "did you mean 'fashion_mnist'?"),
+        ("ImageNet-2012", "did you mean 'imagenet2012'?"),
+        ("cifar1", "did you mean 'cifar10'"),
+        ("pets", "data.name: no dataset 'pets'; there is a folder of that name. Example: folder:pets"),
+        ("./pets", "Example: folder:./pets"),
+        ("pets/cats", "Example: folder:pets/cats"),
+        (str(tmp_path), f"Example: folder:{tmp_path}"),
+        ("/nowhere", "give 'folder:PATH' for a folder"),
+        ("a b?", "give 'folder:PATH' for a folder"),
+    ):
+        with pytest.raises(ReszooError) as caught:
+            preparing.prepare(name, data_dir=tmp_path / "none")
+        assert said in str(caught.value) and "\n" not in str(caught.value)
+        with pytest.raises(ReszooError) as again:
+            open_set(tmp_path, name)
+        assert str(again.value) == str(caught.value)
 
 
 def test_no_image_set(tmp_path: Path) -> None:
@@ -298,7 +322,12 @@ def test_embedded_sets_and_folders_need_no_preparing(tmp_path: Path, photo: Phot
     for i in range(12):
         (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
         Image.fromarray(photo(8, 8, seed=i)).save(tmp_path / "ab"[i % 2] / f"{i}.png")
-    assert preparing.prepare(f"folder:{tmp_path}").endswith("is sound: 2 classes, 10 train, 2 test")
+    assert preparing.prepare(f"folder:{tmp_path}").splitlines() == [
+        f"folder:{tmp_path} is sound: 2 classes, 10 train, 2 test".removeprefix("folder:"),
+        "height x width: 8x8",
+        "train images per class: a 5, b 5",
+        "test images per class: a 1, b 1",
+    ]
     bad = bytearray((tmp_path / "a" / "4.png").read_bytes())
     bad[45:80] = bytes(35)
     (tmp_path / "a" / "4.png").write_bytes(bad)

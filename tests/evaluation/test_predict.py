@@ -38,7 +38,10 @@ def test_probabilities_of_many_files_in_the_order_given(finished: Path, tmp_path
         assert prediction.probabilities == pytest.approx(row[best], abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["png", "colour.png", "alpha.png", "palette.png", "bmp", "gif", "jpg", "grey.jpg"])
+@pytest.mark.parametrize(
+    "kind",
+    ["png", "colour.png", "alpha.png", "palette.png", "bmp", "palette.bmp", "webp", "tif", "gif", "jpg", "grey.jpg"],
+)
 def test_every_kind_of_file_gives_its_pixels(kind: str, finished: Path, tmp_path: Path) -> None:
     image, other = DIGITS[3], DIGITS[4]
     path = tmp_path / f"x.{kind}"
@@ -49,8 +52,10 @@ def test_every_kind_of_file_gives_its_pixels(kind: str, finished: Path, tmp_path
         (image if "grey" in kind else image.convert("RGB")).save(path, quality=100)
         exact = by_hand(finished, [Image.open(path).convert("L")])[0]
     else:
-        mode = {"png": "L", "colour.png": "RGB", "alpha.png": "RGBA", "palette.png": "P", "bmp": "RGB"}[kind]
-        image.convert(mode).save(path)
+        mode = {"png": "L", "colour.png": "RGB", "alpha.png": "RGBA", "palette.png": "P", "palette.bmp": "P"}.get(
+            kind, "RGB"
+        )
+        image.convert(mode).save(path, **({"lossless": True} if kind == "webp" else {}))
     (prediction,) = predict(finished, [path], top=10)
     given = dict(zip(prediction.labels, prediction.probabilities, strict=True))
     assert [given[str(i)] for i in range(10)] == pytest.approx(exact, abs=2e-3 if kind == "jpg" else 1e-5)
@@ -77,20 +82,41 @@ def png(mode: str = "L") -> bytes:
 )
 def test_a_file_that_is_no_image_is_named(contents: bytes, finished: Path, tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(contents)
-    with pytest.raises(ReszooError, match=r"x\.png: (no JPEG, PNG, BMP or GIF image|a BMP with a palette)") as caught:
+    with pytest.raises(
+        ReszooError, match=r"x\.png: (cannot be decoded: damaged|(not an image|empty); expected a file in JPEG, PNG)"
+    ) as caught:
         predict(finished, [tmp_path / "x.png"])
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("most", "read"), [(65535, True), (9000, True), (4095, False)])
+def test_twelve_bit_values_are_rejected(most: int, read: bool, finished: Path, tmp_path: Path) -> None:
+    values = np.linspace(0, most, 64).reshape(8, 8).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "x.png")
+    if read:
+        given = predict(finished, [tmp_path / "x.png"], top=10)[0]
+        wanted = by_hand(finished, [Image.fromarray((values >> 8).astype(np.uint8))])[0]
+        assert dict(zip(given.labels, given.probabilities, strict=True))["3"] == pytest.approx(wanted[3], abs=1e-5)
+    else:
+        with pytest.raises(ReszooError, match=r"x\.png: 16 bits per channel with no value above 4095 is invalid"):
+            predict(finished, [tmp_path / "x.png"])
+
+
+def test_too_many_pixels_are_rejected_in_every_format(finished: Path, tmp_path: Path) -> None:
+    Image.new("1", (2**13 + 1, 2**13)).save(tmp_path / "x.tif", compression="group4")
+    with pytest.raises(ReszooError, match=r"x\.tif: 67,117,056 pixels are more than the 67,108,864 that are read"):
+        predict(finished, [tmp_path / "x.tif"])
+
+
 def test_all_unreadable_files_are_counted_and_the_first_named(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "good.png").write_bytes(png())
-    DIGITS[0].convert("P").save(tmp_path / "p.bmp")
+    (tmp_path / "p.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
     missing = [tmp_path / f"missing{i}" for i in range(3)]
     with pytest.raises(ReszooError) as caught:
-        predict(finished, [missing[0], tmp_path / "good.png", tmp_path / "p.bmp", tmp_path, *missing[1:]])
+        predict(finished, [missing[0], tmp_path / "good.png", tmp_path / "p.heic", tmp_path, *missing[1:]])
     message = str(caught.value)
     assert message.startswith("5 of 6 images cannot be read: ")
-    assert f"{missing[0]}: No such file" in message and "p.bmp: a BMP with a palette" in message
+    assert f"{missing[0]}: No such file" in message and "p.heic: HEIC; expected a file in JPEG" in message
     assert f"{tmp_path}: Is a directory" in message and message.endswith("; and 2 more")
 
 

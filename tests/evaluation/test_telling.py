@@ -1,0 +1,68 @@
+"""The lines around a run: what is said of its data at the start and of unequal classes at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reszoo.data.config import AugmentConfig, DataConfig
+from reszoo.data.parts import Arrays, ImageSet
+from reszoo.data.pipeline import Pipeline
+from reszoo.data.statistics import plain
+from reszoo.evaluation.scores import Scores
+from reszoo.evaluation.telling import closing, opening
+from reszoo.training.recipe import load_recipe
+
+
+def of_counts(cats: int, dogs: int) -> Pipeline:
+    labels = np.array([0] * cats + [1] * dogs, np.int32)
+    part = Arrays(np.zeros((cats + dogs, 8, 8, 1), np.uint8), labels)
+    images = ImageSet("pets", ("cat", "dog"), {"train": part}, ("a/b.jpg",), {"HEIC": 3})
+    return Pipeline(images, plain((8, 8), 1, DataConfig(name="digits")), AugmentConfig(), batch_size=2, seed=0)
+
+
+def test_a_run_opens_with_its_class_counts_and_files_not_read() -> None:
+    lines = opening(load_recipe("quickstart"), of_counts(30, 6), SimpleNamespace(path=Path("x")), ["cpu"], 0)  # type: ignore[arg-type]
+    assert "train images per class: cat 30, dog 6" in lines
+    assert "files not read: 3 HEIC" in lines
+    assert "left out, cannot be decoded: a/b.jpg" in lines
+    assert [line for line in lines if line.startswith("warning")] == [
+        "warning: the classes are imbalanced: cat has 5 times the training images of dog (30 and 6); 83.3 % of all are cat"
+    ]
+
+
+def scores(confusion: list[list[int]]) -> Scores:
+    right, sizes = [confusion[i][i] for i in range(len(confusion))], [sum(row) for row in confusion]
+    return Scores(
+        examples=sum(sizes),
+        top1=sum(right) / sum(sizes),
+        top5=None,
+        loss=1.0,
+        per_class=[one / size if size else None for one, size in zip(right, sizes, strict=True)],
+        confusion=confusion,
+    )
+
+
+@pytest.mark.parametrize(
+    ("confusion", "rows"),
+    [
+        ([[90, 0], [10, 0]], {"test error": "10.00 %", "balanced accuracy": "50.00 %", "always 'cat'": "10.00 %"}),
+        ([[5, 5], [0, 10]], {"test error": "25.00 %"}),
+    ],
+)
+def test_unequal_classes_are_not_summed_up_by_accuracy_alone(confusion: list[list[int]], rows: dict[str, str]) -> None:
+    run: Any = SimpleNamespace(
+        meta={"parameters": 1, "seconds": 2.0},
+        recipe=SimpleNamespace(published=None),
+        history=[{"accuracy": 0.5}],
+        path=Path("x"),
+        class_names=("cat", "dog"),
+    )
+    lines = closing(run, scores(confusion))
+    for name, value in rows.items():
+        assert any(name in line and value in line for line in lines), name
+    assert any("always" in line for line in lines) == ("always 'cat'" in rows)
