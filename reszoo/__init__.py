@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import Any
 
 __version__ = "0.1.0"
 
-# TensorFlow leaves oneDNN off on CPUs without AVX-512, at half the speed; it reads this when it loads.
+# TensorFlow reads these when it loads. It leaves oneDNN off on CPUs without AVX-512, at half the speed.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # TensorFlow reserves a GPU's whole memory otherwise, and a second process on that GPU fails. Read when it finds GPUs.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors and above
 
 # Where each public name lives. Imported when first used, so that `import reszoo` costs nothing.
 _PUBLIC = {
@@ -44,7 +44,9 @@ __all__ = sorted(_PUBLIC)
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'reszoo' has no attribute '{name}'")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+    from reszoo.loading import import_quietly
+
+    return getattr(import_quietly(_PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:

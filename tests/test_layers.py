@@ -19,6 +19,7 @@ LAYERS = [
     "files",
     "lazy",
     "versions",
+    "loading",
     "zoo",
     "weights",
     "nets",

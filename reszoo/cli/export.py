@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from reszoo.cli.net import add_net
-from reszoo.cli.output import held_standard_error, load_backend
+from reszoo.cli.output import load_backend
 from reszoo.exporting.formats import FORMATS, QUANTIZE, get_format
+from reszoo.loading import held_standard_error
 from reszoo.training.named import find_net
 
 HELP = "write a trained net as SavedModel, LiteRT or ONNX, checked and described"

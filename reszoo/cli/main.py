@@ -42,8 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done. 2: bad input or a file system that refuses, told in one line on standard error. 130: interrupted.
     141: nobody reads standard output any more (as `head` does once it has enough).
     """
-    # TensorFlow reads this when it loads: its notes on CPU features and the like would bury the one line of an error.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         status = _dispatch(sys.argv[1:] if argv is None else list(argv))
         if sys.stdout is not None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from reszoo.errors import ReszooError
+from reszoo.loading import import_quietly
 
 if TYPE_CHECKING:
     from reszoo.weights.published import Weights
@@ -77,39 +76,4 @@ def load_backend(*others: str) -> None:
     if importlib.util.find_spec(backend) is None:
         raise ReszooError(f"{backend} is not installed: pip install {backend}")
     if backend == "tensorflow":
-        load_tensorflow()
-
-
-def load_tensorflow() -> None:
-    """Import TensorFlow and look for GPUs, keeping what its libraries write to standard error meanwhile.
-
-    They write to the file descriptor before any log level is read, so that no setting silences them. It is shown only if
-    loading fails.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with held_standard_error():
-        import tensorflow
-
-        tensorflow.config.list_physical_devices()
-
-
-@contextmanager
-def held_standard_error() -> Iterator[None]:
-    """Hold back what is written to standard error, by libraries too, inside the block; show it if the block fails."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # standard error is closed; there is nothing to keep off it
-        yield
-        return
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            os.dup2(kept, 2)
-            held.seek(0)
-            os.write(2, held.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+        import_quietly("tensorflow")

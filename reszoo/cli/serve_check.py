@@ -8,7 +8,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from reszoo.cli.output import held_standard_error, load_backend
+from reszoo.cli.output import load_backend
+from reszoo.loading import held_standard_error
 from reszoo.serving.versions import find_version
 
 if TYPE_CHECKING:

@@ -3,4 +3,8 @@
 `import reszoo.nets` registers the layers that `keras.models.load_model` needs to open a saved net.
 """
 
-from reszoo.nets import layers as layers
+from reszoo.loading import import_quietly
+
+import_quietly("keras")
+
+from reszoo.nets import layers as layers  # noqa: E402

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import subprocess
 import sys
 import types
@@ -182,18 +181,6 @@ def test_nothing_heavy_is_imported_to_list_show_or_help() -> None:
     third_party = loaded - sys.stdlib_module_names - {"__main__", "reszoo"}
     heavy = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn", "tensorflow_datasets", "rich", "jax", "torch"}
     assert not third_party & heavy
-
-
-def test_chatter_of_libraries_that_load_is_kept_unless_loading_fails(capfd: pytest.CaptureFixture[str]) -> None:
-    with output.held_standard_error():
-        os.write(2, b"note\n")
-    os.write(2, b"after\n")
-    assert capfd.readouterr().err == "after\n"
-    with pytest.raises(ImportError), output.held_standard_error():
-        os.write(2, b"reason\n")
-        raise ImportError
-    os.write(2, b"after\n")
-    assert capfd.readouterr().err == "reason\nafter\n"
 
 
 # list, show, recipes

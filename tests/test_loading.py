@@ -1,0 +1,64 @@
+"""What a user sees while TensorFlow loads: nothing, unless loading fails."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import reszoo
+from reszoo.loading import held_standard_error
+
+SCRIPT = """
+import reszoo
+run = reszoo.train("quickstart", run_dir="run", quiet=True, overrides=["model.name=resnet8", "train.epochs=1",
+    "data.examples=64"]).run
+reszoo.evaluate(run)
+"""
+
+
+def run_python(script: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in a new interpreter whose environment sets no log level."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("TF_")}
+    clean |= {"PYTHONPATH": str(Path(reszoo.__file__).parents[1]), **environment}
+    return subprocess.run(
+        [sys.executable, "-c", script], cwd=cwd, env=clean, capture_output=True, text=True, check=True
+    )
+
+
+@pytest.mark.slow
+def test_training_from_python_prints_none_of_tensorflows_log_lines(tmp_path: Path) -> None:
+    assert run_python(SCRIPT, tmp_path).stderr == ""
+
+
+@pytest.mark.parametrize(
+    "statement", ["reszoo.build", "import reszoo.nets", "from reszoo.lab.degradation import degradation"]
+)
+def test_loading_tensorflow_prints_nothing(statement: str, tmp_path: Path) -> None:
+    script = f"import reszoo\n{statement}\nimport sys, tensorflow as tf\ntf.zeros(1)\ntf.get_logger().warning('retracing')\nassert 'keras' in sys.modules"
+    assert run_python(script, tmp_path).stderr == ""
+
+
+def test_a_log_level_that_the_user_set_stays(tmp_path: Path) -> None:
+    script = "import logging\nlogging.getLogger('tensorflow').setLevel('INFO')\nimport reszoo\nreszoo.build\n"
+    shown = run_python(
+        script + "import os; print(logging.getLogger('tensorflow').level, os.environ['TF_CPP_MIN_LOG_LEVEL'])",
+        tmp_path,
+        TF_CPP_MIN_LOG_LEVEL="1",
+    )
+    assert shown.stdout.split() == ["20", "1"]
+
+
+def test_standard_error_is_held_back_unless_the_block_fails(capfd: pytest.CaptureFixture[str]) -> None:
+    with held_standard_error():
+        os.write(2, b"note\n")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"
+    with pytest.raises(ImportError), held_standard_error():
+        os.write(2, b"reason\n")
+        raise ImportError
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "reason\nafter\n"
