@@ -82,7 +82,7 @@ def opened(
             f'train.select is "best", but {pipeline.info.name} holds no images out to choose by; set data.validation'
         )
     with engine.scope():
-        model = _start(recipe, pipeline, fresh=_has_checkpoint(run))
+        model = initial_model(recipe, pipeline, fresh=_has_checkpoint(run))
         freeze(model, recipe.finetune.freeze, recipe.finetune.batch_norm)
         recipe.probe_steps(pipeline.steps_per_epoch)  # refuses one too long before anything is written
         stepper: Any = engine.stepper(model, pipeline)
@@ -165,10 +165,10 @@ def _find_run(recipe: Recipe, run_dir: str | Path | None, resume: bool) -> Run:
     return run
 
 
-def _start(recipe: Recipe, pipeline: Pipeline, *, fresh: bool) -> keras.Model:
-    """Return the net with the weights that the recipe starts from, unless a checkpoint will bring them (`fresh`).
+def initial_model(recipe: Recipe, pipeline: Pipeline, *, fresh: bool = False) -> keras.Model:
+    """Return the model with the weights that the recipe starts from, unless a checkpoint will bring them (`fresh`).
 
-    Other classes than the weights' get a classifier of their own, though they be as many.
+    If the dataset's classes differ from the weights' classes, the classifier is re-initialized, even when the counts match.
     """
     info = pipeline.info
     weights = None if fresh else recipe.model.weights or None

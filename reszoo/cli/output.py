@@ -20,10 +20,21 @@ def on_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
 
-def print_table(headers: Sequence[str], rows: Iterable[Sequence[str | int]], *, whole: int = 1) -> None:
-    """Print a table to standard output; on a terminal, whole numbers stand at the right with commas between thousands.
+GAP = 2  # spaces between the columns of a table
 
-    whole: how many of the first columns are never cut short there, because they are typed again.
+
+def print_table(
+    headers: Sequence[str], rows: Iterable[Sequence[str | int]], *, whole: int = 1, spare: Sequence[str] = ()
+) -> None:
+    """Print a table to standard output: drawn on a terminal, tab-separated for another program.
+
+    On a terminal, integers are right-aligned with commas between thousands. Text wraps; nothing is cut.
+
+    Args:
+        headers: The columns' names.
+        rows: The cells, one sequence per row.
+        whole: How many of the first columns never wrap on a terminal, because a user types their cells again.
+        spare: Columns that a terminal which is too narrow does without, the first of them first. A last line names them.
     """
     lines: list[list[str | int]] = [list(row) for row in rows]
     if not on_terminal():
@@ -35,13 +46,26 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str | int]], *, 
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for index, header in enumerate(headers):
+    console = Console()
+    cells = [[f"{value:,}" if isinstance(value, int) else value for value in line] for line in lines]
+    widths = [max(len(cell) for cell in column) + GAP for column in zip(headers, *cells, strict=True)]
+    shown = list(range(len(headers)))
+    omitted: list[str] = []
+    for name in spare:
+        if sum(widths[index] for index in shown) > console.width:
+            omitted.append(name)
+            shown.remove(list(headers).index(name))
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, GAP, 0, 0))
+    for index in shown:
         number = bool(lines) and isinstance(lines[0][index], int)
-        table.add_column(header, justify="right" if number else "left", no_wrap=index < whole or number)
-    for line in lines:
-        table.add_row(*(Text(f"{value:,}" if isinstance(value, int) else value) for value in line))
-    Console().print(table)
+        table.add_column(
+            headers[index], justify="right" if number else "left", no_wrap=index < whole or number, overflow="fold"
+        )
+    for row in cells:
+        table.add_row(*(Text(row[index]) for index in shown))
+    console.print(table)
+    if omitted:
+        print(f"Not shown in {console.width} columns: {', '.join(omitted)}. A pipe gets all columns: add `| cat`.")
 
 
 def print_weights(rows: Sequence[Weights], *, named: bool = True) -> None:
@@ -61,7 +85,8 @@ def print_weights(rows: Sequence[Weights], *, named: bool = True) -> None:
         for row in rows
     ]
     first = 0 if named else 1
-    print_table(headers[first:], [row[first:] for row in cells], whole=2 - first)
+    spare = ("source", "parameters", "size", "top-5")
+    print_table(headers[first:], [row[first:] for row in cells], whole=2 - first, spare=spare)
 
 
 def load_backend(*others: str) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import keras
 
 import reszoo.nets  # noqa: F401  (registers the layers)
-from reszoo.data.pipeline import DataInfo
+from reszoo.data.pipeline import DataInfo, Pipeline
 from reszoo.errors import ReszooError
-from reszoo.nets.build import build
 from reszoo.nets.graph import producer
 from reszoo.nets.settings import DATA_FORMAT
+from reszoo.session import initial_model
 from reszoo.training.recipe import Recipe, load_recipe
 from reszoo.training.run import Run
 
@@ -36,14 +36,21 @@ def trained(backbone: str) -> bool:
 def recipe_for(backbone: str, name: str | None, overrides: Sequence[str]) -> Recipe:
     """Return the recipe asked for; by default a run's own, or "quickstart", with small steps and 32x32 pixels for VGG16."""
     if name is not None:
-        return load_recipe(name, overrides)
+        return load_recipe(name, _overrides(backbone, overrides))
     if trained(backbone) and not backbone.endswith(".keras"):
         return load_recipe(str(Path(backbone) / "recipe.toml"), overrides)
-    return load_recipe("quickstart", [*(VGG16_RECIPE if backbone == VGG16 else ()), *overrides])
+    return load_recipe("quickstart", [*(VGG16_RECIPE if backbone == VGG16 else ()), *_overrides(backbone, overrides)])
 
 
-def load_backbone(backbone: str, info: DataInfo) -> keras.Model:
-    """Return the net that `backbone` names, giving logits: a run's, a file's, or a fresh one for the set `info`.
+def _overrides(backbone: str, overrides: Sequence[str]) -> list[str]:
+    """Return the overrides with the backbone as the recipe's model, where it is a model name of the zoo."""
+    if trained(backbone) or backbone == VGG16 or "/" in backbone:
+        return list(overrides)
+    return [f"model.name={backbone}", *overrides]
+
+
+def load_backbone(backbone: str, recipe: Recipe, pipeline: Pipeline) -> keras.Model:
+    """Return the model that `backbone` names, giving logits: a run's, a file's, VGG16, or the recipe's own at its start.
 
     Raises ReszooError for a name that is none, a file that cannot be read, or a set too small for VGG16.
     """
@@ -58,10 +65,10 @@ def load_backbone(backbone: str, info: DataInfo) -> keras.Model:
     if trained(backbone):
         return Run.open(backbone).load_model()
     if backbone == VGG16:
-        return _vgg16(info)
+        return _vgg16(pipeline.info)
     if "/" in backbone:
         raise ReszooError(f"{backbone} is no run folder: it holds no recipe.toml")
-    return build(backbone, input_shape=info.input_shape, classes=info.classes)
+    return initial_model(recipe, pipeline)
 
 
 def _vgg16(info: DataInfo) -> keras.Model:

@@ -21,7 +21,7 @@ from reszoo.data.pipeline import Pipeline, open_pipeline
 from reszoo.errors import ReszooError
 from reszoo.evaluation.scores import Evaluator
 from reszoo.files import atomic_path, write_json
-from reszoo.lab.backbone import input_fits, load_backbone, recipe_for, trained
+from reszoo.lab.backbone import VGG16, input_fits, load_backbone, recipe_for, trained
 from reszoo.lab.drift_page import present as present
 from reszoo.lab.probe import DriftCallback as DriftCallback
 from reszoo.lab.probe import Probe
@@ -30,6 +30,7 @@ from reszoo.lab.record import claim, write_record
 from reszoo.lab.report import report
 from reszoo.lab.weigh import sample as evenly
 from reszoo.nets.batchnorm import synchronise
+from reszoo.nets.freeze import freeze
 from reszoo.nets.stack import stack
 from reszoo.session import anchored
 from reszoo.training.devices import describe, open_strategy, precision
@@ -37,7 +38,7 @@ from reszoo.training.optimizers import make_optimizer
 from reszoo.training.progress import Progress
 from reszoo.training.recipe import Recipe
 from reszoo.training.schedule import rate as scheduled
-from reszoo.training.step import Stepper
+from reszoo.training.step import Stepper, rate_shares
 
 SHARE = 0.1  # of the recipe's rate, in fine-tuning
 
@@ -65,7 +66,9 @@ def drift(
     backbone: the folder of a finished run, a `.keras` file of a classifier, "vgg16" (that of `keras.applications`, with a
         pooled linear head and fresh weights of He et al.'s variance) or the name of a reszoo net. The latter two are trained
         first, for `train_steps` updates by the recipe's schedule (0: as long as the recipe says).
-    recipe, overrides: data, augmentation, optimizer, batch size and seed; by default a run's own, else "quickstart".
+    recipe, overrides: data, augmentation, optimizer, batch size, seed and [finetune]; by default a run's own, else
+        "quickstart". A backbone named after a zoo model is the recipe's model, with its `model.weights` and other fields.
+        [finetune] freezes layers and scales learning rates in all trainings; its probe_epochs must be 0.
     blocks, at, block, order: as in `reszoo.stack`. steps: of fine-tuning, at the constant learning rate `rate` (0: a
         tenth of the recipe's), by a fresh optimizer, the same for both nets.
     every: steps between measurements, each of them on all validation images (test images where none are held out) for
@@ -86,11 +89,22 @@ def drift(
         raise ReszooError(f"rate is {rate}, but must be a learning rate above 0, or 0 for a tenth of the recipe's")
     backbone = str(Path(backbone).resolve()) if trained(str(backbone)) else str(backbone)
     plan = anchored(recipe_for(backbone, recipe, overrides))
-    _refuse_idle(plan)
+    _refuse_unused(plan)
+    if backbone == VGG16 and plan.model.weights:
+        raise ReszooError(
+            f"model.weights: {plan.model.weights!r} is for {plan.model.name}, but the backbone is vgg16. Fix: name "
+            f"{plan.model.name} as the backbone, or give --set model.weights=''"
+        )
     strategy = open_strategy(devices)
     if plan.train.deterministic:
         tf.config.experimental.enable_op_determinism()
-    pipeline = open_pipeline(plan.data, plan.augment, batch_size=plan.train.batch_size, seed=plan.train.seed)
+    pipeline = open_pipeline(
+        plan.data,
+        plan.augment,
+        batch_size=plan.train.batch_size,
+        seed=plan.train.seed,
+        transforms=plan.model.transforms,
+    )
     if trained(backbone):
         train_steps = 0
     else:
@@ -109,9 +123,10 @@ def drift(
     settings |= {"images": images, "recipe": plan.to_dict()}
     with strategy.scope(), precision(plan.train.precision):
         keras.utils.set_random_seed(plan.train.seed)
-        net = load_backbone(backbone, pipeline.info)
+        net = load_backbone(backbone, plan, pipeline)
         input_fits(net, pipeline.info, backbone)
-        stack(net, **asked)  # refused before anything is written, or trained
+        _freeze(stack(net, **asked), plan)  # rejects what cannot work before anything is written or trained
+        rate_shares(net, plan.finetune.stage_decay)
         folder = claim(out, "drift", settings)
         progress = Progress(folder / "drift.log", quiet)
         lab = _Lab(folder, plan, pipeline, strategy, progress, every)
@@ -181,11 +196,12 @@ class _Lab:
 
         Rows hold the scores on the split and what `looks` gives; "seconds" is the time spent in training alone.
         """
-        if self.recipe.train.batch_norm == "sync":
+        plan = self.recipe
+        _freeze(net, plan)
+        if plan.train.batch_norm == "sync":
             synchronise(net)
-        stepper = Stepper(
-            net, make_optimizer(self.recipe.optimizer), self.recipe.train, self.recipe.optimizer, self.strategy
-        )
+        optimizer, decay = make_optimizer(plan.optimizer), plan.finetune.stage_decay
+        stepper = Stepper(net, optimizer, plan.train, plan.optimizer, self.strategy, decay)
         stepper.spread_seeds()
         score = Evaluator(net, classes=self.pipeline.info.classes, strategy=self.strategy)
         spent, rows = 0.0, []
@@ -249,7 +265,7 @@ def _experiment(
 
     def arm(name: str) -> dict[str, Any]:
         keras.utils.set_random_seed(seed)
-        start = load_backbone(str(kept), lab.pipeline.info)
+        start = load_backbone(str(kept), lab.recipe, lab.pipeline)
         if name == "control":
             rows = lab.train(start, name, lambda step: rate, first=train_steps, steps=steps)
             return {"rows": rows, **lab.test(start)}
@@ -277,12 +293,23 @@ def _outputs(net: keras.Model, images: Any, batch: int = 64) -> np.ndarray[Any, 
     return np.concatenate([np.asarray(keras.ops.convert_to_numpy(part), np.float64) for part in parts])
 
 
-def _refuse_idle(recipe: Recipe) -> None:
-    """Raise ReszooError for keys that this experiment's loop does not have."""
-    idle: dict[str, Any] = {"train.ema=0": recipe.train.ema, 'train.select="last"': recipe.train.select == "best"}
-    idle |= {'train.grow_from=""': recipe.train.grow_from, 'schedule.kind="cosine"': recipe.schedule.kind == "plateau"}
-    for remedy, set_ in idle.items():
-        if set_:
+def _freeze(net: keras.Model, recipe: Recipe) -> None:
+    """Freeze what the recipe freezes; a model whose recipe freezes nothing keeps the flags that it was saved with."""
+    if recipe.finetune.freeze != "none":
+        freeze(net, recipe.finetune.freeze, recipe.finetune.batch_norm)
+
+
+def _refuse_unused(recipe: Recipe) -> None:
+    """Raise ReszooError for keys that this experiment's loop does not support."""
+    remedies: dict[str, bool] = {
+        "train.ema=0": recipe.train.ema > 0,
+        'train.select="last"': recipe.train.select == "best",
+        'train.grow_from=""': bool(recipe.train.grow_from),
+        'schedule.kind="cosine"': recipe.schedule.kind == "plateau",
+        "finetune.probe_epochs=0": recipe.finetune.probe_epochs > 0,
+    }
+    for remedy, unsupported in remedies.items():
+        if unsupported:
             raise ReszooError(
-                f"lab drift does not do what {recipe.name} asks for in {remedy.split('=')[0]}: give --set {remedy}"
+                f"{remedy.split('=')[0]}: lab drift does not support the value in {recipe.name}. Fix: --set {remedy}"
             )

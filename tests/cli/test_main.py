@@ -19,6 +19,7 @@ from reszoo.cli import output
 from reszoo.cli.main import VERBS, main
 from reszoo.errors import ReszooError
 from reszoo.training.recipe import Recipe, load_recipe, recipe_names
+from reszoo.weights.published import list_weights
 from reszoo.zoo.catalog import list_models
 from reszoo.zoo.count import count
 
@@ -314,8 +315,29 @@ def test_published_weights_are_listed_with_what_a_person_chooses_by(capsys: pyte
     assert "no published weights of a net named like 'plain*'" in capsys.readouterr().err
 
 
-def test_on_a_terminal_the_tags_are_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("pattern", ["resnet18", "*"])
+def test_the_table_of_weights_is_readable_in_80_columns(
+    pattern: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(output, "on_terminal", lambda: True)
-    monkeypatch.setenv("COLUMNS", "90")
-    assert main(["list", "--weights", "resnet18"]) == 0
-    assert "torchvision/IMAGENET1K_V1" in capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["list", "--weights", pattern]) == 0
+    header, *lines, note = capsys.readouterr().out.splitlines()
+    found = list_weights(pattern)
+    assert max(map(len, [header, *lines])) <= 80 and len(lines) == len(found)
+    assert header.split()[:3] == ["net", "weights", "top-1"] and "licence" in header
+    for line, row in zip(lines, found, strict=True):
+        assert line.split()[:3] == [row.model, row.tag, f"{row.top1:.2f}"] and row.licence in line
+    assert note.startswith("Not shown in 80 columns: source, parameters")
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["list", "--weights", pattern]) == 0
+    assert "Not shown" not in capsys.readouterr().out
+
+
+def test_text_on_a_terminal_wraps_and_is_not_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(output, "on_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    output.print_table(("name", "text"), [("a" * 20, "many words that need more than a line")])
+    assert "".join(capsys.readouterr().out.split()) == "nametext" + "a" * 20 + "manywordsthatneedmorethanaline"

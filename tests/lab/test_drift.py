@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 import reszoo
 from reszoo import ReszooError
@@ -21,6 +22,11 @@ from reszoo.lab.backbone import logits, recipe_for
 from reszoo.lab.drift import DriftCallback, drift, measure, present
 from reszoo.lab.report import report
 from reszoo.nets.stack import stack
+from reszoo.weights import load, published
+from reszoo.weights.convert import export_arrays
+from reszoo.weights.formats import RemoteFile
+from reszoo.weights.published import Weights
+from reszoo.weights.transforms import Transforms
 
 L = keras.layers
 SMALL: dict[str, Any] = {"backbone": "resnet8", "train_steps": 3, "steps": 2, "every": 1, "images": 20, "quiet": True}
@@ -249,6 +255,7 @@ def test_logits_are_what_the_softmax_is_taken_of(end: str) -> None:
     np.testing.assert_allclose(np.asarray(logits(net)(batch)), batch @ kernel + bias, rtol=1e-5)
 
 
+NO_PROBE = ["finetune.probe_epochs=0"]
 REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "no net": ({"backbone": "resnet21"}, "resnet21"),
     "no run": ({"backbone": "some/where"}, "is no run folder"),
@@ -258,8 +265,17 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "every": ({"every": 0.5}, "every must be"),
     "images": ({"images": -1}, "images must be"),
     "rate": ({"rate": -0.1}, "rate is -0.1"),
-    "averages": ({"overrides": ["train.ema=0.9"]}, "give --set train.ema=0"),
-    "best": ({"overrides": ["train.select=best"]}, "give --set train.select"),
+    "averages": ({"overrides": ["train.ema=0.9"]}, "train.ema: .*Fix: --set train.ema=0"),
+    "best": ({"overrides": ["train.select=best"]}, "Fix: --set train.select"),
+    "probe": ({"overrides": ["finetune.probe_epochs=1"]}, "Fix: --set finetune.probe_epochs=0"),
+    "vgg16's weights": (
+        {"backbone": "vgg16", "recipe": "finetune", "overrides": NO_PROBE},
+        "'imagenet' is for resnet50",
+    ),
+    "freeze without stages": (
+        {"backbone": "vgg16", "overrides": ["finetune.freeze=stage1"]},
+        "has no layers named stage1_block1",
+    ),
     "place": ({"at": "stage9_block1_add"}, "no layer 'stage9_block1_add'; did you mean"),
     "order": ({"at": "stage1_block1_conv1", "order": "post"}, "can be negative"),
 }
@@ -280,3 +296,73 @@ def test_a_file_of_other_data_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.keras").write_bytes(b"nothing")
     with pytest.raises(ReszooError, match="cannot be read as a Keras model"):
         drift(tmp_path / "out", **{**SMALL, "backbone": tmp_path / "broken.keras"})
+
+
+# Published weights, and what is frozen
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weights:
+    """Published weights of resnet8 whose file is at hand."""
+    model = reszoo.build("resnet8")
+    save_file(export_arrays(model, reszoo.spec("resnet8"), "akamaster"), tmp_path / "weights.safetensors")
+    row = Weights(
+        model="resnet8",
+        tag="someone/v1",
+        layout="akamaster",
+        data="cifar10",
+        top1=90.0,
+        top5=None,
+        transforms=Transforms(image_size=(32, 32), resize=0, mean=(0.5, 0.4, 0.3), std=(0.3, 0.2, 0.1)),
+        licence="BSD-2-Clause",
+        source="https://weights.example",
+        files=(RemoteFile(url="https://weights.example/resnet8.safetensors", digest="sha256:" + 64 * "0"),),
+    )
+    known = published.published()
+    monkeypatch.setattr(published, "published", lambda: (row, *known))
+    monkeypatch.setattr(load, "fetch", lambda file: tmp_path / "weights.safetensors")
+    return row
+
+
+FINE: dict[str, Any] = {**SMALL, "recipe": "finetune", "train_steps": 1, "steps": 1, "blocks": 1}
+FINE["overrides"] = [
+    "data.name=digits",
+    "data.validation=100",
+    "data.examples=64",
+    "train.batch_size=16",
+    "model.weights=someone/v1",
+    "finetune.probe_epochs=0",
+    "finetune.freeze=stage2",
+]
+
+
+@pytest.mark.slow
+def test_published_weights_are_fine_tuned_as_their_recipe_says(
+    weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    monkeypatch.setattr(
+        lab, "open_pipeline", lambda *args, **kw: opened.append(open_pipeline(*args, **kw)) or opened[-1]
+    )
+    drift(tmp_path / "out", **FINE)
+    assert opened[0].preprocessing.std == pytest.approx((0.3, 0.2, 0.1)) and opened[0].info.input_shape == (32, 32, 3)
+    start = reszoo.build("resnet8", weights="someone/v1")
+    for name in ("backbone", "stacked"):
+        model = keras.models.load_model(tmp_path / "out" / f"{name}.keras")
+        moved = {
+            layer.name.split("_")[0]
+            for layer in start.layers
+            for old, new in zip(layer.get_weights(), model.get_layer(layer.name).get_weights(), strict=True)
+            if layer.name != "head_dense" and not np.array_equal(old, new)
+        }
+        assert moved == {"stage3"}, name
+    assert model.get_layer("stack_block1_bn2").gamma.numpy().any()  # new blocks learn
+
+
+@pytest.mark.slow
+def test_a_run_from_published_weights_is_a_backbone(weights: Weights, tmp_path: Path) -> None:
+    overrides = [*FINE["overrides"], "model.name=resnet8", "train.epochs=1", "train.export=false"]
+    run = reszoo.train("finetune", overrides=overrides, run_dir=tmp_path / "run", quiet=True).run
+    record = drift(tmp_path / "out", **{**SMALL, "backbone": run.path, "overrides": [], "steps": 1, "blocks": 1})
+    scores = json.loads((run.path / "test.json").read_text())
+    assert record["results"]["backbone"]["test_accuracy"] == scores["top1"]
