@@ -121,70 +121,6 @@ def test_the_extras_are_what_the_container_and_the_ranges_expect() -> None:
 def test_the_container_tells_the_version() -> None:
     (version,) = re.findall(r'image\.version="(.*?)"', (ROOT / "Dockerfile").read_text())
     assert version == reszoo.__version__
-<<<<<<< HEAD
-
-
-# The documents
-
-
-def commands(document: Path) -> list[list[str]]:
-    """The `reszoo ...` commands that a document's code shows, in a container or not; patterns with [..] or | left out."""
-    found = []
-    fenced = False
-    for line in document.read_text(encoding="utf-8").splitlines():
-        fenced ^= line.startswith("```")
-        code = line.strip().removeprefix("$ ") if fenced or line.startswith("    ") else ""
-        if not re.match(r"(docker run .*|python -m )?\breszoo(:\w+)? ", code) or re.search(r"[\[|]", code):
-            continue
-        words = shlex.split(code, comments=True)
-        image = next(index for index, word in enumerate(words) if re.fullmatch(r"reszoo(:\w+)?", word))
-        found.append(words[image + 1 :])
-    return found
-
-
-SHOWN = [(path, argv) for path in DOCUMENTS for argv in commands(path)]
-
-
-def test_the_readme_shows_every_verb_of_a_run() -> None:
-    shown = {argv[0] for path, argv in SHOWN if path.name == "README.md"}
-    assert {"train", "recipes", "evaluate", "predict", "export"} <= shown <= set(VERBS)
-
-
-@pytest.mark.parametrize("path, argv", SHOWN, ids=[f"{path.name}: {shlex.join(argv)}" for path, argv in SHOWN])
-def test_a_command_in_the_documents_is_one_that_reszoo_takes(path: Path, argv: list[str]) -> None:
-    verb, *rest = argv
-    if verb.startswith("-"):
-        assert verb in ("--help", "--version")
-        return
-    assert verb in VERBS
-    parser = Parser(prog=f"reszoo {verb}", allow_abbrev=False)
-    importlib.import_module(f"reszoo.cli.{verb.replace('-', '_')}").add_arguments(parser)
-    args = parser.parse_args(rest)
-    recipe = getattr(args, "recipe", None)
-    if recipe in recipe_names():
-        load_recipe(recipe, args.overrides)
-    elif recipe is not None:
-        assert "/" in recipe or recipe.endswith(".toml"), f"no recipe {recipe}"
-    space = getattr(args, "space", None)
-    if space in space_names():
-        load_space(space, args.overrides)
-    elif space is not None:
-        assert "/" in space or space.endswith(".toml"), f"no space {space}"
-
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=[path.name for path in DOCUMENTS])
-def test_the_public_names_in_a_documents_code_are_there(path: Path) -> None:
-    for block in re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
-        compile(block, str(path), "exec")
-        for name in re.findall(r"\breszoo\.(\w+)", block):
-            assert name in reszoo.__all__ or (ROOT / "reszoo" / name).exists(), f"reszoo.{name}"
-
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=[path.name for path in DOCUMENTS])
-def test_a_documents_links_lead_somewhere(path: Path) -> None:
-    prose = re.sub(r"^```.*?^```|^    .*?$|`.*?`", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", prose):
-        assert (path.parent / target).exists(), target
 
 
 # The environment
@@ -198,5 +134,3 @@ def test_tensorflow_takes_a_gpu_s_memory_as_needed() -> None:
         env |= {"TF_FORCE_GPU_ALLOW_GROWTH": given} if given else {}
         done = subprocess.run([sys.executable, "-c", script], env=env, text=True, check=True, capture_output=True)
         assert done.stdout.strip() == expected
-=======
->>>>>>> b89a995 (Follow the recipe's weights and [finetune] in lab drift; execute the documentation)
