@@ -27,16 +27,18 @@ def run(args: argparse.Namespace) -> int:
     """Classify, and print the most probable classes of each image."""
     find_net(args.net, args.weights)  # refuses what is wrong at once, before TensorFlow is loaded
     load_backend()
+    from reszoo.data.formats import printable
     from reszoo.evaluation.predict import predict
 
     predictions = predict(args.net, args.images, top=args.top, weights=args.weights)
     if args.json:
-        print(json.dumps([prediction.to_dict() for prediction in predictions], indent=2, ensure_ascii=False))
+        rows = [{**prediction.to_dict(), "path": printable(prediction.path)} for prediction in predictions]
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
         return 0
     print_table(
         ("image", "class", "probability"),
         [
-            (prediction.path if rank == 0 or not on_terminal() else "", label, f"{100 * probability:.2f} %")
+            (printable(prediction.path) if rank == 0 or not on_terminal() else "", label, f"{100 * probability:.2f} %")
             for prediction in predictions
             for rank, (label, probability) in enumerate(zip(prediction.labels, prediction.probabilities, strict=True))
         ],

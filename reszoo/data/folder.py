@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from reszoo.data.formats import (
     SUFFIXES,
     describe_file,
     image_format,
+    is_control,
     is_utf8,
     may_have_16_bits,
     printable,
@@ -125,7 +125,7 @@ def check_class_names(names: Iterable[str], where: str) -> None:
     Class names are written one per line beside an exported model.
     """
     for name in names:
-        if not name or not is_utf8(name) or any(unicodedata.category(one) in ("Cc", "Zl", "Zp") for one in name):
+        if not name or not is_utf8(name) or any(map(is_control, name)):
             raise ReszooError(
                 f"class name: {ascii(name) if is_utf8(name) else printable(name)} is invalid; expected UTF-8 without line breaks "
                 f"or control characters. Example: rename the folder in {where}"

@@ -9,6 +9,7 @@ import io
 import os
 import re
 import struct
+import unicodedata
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -90,7 +91,12 @@ def describe_file(name: str, start: bytes) -> str:
 def printable(text: str) -> str:
     r"""Return `text` fit for a terminal and for UTF-8 files: bytes that are not UTF-8 and control characters become \x.. escapes."""
     decoded = os.fsencode(text).decode("utf-8", "backslashreplace") if _has_surrogates(text) else text
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in decoded)
+    return "".join(one.encode("unicode_escape").decode() if is_control(one) else one for one in decoded)
+
+
+def is_control(character: str) -> bool:
+    """Return whether a character is a control character or a line break, of which Unicode has several."""
+    return unicodedata.category(character) in ("Cc", "Zl", "Zp")
 
 
 def is_utf8(text: str) -> bool:

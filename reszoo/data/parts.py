@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -174,7 +174,9 @@ class ImageSet:
 
 def encode_paths(paths: Iterable[str]) -> list[bytes]:
     """Return paths as the bytes that the file system knows them by. TensorFlow takes only these: a name need not be UTF-8."""
-    return [os.fsencode(path) for path in paths]
+    # os.fsencode without its Python function, which TensorFlow, tracing a graph, would warn that it cannot convert.
+    encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+    return [path.encode(encoding, errors) for path in paths]
 
 
 def fits_memory(counts: Iterable[int], shape: tuple[int, int, int]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -89,6 +90,17 @@ def test_predict_prints_a_row_for_each_class_and_image(
     assert rows[0] == ["image", "class", "probability"]
     assert [row[0] for row in rows[1:]] == [str(images[0])] * 2 + [str(images[1])] * 2
     assert float(rows[1][2].removesuffix(" %")) >= float(rows[2][2].removesuffix(" %"))
+
+
+def test_predict_prints_names_that_are_not_utf8(
+    finished: Path, images: list[Path], tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9 [1].png")
+    shutil.copy(images[0], name)
+    assert main(["predict", str(finished), name, "--top", "1"]) == 0
+    assert b"caf\\xe9 [1].png\t" in capfdbinary.readouterr().out
+    assert main(["predict", str(finished), name, "--top", "1", "--json"]) == 0
+    assert json.loads(capfdbinary.readouterr().out.decode())[0]["path"].endswith("caf\\xe9 [1].png")
 
 
 def test_predict_as_json(finished: Path, images: list[Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -173,6 +173,9 @@ def test_other_files_are_named_by_format_or_suffix() -> None:
 
 def test_names_are_printable() -> None:
     assert printable("caf\udce9\n\N{SNOWMAN}") == "caf\\xe9\\n\N{SNOWMAN}"
+    assert printable("Screenshot 9.41\N{NARROW NO-BREAK SPACE}AM \u2028.png") == (
+        "Screenshot 9.41\N{NARROW NO-BREAK SPACE}AM \\u2028.png"
+    )
 
 
 def test_a_header_is_read_without_its_pixels() -> None:
