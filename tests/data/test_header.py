@@ -56,7 +56,7 @@ def png(width: int, height: int, data: bytes = b"") -> bytes:
 @pytest.mark.parametrize("little", [True, False])
 def test_a_turned_picture_stands_as_pil_stands_it(value: int, little: bool) -> None:
     contents = jpeg(exif(value, little=little))
-    assert int(oriented(contents)) == value
+    assert int(oriented(contents)) == value == int(find_layout(tf.constant(contents))[2])
     stored = Image.open(io.BytesIO(contents))
     np.testing.assert_array_equal(upright(np.asarray(stored), tf.constant(value)), ImageOps.exif_transpose(stored))
     own = decode_upright(tf.constant(contents), 3)
@@ -164,6 +164,7 @@ def test_a_png_is_turned_as_pil_turns_it(value: int, prefix: int, last: bool) ->
     Image.fromarray(IMAGE).save(file, "PNG")
     contents = with_chunk(file.getvalue(), exif(value)[6 - prefix :], last=last)
     assert int(oriented(contents)) == value == read_layout(contents)[2]
+    assert find_layout(tf.constant(contents)).numpy().tolist() == list(read_layout(contents))
     np.testing.assert_array_equal(
         decode_upright(tf.constant(contents), 3), ImageOps.exif_transpose(Image.open(io.BytesIO(contents)))
     )
