@@ -1,5 +1,6 @@
-# reszoo in a container. For the CPU: docker build -t reszoo .     For NVIDIA GPUs: docker build --build-arg GPU=1 -t reszoo:gpu .
-# docs/docker.md says how to run it.
+# reszoo in a container. docs/docker.md describes how to run it.
+#     CPU:         docker build -t reszoo .
+#     NVIDIA GPUs: docker build --build-arg GPU=1 -t reszoo:gpu .
 
 FROM python:3.12-slim AS wheel
 COPY . /source
@@ -7,7 +8,7 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheel /source
 
 FROM python:3.12-slim
 
-# Runs lie under the working folder and data sets in /data. Any user may write there, and at home: --user works.
+# Runs are stored in /workspace and datasets in /data. Any user can write there and in HOME, so that --user works.
 RUN useradd --uid 10001 --user-group --create-home reszoo \
  && mkdir /workspace /data \
  && chown reszoo:reszoo /workspace /data \
@@ -15,8 +16,8 @@ RUN useradd --uid 10001 --user-group --create-home reszoo \
 
 ARG GPU=0
 
-# What reszoo depends on, in a layer of its own: a change of the code does not download it again. Without a GPU TensorFlow comes as
-# tensorflow-cpu, the same code without CUDA kernels, at half the size (there is one for x86-64; on ARM tensorflow is that already).
+# The dependencies are a layer of their own, so that a change of the code does not download them again. The CPU image on
+# x86-64 installs tensorflow-cpu: the same code without CUDA kernels, at half the size. On ARM, tensorflow has no CUDA kernels.
 COPY pyproject.toml /tmp/
 RUN python -c "import tomllib; project = tomllib.load(open('/tmp/pyproject.toml', 'rb'))['project']; \
 print(*project['dependencies'], *(project['optional-dependencies']['gpu'] if '${GPU}' == '1' else []), sep='\n')" > /tmp/requirements.txt \
@@ -24,7 +25,7 @@ print(*project['dependencies'], *(project['optional-dependencies']['gpu'] if '${
  && pip install --no-cache-dir --root-user-action=ignore -r /tmp/requirements.txt \
  && rm -r /tmp/pyproject.toml /tmp/requirements.txt /usr/local/lib/python3.12/site-packages/tensorflow/include
 
-# TensorFlow 2.21's library does not list all folders of the CUDA wheels in its run path; without this it finds no GPU.
+# The run path of TensorFlow 2.21's library lacks some folders of the CUDA wheels. Without this it does not find a GPU.
 RUN if [ "${GPU}" = 1 ]; then \
       python -c "import glob, sysconfig; print(*glob.glob(sysconfig.get_path('purelib') + '/nvidia/*/lib'), sep='\n')" \
         > /etc/ld.so.conf.d/nvidia-wheels.conf \

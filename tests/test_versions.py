@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import re
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -30,17 +32,32 @@ STACK = {
 }
 
 
+# Hides every distribution but tensorflow-cpu, here and, as sitecustomize.py, in the processes started from here.
+HIDE = """
+import importlib.metadata
+
+real = importlib.metadata.distribution
+
+def distribution(name):
+    if name.lower().replace("_", "-") in ("reszoo", "tensorflow", "keras", "numpy", "ai-edge-litert", "onnx"):
+        raise importlib.metadata.PackageNotFoundError(name)
+    return real("tensorflow" if name == "tensorflow-cpu" else name)
+
+importlib.metadata.distribution = distribution
+"""
+
+
 @pytest.fixture
-def only_tensorflow_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide every installed distribution but tensorflow-cpu, as in the CPU image, where `tensorflow` is not installed."""
-    real = importlib.metadata.distribution
-
-    def distribution(name: str) -> importlib.metadata.Distribution:
-        if name.lower().replace("_", "-") in ("reszoo", "tensorflow", "keras", "numpy", "ai-edge-litert", "onnx"):
-            raise importlib.metadata.PackageNotFoundError(name)
-        return real("tensorflow" if name == "tensorflow-cpu" else name)
-
-    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
+def only_tensorflow_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """An environment as in the CPU image, where the distribution `tensorflow` is not installed."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "sitecustomize.py").write_text(HIDE)
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH') or ROOT}")
+    monkeypatch.setattr(importlib.metadata, "distribution", importlib.metadata.distribution)  # put back afterwards
+    exec(HIDE, {})
+    code = "import importlib.metadata; importlib.metadata.version('tensorflow')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip().endswith("PackageNotFoundError: No package metadata was found for tensorflow")
     with pytest.raises(importlib.metadata.PackageNotFoundError):
         importlib.metadata.version("tensorflow")
 

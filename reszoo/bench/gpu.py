@@ -18,7 +18,6 @@ import csv
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -146,13 +145,13 @@ def quickstart(plan: Plan) -> None:
 
 
 def benchmarks(plan: Plan) -> None:
-    """Measure training beside PyTorch; without reszoo's variants if they fail."""
+    """Measure training beside PyTorch. If a side fails, measure again with fewer sides."""
     for name, (words, variants) in BENCHES.items():
         if plan.record(name).is_file():
             continue
         if plan.steps:
             words = words.rpartition(" ")[0] + " 2"
-        for sides in (f"{PEERS},{variants}", PEERS):
+        for sides in (f"{PEERS},{variants}", PEERS, "torch"):
             if bench(plan, name, words, sides, "bench").status in (0, None):
                 break
 
@@ -362,12 +361,14 @@ def kill(plan: Plan) -> None:
     command = [*plan.reszoo, *plan.train("quickstart", killed, settings)]
     if not (unbroken / "test.json").is_file() or plan.clock.left() <= 0:
         return
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
+    try:
         while process.poll() is None and not any(killed.glob("checkpoints/step-*")) and plan.clock.left() > 0:
             time.sleep(POLL)
-        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
     if plan.run("kill", plan.train("quickstart", killed, settings), "rest").succeeded:
         one, other = summarize(unbroken), summarize(killed)
         equal = all(one[key] == other[key] for key in ("history", "test"))

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from reszoo.errors import ReszooError
-from reszoo.versions import module_versions
 from reszoo.zoo.catalog import spec as get_spec
 from reszoo.zoo.count import count
 
@@ -95,7 +94,7 @@ def bench(
         "threads": threads,
         **({"card": card_name()} if device == "gpu" else {}),
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": module_versions("reszoo", backend, "keras", "numpy"),
+        "versions": _versions("reszoo", backend, "keras", "numpy"),
         "models": rows,
     }
 
@@ -361,6 +360,13 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _versions(*names: str) -> dict[str, str]:
+    """Return the versions of modules, asked in a process of its own: TensorFlow prints log lines when it is imported."""
+    code = "import json, sys; from reszoo.versions import module_versions; print(json.dumps(module_versions(*sys.argv[1:])))"
+    done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def card_name() -> str:

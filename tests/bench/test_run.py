@@ -127,6 +127,21 @@ def test_sigterm_leaves_no_side_behind(tmp_path: Path) -> None:
     assert not any(state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z" for state in states)
 
 
+QUICK = """
+import sys
+from reszoo.bench import run
+from reszoo.cli.main import main
+run._measure = lambda *_: [run.Side("reszoo", "1", [2.0])]
+sys.exit(main(["bench", "train", "resnet8"]))
+"""
+
+
+def test_no_log_line_of_tensorflow_reaches_the_user() -> None:
+    done = subprocess.run([sys.executable, "-c", QUICK], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["model", "resnet8 b128"]
+
+
 @pytest.mark.slow
 def test_the_jax_backend_takes_part(tmp_path: Path) -> None:
     pytest.importorskip("jax")
