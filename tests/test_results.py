@@ -229,6 +229,28 @@ def test_the_table_of_speed_is_the_records() -> None:
         assert f"`{record['command']}`" in page
 
 
+def test_a_record_of_speed_is_in_a_section_that_names_its_processor_and_precision() -> None:
+    """Or figures of two processors would be compared."""
+    sections = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8").split("\n## ")
+    for path in sorted(BENCH.glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        (section,) = (text for text in sections if f"`{record['command']}`" in text)
+        assert all(row in section for row in bench_rows(record)), path.name
+        assert record["machine"]["processor"] in section and record["precision"] in section, path.name
+
+
+def test_the_table_of_kernels_is_the_records() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    shares = []
+    for name in ("float32", "bfloat16"):
+        record = json.loads((ROOT / "docs" / "results" / f"kernels_{name}.json").read_text(encoding="utf-8"))
+        assert f"`{record['command']}`" in page and record["processor"] in page
+        kernels = record["kernel_milliseconds"]
+        shares.append({kernel: 100 * spent / sum(kernels.values()) for kernel, spent in kernels.items()})
+    for kernel in shares[0]:
+        assert f"| {kernel} | {shares[0][kernel]:.0f} % | {shares[1][kernel]:.0f} % |" in page
+
+
 def depth_rows(first: dict, train: dict) -> list[str]:
     """Cost against depth: of each net, and behind it what each layer more than the net before cost."""
     rows, before = [], None
