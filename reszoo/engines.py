@@ -214,6 +214,8 @@ def compile_plainly(model: keras.Model, optimizer: keras.optimizers.Optimizer) -
     """Compile for callbacks, and for whoever loads the net; the engines compute and scale the loss themselves."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss=loss, metrics=["accuracy"], auto_scale_loss=False)
+    # Keras makes the metrics at the first batch of its own loop; callbacks look there for the direction of a monitor.
+    model._compile_metrics.build(keras.ops.zeros((1,)), keras.ops.zeros((1, model.output_shape[-1])))
 
 
 def _open(opener: Callable[..., Any], recipe: Recipe, **more: Any) -> Any:

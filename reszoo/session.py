@@ -21,8 +21,9 @@ from reszoo.files import expand_user
 from reszoo.nets.build import build
 from reszoo.nets.freeze import freeze
 from reszoo.training import checkpoint
+from reszoo.training.callbacks import check_callbacks
 from reszoo.training.inherit import inherit
-from reszoo.training.loop import Evaluate, Loop
+from reszoo.training.loop import Evaluate, Loop, Watch
 from reszoo.training.progress import Progress
 from reszoo.training.recipe import Recipe
 from reszoo.training.run import Run
@@ -81,6 +82,9 @@ def opened(
         raise ReszooError(
             f'train.select is "best", but {pipeline.info.name} holds no images out to choose by; set data.validation'
         )
+    checked = check_callbacks(
+        callbacks, recipe, validation=bool(pipeline.info.examples["validation"]), resume=_has_checkpoint(run)
+    )
     with engine.scope():
         model = initial_model(recipe, pipeline, fresh=_has_checkpoint(run))
         freeze(model, recipe.finetune.freeze, recipe.finetune.batch_norm)
@@ -100,7 +104,7 @@ def opened(
         run.write_meta(status="running", devices=names)
         stepper.spread_seeds()
         score = engine.evaluator(model, pipeline.info.classes)
-        loop = engine.kind_of_loop(run, recipe, stepper, pipeline, progress, _validation(score, pipeline), callbacks)
+        loop = engine.kind_of_loop(run, recipe, stepper, pipeline, progress, _validation(score, pipeline), checked)
         if resume:
             loop.resume()
         for line in opening(recipe, pipeline, run, names, loop.step):
@@ -193,8 +197,8 @@ def _validation(score: Score, pipeline: Pipeline) -> Evaluate | None:
     if not pipeline.info.examples["validation"]:
         return None
 
-    def evaluate() -> dict[str, float]:
-        scores = score(pipeline.evaluation("validation"))
+    def evaluate(watch: Watch) -> dict[str, float]:
+        scores = score(watch(pipeline.evaluation("validation")))
         return {"val_loss": scores.loss, "val_accuracy": scores.top1}
 
     return evaluate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,6 @@ from reszoo.evaluation.telling import closing
 from reszoo.files import atomic_path
 from reszoo.lazy import on_tensorflow
 from reszoo.session import Session, opened
-from reszoo.training.cluster import check_cluster
 from reszoo.training.recipe import Recipe, load_recipe
 from reszoo.training.run import Run, now
 
@@ -44,38 +44,62 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     quiet: bool = False,
 ) -> Result:
-    """Train by a recipe (or its name, or its file, with `key=value` overrides) and leave a run folder.
+    """Train by a recipe and leave a run folder.
 
-    run_dir: a new or empty folder; runs/NAME-TIME when left out. resume: go on with the run in run_dir, exactly where its
-    newest checkpoint stands. devices: as `reszoo train --devices`. callbacks: Keras' own; they see the model, the epochs'
-    logs, and may set model.stop_training, which ends the run there as if its recipe did.
-    On a signal the run stops at a step with a checkpoint.
-    Raises ReszooError for input that cannot work, before anything is written, and when the loss is no longer a number.
+    On a signal the run stops at a step, with a checkpoint.
+
+    Args:
+        recipe: A recipe, its name or its file.
+        overrides: Recipe keys to change, as `key=value`.
+        run_dir: A new or empty folder; runs/NAME-TIME by default.
+        resume: Resume the run in run_dir, exactly where its newest checkpoint stands.
+        devices: As `reszoo train --devices`.
+        callbacks: Keras callbacks. The model that they see is the one that is evaluated and exported, with averaged
+            weights if `train.ema` is set. They may write to it, set model.stop_training, and set the learning rate if
+            schedule.kind is "constant" without warmup. On a resume give them again: their state is in the checkpoint.
+        quiet: Print nothing; train.log gets every line all the same.
+
+    Returns:
+        The run and its test scores.
+
+    Raises:
+        ReszooError: For input that cannot work, before anything is written; and when the loss is no longer a number.
     """
-    check_cluster()
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
     with opened(recipe, run_dir=run_dir, resume=resume, devices=devices, callbacks=callbacks, quiet=quiet) as session:
         if session.fit():
-            session.loop.finish()
             return Result(session.run, _finish(session))
-        at, path = session.loop, session.run.path
-        session.progress.line(
-            f"stopped at step {at.step} of {at.total}; go on with: reszoo train --resume --run-dir {path}"
-        )
+        loop = session.loop
+        session.progress.line(f"stopped at step {loop.step} of {loop.total}; {_how_to_resume(session)}")
         return Result(session.run, None)
 
 
+def _how_to_resume(session: Session) -> str:
+    path, names = session.run.path, session.loop.callback_names
+    if not names:
+        return f"go on with: reszoo train --resume --run-dir {shlex.quote(str(path))}"
+    again = ", ".join(f"{name}(...)" for name in names)
+    return (
+        f"go on with the same callbacks: reszoo.train({str(path / 'recipe.toml')!r}, run_dir={str(path)!r}, resume=True, "
+        f"callbacks=[{again}])"
+    )
+
+
 def _finish(session: Session) -> Scores:
-    """Leave the trained net, its curves, its scores on the test set, and the SavedModel; tell them beside the published figure."""
+    """Leave the trained model, its curves, its test scores and the SavedModel; report them beside the published figure."""
     run, recipe, pipeline, model = session.run, session.recipe, session.pipeline, session.model
+    report = session.progress.line
     session.engine.settle(session.loop)
+    report("saving the model: model.keras")
     with atomic_path(run.path / "model.keras") as part:
         model.save(part)
     published = recipe.published
     drawn: dict[str, Any] = (
         {"published": published.value, "source": f"{published.metric}, {published.source}"} if published else {}
     )
+    report("drawing the curves: curves.png")
     curves(run.history, run.path / "curves.png", title=recipe.name, **drawn)
+    report(f"evaluating the test split: {pipeline.info.examples['test']} images")
     test = session.score(pipeline.evaluation("test"))
     title = f"{recipe.name}: {pipeline.info.name}, test, error {test.error:.2f} %"
     write_scores(test, pipeline.info.class_names, run.path, title=title)
@@ -84,10 +108,11 @@ def _finish(session: Session) -> Scores:
         from reszoo.exporting.export import export
         from reszoo.exporting.samples import CHECKED, draw
 
+        report("exporting the SavedModel and checking it: export/ (train.export=false skips this)")
         export(run, run.path / "export", check=draw(pipeline, "test", CHECKED))
     run.write_meta(status="finished", finished=now())
     for line in closing(run, test):
-        session.progress.line(line)
+        report(line)
     if recipe.train.export and not on_tensorflow():
-        session.progress.line(f"a SavedModel is TensorFlow's: KERAS_BACKEND=tensorflow reszoo export {run.path}")
+        report(f"a SavedModel is TensorFlow's: KERAS_BACKEND=tensorflow reszoo export {shlex.quote(str(run.path))}")
     return test

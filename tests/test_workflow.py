@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -125,36 +126,44 @@ def test_averaged_weights_are_what_is_validated_and_saved(tmp_path: Path) -> Non
     assert scores.loss == pytest.approx(run.history[-1]["val_loss"], rel=1e-4)
 
 
-def test_keras_callbacks_see_the_run_and_may_stop_it(tmp_path: Path) -> None:
-    seen: list[tuple[str, int, list[str]]] = []
-
-    class Watch(keras.callbacks.Callback):
-        def on_train_begin(self, logs: object = None) -> None:
-            seen.append(("begin", 0, [self.model.name]))
-
+def test_a_callback_may_stop_the_run(tmp_path: Path) -> None:
+    class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-            seen.append(("epoch", epoch, sorted(logs or {})))
             self.model.stop_training = epoch == 1
 
-    result = train(recipe(train={"epochs": 5}), run_dir=tmp_path / "run", callbacks=[Watch()], quiet=True)
-    logs = ["accuracy", "loss", "rate", "val_accuracy", "val_loss"]
-    assert seen == [("begin", 0, ["resnet8"]), ("epoch", 0, logs), ("epoch", 1, logs)]
+    result = train(recipe(train={"epochs": 5}), run_dir=tmp_path / "run", callbacks=[Stop()], quiet=True)
     assert result.finished and result.run.meta["status"] == "finished"
-    assert result.run.load_model().name == "resnet8"
+    assert len(result.run.history) == 2 and result.run.load_model().name == "resnet8"
 
 
-def test_keras_own_callbacks_run(tmp_path: Path) -> None:
-    callbacks = [
-        keras.callbacks.EarlyStopping("val_loss", patience=1, min_delta=100.0),
-        keras.callbacks.CSVLogger(str(tmp_path / "log.csv")),
-        keras.callbacks.ModelCheckpoint(
-            str(tmp_path / "best.keras"), monitor="val_accuracy", mode="max", save_best_only=True
-        ),
+def test_a_run_says_what_it_does_after_its_last_epoch(finished: Path) -> None:
+    """In this order, each line before the work it names."""
+    log = (finished / "train.log").read_text()
+    after = log[log.index("epoch    3  step 21/21") :]
+    words = [
+        "saving the model",
+        "drawing the curves",
+        "evaluating the test split: 360 images",
+        "exporting the SavedModel",
     ]
-    result = train(recipe(train={"epochs": 5}), run_dir=tmp_path / "run", callbacks=callbacks, quiet=True)
-    assert result.finished and len(result.run.history) == 2
-    assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
-    assert keras.models.load_model(tmp_path / "best.keras").name == "resnet8"
+    places = [after.index(word) for word in [*words, "test error"]]
+    assert places == sorted(places)
+
+
+def test_a_stopped_run_with_callbacks_says_how_to_resume_with_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Signal(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    folder = tmp_path / "it's mine"
+    assert not train(recipe(), run_dir=folder, callbacks=[Signal()]).finished
+    said = capsys.readouterr().out
+    resume = (
+        f"reszoo.train({str(folder / 'recipe.toml')!r}, run_dir={str(folder)!r}, resume=True, callbacks=[Signal(...)])"
+    )
+    assert f"stopped at step 7 of 21; go on with the same callbacks: {resume}" in said
 
 
 def test_paths_of_a_run_hold_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,9 @@ class FitStepper:
         def loss(labels: Any, logits: Any) -> Any:
             return row_losses(ops.cast(ops.reshape(labels, [-1]), "int32"), logits, train.label_smoothing)
 
-        model.compile(self.optimizer, loss=loss, metrics=[metric], auto_scale_loss=False)
+        # By the name of the second one Keras' callbacks know in which direction an accuracy is better.
+        metrics = [metric, keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+        model.compile(self.optimizer, loss=loss, metrics=metrics, auto_scale_loss=False)
 
     @property
     def rate(self) -> float:
@@ -76,7 +78,7 @@ class FitLoop(Loop):
     """`Loop` whose steps are taken by `model.fit`, an epoch a call."""
 
     pipeline: Resident  # type: ignore[assignment]
-    _logs: dict[str, Any]
+    _batch_logs: dict[str, Any]
 
     def _take_steps(self, book: Callable[[], bool]) -> None:
         watch = _Watch(self, book)
@@ -86,9 +88,8 @@ class FitLoop(Loop):
             batches = _Batches(self.pipeline, self.step)
             self.model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[watch])
 
-    def _summary(self) -> dict[str, float]:
-        loss, right, images = (float(self._logs[name]) for name in ("loss_sum", "right", "images"))
-        return {"loss": loss / images, "accuracy": right / images}
+    def _sums(self) -> np.ndarray:
+        return np.array([float(self._batch_logs[name]) for name in ("loss_sum", "right", "images")] + [0.0])
 
     # `fit` keeps weights, slots and sums apart from the model while it runs.
 
@@ -128,5 +129,5 @@ class _Watch(keras.callbacks.Callback):
         self._loop._before_step()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._loop._logs = logs
+        self._loop._batch_logs = logs or {}
         self.stop = self.model.stop_training = self._book()

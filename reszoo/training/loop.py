@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,6 +16,8 @@ import numpy as np
 from reszoo.data.pipeline import Pipeline
 from reszoo.errors import ReszooError
 from reszoo.training import checkpoint
+from reszoo.training.averaging import WeightAverages, synchronize_state
+from reszoo.training.callbacks import Callbacks
 from reszoo.training.progress import Progress
 from reszoo.training.recipe import Recipe
 from reszoo.training.run import Run, TensorBoard
@@ -24,13 +26,25 @@ from reszoo.training.step import Stepper
 
 CHECK_EVERY = 50  # steps between looks at whether the loss is still a number
 
-Evaluate = Callable[[], Mapping[str, float]]
+RESULT = "result.npz"  # the weights that callbacks left at the end of training
+Watch = Callable[[Iterable[Any]], Iterable[Any]]
+Evaluate = Callable[[Watch], Mapping[str, float]]
 
 
 class Loop:
     """One run of a recipe over a model, from its first step or from the newest checkpoint.
 
-    evaluate: gives val_loss and val_accuracy of the model as it stands, or None without validation images.
+    Callbacks find in the model the weights that are evaluated and exported: the averaged ones with `train.ema`.
+
+    Args:
+        run: The run folder.
+        recipe: The recipe.
+        stepper: Updates the model.
+        pipeline: The data.
+        progress: Reports to the terminal and to train.log.
+        evaluate: Returns val_loss and val_accuracy of the model as it stands; it passes its batches through its argument.
+            None without validation images.
+        callbacks: Keras callbacks, as `check_callbacks` returns them.
     """
 
     def __init__(
@@ -54,15 +68,39 @@ class Loop:
         self.history: list[dict[str, Any]] = []
         self.best = -1.0
         self.seconds = 0.0
-        self._callbacks = keras.callbacks.CallbackList(
-            list(callbacks), model=self.model, epochs=self._epoch(self.total)
+        self._logs: dict[str, Any] = {}  # of the last epoch
+        self._epoch_start = np.zeros(4)  # the sums in `stepper.totals` when the epoch began
+        self._resumed: checkpoint.Checkpoint | None = None
+        self._averaging = WeightAverages(self.model, stepper.weights, stepper.averages)
+        self._callbacks = Callbacks(
+            callbacks,
+            model=self.model,
+            optimizer=stepper.optimizer,
+            recipe=recipe,
+            show=self._averaging.show,
+            params={
+                "verbose": 0 if progress.quiet else 1,
+                "epochs": self._epoch(self.total),
+                "steps": pipeline.steps_per_epoch,
+                "batch_size": recipe.train.batch_size,
+            },
         )
         self._variables = {
             f"model/{index}/{v.path}": v for index, v in enumerate(self.model.variables)
         } | stepper.state()
 
+    @property
+    def complete(self) -> bool:
+        """Whether training is over: at its last step, or where a callback ended it."""
+        return self.step == self.total or self.ended
+
+    @property
+    def callback_names(self) -> list[str]:
+        """The class names of the callbacks that a resumed run must be given again."""
+        return self._callbacks.names
+
     def resume(self) -> None:
-        """Go back to the newest readable checkpoint. Raises ReszooError when it is of another net."""
+        """Return to the newest readable checkpoint. Raises ReszooError if it belongs to another model."""
         found = checkpoint.newest(self.run.checkpoints, self.progress.line)
         if found is None:
             return
@@ -73,28 +111,41 @@ class Loop:
             raise ReszooError(
                 f"checkpoint {found.path} does not fit the recipe: {wrong[0]} is missing or of another shape"
             )
+        self._resumed = found
+        self._restore(found)
+        self.step, self.history = found.meta["step"], found.meta["history"]
+        self.best, self.seconds = found.meta["best"], found.meta["seconds"]
+        self.ended = found.meta.get("ended", False)
+        self._epoch_start = np.array(found.meta.get("epoch_start", [0.0] * 4))
+
+    def _restore(self, found: checkpoint.Checkpoint) -> None:
+        """Give every variable its value in a checkpoint."""
+        self._averaging.forget()
         for name, variable in self._variables.items():
             variable.assign(found.arrays[name])
         self.stepper.spread_seeds()
-        self.step, self.history = found.meta["step"], found.meta["history"]
-        self.best, self.seconds = found.meta["best"], found.meta["seconds"]
 
     def fit(self, until: int = 0) -> bool:
         """Train to the end, or until a callback sets model.stop_training; return False when a signal or `until` stopped it.
 
-        until: stop after so many steps of the whole run, as a signal would, and evaluate there; 0 for the end.
+        When training is over the model holds the weights that the recipe selects, or what a callback restored at its end.
+
+        Args:
+            until: Stop after so many steps of the whole run, as a signal would, and evaluate there; 0 for the end.
+
         Either way a checkpoint stands at the last step; `signalled` says whether a signal came, if only in the last one.
 
-        Raises ReszooError when the loss is no longer a number; the last good checkpoint stays.
+        Raises:
+            ReszooError: When the loss is no longer a number; the last good checkpoint stays.
         """
         self.until = min(until or self.total, self.total)
-        board = TensorBoard(self.run, self.history)
         self.run.write_history(self.history)
+        if self.complete and self._load_result():
+            return True
         begun = time.monotonic() - self.seconds
-        self.model.stop_training = False
-        self._callbacks.on_train_begin()
-        self.progress.begin(self.step, self.total)
+        board = TensorBoard(self.run, self.history)
         try:
+            self._begin()
             with _stop_signal() as stopped:
 
                 def book() -> bool:
@@ -108,23 +159,67 @@ class Loop:
                         self._save()
                     return stop
 
-                self._take_steps(book)
+                if not self.complete:
+                    self._take_steps(book)
                 self.signalled = stopped.is_set()
         finally:
             self.progress.end()
             board.close()
-        self._callbacks.on_train_end()
-        return self.step == self.total or self.ended
+        self._end()
+        return self.complete
 
-    def finish(self) -> None:
-        """Leave in the model the weights the recipe selects: the best, the averaged, or the last."""
-        if self.recipe.train.select == "best" and (self.run.checkpoints / "best.npz").is_file():
-            best = checkpoint.load(self.run.checkpoints / "best.npz")
-            for name, variable in self._variables.items():
-                if name in best.arrays:
-                    variable.assign(best.arrays[name])
+    def _begin(self) -> None:
+        """Start the callbacks, and the progress bar."""
+        self.model.stop_training = False
+        if self._resumed is None:
+            self._callbacks.begin(self._rate())
         else:
-            self._swap_averages()
+            self._callbacks.begin(None)
+            if self.step % self.pipeline.steps_per_epoch:  # what they set up there, they need in mid-epoch too
+                self._callbacks.call("on_epoch_begin", self.step // self.pipeline.steps_per_epoch, None)
+            # What callbacks changed as they began was changed in the first process too.
+            self._restore(self._resumed)
+            meta = self._resumed.meta
+            for line in self._callbacks.restore(meta.get("callbacks", []), self._resumed.arrays):
+                self.progress.line(line)
+            self._callbacks.take_learning_rate()
+            self.model.stop_training = self.ended
+            self._resumed = None
+        self.progress.begin(self.step, self.total)
+
+    def _end(self) -> None:
+        """Leave in the model the weights that the recipe selects; callbacks may then replace them by others."""
+        if not self.complete:
+            self._callbacks.call("on_train_end", self._logs)
+            return
+        self._select()
+        self._callbacks.call("on_train_end", self._logs)
+        if self._callbacks.may_change("on_train_end"):  # what they did cannot be repeated after a restart
+            synchronize_state(self.model)
+            weights = {name: v.numpy() for name, v in self._variables.items() if name.startswith("model/")}
+            checkpoint.save(self.run.checkpoints / RESULT, weights, self._meta())
+
+    def _select(self) -> None:
+        """Leave in the model the weights that the recipe selects: the best, the averaged, or the last."""
+        path = self.run.checkpoints / "best.npz"
+        if self.recipe.train.select == "best" and path.is_file():
+            self._averaging.forget()
+            self._load_weights(checkpoint.load(path))
+        else:
+            self._averaging.show()
+
+    def _load_result(self) -> bool:
+        """Load the weights that an earlier process left at the end of training, if callbacks had a say in them."""
+        path = self.run.checkpoints / RESULT
+        if not path.is_file() or (found := checkpoint.load(path)).meta["step"] != self.step:
+            return False
+        self._load_weights(found)
+        return True
+
+    def _load_weights(self, found: checkpoint.Checkpoint) -> None:
+        for name, variable in self._variables.items():
+            if name.startswith("model/"):
+                variable.assign(found.arrays[name])
 
     def _take_steps(self, book: Callable[[], bool]) -> None:
         """Take steps up to `until`; `book` does what follows each, and says whether it was the last."""
@@ -137,11 +232,13 @@ class Loop:
     def _before_step(self) -> None:
         epoch, place = divmod(self.step, self.pipeline.steps_per_epoch)
         if not place:
-            self._callbacks.on_epoch_begin(epoch)
-        self._callbacks.on_train_batch_begin(place)
+            self._callbacks.call("on_epoch_begin", epoch, None)
+        self._callbacks.call("on_train_batch_begin", place, None)
+        self._averaging.hide()
 
-    def _one_step(self, images: Any, labels: Any) -> None:
-        now = rate(
+    def _rate(self) -> float:
+        """Return the learning rate of the next step by the schedule."""
+        return rate(
             self.recipe.schedule,
             self.step,
             total_steps=self.total,
@@ -149,14 +246,22 @@ class Loop:
             batch_size=self.recipe.train.batch_size,
             history=self.history,
         )
+
+    def _one_step(self, images: Any, labels: Any) -> None:
+        own = self._callbacks.learning_rate
+        now = self._rate() if own is None else own
         if self.probe and self.step == self.probe:
             self.stepper.restart()
             self.progress.line(thawed(self.recipe, self.step))
         take = self.stepper.probe if self.step < self.probe else self.stepper
         take(images, labels, now)
+        self._callbacks.stepped(now)
 
     def _after_step(self) -> None:
-        self._callbacks.on_train_batch_end(self.step % self.pipeline.steps_per_epoch)
+        logs = None
+        if self._callbacks.wants("on_train_batch_end"):
+            logs = _means(self._sums() - self._epoch_start)
+        self._callbacks.call("on_train_batch_end", self.step % self.pipeline.steps_per_epoch, logs)
         self.step += 1
         if self.step % CHECK_EVERY == 0:
             self._check_finite()
@@ -166,61 +271,87 @@ class Loop:
         return math.ceil(step / self.pipeline.steps_per_epoch)
 
     def _epoch_ends(self) -> bool:
-        return self.step % self.pipeline.steps_per_epoch == 0 or self.step == self.until
+        at_end = self.step % self.pipeline.steps_per_epoch == 0 or self.step == self.until
+        return at_end or bool(self.model.stop_training)
+
+    def _sums(self) -> np.ndarray:
+        """Return the loss summed over the images since the last row, right answers, images and skipped steps."""
+        return np.array(self.stepper.totals.numpy(), np.float64)
 
     def _summary(self) -> dict[str, float]:
         """Return the mean loss and accuracy over the images seen since the last row."""
-        loss, right, images, _ = (float(value) for value in self.stepper.totals.numpy())
-        return {"loss": loss / images, "accuracy": right / images} if images else {"loss": math.nan, "accuracy": 0.0}
+        return _means(self._sums())
 
     def _end_epoch(self, board: TensorBoard) -> None:
         epoch = self._epoch(self.step)
-        logs: dict[str, Any] = {}
-        if epoch % self.recipe.train.evaluate_every == 0 or self.step == self.until:
-            self._check_finite()
-            row = self._row(epoch)
-            self.history.append(row)
-            self.stepper.totals.assign(np.zeros(4))
-            self.progress.row(row)
-            self.run.write_history(self.history)
-            board.add(row)
-            logs = {key: value for key, value in row.items() if key not in ("epoch", "step")}
-        self._callbacks.on_epoch_end(epoch - 1, logs)
+        learning_rate = self.stepper.rate
+        logs = _means(self._sums() - self._epoch_start)
+        due = epoch % self.recipe.train.evaluate_every == 0 or self.step == self.until or self.model.stop_training
+        if due:
+            row = self._add_row(epoch, board)
+            logs |= {key: value for key, value in row.items() if key not in ("epoch", "step", "rate", *logs)}
+        else:
+            self._epoch_start = self._sums()
+        self._logs = logs | {"learning_rate": learning_rate}
+        self._callbacks.call("on_epoch_end", epoch - 1, self._logs)
+        if self.model.stop_training and not due:
+            self._add_row(epoch, board)
+
+    def _add_row(self, epoch: int, board: TensorBoard) -> dict[str, Any]:
+        """Evaluate, and add a row to the history."""
+        self._check_finite()
+        row = self._row(epoch)
+        self.history.append(row)
+        self.stepper.totals.assign(np.zeros(4))
+        self._epoch_start = np.zeros(4)
+        self.progress.row(row)
+        self.run.write_history(self.history)
+        board.add(row)
+        return row
 
     def _row(self, epoch: int) -> dict[str, Any]:
         row: dict[str, Any] = {"epoch": epoch, "step": self.step}
         row["rate"] = self.stepper.rate
         row |= self._summary()
         if self.recipe.train.precision == "mixed_float16":
-            row["skipped"] = int(self.stepper.totals.numpy()[3])
+            row["skipped"] = int(self._sums()[3])
         if self.evaluate is not None:
-            self._swap_averages()
-            row |= self.evaluate()
+            self._averaging.show()
+            row |= self._validate(self.evaluate)
             if row["val_accuracy"] > self.best:
                 self.best = row["val_accuracy"]
                 if self.recipe.train.select == "best":
                     weights = {name: v.numpy() for name, v in self._variables.items() if name.startswith("model/")}
                     checkpoint.save(self.run.checkpoints / "best.npz", weights, self._meta())
-            self._swap_averages()
         return row
 
-    def _swap_averages(self) -> None:
-        """Exchange the weights and their running averages; a second call exchanges them back."""
-        for weight, average in zip(self.stepper.weights, self.stepper.averages, strict=False):
-            now, mean = weight.numpy(), average.numpy()
-            weight.assign(mean)
-            average.assign(now)
+    def _validate(self, evaluate: Evaluate) -> dict[str, float]:
+        """Return the validation scores, with Keras' hooks around them."""
+        self._callbacks.call("on_test_begin", None)
+        scores = dict(evaluate(self._watched))
+        self._callbacks.call("on_test_end", {key.removeprefix("val_"): value for key, value in scores.items()})
+        return scores
+
+    def _watched(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Pass on batches, with Keras' hooks around each."""
+        for index, batch in enumerate(batches):
+            self._callbacks.call("on_test_batch_begin", index, None)
+            yield batch
+            self._callbacks.call("on_test_batch_end", index, {})
 
     def _checkpoint_due(self) -> bool:
         every = self.recipe.train.checkpoint_every
         return self.step == self.until or (self.step % every == 0 if every else self._epoch_ends())
 
     def _save(self) -> None:
+        self._averaging.hide()
         arrays = {name: variable.numpy() for name, variable in self._variables.items()}
         for name, array in arrays.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise self._diverged(f"{name.split('/', 2)[-1]} holds values that are no numbers")
-        checkpoint.save(checkpoint.step_path(self.run.checkpoints, self.step), arrays, self._meta())
+        records, more = self._callbacks.state()
+        meta = self._meta() | {"callbacks": records}
+        checkpoint.save(checkpoint.step_path(self.run.checkpoints, self.step), arrays | more, meta)
         checkpoint.prune(self.run.checkpoints)
 
     def _meta(self) -> dict[str, Any]:
@@ -230,6 +361,8 @@ class Loop:
             "history": self.history,
             "best": self.best,
             "seconds": self.seconds,
+            "ended": self.ended,
+            "epoch_start": self._epoch_start.tolist(),
         }
 
     def _check_finite(self) -> None:
@@ -242,6 +375,12 @@ class Loop:
         return ReszooError(
             f"at step {self.step} {what}; {kept}; try a lower schedule.rate, a longer warm-up or train.clip_norm"
         )
+
+
+def _means(sums: np.ndarray) -> dict[str, float]:
+    """Return the mean loss and accuracy of sums of loss, right answers, images and skipped steps."""
+    loss, right, images, _ = (float(value) for value in sums)
+    return {"loss": loss / images, "accuracy": right / images} if images else {"loss": math.nan, "accuracy": 0.0}
 
 
 def thawed(recipe: Recipe, step: int) -> str:

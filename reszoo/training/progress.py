@@ -17,6 +17,7 @@ class Progress:
     def __init__(self, log: Path, quiet: bool = False) -> None:
         from rich.console import Console
 
+        self.quiet = quiet
         self._log = log
         self._console = None if quiet else Console(highlight=False, soft_wrap=True)
         self._bar: Any = None

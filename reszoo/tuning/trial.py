@@ -185,6 +185,8 @@ def _reached(path: Path) -> int:
 class _Fence(keras.callbacks.Callback):
     """Stops a run whose trial was handed to another process."""
 
+    ignores_model = True  # read by reszoo.training.callbacks
+
     def __init__(self, folder: Path, token: str) -> None:
         super().__init__()
         self._path, self._token, self._steps = folder / OWNER, token, 0

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
 import reszoo
+from reszoo.evaluation.scores import evaluate_model
 from reszoo.training import checkpoint
 
 pytest.importorskip("jax")
@@ -182,6 +184,49 @@ def test_a_stopped_run_goes_on_to_the_bit(tmp_path: Path) -> None:
         np.testing.assert_array_equal(array, held[1][name], err_msg=name)
     with pytest.raises(reszoo.ReszooError, match="parts was begun on jax; go on with KERAS_BACKEND=jax"):
         reszoo.train(tmp_path / "parts" / "recipe.toml", run_dir=tmp_path / "parts", resume=True)
+
+
+CALLBACKS = """
+import sys
+import keras
+import reszoo
+
+class Worse(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        assert self.params["epochs"] == 5 and self.params["steps"] == 1, self.params
+        if epoch >= 1:
+            logs["val_loss"] = 99.0
+
+recipe, folder = sys.argv[1:]
+overrides = ["data.validation=32", "train.ema=0.9", "train.steps=5"]
+callbacks = [
+    Worse(),
+    keras.callbacks.EarlyStopping(patience=2, restore_best_weights=True),
+    keras.callbacks.ModelCheckpoint(folder + "/{epoch}.keras", monitor="val_accuracy"),
+]
+assert reszoo.train(recipe, overrides=overrides, run_dir=folder, callbacks=callbacks, quiet=True).finished
+try:
+    reszoo.train(recipe, run_dir=folder + "/two", callbacks=[keras.callbacks.ReduceLROnPlateau("loss")], quiet=True)
+except reszoo.ReszooError as error:
+    print(error)
+"""
+
+
+def test_callbacks_restore_and_save_the_averaged_weights(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    done = run_python("-c", CALLBACKS, str(recipe), str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.startswith("callbacks: ReduceLROnPlateau sets the learning rate, which needs Keras' TensorFlow")
+    run = reszoo.Run.open(tmp_path / "run")
+    losses = [row["val_loss"] for row in run.history]
+    assert len(losses) == 3 and abs(losses[0] - losses[2]) > 1e-3
+    assert reszoo.evaluate(run, split="validation", out=tmp_path).loss == pytest.approx(losses[0], abs=1e-4)
+    pipeline = run.open_pipeline()
+    pipeline.preprocessing = run.preprocessing
+    for number, loss in enumerate(losses, 1):
+        model = keras.models.load_model(tmp_path / "run" / f"{number}.keras", compile=False)
+        scores = evaluate_model(model, pipeline.evaluation("validation"), classes=10)
+        assert scores.loss == pytest.approx(loss, abs=1e-4)
 
 
 @pytest.mark.parametrize(

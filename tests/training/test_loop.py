@@ -1,0 +1,174 @@
+"""The training loop: Keras' hooks in the order of `fit`, what ends an epoch, and which weights are left at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+import reszoo
+from reszoo.training import checkpoint
+from reszoo.training.recipe import Recipe
+from reszoo.workflow import Result, train
+
+TABLES: dict[str, Any] = {
+    "name": "tiny",
+    "model": {"name": "resnet8"},
+    "data": {"name": "digits", "validation": 96, "examples": 128},
+    "train": {"epochs": 2, "batch_size": 32, "export": False},  # four steps per epoch, three validation batches
+    "optimizer": {"name": "sgd"},
+    "schedule": {"kind": "step", "rate": 0.05, "boundaries": [6]},
+}
+HOOKS = [
+    f"on_{what}_{when}" for what in ("train", "epoch", "train_batch", "test", "test_batch") for when in ("begin", "end")
+]
+
+
+def run(folder: Path, *callbacks: keras.callbacks.Callback, resume: bool = False, **fields: Any) -> Result:
+    recipe = Recipe.from_dict(TABLES | {"train": TABLES["train"] | fields})
+    return train(recipe, run_dir=folder, callbacks=callbacks, resume=resume, quiet=True)
+
+
+class Record(keras.callbacks.Callback):
+    """Keeps each hook that is called, its index, and the keys of its logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[str, int | None, list[str] | None]] = []
+        self.last: dict[str, Any] = {}
+
+
+def record(hook: str) -> Any:
+    indexed = "epoch" in hook or "batch" in hook
+
+    def called(self: Record, *arguments: Any, logs: Any = None) -> None:
+        index = arguments[0] if indexed else None
+        logs = [*arguments[indexed:], logs][0]
+        self.calls.append((hook, index, sorted(logs) if logs else None))
+        if logs:
+            self.last[hook] = dict(logs)
+
+    return called
+
+
+for name in HOOKS:
+    setattr(Record, name, record(name))
+
+
+def test_hooks_are_called_as_by_fit(tmp_path: Path) -> None:
+    """All ten, in the same order, with the same indices and keys; but batches in test have no logs here."""
+    ours, theirs = Record(), Record()
+    result = run(tmp_path / "run", ours)
+    model = reszoo.build("resnet8", classes=10, input_shape=(8, 8, 1))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, metrics=["accuracy"])
+    x, y = np.zeros((128, 8, 8, 1)), np.zeros(128)
+    model.fit(x, y, batch_size=32, epochs=2, validation_data=(x[:96], y[:96]), verbose=0, callbacks=[theirs])
+
+    def plain(calls: list[Any]) -> list[Any]:
+        return [(hook, index, None if hook == "on_test_batch_end" else keys) for hook, index, keys in calls]
+
+    expected = [
+        (hook, index, sorted([*keys, "learning_rate"]) if keys and hook in ("on_epoch_end", "on_train_end") else keys)
+        for hook, index, keys in plain(theirs.calls)
+    ]
+    assert plain(ours.calls) == expected
+    assert {call[0] for call in ours.calls} == set(HOOKS)
+    assert ours.params.items() >= {"verbose": 0, "epochs": 2, "steps": 4, "batch_size": 32}.items()
+    assert theirs.params.items() <= ours.params.items()
+    row = result.run.history[-1]
+    last = {**row, "learning_rate": row["rate"]}
+    del last["epoch"], last["step"], last["rate"]
+    assert ours.last["on_epoch_end"] == ours.last["on_train_end"] == last
+    assert ours.last["on_train_batch_end"] == {"loss": row["loss"], "accuracy": row["accuracy"]}
+    assert ours.last["on_test_end"] == {"loss": row["val_loss"], "accuracy": row["val_accuracy"]}
+    assert all(type(value) is float for value in ours.last["on_epoch_end"].values())
+
+
+def test_every_epoch_has_logs_of_its_own_images(tmp_path: Path) -> None:
+    """Also where no evaluation is due; a row of the history is over all images since the last one."""
+    seen: list[dict[str, float]] = []
+    watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(dict(logs)))
+    result = run(tmp_path / "run", watch, epochs=4, evaluate_every=2)
+    assert [len(logs) for logs in seen] == [3, 5, 3, 5]
+    assert [row["epoch"] for row in result.run.history] == [2, 4]
+    for row, logs in zip(result.run.history, (seen[:2], seen[2:]), strict=True):
+        assert row["loss"] == pytest.approx(np.mean([each["loss"] for each in logs]))
+        assert logs[0]["loss"] != pytest.approx(row["loss"], rel=1e-4)
+
+
+class Stop(keras.callbacks.Callback):
+    def __init__(self, hook: str) -> None:
+        super().__init__()
+        setattr(self, hook, self.stop)
+
+    def stop(self, index: int, logs: Any = None) -> None:
+        self.model.stop_training = True
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("hook", "step", "every"),
+    [
+        ("on_train_batch_end", 1, 1),
+        ("on_epoch_end", 4, 3),
+        pytest.param("on_epoch_end", 4, 1, marks=SLOW),
+        pytest.param("on_train_batch_end", 1, 3, marks=SLOW),
+        pytest.param("on_epoch_begin", 1, 1, marks=SLOW),
+        pytest.param("on_train_batch_begin", 1, 3, marks=SLOW),
+    ],
+)
+def test_a_run_that_a_callback_stops_is_evaluated_there(hook: str, step: int, every: int, tmp_path: Path) -> None:
+    seen = Record()
+    result = run(tmp_path / "run", Stop(hook), seen, evaluate_every=every)
+    assert result.finished
+    assert [(row["epoch"], row["step"]) for row in result.run.history] == [(1, step)]
+    assert [call[1] for call in seen.calls if call[0] == "on_epoch_end"] == [0]
+    assert reszoo.evaluate(result.run, split="validation", out=tmp_path).top1 == result.run.history[0]["val_accuracy"]
+
+
+def test_a_stopped_run_does_not_train_on_when_resumed(tmp_path: Path) -> None:
+    run(tmp_path / "run", Stop("on_epoch_end"))
+    again = run(tmp_path / "run", resume=True)
+    assert again.finished and [row["step"] for row in again.run.history] == [4]
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_the_best_epoch_that_is_not_the_last_is_loaded(ema: float, tmp_path: Path) -> None:
+    """A callback ruins the model after the second of three epochs."""
+
+    class Ruin(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 1:
+                self.model.set_weights([0 * array for array in self.model.get_weights()])
+
+    result = run(tmp_path / "run", Ruin(), epochs=3, select="best", ema=ema)
+    accuracies = [row["val_accuracy"] for row in result.run.history]
+    best = max(accuracies[:2])
+    assert best > accuracies[2] + 0.02
+    scores = reszoo.evaluate(result.run, split="validation", out=tmp_path)
+    assert scores.top1 == best
+    saved = checkpoint.load(result.run.checkpoints / "best.npz").arrays
+    for array, weight in zip(saved.values(), result.run.load_model().variables, strict=False):
+        np.testing.assert_array_equal(array, weight.numpy())
+
+
+def test_without_callbacks_no_result_is_kept_beside_the_checkpoints(tmp_path: Path) -> None:
+    run(tmp_path / "plain")
+    assert sorted(path.name for path in (tmp_path / "plain" / "checkpoints").iterdir()) == [
+        "step-00000004.npz",
+        "step-00000008.npz",
+    ]
+
+
+def test_a_history_is_at_hand_in_the_model_as_in_fit(tmp_path: Path) -> None:
+    seen: list[int] = []
+    watch = keras.callbacks.Callback()
+    watch.on_epoch_begin = lambda epoch, logs=None: seen.append(len(watch.model.history.epoch))  # type: ignore[method-assign]
+    run(tmp_path / "run", watch)
+    assert seen == [0, 1]
