@@ -15,6 +15,7 @@ from reszoo.evaluation.plots import curves
 from reszoo.evaluation.scores import Scores
 from reszoo.evaluation.telling import closing
 from reszoo.files import atomic_path
+from reszoo.keywords import explain_keywords
 from reszoo.lazy import on_tensorflow
 from reszoo.session import Session, opened
 from reszoo.training.recipe import Recipe, load_recipe
@@ -34,6 +35,7 @@ class Result:
         return self.test is not None
 
 
+@explain_keywords
 def train(
     recipe: Recipe | str | Path,
     *,

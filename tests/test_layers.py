@@ -17,6 +17,7 @@ ROOT = Path(reszoo.__file__).parent
 LAYERS = [
     "errors",
     "files",
+    "keywords",
     "lazy",
     "versions",
     "loading",

@@ -17,7 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `reszoo predict` takes."""
     add_net(parser)
     parser.add_argument(
-        "images", metavar="IMAGE", type=Path, nargs="+", help="JPEG, PNG, BMP, GIF, WebP or TIFF files of any size"
+        "images",
+        metavar="IMAGE",
+        type=Path,
+        nargs="+",
+        help="JPEG, PNG, BMP, GIF, WebP or TIFF files, or folders of them",
     )
     parser.add_argument("--top", type=int, default=5, metavar="K", help="classes for each image (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")

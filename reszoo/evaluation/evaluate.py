@@ -16,6 +16,7 @@ from reszoo.evaluation.plots import confusion
 from reszoo.evaluation.scores import Scores, evaluate_model
 from reszoo.evaluation.source import Given, open_source
 from reszoo.files import write_json, write_text
+from reszoo.keywords import explain_keywords
 from reszoo.lazy import tf
 from reszoo.nets.settings import fixed_settings
 from reszoo.training.devices import open_strategy
@@ -24,6 +25,7 @@ BATCH = 64
 SPLITS = ("train", "validation", "test")
 
 
+@explain_keywords
 @fixed_settings()
 def evaluate(
     net: Given,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,9 @@ from reszoo.data.formats import (
 )
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
+from reszoo.evaluation.inputs import Images, list_images
 from reszoo.evaluation.source import Given, open_source
+from reszoo.keywords import explain_keywords
 from reszoo.lazy import tf
 from reszoo.nets.settings import fixed_settings
 
@@ -35,7 +35,10 @@ RANGE_DARK = 2**12
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The classes most probable for one image, best first, and their probabilities (0..1)."""
+    """The classes most probable for one image, best first, and their probabilities (0..1).
+
+    path: the image file; for an image that was given as an array or bytes, its place among the images, such as "[2]".
+    """
 
     path: str
     labels: tuple[str, ...]
@@ -46,27 +49,30 @@ class Prediction:
         return asdict(self)
 
 
+@explain_keywords
 @fixed_settings()
-def predict(
-    net: Given, paths: Iterable[str | os.PathLike[str]], *, top: int = 5, weights: str | None = None
-) -> list[Prediction]:
-    """Classify image files (JPEG, PNG, BMP, WebP, TIFF, or the first frame of a GIF) with a trained net, in the order given.
+def predict(net: Given, images: Images, *, top: int = 5, weights: str | None = None) -> list[Prediction]:
+    """Classify images with a trained net, in the order given.
 
     net: a run or its folder, a net's name, whose published `weights` (by default its first) are taken, or a model built with
     such.
+    images: a file, a folder (its images by name, sub-folders included), the bytes of a file, an array of pixels 0..255
+    ([h, w], [h, w, c] or [n, h, w, c]), a Pillow image, or a list of these. Files are JPEG, PNG, BMP, WebP, TIFF,
+    or the first frame of a GIF.
     top: how many classes to give for each image, at most all there are. Images are prepared as in evaluation.
     Raises ReszooError for a net that is none of these or not finished and, before anything is computed, for files that cannot be
     read as an image, by name.
     """
     if top < 1:
         raise ReszooError(f"top must be at least 1, got {top}")
-    files = [Path(path) for path in paths]
+    files = list_images(images)
     source = open_source(net, weights)
     preprocessing, names = source.preprocessing, source.class_names
     inputs, unreadable = [], []
     for file in files:
         try:
-            inputs.append(read_image(file, preprocessing).numpy())
+            read = file.read(lambda path: read_image(path, preprocessing), preprocessing.from_image)
+            inputs.append(read.numpy())
         except ReszooError as error:
             unreadable.append(str(error))
     if unreadable:
@@ -84,7 +90,7 @@ def predict(
         for file, row in zip(files[start : start + BATCH], rows, strict=True):
             best = np.argsort(-row, kind="stable")[:top]
             labels, probabilities = tuple(names[i] for i in best), tuple(float(row[i]) for i in best)
-            predictions.append(Prediction(path=str(file), labels=labels, probabilities=probabilities))
+            predictions.append(Prediction(path=file.name, labels=labels, probabilities=probabilities))
     return predictions
 
 

@@ -28,6 +28,7 @@ from reszoo.exporting.formats import Format, get_format
 from reszoo.exporting.parity import Check, check_pixels, check_savedmodel
 from reszoo.exporting.samples import CALIBRATED, CHECKED, Sample, draw, photographs, without_folders
 from reszoo.files import atomic_dir, write_json, write_text
+from reszoo.keywords import explain_keywords
 from reszoo.nets.settings import fixed_settings
 from reszoo.versions import module_versions
 
@@ -55,6 +56,7 @@ class Report:
         return dataclasses.asdict(self)
 
 
+@explain_keywords
 @fixed_settings()
 def export(
     net: Given,

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from reszoo.errors import ReszooError
+from reszoo.errors import ReszooError, did_you_mean
 from reszoo.nets.blocks import block
 from reszoo.nets.layers import norm, relu
 from reszoo.nets.settings import DATA_FORMAT, building_policy, fixed_settings
@@ -17,6 +17,7 @@ from reszoo.weights.load import load, resolve
 from reszoo.weights.published import Weights
 from reszoo.zoo.catalog import spec as get_spec
 from reszoo.zoo.count import check_classes, check_input
+from reszoo.zoo.foreign import ARGUMENTS, UNSUPPORTED
 from reszoo.zoo.spec import Spec
 
 
@@ -46,6 +47,7 @@ def build(
     Raises ReszooError for an unknown name (with the nearest), fields that contradict each other, an input the net cannot bear,
     and weights that are not there, cannot be fetched or do not fit, naming the field or the tensor that differs.
     """
+    _refuse_misspelt(fields)
     spec = get_spec(name_or_spec, **fields)
     source = None if weights is None else resolve(spec, weights)
     told = classes is not None  # only then may a file's classifier be put aside
@@ -83,6 +85,15 @@ def build(
         if source is not None:
             load(model, spec, source, other_classes=told)
     return model
+
+
+def _refuse_misspelt(fields: dict[str, Any]) -> None:
+    """Raise ReszooError for a keyword that is nearly one of `build`'s own and neither a field nor another library's."""
+    for key in fields:
+        if key not in Spec.__dataclass_fields__ and key.lower() not in (*ARGUMENTS, *UNSUPPORTED):
+            own = ("classes", "input_shape", "weights", "top")
+            if near := did_you_mean(key, own, count=1):
+                raise ReszooError(f"build: {key} is not an argument{near}")
 
 
 def features(model: keras.Model) -> keras.Model:

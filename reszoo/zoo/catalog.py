@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reszoo.errors import ReszooError, did_you_mean
+from reszoo.zoo.foreign import suggest_models
 from reszoo.zoo.spec import Spec
 
 # Blocks per stage, arXiv 1512.03385 table 1; 200: arXiv 1603.05027, section 4.
@@ -188,6 +189,15 @@ def alias_of(name: str) -> str | None:
     return ALIASES.get(name)
 
 
+def _is_model(name: str) -> bool:
+    if ALIASES.get(name, name) in ROWS:
+        return True
+    try:
+        return any(make(match) for pattern, make in RULES if (match := pattern.fullmatch(name)))
+    except ReszooError:
+        return False
+
+
 def spec(name: str | Spec, /, **fields: Any) -> Spec:
     """Return the spec of a net by name (a Spec passes through), with some fields changed.
 
@@ -204,6 +214,10 @@ def spec(name: str | Spec, /, **fields: Any) -> Spec:
     for pattern, make in RULES:
         if match := pattern.fullmatch(row):
             return make(match).replace(**fields)
+    if meant := suggest_models(name, _is_model, list_models()):
+        model, tag = meant
+        example = f'reszoo.build("{model}", weights="{tag}")' if tag else f'reszoo.build("{model}")'
+        raise ReszooError(f"no net '{name}'; did you mean '{model}'? Example: {example}")
     lower = name.lower()
     begun = [repr(known) for known in list_models() if known == lower or known.startswith(f"{lower}_")][:3]
     hint = f"; did you mean {' or '.join(begun)}?" if begun else did_you_mean(name, list_models())

@@ -60,6 +60,11 @@ def check_input(spec: Spec, input_shape: tuple[int | None, int | None, int]) -> 
         )
     if input_shape[2] is None:
         raise ReszooError(f"{spec.name}: input_shape {input_shape} leaves the channels open; give a number, such as 3")
+    if input_shape[0] in (1, 3) and (input_shape[2] or 0) > 16:
+        last = (*input_shape[1:], input_shape[0])
+        raise ReszooError(
+            f"{spec.name}: input_shape: {input_shape} is invalid; channels come last. Example: input_shape={last}"
+        )
     for side in input_shape[:2]:
         if side is not None and side < spec.total_stride:
             raise ReszooError(

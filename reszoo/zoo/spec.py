@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reszoo.errors import ReszooError, did_you_mean
+from reszoo.zoo.foreign import explain_argument
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "block": ("basic", "bottleneck"),
@@ -269,6 +270,8 @@ class Spec:
         known = [field.name for field in dataclasses.fields(self)]
         for key in fields:
             if key not in known:
+                if text := explain_argument(key, fields[key], model=self.name, stem=self.stem, known=known):
+                    raise ReszooError(text)
                 raise ReszooError(
                     f"{self.name}: no field '{key}'{did_you_mean(key, known) or ': the fields are ' + ', '.join(known)}"
                 )

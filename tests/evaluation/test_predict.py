@@ -113,11 +113,11 @@ def test_all_unreadable_files_are_counted_and_the_first_named(finished: Path, tm
     (tmp_path / "p.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
     missing = [tmp_path / f"missing{i}" for i in range(3)]
     with pytest.raises(ReszooError) as caught:
-        predict(finished, [missing[0], tmp_path / "good.png", tmp_path / "p.heic", tmp_path, *missing[1:]])
+        predict(finished, [missing[0], tmp_path / "good.png", tmp_path / "p.heic", *missing[1:]])
     message = str(caught.value)
-    assert message.startswith("5 of 6 images cannot be read: ")
+    assert message.startswith("4 of 5 images cannot be read: ")
     assert f"{missing[0]}: No such file" in message and "p.heic: HEIC; expected a file in JPEG" in message
-    assert f"{tmp_path}: Is a directory" in message and message.endswith("; and 2 more")
+    assert f"{missing[1]}: No such file" in message and message.endswith("; and 1 more")
 
 
 def test_no_images_and_impossible_tops(finished: Path, tmp_path: Path) -> None:
