@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from reszoo.registration import register_with_keras
+
 __version__ = "0.1.0"
 
 # TensorFlow reads these when it loads. It leaves oneDNN off on CPUs without AVX-512, at half the speed.
@@ -30,6 +32,7 @@ _PUBLIC = {
     "list_models": "reszoo.zoo.catalog",
     "list_recipes": "reszoo.training.recipe",
     "list_weights": "reszoo.weights.published",
+    "load_model": "reszoo.training.model_file",
     "load_recipe": "reszoo.training.recipe",
     "predict": "reszoo.evaluation.predict",
     "spec": "reszoo.zoo.catalog",
@@ -51,3 +54,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*globals(), *_PUBLIC]
+
+
+# Saved models open in Keras after `import reszoo` alone.
+register_with_keras()

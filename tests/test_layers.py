@@ -19,6 +19,7 @@ LAYERS = [
     "files",
     "keywords",
     "lazy",
+    "registration",
     "versions",
     "loading",
     "zoo",

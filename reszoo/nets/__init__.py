@@ -1,6 +1,7 @@
 """How a net is built from its spec: layers, shortcuts, blocks, stems. Keras only.
 
-`import reszoo.nets` registers the layers that `keras.models.load_model` needs to open a saved net.
+`import reszoo.nets` registers the layers that `keras.models.load_model` needs to open a saved model.
+`import reszoo` does so too, once Keras is imported.
 """
 
 from reszoo.loading import import_quietly
