@@ -97,6 +97,15 @@ def test_what_is_read_twice_or_activated_or_shared_stays() -> None:
         np.testing.assert_allclose(own, theirs, rtol=1e-6)
 
 
+def test_a_channels_first_convolution_is_left_as_it_is() -> None:
+    """There the last axis is the width, not the channels."""
+    inputs = keras.Input((2, 4, 4))
+    x = keras.layers.Conv2D(4, 1, data_format="channels_first")(inputs)
+    net = keras.Model(inputs, keras.layers.BatchNormalization(axis=-1, name="over_the_width")(x))
+    found = fold(net)
+    assert (found.removed, found.kept) == ((), ("over_the_width",))
+
+
 @pytest.mark.parametrize("center, scale", [(True, False), (False, True), (False, False)])
 def test_a_normalisation_without_offset_or_scale_folds_too(center: bool, scale: bool) -> None:
     inputs = keras.Input((4, 4, 2))

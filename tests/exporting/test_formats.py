@@ -22,7 +22,7 @@ import reszoo
 from reszoo.cli.main import main
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
-from reszoo.evaluation.source import Source
+from reszoo.evaluation.source import Source, open_source
 from reszoo.exporting import export as exporting
 from reszoo.exporting import formats, parity
 from reszoo.exporting.export import export_model
@@ -32,6 +32,7 @@ from reszoo.exporting.litert import write_litert
 from reszoo.exporting.onnx_file import write_onnx
 from reszoo.exporting.pixels import PixelClassifier
 from reszoo.exporting.samples import Sample, photographs, without_folders
+from reszoo.exporting.savedmodel import write_savedmodel
 from reszoo.nets.batchnorm import BatchNormalization
 from reszoo.nets.build import build
 
@@ -405,6 +406,43 @@ def test_whatever_stops_it_leaves_nothing(
     with pytest.raises(type(failure)):
         reszoo.export(run, out, format="onnx", check=photographs(2))
     assert [path.name for path in tmp_path.iterdir()] == ["out"] * occupied and not (occupied and any(out.iterdir()))
+
+
+def test_ranges_are_found_on_training_images_and_the_check_is_made_on_test_images(run: reszoo.Run) -> None:
+    source = open_source(run)
+    found, ranges, note = exporting._samples(source, source.preprocessing, None, "int8", resized=False, check=None)
+    assert found is not None and found.origin == "digits, test, all 360 images" and len(found.pictures) == 360
+    assert ranges is not None and ranges.origin == f"digits, train, {len(ranges.pictures)} of 1287 images"
+    assert 128 < len(ranges.pictures) <= 256
+    assert not note
+
+
+def test_a_half_precision_savedmodel_keeps_its_larger_weights_in_two_bytes(tmp_path: Path) -> None:
+    model = build("resnet8", input_shape=(8, 8, 3), classes=5)
+    plain = Preprocessing((8, 8), 3, 0, MEAN, COLOUR["std"])
+    size = {}
+    for precision in ("float32", "float16"):
+        write_savedmodel(tmp_path / precision, fold(model).model, plain, tuple("abcde"), precision=precision)
+        size[precision] = (tmp_path / precision / "variables" / "variables.data-00000-of-00001").stat().st_size
+    assert size["float16"] == pytest.approx(size["float32"] / 2, rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["savedmodel", "litert", "onnx"])
+def test_an_export_is_checked_where_its_makers_cannot_be_imported(kind: str, tmp_path: Path) -> None:
+    """Or an export that needs them would pass."""
+    program = f"""
+import runpy, sys
+found = runpy.run_path({str(parity.reload.__file__)!r})
+def tried(export, folder):
+    return {{name: name in sys.modules and sys.modules[name] is None for name in ("keras", "tf_keras", "reszoo", "tensorflow")}}
+found["PROGRAMS"][{kind!r}] = tried
+found["main"]({kind!r}, "", {str(tmp_path)!r})
+"""
+    subprocess.run([sys.executable, "-P", "-c", program], check=True)
+    with np.load(tmp_path / "outputs.npz") as blocked:
+        assert {name: bool(value) for name, value in blocked.items()} == {
+            "keras": True, "tf_keras": True, "reszoo": True, "tensorflow": kind != "savedmodel",
+        }  # fmt: skip
 
 
 def test_a_net_too_far_from_keras_is_refused(run: reszoo.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,12 +119,17 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, Pat
 
 
 @pytest.fixture(scope="module")
-def seeing(tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, Any]:
+def seeing_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("seeing") / "out"
+    export_model(seeing_net(), out, preprocessing=colour(), class_names=QUADRANTS)
+    return out
+
+
+@pytest.fixture(scope="module")
+def seeing(seeing_folder: Path) -> tuple[keras.Model, Any]:
     """The model and what its export's `image_bytes` answers."""
-    out, model = tmp_path_factory.mktemp("seeing") / "out", seeing_net()
-    export_model(model, out, preprocessing=colour(), class_names=QUADRANTS)
-    loaded = tf.saved_model.load(str(out / "1"))
-    return model, lambda files: loaded.signatures["image_bytes"](image_bytes=tf.constant(files))
+    loaded = tf.saved_model.load(str(seeing_folder / "1"))
+    return seeing_net(), lambda files: loaded.signatures["image_bytes"](image_bytes=tf.constant(files))
 
 
 def expected(model: keras.Model, preprocessing: Preprocessing, image: np.ndarray) -> np.ndarray:
@@ -401,6 +406,27 @@ def test_each_wrong_answer_of_the_loaded_net_is_noticed(
     with pytest.raises(ReszooError, match=message):
         export_model(small_net(), tmp_path / "out", preprocessing=colour(), class_names=NAMES)
     assert not list(tmp_path.iterdir())
+
+
+def test_agreement_and_accuracy_are_those_of_the_export(
+    seeing_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the Keras model's: half of the export's answers are spoilt here."""
+    model, honest = seeing_net(), parity._run
+    pictures = [photo(20, 20, seed=seed) for seed in range(4)]
+    best = np.array([int(expected(model, colour(), picture).argmax()) for picture in pictures])
+
+    def spoilt(kind: str, export: Path, folder: Path) -> dict[str, np.ndarray]:
+        outputs = honest(kind, export, folder)
+        rows = outputs["bytes/probabilities"][-5:-1]  # the pictures; a broken file is last
+        rows[::2] = np.roll(rows[::2], 1, axis=1)
+        return outputs
+
+    monkeypatch.setattr(parity, "_run", spoilt)
+    check = parity.check_savedmodel(seeing_folder / "1", model, colour(), Sample(pictures, best, "mine"))
+    assert (check.agreement, check.accuracy, check.keras_accuracy) == (0.5, 0.5, 1.0)
+    with pytest.raises(ReszooError, match="differ from the Keras model's"):
+        check.refuse("float32")
 
 
 def test_a_net_that_cannot_be_run_by_tensorflow_alone_is_not_exported(
