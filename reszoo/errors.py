@@ -13,6 +13,10 @@ class ReszooError(ValueError):
     """
 
 
+class ChangedDataError(ReszooError):
+    """The images at a run's location are not those that the run was trained on."""
+
+
 def did_you_mean(word: str, options: Iterable[str], count: int = 3) -> str:
     """Return `"; did you mean 'a' or 'b'?"` with the options nearest to `word`, or `""` when none is near."""
     near = difflib.get_close_matches(word.lower(), list(options), n=count, cutoff=0.6)

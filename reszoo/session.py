@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import math
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +15,16 @@ from typing import Any
 
 import keras
 
+from reszoo.commands import format_resume
+from reszoo.data.config import DataConfig
 from reszoo.data.pipeline import Pipeline
 from reszoo.engines import Engine, TensorFlowEngine, open_engine
-from reszoo.errors import ReszooError
+from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.evaluation.scores import Scores
 from reszoo.evaluation.telling import facts, opening
-from reszoo.files import expand_user
+from reszoo.exporting.formats import check_class_names
+from reszoo.files import check_output, check_outside, check_space, expand_user
+from reszoo.lazy import on_tensorflow
 from reszoo.nets.build import build
 from reszoo.nets.freeze import freeze
 from reszoo.training import checkpoint
@@ -26,7 +33,7 @@ from reszoo.training.inherit import inherit
 from reszoo.training.loop import Evaluate, Loop, Watch
 from reszoo.training.progress import Progress
 from reszoo.training.recipe import Recipe
-from reszoo.training.run import Run
+from reszoo.training.run import Run, advice_on_data, missing, relocated
 from reszoo.weights.formats import is_file_name, local_file
 from reszoo.weights.load import renew_head
 
@@ -59,6 +66,7 @@ def opened(
     *,
     run_dir: str | Path | None = None,
     resume: bool = False,
+    data: str | None = None,
     devices: str = "auto",
     callbacks: Sequence[keras.callbacks.Callback] = (),
     quiet: bool = False,
@@ -68,16 +76,27 @@ def opened(
     Raises ReszooError for input that cannot work, before anything is written; an error inside the block is kept in run.json
     as the reason why the run failed.
     """
+    if data is not None and not resume:
+        raise ReszooError(
+            f"data: {data} is for resuming a run whose images lie elsewhere now. For a new run: --set data.name={data}"
+        )
     recipe = anchored(recipe)
-    run = _find_run(recipe, run_dir, resume)
-    if not _has_checkpoint(run) and is_file_name(recipe.model.weights):
-        try:
-            local_file(recipe.model.weights)
-        except ReszooError as error:
-            raise ReszooError(f"model.weights: {error}") from None
+    run, recipe = _find_run(recipe, run_dir, resume, data)
+    started = _has_checkpoint(run)
+    if not started:
+        _check_start(recipe)
+    if resume and (why := missing(recipe.data)):
+        raise ReszooError(f"{why}; {advice_on_data('train', run.path, recipe.data)}")
     engine = open_engine(recipe, devices)
     settings = recipe.train
     pipeline = engine.open_data()
+    if resume:
+        try:
+            run.refuse_other_data(pipeline.info)
+        except ChangedDataError as error:
+            raise ChangedDataError(f"{error}; {advice_on_data('train', run.path, recipe.data)}") from None
+    if settings.export and on_tensorflow():
+        check_class_names(pipeline.info.class_names)
     if settings.select == "best" and not pipeline.info.examples["validation"]:
         raise ReszooError(
             f'train.select is "best", but {pipeline.info.name} holds no images out to choose by; set data.validation'
@@ -86,11 +105,12 @@ def opened(
         callbacks, recipe, validation=bool(pipeline.info.examples["validation"]), resume=_has_checkpoint(run)
     )
     with engine.scope():
-        model = initial_model(recipe, pipeline, fresh=_has_checkpoint(run))
+        model = initial_model(recipe, pipeline, fresh=started)
         freeze(model, recipe.finetune.freeze, recipe.finetune.batch_norm)
         recipe.probe_steps(pipeline.steps_per_epoch)  # refuses one too long before anything is written
         stepper: Any = engine.stepper(model, pipeline)
-        grown = inherit(stepper, recipe, pipeline) if settings.grow_from and not _has_checkpoint(run) else None
+        grown = inherit(stepper, recipe, pipeline) if settings.grow_from and not started else None
+    check_space(run.path, _stored_bytes(model, stepper), "run folder")
 
     if not resume:
         run = Run.create(run.path, recipe)
@@ -98,6 +118,8 @@ def opened(
     try:
         if not resume or not (run.path / "run.json").is_file():
             run.write_meta(**facts(recipe, pipeline))
+        if resume:
+            run.relocate(pipeline.info, recipe.data)
         if grown:
             run.write_meta(grown_from=grown)
         names = engine.devices
@@ -118,55 +140,112 @@ def opened(
         with engine.place():
             yield Session(run, recipe, pipeline, model, score, progress, loop, engine)
     except Exception as error:
-        known = _explain(error, recipe, pipeline, engine)
+        known = _explain_memory(error, recipe, engine)
+        damaged = None if known else pipeline.explain(error)
         with contextlib.suppress(OSError):  # the disk may be what failed
-            run.write_meta(status="failed", reason=str(known or error).split("\n")[0])
-        if known:
-            raise known from error
+            run.write_meta(status="failed", reason=str(known or damaged or error).split("\n")[0])
+            if damaged and "data" in run.meta:  # mended files have other digests
+                run.write_meta(data={**run.meta["data"], "fingerprint": {}})
+        if explained := known or damaged:
+            raise explained from error
         raise
 
 
-def _explain(error: Exception, recipe: Recipe, pipeline: Pipeline, engine: Engine) -> ReszooError | None:
-    """Return what an error means for the one who trains, if that is known."""
+def _explain_memory(error: Exception, recipe: Recipe, engine: Engine) -> ReszooError | None:
+    """Return what to do where an error says that memory is exhausted, else None."""
     if engine.out_of_memory(error):
         more = f", or raise train.accumulate ({recipe.train.accumulate}) to take a batch in more pieces"
         hint = more if isinstance(engine, TensorFlowEngine) else ""
         return ReszooError(f"out of memory with batches of {recipe.train.batch_size}; lower train.batch_size{hint}")
-    return pipeline.explain(error)
+    return None
 
 
 def anchored(recipe: Recipe) -> Recipe:
-    """Return the recipe with its paths absolute, so that its run can be gone on with and evaluated from anywhere."""
-    kind, colon, path = recipe.data.name.partition(":")
-    name = f"folder:{expand_user(path).resolve()}" if colon and kind == "folder" else recipe.data.name
-    file = recipe.model.weights if is_file_name(recipe.model.weights) else ""
-    folder, source, file = (
-        str(expand_user(path).resolve()) if path else "" for path in (recipe.data.dir, recipe.train.grow_from, file)
-    )
+    """Return the recipe with its paths absolute, so that its run can be resumed and evaluated from anywhere.
+
+    Raises:
+        ReszooError: if a path is not UTF-8, because the recipe's file could not hold it.
+    """
+    weights = recipe.model.weights
     return dataclasses.replace(
         recipe,
-        model=dataclasses.replace(recipe.model, weights=file or recipe.model.weights),
-        data=dataclasses.replace(recipe.data, name=name, dir=folder),
-        train=dataclasses.replace(recipe.train, grow_from=source),
+        model=dataclasses.replace(
+            recipe.model, weights=_absolute("model.weights", weights) if is_file_name(weights) else weights
+        ),
+        data=anchored_data(recipe.data),
+        train=dataclasses.replace(recipe.train, grow_from=_absolute("train.grow_from", recipe.train.grow_from)),
     )
 
 
-def _find_run(recipe: Recipe, run_dir: str | Path | None, resume: bool) -> Run:
-    """Return the folder to train in, not made yet when the run is new."""
+def anchored_data(data: DataConfig) -> DataConfig:
+    """Return the table `[data]` with its paths absolute. Raises ReszooError for a path that is not UTF-8."""
+    kind, colon, path = data.name.partition(":")
+    is_folder = colon and kind == "folder"
+    name = f"folder:{_absolute('data.name', path)}" if is_folder else data.name
+    return dataclasses.replace(data, name=name, dir=_absolute("data.dir", data.dir))
+
+
+def _absolute(key: str, path: str) -> str:
+    if not path:
+        return ""
+    found = str(expand_user(path).resolve())
+    try:
+        found.encode()
+    except UnicodeEncodeError:
+        raise ReszooError(
+            f"{key}: {os.fsencode(found)!r} is invalid; expected a path in UTF-8, which a recipe's file can hold. "
+            "Rename the folder, or give a symbolic link to it"
+        ) from None
+    return found
+
+
+def _find_run(recipe: Recipe, run_dir: str | Path | None, resume: bool, data: str | None) -> tuple[Run, Recipe]:
+    """Return the folder to train in, not made yet when the run is new, and the recipe with the data's present location."""
     if not resume:
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        run = Run(run_dir or Path("runs") / f"{recipe.name}-{stamp}")
+        run = Run(run_dir or Path("runs") / f"{_file_name(recipe.name)}-{stamp}")
         run.refuse_occupied()
-        return run
+        if recipe.data.name.startswith("folder:"):
+            check_outside(run.path, recipe.data.name.removeprefix("folder:"), "run folder")
+        return run, recipe
     if run_dir is None:
-        raise ReszooError("resume goes on with a run: give its folder as run_dir")
+        raise ReszooError("resume: no run is given; expected its folder as run_dir")
     run = Run.open(run_dir)
-    run.refuse_other(recipe)
+    check_output(run.path, "run folder")
+    if data is not None:
+        recipe = dataclasses.replace(recipe, data=anchored_data(relocated(run.recipe.data, data)))
+    run.refuse_other(recipe, moved=data is not None, started=_has_checkpoint(run))
     if (run.path / "run.json").is_file():
         before = run.meta.get("backend", "tensorflow")
         if before != keras.config.backend():
-            raise ReszooError(f"{run.path} was begun on {before}; go on with KERAS_BACKEND={before}")
-    return run
+            raise ReszooError(
+                f"{run.path} was trained on {before}; resume with: "
+                f"KERAS_BACKEND={before} {format_resume('train', run.path)}"
+            )
+    return run, recipe
+
+
+def _file_name(name: str) -> str:
+    """Return a recipe's name as a part of a file name: without slashes, and short."""
+    return re.sub(r"[^\w.+-]+", "-", name).lstrip("-.")[:80] or "run"
+
+
+def _check_start(recipe: Recipe) -> None:
+    """Raise ReszooError where a file or run that training starts from is not there."""
+    if is_file_name(recipe.model.weights):
+        try:
+            local_file(recipe.model.weights)
+        except ReszooError as error:
+            raise ReszooError(f"model.weights: {error}") from None
+    if recipe.train.grow_from:
+        Run.open(recipe.train.grow_from)
+
+
+def _stored_bytes(model: keras.Model, stepper: Any) -> int:
+    """Return about how much a run writes: the checkpoints that are kept and one more, and the model three times."""
+    own = sum(math.prod(variable.shape) for variable in model.variables)
+    held = sum(math.prod(variable.shape) for variable in stepper.state().values())
+    return 4 * ((checkpoint.KEEP + 1) * (own + held) + 3 * own)
 
 
 def initial_model(recipe: Recipe, pipeline: Pipeline, *, fresh: bool = False) -> keras.Model:

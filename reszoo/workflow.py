@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import keras
 
+from reszoo.commands import format_command, format_resume
 from reszoo.evaluation.evaluate import write_scores
 from reszoo.evaluation.plots import curves
 from reszoo.evaluation.scores import Scores
@@ -42,6 +42,7 @@ def train(
     overrides: Sequence[str] = (),
     run_dir: str | Path | None = None,
     resume: bool = False,
+    data: str | None = None,
     devices: str = "auto",
     callbacks: Sequence[keras.callbacks.Callback] = (),
     quiet: bool = False,
@@ -55,6 +56,7 @@ def train(
         overrides: Recipe keys to change, as `key=value`.
         run_dir: A new or empty folder; runs/NAME-TIME by default.
         resume: Resume the run in run_dir, exactly where its newest checkpoint stands.
+        data: With `resume`, where the same images lie now: "folder:PATH", or the folder of prepared datasets.
         devices: As `reszoo train --devices`.
         callbacks: Keras callbacks. The model that they see is the one that is evaluated and exported, with averaged
             weights if `train.ema` is set. They may write to it, set model.stop_training, and set the learning rate if
@@ -68,7 +70,9 @@ def train(
         ReszooError: For input that cannot work, before anything is written; and when the loss is no longer a number.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
-    with opened(recipe, run_dir=run_dir, resume=resume, devices=devices, callbacks=callbacks, quiet=quiet) as session:
+    with opened(
+        recipe, run_dir=run_dir, resume=resume, data=data, devices=devices, callbacks=callbacks, quiet=quiet
+    ) as session:
         if session.fit():
             return Result(session.run, _finish(session))
         loop = session.loop
@@ -79,10 +83,10 @@ def train(
 def _how_to_resume(session: Session) -> str:
     path, names = session.run.path, session.loop.callback_names
     if not names:
-        return f"go on with: reszoo train --resume --run-dir {shlex.quote(str(path))}"
+        return f"resume with: {format_resume('train', path)}"
     again = ", ".join(f"{name}(...)" for name in names)
     return (
-        f"go on with the same callbacks: reszoo.train({str(path / 'recipe.toml')!r}, run_dir={str(path)!r}, resume=True, "
+        f"resume with the same callbacks: reszoo.train({str(path / 'recipe.toml')!r}, run_dir={str(path)!r}, resume=True, "
         f"callbacks=[{again}])"
     )
 
@@ -116,5 +120,6 @@ def _finish(session: Session) -> Scores:
     for line in closing(run, test):
         report(line)
     if recipe.train.export and not on_tensorflow():
-        report(f"a SavedModel is TensorFlow's: KERAS_BACKEND=tensorflow reszoo export {shlex.quote(str(run.path))}")
+        command = format_command("export", run.path, run.path / "export")
+        report(f"A SavedModel needs TensorFlow; export with: KERAS_BACKEND=tensorflow {command}")
     return test

@@ -16,6 +16,7 @@ ROOT = Path(reszoo.__file__).parent
 # Lowest first; a module may import from its own layer and those below.
 LAYERS = [
     "errors",
+    "commands",
     "files",
     "keywords",
     "lazy",

@@ -163,7 +163,7 @@ def test_a_stopped_run_with_callbacks_says_how_to_resume_with_them(
     resume = (
         f"reszoo.train({str(folder / 'recipe.toml')!r}, run_dir={str(folder)!r}, resume=True, callbacks=[Signal(...)])"
     )
-    assert f"stopped at step 7 of 21; go on with the same callbacks: {resume}" in said
+    assert f"stopped at step 7 of 21; resume with the same callbacks: {resume}" in said
 
 
 def test_paths_of_a_run_hold_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

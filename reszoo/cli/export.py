@@ -8,6 +8,7 @@ from pathlib import Path
 from reszoo.cli.net import add_net
 from reszoo.cli.output import load_backend
 from reszoo.exporting.formats import FORMATS, QUANTIZE, get_format
+from reszoo.files import check_output, is_plain
 from reszoo.loading import held_standard_error
 from reszoo.training.named import find_net
 
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Export, check what was written in a fresh process, and say how it went."""
     find_net(args.net, args.weights)  # refuses what is wrong at once, before TensorFlow is loaded
     kind, _ = get_format(args.format, args.quantize)
+    check_output(args.out, "export folder", occupied=False)
     load_backend()
     from reszoo.exporting.export import export
 
@@ -76,6 +78,10 @@ def run(args: argparse.Namespace) -> int:
         print(report.one_class)
     if report.note:
         print(f"not checked on the run's own images: {report.note}")
+    if kind.name == "savedmodel" and not is_plain(args.out.absolute()):
+        print(
+            "TensorFlow does not load a SavedModel from a path with [ ] * ? or \\: copy the folder elsewhere to load it"
+        )
     print("speed " + ", ".join(f"{speed:,.0f} images/s in batches of {rows}" for rows, speed in check.speed.items()))
     return 0
 

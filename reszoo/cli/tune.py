@@ -32,7 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-params", metavar="N", help="most parameters of a net, such as 500k or 1M")
     parser.add_argument("--max-macs", metavar="N", help="most multiply-adds of a net for one image, such as 200M")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="folder of the search (default: tune/SPACE)")
-    parser.add_argument("--resume", action="store_true", help="go on with the search in DIR where it stopped")
+    parser.add_argument("--resume", action="store_true", help="resume the search in DIR where it stopped")
+    parser.add_argument(
+        "--data",
+        metavar="PLACE",
+        help="with --resume: where the same images lie now, folder:PATH, or the folder of prepared datasets",
+    )
     parser.add_argument(
         "--workers",
         type=int,
@@ -43,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--devices", default="auto", help="of each trial, as for `reszoo train` (default %(default)s)")
     parser.add_argument("--export", type=Path, metavar="FILE", help="write the best trial's recipe to a .toml file")
     parser.epilog = (
-        "To go on: reszoo tune --resume DIR. The winner's recipe: reszoo tune --export best.toml. Both take the newest search "
+        "To resume: reszoo tune --resume DIR. The winner's recipe: reszoo tune --export best.toml. Both take the newest search "
         "under tune/ where none is named."
     )
 
@@ -60,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         load_space(space, args.overrides, **search)  # what is wrong with it is told before TensorFlow loads
     searching = space is not None or args.resume or part(os.environ) != "alone"
     if not searching and args.export is None:
-        raise ReszooError(f"{folder}: add --resume to go on with this search, or --export FILE for its best recipe")
+        raise ReszooError(f"{folder}: add --resume to resume this search, or --export FILE for its best recipe")
     keep_to_cores(os.environ)
     load_backend()
     from reszoo.tuning.report import finding
@@ -75,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
             overrides=args.overrides,
             run_dir=folder,
             resume=args.resume,
+            data=args.data,
             workers=args.workers,
             devices=args.devices,
             tell=lambda line: print(line, flush=True),
@@ -90,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
 def choose(space: str | None, folder: Path | None, resume: bool, export: bool) -> tuple[str | None, Path]:
     """Return (the space, the search's folder).
 
-    A search's folder given in the space's place is understood; what goes on with a search, or exports from one, takes the
+    A search's folder given in the space's place is understood; what resumes a search, or exports from one, takes the
     newest under tune/ where neither is given. Raises ReszooError where that is of no help.
     """
     if space is not None and Path(space).is_dir() and (resume or export) and folder in (None, Path(space)):

@@ -156,6 +156,7 @@ class ImageSet:
 
     skipped: the undecodable files left out.
     ignored: how many files of a folder were not read because they are not images, by kind.
+    fingerprint: what identifies the images wherever they lie (`reszoo.data.fingerprint`), before a validation part is held out.
     """
 
     name: str
@@ -163,6 +164,7 @@ class ImageSet:
     parts: dict[str, Part]
     skipped: tuple[str, ...] = ()
     ignored: Mapping[str, int] = field(default_factory=dict)
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
 
     def part(self, split: str) -> Part:
         """Return a part. Raises `ReszooError` where the set lacks it."""

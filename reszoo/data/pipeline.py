@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,7 @@ class DataInfo:
         beforehand is absent.
     skipped: the files that cannot be decoded and were left out.
     ignored: how many files beside the images were not read, by kind.
+    fingerprint: what identifies the images wherever they lie (`reszoo.data.fingerprint`).
     """
 
     name: str
@@ -44,6 +46,7 @@ class DataInfo:
     skipped: tuple[str, ...] = ()
     ignored: dict[str, int] = field(default_factory=dict)
     class_counts: dict[str, list[int]] = field(default_factory=dict)
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, images: ImageSet, preprocessing: Preprocessing) -> DataInfo:
@@ -61,6 +64,7 @@ class DataInfo:
                 for split, part in images.parts.items()
                 if isinstance(part, Arrays | Files)
             },
+            fingerprint=images.fingerprint,
         )
 
     @property
@@ -79,6 +83,7 @@ class DataInfo:
             "class_counts": self.class_counts,
             "skipped": list(self.skipped),
             "ignored": self.ignored,
+            "fingerprint": dict(self.fingerprint),
         }
 
 

@@ -8,6 +8,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from reszoo.commands import format_command
 from reszoo.data.catalog import EMBEDDED, KNOWN, data_home
 from reszoo.errors import ReszooError
 
@@ -35,7 +36,7 @@ def prepare(name: str, *, from_dir: Path | None = None, data_dir: Path | None = 
         if builder.is_prepared():
             return f"{name} is already in {builder.data_dir}: {_counts(builder)}"
     files = archives(builder, name)
-    advice = f"reszoo data prepare {name} --from DIR" + (f" --dir {data_dir}" if data_dir else "")
+    advice = format_command("data", "prepare", name, "--from", "DIR", *(("--dir", data_dir) if data_dir else ()))
     if from_dir is not None:
         _check_archives(advice, files, from_dir)
     elif builder.MANUAL_DOWNLOAD_INSTRUCTIONS:

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from reszoo.data import pictures
+from reszoo.data import fingerprint, pictures
 from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.data.corrupt import drop_corrupt
 from reszoo.data.decode import to_channels
@@ -87,6 +87,7 @@ def _last(part: Part, count: int, by_class: bool) -> np.ndarray:
 def _load_folder(data: DataConfig, whole: bool) -> tuple[ImageSet, Preprocessing]:
     listing = list_folder(data.name.removeprefix("folder:"))
     names, files = listing.class_names, listing.parts
+    identity = fingerprint.of_files({role: part.paths for role, part in files.items()})
     height, width, channels = own_shape(files.values())
     preprocessing = plain(data.image_size or (height, width), data.channels or channels, data)
     skip = data.on_corrupt == "skip"
@@ -102,7 +103,7 @@ def _load_folder(data: DataConfig, whole: bool) -> tuple[ImageSet, Preprocessing
     missing = set(range(len(names))) - set(parts["train"].labels)  # type: ignore[attr-defined]
     if missing:
         raise ReszooError(f"{data.name}: no training image of class {names[min(missing)]!r} can be decoded")
-    return ImageSet(data.name, names, parts, skipped, listing.ignored), preprocessing
+    return ImageSet(data.name, names, parts, skipped, listing.ignored, identity), preprocessing
 
 
 def _load_embedded(data: DataConfig, whole: bool) -> tuple[ImageSet, Preprocessing]:
@@ -115,8 +116,9 @@ def _load_embedded(data: DataConfig, whole: bool) -> tuple[ImageSet, Preprocessi
         images = load_synthetic(shape)
     own = images.parts["train"].images.shape[1:]  # type: ignore[attr-defined]
     preprocessing = plain(data.image_size or own[:2], data.channels or own[2], data)
+    stored = {role: (part.images, part.labels) for role, part in images.parts.items()}  # type: ignore[attr-defined]
     parts: dict[str, Part] = {role: at_input(part, preprocessing, whole) for role, part in images.parts.items()}
-    return replace(images, parts=parts), preprocessing
+    return replace(images, parts=parts, fingerprint=fingerprint.of_arrays(stored)), preprocessing
 
 
 def at_input(part: Part, preprocessing: Preprocessing, whole: bool) -> Arrays:

@@ -15,6 +15,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from reszoo.commands import format_command
+from reszoo.data import fingerprint
 from reszoo.data.catalog import KNOWN, data_home
 from reszoo.data.config import DataConfig
 from reszoo.data.decode import decode_file
@@ -93,8 +95,10 @@ def open_source(name: str, home: Path) -> Source:
     builder = find_builder(name, home)
     with quiet():
         if not builder.is_prepared():
-            place = "" if home == data_home() else f" --dir {home}"
-            raise ReszooError(f"{name} is not in {home}; prepare it: reszoo data prepare {name}{place}")
+            place = () if home == data_home() else ("--dir", home)
+            raise ReszooError(
+                f"{name} is not in {home}; prepare it with: {format_command('data', 'prepare', name, *place)}"
+            )
         features = builder.info.features
     images = [key for key, kind in features.items() if isinstance(kind, tfds.features.Image)]
     labels = [key for key, kind in features.items() if isinstance(kind, tfds.features.ClassLabel)]
@@ -135,7 +139,15 @@ def load_tfds(data: DataConfig, whole: bool) -> tuple[ImageSet, Preprocessing]:
         last = np.arange(train.count - train.count // TEST_SHARE, train.count)
         parts["train"], parts["test"] = train.take(rest(train.count, last)), train.take(last)
     names = source.builder.info.features[source.label].names
-    return ImageSet(data.name, tuple(names), parts), preprocessing
+    return ImageSet(data.name, tuple(names), parts, fingerprint=_fingerprint(source.builder, splits)), preprocessing
+
+
+def _fingerprint(builder: Any, splits: dict[str, str]) -> fingerprint.Fingerprint:
+    """Return what identifies a prepared set: name, configuration, version, and the examples of each file."""
+    config = builder.builder_config.name if builder.builder_config else ""
+    about = (builder.name, config, str(builder.version))
+    lengths = {role: builder.info.splits[split].shard_lengths for role, split in splits.items()}
+    return fingerprint.of_versions({role: (*about, splits[role], *map(int, lengths[role])) for role in splits})
 
 
 def _roles(source: Source, name: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -11,17 +12,18 @@ from pathlib import Path
 from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.data.pipeline import open_pipeline
 from reszoo.data.preprocessing import Preprocessing
-from reszoo.errors import ReszooError
+from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.evaluation.plots import confusion
 from reszoo.evaluation.scores import Scores, evaluate_model
 from reszoo.evaluation.source import Given, open_source
-from reszoo.files import write_json, write_text
+from reszoo.files import check_output, check_outside, write_json, write_text
 from reszoo.keywords import explain_keywords
 from reszoo.lazy import tf
 from reszoo.nets.settings import fixed_settings
 from reszoo.training.devices import open_strategy
 
 BATCH = 64
+LONGEST_SLUG = 120  # bytes of a file name that a dataset's name may take
 SPLITS = ("train", "validation", "test")
 
 
@@ -60,15 +62,28 @@ def evaluate(
         raise ReszooError(
             f"{source.name}: on which images? Give data, such as folder:PATH with a folder for each class"
         )
+    folder = out or (run and run.path)
+    if folder:
+        check_output(Path(folder) / "test.json", "scores")
+        if (given := data or (own.name if own else "")).startswith("folder:"):
+            check_outside(folder, given.removeprefix("folder:"), "folder of the scores")
     other = None if own and data in (None, own.name) else other_data(str(data), own, preprocessing)
-    strategy = open_strategy(devices)
-    with strategy.scope():
-        model = source.load()
     if run:
-        pipeline = run.open_pipeline(batch_size, other)
+        run.refuse_unfinished()
+    strategy = open_strategy(devices)
+    if run:
+        try:
+            pipeline = run.open_pipeline(batch_size, other)
+        except ChangedDataError:
+            if data is None:
+                raise
+            other = other_data(data, own, preprocessing)  # the same location, named on purpose: other data
+            pipeline = run.open_pipeline(batch_size, other)
     else:
         assert other is not None
         pipeline = open_pipeline(other, AugmentConfig(), batch_size=batch_size or BATCH, seed=0)
+    with strategy.scope():
+        model = source.load()
     found = pipeline.info.class_names
     if found != source.class_ids:
         refuse_other_classes(pipeline.info.name, found, source.class_names)
@@ -80,7 +95,7 @@ def evaluate(
         raise pipeline.explain(error) or error from error
     tag = "-".join(([] if other is None else [_slug(other.name)]) + ([] if split == "test" else [split]))
     title = f"{source.name}: {pipeline.info.name}, {split}, error {scores.error:.2f} %"
-    if folder := out or (run and run.path):
+    if folder:
         write_scores(scores, source.class_names, folder, tag=tag, title=title)
     return scores
 
@@ -127,4 +142,9 @@ def refuse_other_classes(name: str, found: Sequence[str], wanted: Sequence[str])
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^\w.]+", "-", name).strip("-.")
+    """Return a dataset's name as a part of a file name; of a long one the end, and a digest of the whole."""
+    slug = re.sub(r"[^\w.]+", "-", name).strip("-.")
+    if len(slug.encode()) <= LONGEST_SLUG:
+        return slug
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{slug.encode()[-LONGEST_SLUG:].decode(errors='ignore').strip('-.')}-{digest}"

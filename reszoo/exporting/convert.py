@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from reszoo.errors import ReszooError
-from reszoo.files import atomic_path
+from reszoo.files import atomic_path, check_output
 from reszoo.nets.build import build
 from reszoo.nets.settings import fixed_settings
 from reszoo.training.run import Run
@@ -53,6 +53,7 @@ def convert(
         raise ReszooError(f"{out}: what is written is a {suffix} file; give it a name that ends so")
     if Path(out).exists():
         raise ReszooError(f"{out} exists; remove it, or give another name")
+    check_output(out, "weights file")
     if to is not None and to not in TARGETS:
         raise ReszooError(f"no layout '{to}' to convert to; there are {', '.join(TARGETS)}")
     net, made, found = _load(source, model, layout, fields)

@@ -15,19 +15,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from reszoo.commands import format_command
 from reszoo.data.config import AugmentConfig
 from reszoo.data.pipeline import open_pipeline
 from reszoo.data.preprocessing import Preprocessing
-from reszoo.errors import ReszooError
+from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.evaluation.evaluate import BATCH, other_data
 from reszoo.evaluation.scores import one_class_line
 from reszoo.evaluation.source import Given, Source, open_source
 from reszoo.exporting import card as cards
 from reszoo.exporting.fold import Folded, fold, unfolded
-from reszoo.exporting.formats import Format, get_format
+from reszoo.exporting.formats import Format, check_class_names, get_format
 from reszoo.exporting.parity import Check, check_pixels, check_savedmodel
 from reszoo.exporting.samples import CALIBRATED, CHECKED, Sample, draw, photographs, without_folders
-from reszoo.files import atomic_dir, write_json, write_text
+from reszoo.files import atomic_dir, check_output, check_outside, plain_folder, write_json, write_text
 from reszoo.keywords import explain_keywords
 from reszoo.nets.settings import fixed_settings
 from reszoo.versions import module_versions
@@ -86,6 +87,9 @@ def export(
     refuse_occupied(out)
     get_format(format, quantize)
     source = open_source(net, weights)
+    for location in (source.run.recipe.data.name if source.run else "", data or ""):
+        if location.startswith("folder:"):
+            check_outside(out, location.removeprefix("folder:"), "export folder")
     size = _size(image_size)
     own = source.preprocessing
     preprocessing = own.at(size) if size else own
@@ -143,7 +147,7 @@ def export_model(
         raise ReszooError("int8 needs real training images to find its ranges on; give data, such as folder:PATH")
     sample = photographs() if check is None else check
     target = Path(out)
-    with atomic_dir(target) as part:
+    with atomic_dir(target) as written, plain_folder(written) as part:
         with tf.device("CPU:0"):
             net = as_float32(model)
             folded = fold(net) if fold_norms else unfolded(net)
@@ -202,8 +206,9 @@ def as_float32(model: Any, image_size: tuple[int, int] | None = None) -> Any:
 
 
 def refuse_occupied(out: str | os.PathLike[str]) -> None:
-    """Raise ReszooError unless `out` is free: absent, or an empty folder."""
+    """Raise ReszooError unless `out` is free, absent or an empty folder, and can be written."""
     path = Path(out)
+    check_output(path, "export folder")
     if path.is_dir() and any(path.iterdir()):
         raise ReszooError(f"{path} is not empty; give a new folder to export to")
     if path.exists() and not path.is_dir():
@@ -256,11 +261,20 @@ def _samples(
     if data is None and own is None:
         return check, None, ""
     try:
+        pipeline = None
         if run and own and not resized and data in (None, own.name):
-            pipeline = run.open_pipeline()
-        else:
+            try:
+                pipeline = run.open_pipeline()
+            except ChangedDataError:
+                if data is None:
+                    raise
+        if pipeline is None:
             config = other_data(data or own.name, own, preprocessing)  # type: ignore[union-attr]  # one of them is there
             pipeline = open_pipeline(config, AugmentConfig(), batch_size=BATCH, seed=0)
+            if run and data is None:
+                run.refuse_other_data(pipeline.info, counts=False)
+    except ChangedDataError:
+        raise
     except (ReszooError, OSError) as error:
         if data is not None or calibrating:
             raise
@@ -328,7 +342,9 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise ReszooError(f"{path} is not JSON; write it anew with: reszoo evaluate {path.parent}") from error
+        raise ReszooError(
+            f"{path} is not JSON; write it again with: {format_command('evaluate', path.parent)}"
+        ) from error
 
 
 def _check_fit(model: Any, preprocessing: Preprocessing, class_names: Sequence[str]) -> None:
@@ -337,5 +353,4 @@ def _check_fit(model: Any, preprocessing: Preprocessing, class_names: Sequence[s
         raise ReszooError(f"the model takes images of {shape}, but the preprocessing makes {preprocessing.input_shape}")
     if len(outputs) != 2 or outputs[1] != len(class_names):
         raise ReszooError(f"the model's output has shape {outputs}, but there are {len(class_names)} class names")
-    if broken := [name for name in class_names if "\n" in name or not name]:
-        raise ReszooError(f"class name {broken[0]!r} is empty or has a line break; class_names.txt holds one a line")
+    check_class_names(class_names)

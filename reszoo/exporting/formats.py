@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reszoo.errors import ReszooError, did_you_mean
@@ -50,6 +51,27 @@ FORMATS = {
 QUANTIZE = ("float16", "dynamic", "int8")
 """float16: weights kept in half precision, sums in float32. dynamic: weights in 8 bits, activations as they come. int8: both in 8 bits,
 with ranges found on real images."""
+
+
+def check_class_names(names: Sequence[str]) -> None:
+    """Check that an export can hold class names, of which its file class_names.txt has one per line.
+
+    Raises:
+        ReszooError: if a name is empty, has a line break, or is not UTF-8.
+    """
+    for name in names:
+        if len(name.splitlines()) != 1 or name.splitlines() != [name]:
+            raise ReszooError(
+                f"class name {name!r} is empty or has a line break; expected text on one line, because class_names.txt holds one "
+                "name per line. Rename the class, or train with: --set train.export=false"
+            )
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ReszooError(
+                f"class name {name!r} is not UTF-8; expected UTF-8, which exported models hold. Rename the class, or train with: "
+                "--set train.export=false"
+            ) from None
 
 
 def get_format(name: str, quantize: str | None = None) -> tuple[Format, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reszoo.errors import ReszooError
-from reszoo.files import write_json
+from reszoo.files import check_output, write_json
 from reszoo.training.run import environment
 
 NAME = "record.json"
@@ -57,6 +57,7 @@ def claim(folder: str | os.PathLike[str], lab: str, settings: Mapping[str, Any])
     Raises ReszooError when the folder holds something else, or the experiment under other settings.
     """
     folder = Path(folder)
+    check_output(folder, "--out")
     mark = folder / "settings.json"
     asked = _plain({"lab": lab, **settings})
     if mark.is_file():
@@ -69,7 +70,7 @@ def claim(folder: str | os.PathLike[str], lab: str, settings: Mapping[str, Any])
             key = min(keys)
             raise ReszooError(
                 f"{folder} was begun with {key} = {before.get(key)!r}, not {asked.get(key)!r}; "
-                "give the same settings to go on with it, or another --out"
+                "give the same settings to resume it, or another --out"
             )
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -13,6 +13,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
 from reszoo.errors import ReszooError
+from reszoo.files import plain_folder
 from reszoo.serving.versions import FILE
 
 
@@ -43,7 +44,8 @@ class Servable:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._model = tf.saved_model.load(str(path))  # held: the signatures do not keep its variables alive
+            with plain_folder(path) as folder:
+                self._model = tf.saved_model.load(str(folder))  # held: the signatures do not keep its variables alive
             saved = saved_model_pb2.SavedModel.FromString((path / FILE).read_bytes())
         except Exception as error:  # TensorFlow raises whatever the damage led to
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import datetime
 import io
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reszoo.errors import ReszooError
-from reszoo.files import write_json, write_text
+from reszoo.commands import format_resume
+from reszoo.errors import ChangedDataError, ReszooError
+from reszoo.files import check_output, expand_user, write_json, write_text
 from reszoo.lazy import on_tensorflow, tf
 from reszoo.training.recipe import Recipe, load_recipe
 from reszoo.versions import module_versions
+from reszoo.weights.formats import is_file_name
 
 if TYPE_CHECKING:
     import keras
 
     from reszoo.data.config import DataConfig
-    from reszoo.data.pipeline import Pipeline
+    from reszoo.data.pipeline import DataInfo, Pipeline
     from reszoo.data.preprocessing import Preprocessing
 
 
@@ -54,21 +58,70 @@ class Run:
         return run
 
     def refuse_occupied(self) -> None:
-        """Raise ReszooError when the folder is there and not empty, or is a file."""
+        """Raise ReszooError when the folder is there and not empty, is a file, or cannot be made and written."""
+        check_output(self.path, "run folder")
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ReszooError(f"run folder {self.path} exists; add --resume to resume it, or give another --run-dir")
+
+    def refuse_other(self, recipe: Recipe, *, moved: bool = False, started: bool = False) -> None:
+        """Raise ReszooError unless the folder's recipe decides the same run as `recipe`.
+
+        Args:
+            recipe: the recipe that was given, its paths absolute.
+            moved: whether the data lies elsewhere now; its location is then not compared.
+            started: whether a checkpoint exists; the files that training started from are then no longer needed, and their
+                paths are not compared.
+        """
+        before, after = self.recipe.to_dict(), recipe.to_dict()
+        if moved:
+            _same_location(before, after)
+        if started:
+            _same_start(before, after)
+        for table in after:
+            if table in ("name", "description") or before.get(table) == after[table]:
+                continue
+            if table == "data" and _same_but_location(before[table], after[table]):
+                raise ReszooError(
+                    f"{self.path} was trained on {_location(before[table])}, not {_location(after[table])}; if the same images "
+                    f"lie there now, resume with: {format_resume('train', self.path, '--data', _location(after[table]))}"
+                )
             raise ReszooError(
-                f"run folder {self.path} exists; add --resume to go on with it, or give another --run-dir"
+                f"{self.path} was trained with another [{table}] than the recipe given; resume with its own recipe: "
+                f"{format_resume('train', self.path)}"
             )
 
-    def refuse_other(self, recipe: Recipe) -> None:
-        """Raise ReszooError unless the folder's recipe decides the same run as `recipe`."""
-        before, after = self.recipe.to_dict(), recipe.to_dict()
-        for table in after:
-            if table not in ("name", "description") and before.get(table) != after[table]:
-                raise ReszooError(
-                    f"{self.path} ran with another [{table}] than the recipe given; resume it with its own: "
-                    f"reszoo train --resume --run-dir {self.path}"
-                )
+    def refuse_other_data(self, info: DataInfo, *, counts: bool = True) -> None:
+        """Raise ChangedDataError unless the run was trained on the data that `info` describes.
+
+        Class names, counts and digests are compared with those in run.json. A run of version 0.1 recorded no digests.
+
+        Args:
+            info: the data that was found.
+            counts: whether to compare the number of images, which `data.validation` and `data.examples` change.
+        """
+        if not (self.path / "run.json").is_file():
+            return
+        from reszoo.data.fingerprint import difference
+
+        before, found = self.meta["data"], info.to_dict()
+        if why := difference(before, found if counts else {**found, "examples": before["examples"]}):
+            raise ChangedDataError(f"data.name: {info.name} is not the data that {self.path} was trained on: {why}")
+
+    def relocate(self, info: DataInfo, data: DataConfig) -> None:
+        """Record where the run's data lies now, in recipe.toml and run.json; run.json keeps the earlier location in `moved`."""
+        before = self.recipe
+        if (before.data.name, before.data.dir) != (data.name, data.dir):
+            moved = {
+                "from": location(before.data),
+                "to": location(data),
+                "at": now(),
+            }
+            write_text(self.path / "recipe.toml", dataclasses.replace(before, data=data).to_toml())
+            self.write_meta(moved=[*self.meta.get("moved", []), moved])
+        if self.meta["data"] != (
+            known := {**self.meta["data"], "name": info.name, "fingerprint": dict(info.fingerprint)}
+        ):
+            self.write_meta(data=known)
 
     @property
     def recipe(self) -> Recipe:
@@ -109,28 +162,49 @@ class Run:
         from reszoo.nets.settings import fixed_settings  # `reszoo.nets` registers the layers
 
         path = self.path / "model.keras"
-        if not path.is_file():
-            raise ReszooError(
-                f"{self.path} holds no trained net yet; finish it with: reszoo train --resume --run-dir {self.path}"
-            )
+        self.refuse_unfinished()
         try:
             with fixed_settings():
                 return keras.models.load_model(path, compile=False)
         except (OSError, ValueError, KeyError) as error:
             raise ReszooError(f"{path} cannot be read (truncated, or not a Keras model)") from error
 
+    def refuse_unfinished(self) -> None:
+        """Raise ReszooError when the run has left no trained model yet."""
+        if not (self.path / "model.keras").is_file():
+            raise ReszooError(
+                f"{self.path} holds no trained model yet; resume with: {format_resume('train', self.path)}"
+            )
+
     def open_pipeline(self, batch_size: int | None = None, data: DataConfig | None = None) -> Pipeline:
-        """Open the run's data, or other data, for evaluation."""
+        """Open the run's data, or other data, for evaluation.
+
+        Raises:
+            ChangedDataError: if the run's own data is not the data that the run was trained on.
+            ReszooError: if the data cannot be opened.
+        """
         from reszoo.data.pipeline import open_pipeline
 
         recipe = self.recipe
-        return open_pipeline(
+        advice = (
+            f"to use other images, give data (--data). If the run's own images lie elsewhere now: "
+            f"{format_resume('train', self.path, '--data', _placeholder(recipe.data))}"
+        )
+        if data is None and (why := missing(recipe.data)):
+            raise ReszooError(f"{why}; {advice}")
+        pipeline = open_pipeline(
             data or recipe.data,
             recipe.augment,
             batch_size=batch_size or recipe.train.batch_size,
             seed=recipe.train.seed,
             transforms=recipe.model.transforms,
         )
+        if data is None:
+            try:
+                self.refuse_other_data(pipeline.info)
+            except ChangedDataError as error:
+                raise ChangedDataError(f"{error}; {advice}") from None
+        return pipeline
 
     def write_meta(self, **values: Any) -> None:
         """Put `values` into run.json, keeping what else it says."""
@@ -155,6 +229,87 @@ class Run:
             raise ReszooError(f"{self.path} holds no {name}; the run stopped before it began to train") from error
         except ValueError as error:
             raise ReszooError(f"{path} is not JSON; it was changed or damaged") from error
+
+
+def relocated(data: DataConfig, place: str) -> DataConfig:
+    """Return `[data]` with the location of the same images replaced.
+
+    Args:
+        data: the table of a run.
+        place: `folder:PATH`, or for a dataset of TensorFlow Datasets the folder in which prepared datasets lie now.
+
+    Raises:
+        ReszooError: if `place` is a plain path where `folder:PATH` is needed.
+    """
+    own_folder = data.name.startswith("folder:")
+    if own_folder and not place.startswith("folder:") and expand_user(place).is_dir():
+        raise ReszooError(
+            f"data: {place} is invalid; expected folder:PATH. Example: --data {shlex.quote(f'folder:{place}')}"
+        )
+    prepared = not own_folder and data.name not in ("digits", "synthetic")
+    if prepared and place != data.name and not place.startswith("folder:"):
+        if not expand_user(place).is_dir():
+            raise ReszooError(
+                f"data: {place} is invalid; expected the folder in which {data.name} is prepared now. "
+                "Example: --data /data/tensorflow_datasets"
+            )
+        return dataclasses.replace(data, dir=place)
+    return data if place == data.name else dataclasses.replace(data, name=place)
+
+
+def missing(data: DataConfig) -> str:
+    """Return why nothing lies at the location of a table `[data]`, as a part of a message; "" where something does."""
+    from reszoo.data.catalog import data_home, is_prepared
+
+    kind, colon, path = data.name.partition(":")
+    if colon and kind == "folder" and not expand_user(path).is_dir():
+        return f"data.name: {data.name} does not exist"
+    if data.dir and not colon and not is_prepared(data.name, data_home(data.dir)):
+        return f"data.dir: {data.dir} holds no prepared {data.name}"
+    return ""
+
+
+def advice_on_data(command: str, run_dir: str | os.PathLike[str], data: DataConfig) -> str:
+    """Return how to resume where the data lies elsewhere now.
+
+    Args:
+        command: "train" or "tune".
+        run_dir: the folder of the run or search.
+        data: its table `[data]`.
+    """
+    return f"if the same images lie elsewhere now, resume with: {format_resume(command, run_dir, '--data', _placeholder(data))}"
+
+
+def _placeholder(data: DataConfig) -> str:
+    return "folder:PATH" if data.name.startswith("folder:") else "FOLDER"
+
+
+def location(data: DataConfig) -> str:
+    """Return where the images of a table `[data]` lie, as `relocated` takes it."""
+    return _location(dataclasses.asdict(data))
+
+
+def _location(data: Mapping[str, Any]) -> str:
+    """Return what --data says of a table `[data]`."""
+    return str(data["dir"] if data.get("dir") else data["name"])
+
+
+def _same_but_location(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    return {**before, "name": "", "dir": ""} == {**after, "name": "", "dir": ""}
+
+
+def _same_location(before: dict[str, Any], after: dict[str, Any]) -> None:
+    for key in ("name", "dir"):
+        before["data"][key] = after["data"][key]
+
+
+def _same_start(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Let the paths of the files that training started from be equal where both recipes name a file."""
+    ours, theirs = before["model"].get("weights", ""), after["model"].get("weights", "")
+    if is_file_name(ours) and is_file_name(theirs):
+        before["model"]["weights"] = theirs
+    if before["train"].get("grow_from") and after["train"].get("grow_from"):
+        before["train"]["grow_from"] = after["train"]["grow_from"]
 
 
 class TensorBoard:

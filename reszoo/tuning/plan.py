@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reszoo.commands import format_resume
 from reszoo.errors import ReszooError
 from reszoo.files import write_json
 from reszoo.training.recipe import Recipe
@@ -87,8 +88,8 @@ class Plan:
                 changed = [key for key in changed if key not in FREE]
             if changed:
                 raise ReszooError(
-                    f"{folder} was begun with another {words} ({changed[0]}); give another --run-dir, or go on with its own: "
-                    f"reszoo tune --resume --run-dir {folder}"
+                    f"{folder} began with another {words} ({changed[0]}); give another --run-dir, or resume with its own: "
+                    f"{format_resume('tune', folder)}"
                 )
 
 

@@ -19,7 +19,7 @@ from reszoo.lab.grid import release
 from reszoo.session import Session, anchored, opened
 from reszoo.training import checkpoint
 from reszoo.training.recipe import Recipe
-from reszoo.training.run import Run
+from reszoo.training.run import Run, location
 from reszoo.tuning.plan import Plan
 
 RECORD = "trial.json"
@@ -151,8 +151,12 @@ def _execute(
     started = Run(source).history[-1]["step"] if source is not None else 0
     before = Run(source).meta["seconds"] if source is not None else 0.0
     begun = (path / "recipe.toml").is_file()
+    now = location(recipe.data)
+    moved = now if begun and location(Run(path).recipe.data) != now else None
     try:
-        with opened(recipe, run_dir=path, resume=begun, devices=devices, callbacks=[fence], quiet=True) as session:
+        with opened(
+            recipe, run_dir=path, resume=begun, data=moved, devices=devices, callbacks=[fence], quiet=True
+        ) as session:
             until = _until(session, share)
             session.fit(until)
             if session.loop.signalled or session.loop.step < until:

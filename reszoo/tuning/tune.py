@@ -16,12 +16,14 @@ from typing import Any
 import keras_tuner
 import tensorflow as tf
 
+from reszoo.commands import format_resume
+from reszoo.data.fingerprint import difference
 from reszoo.data.pipeline import open_pipeline
 from reszoo.errors import ReszooError
-from reszoo.files import expand_user
-from reszoo.session import anchored
+from reszoo.files import check_output, check_outside, expand_user
+from reszoo.session import anchored, anchored_data
 from reszoo.training.devices import check_devices
-from reszoo.training.run import environment
+from reszoo.training.run import advice_on_data, environment, missing, relocated
 from reszoo.tuning import environment as parts
 from reszoo.tuning.config import SearchConfig
 from reszoo.tuning.knobs import Choice, Knob
@@ -44,6 +46,7 @@ def tune(
     overrides: Sequence[str] = (),
     run_dir: str | Path | None = None,
     resume: bool = False,
+    data: str | None = None,
     workers: int = 1,
     devices: str = "auto",
     tell: Tell = print,
@@ -51,8 +54,9 @@ def tune(
 ) -> dict[str, Any]:
     """Search a space (a name, a file, or one loaded) and leave a folder of trials with a report; return the results.
 
-    overrides: `table.key=value` on the base recipe. run_dir: a new or empty folder; tune/NAME when left out. resume: go on
-    with the search in run_dir; the space may then be left out. workers: processes on this machine, sharing its cores and GPUs.
+    overrides: `table.key=value` on the base recipe. run_dir: a new or empty folder; tune/NAME when left out. resume: resume
+    the search in run_dir; the space may then be left out. data: with resume, where the same images lie now.
+    workers: processes on this machine, sharing its cores and GPUs.
     devices: of each trial, as `reszoo train --devices`. search: fields of the space's table [search], such as
     tuner="grid", trials=20, max_params=500_000. The test set is never read.
 
@@ -71,7 +75,11 @@ def tune(
         raise ReszooError("a chief by KerasTuner's variables starts no workers; start them where they are to run")
     check_devices(devices)
     folder = search_folder(space, run_dir)
-    plan = _resumed(folder, space, overrides, search) if resume else _new(folder, space, overrides, search)
+    if data is not None and not resume:
+        raise ReszooError(
+            f"data: {data} is for resuming a search whose images lie elsewhere now. For a new search: --set data.name={data}"
+        )
+    plan = _resumed(folder, space, overrides, search, data) if resume else _new(folder, space, overrides, search)
     folder.mkdir(parents=True, exist_ok=True)
     with _sole(folder), contextlib.nullcontext() if resume else _unless_begun(folder):
         if resume:
@@ -93,15 +101,15 @@ def tune(
                 else:
                     Tuner(plan, folder, oracle, devices).search()
         except KeyboardInterrupt:
-            tell(f"stopped; go on with: reszoo tune --resume --run-dir {shlex.quote(str(folder))}")
+            tell(f"stopped; resume with: {format_resume('tune', folder)}")
             raise
         oracle.save()
         results = read_results(folder)
         tell(f"report: {report(folder)}")
-        if oracle.given_up:  # and checkpoints are kept: it may be gone on with
+        if oracle.given_up:  # and checkpoints are kept: it may be resumed
             raise ReszooError(
                 f"{oracle.failures()} trials in a row failed, the last because {_last_reason(results)}; "
-                f"the search goes on with: reszoo tune --resume --run-dir {shlex.quote(str(folder))}"
+                f"resume with: {format_resume('tune', folder)}"
             )
         if not results["trials"]:
             reason = results["refused"][0]["reason"] if results["refused"] else "there is nothing to try"
@@ -117,19 +125,23 @@ def search_folder(space: str | Path | Space | None, run_dir: str | Path | None =
     if run_dir is not None:
         return Path(run_dir)
     if space is None:
-        raise ReszooError("which space? Give its name, or the folder of a search to go on with")
+        raise ReszooError("which space? Give its name, or the folder of a search to resume")
     return Path("tune") / (space.name if isinstance(space, Space) else Path(space).stem)
 
 
 def _new(folder: Path, space: Any, overrides: Sequence[str], search: Mapping[str, Any]) -> Plan:
     if space is None:
         raise ReszooError("which space? Give its name")
+    check_output(folder, "search folder")
     # A search killed as it began may have left its lock, or half a file.
     if folder.exists() and (
         not folder.is_dir() or any(path.name[0] != "." and path.name != "lock" for path in folder.iterdir())
     ):
-        raise ReszooError(f"{folder} exists; add --resume to go on with it, or give another --run-dir")
-    plan = _planned(_loaded(space, overrides, search))
+        raise ReszooError(f"{folder} exists; add --resume to resume it, or give another --run-dir")
+    loaded = _loaded(space, overrides, search)
+    if loaded.base.data.name.startswith("folder:"):
+        check_outside(folder, loaded.base.data.name.removeprefix("folder:"), "search folder")
+    plan = _planned(loaded)
     plan.check()
     return plan
 
@@ -165,19 +177,24 @@ def _planned(space: Space) -> Plan:
         "name": info.name,
         "input_shape": list(info.input_shape),
         "classes": info.classes,
+        "class_names": list(info.class_names),
         "examples": info.examples,
+        "fingerprint": dict(info.fingerprint),
     }
     return Plan(space, told, base.total_steps(pipeline.steps_per_epoch) / pipeline.steps_per_epoch)
 
 
-def _resumed(folder: Path, space: Any, overrides: Sequence[str], search: Mapping[str, Any]) -> Plan:
-    """Return the plan of a search to go on with; only how many trials, and how many may fail, can have changed."""
+def _resumed(folder: Path, space: Any, overrides: Sequence[str], search: Mapping[str, Any], data: str | None) -> Plan:
+    """Return the plan of a search to resume; only how many trials, how many may fail, and the data's location can change.
+
+    Raises ReszooError where the data is not the data that the search began with.
+    """
     plan = read_plan(folder)
     if space is not None:
         asked = _loaded(space, overrides, {**plan.space.search.to_dict(), **search})
         plan.refuse_other(asked, folder)
     elif overrides:
-        raise ReszooError("--set changes the recipe that trials follow; a search goes on with its own")
+        raise ReszooError("--set changes the recipe that trials follow; a search resumes with its own")
     settings = plan.space.search
     for key, value in search.items():
         if key not in ("trials", "max_failures") and getattr(settings, key) != value:
@@ -187,7 +204,17 @@ def _resumed(folder: Path, space: Any, overrides: Sequence[str], search: Mapping
     free = {key: search[key] for key in ("trials", "max_failures") if key in search}
     if free:
         settings = SearchConfig(**{**settings.to_dict(), **free})
-    return dataclasses.replace(plan, space=dataclasses.replace(plan.space, search=settings))
+    base = plan.space.base
+    if data is not None:
+        base = dataclasses.replace(base, data=anchored_data(relocated(base.data, data)))
+    advice = advice_on_data("tune", folder, base.data)
+    if why := missing(base.data):
+        raise ReszooError(f"{why}; {advice}")
+    begun = dataclasses.replace(plan.space, search=settings, base=base)
+    found = _planned(begun)
+    if why := difference(plan.data, found.data):
+        raise ReszooError(f"data.name: {base.data.name} is not the data that {folder} began with: {why}; {advice}")
+    return dataclasses.replace(plan, space=begun, data=found.data)
 
 
 def _lead(oracle: Any, plan: Plan, folder: Path, part: parts.Part, workers: int, devices: str, tell: Tell) -> None:

@@ -6,8 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from reszoo.commands import format_command
 from reszoo.errors import ReszooError
-from reszoo.files import write_text
+from reszoo.files import check_output, write_text
 from reszoo.session import anchored
 from reszoo.training.recipe import Recipe
 from reszoo.tuning.plan import read_plan
@@ -43,7 +44,7 @@ def export_recipe(folder: str | Path, path: str | Path) -> Path:
     lines = [
         f"# Trial {best['trial']}, the best of a search of {read_plan(Path(folder)).space.name}.",
         "#",
-        f"#     reszoo train {path.name if path.parent == Path() else path}",
+        f"#     {format_command('train', path)}",
         "#",
         f"# Measured in the search: {scores} validation accuracy ({seeds}){part}; {best['parameters']:,} parameters.",
         "",
@@ -60,3 +61,4 @@ def check_export(path: Path) -> None:
         raise ReszooError(f"{str(path)!r} is no name for a file")
     if path.is_dir():
         raise ReszooError(f"{path} is a folder")
+    check_output(path, "recipe file")

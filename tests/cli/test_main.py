@@ -111,7 +111,7 @@ def test_every_verb_has_its_module_with_the_same_help(verb: str, capsys: pytest.
         (["bench", "walk"], "no benchmark 'walk'"),
         (["serve-check", "nowhere"], "no folder nowhere"),
         (["serve-check", ".", "--port", "65536"], "a port, 0 to 65535, not '65536'"),
-        (["train", "--resume", "--run-dir", "nowhere"], "nowhere is no run to go on with"),
+        (["train", "--resume", "--run-dir", "nowhere"], "nowhere is not a run that can be resumed"),
     ],
 )
 def test_bad_input_is_one_line_on_standard_error_and_status_2(
@@ -265,7 +265,9 @@ def test_train_hands_the_recipe_to_the_engine(trained: list[dict[str, Any]], tmp
     argv = ["train", "quickstart", "--set", "train.epochs=2", "train.seed=5", "--run-dir", str(tmp_path / "run")]
     assert main([*argv, "--set", "model.shortcut=B", "--devices", "cpu:2"]) == 0
     recipe = load_recipe("quickstart", ["train.epochs=2", "train.seed=5", "model.shortcut=B"])
-    assert trained == [{"recipe": recipe, "run_dir": tmp_path / "run", "resume": False, "devices": "cpu:2"}]
+    assert trained == [
+        {"recipe": recipe, "run_dir": tmp_path / "run", "resume": False, "data": None, "devices": "cpu:2"}
+    ]
 
 
 def test_a_stopped_run_ends_with_130(trained: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -276,7 +278,9 @@ def test_a_stopped_run_ends_with_130(trained: list[dict[str, Any]], tmp_path: Pa
 
 def test_train_defaults(trained: list[dict[str, Any]]) -> None:
     assert main(["train", "quickstart"]) == 0
-    assert trained == [{"recipe": load_recipe("quickstart"), "run_dir": None, "resume": False, "devices": "auto"}]
+    assert trained == [
+        {"recipe": load_recipe("quickstart"), "run_dir": None, "resume": False, "data": None, "devices": "auto"}
+    ]
 
 
 @pytest.mark.parametrize("form", [["--run-dir", "{run}"], ["{run}"], ["{run}", "--run-dir", "{run}"]])
@@ -284,12 +288,14 @@ def test_resume_takes_the_recipe_from_the_run(form: list[str], trained: list[dic
     recipe: Recipe = load_recipe("quickstart", ["train.seed=9"])
     (tmp_path / "recipe.toml").write_text(recipe.to_toml())
     assert main(["train", "--resume", *(word.format(run=tmp_path) for word in form)]) == 0
-    assert trained == [{"recipe": recipe, "run_dir": tmp_path, "resume": True, "devices": "auto"}]
+    assert trained == [{"recipe": recipe, "run_dir": tmp_path, "resume": True, "data": None, "devices": "auto"}]
 
 
 def test_resume_may_name_the_recipe_too(trained: list[dict[str, Any]], tmp_path: Path) -> None:
     assert main(["train", "quickstart", "--resume", "--run-dir", str(tmp_path)]) == 0
-    assert trained == [{"recipe": load_recipe("quickstart"), "run_dir": tmp_path, "resume": True, "devices": "auto"}]
+    assert trained == [
+        {"recipe": load_recipe("quickstart"), "run_dir": tmp_path, "resume": True, "data": None, "devices": "auto"}
+    ]
 
 
 def test_published_weights_are_listed_with_what_a_person_chooses_by(capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,7 +116,7 @@ def test_export_of_a_run_with_damaged_scores_is_refused(
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     (run / "test.json").write_text('{"examples":')
     assert main(["export", str(run), str(tmp_path / "out")]) == 2
-    assert f"write it anew with: reszoo evaluate {run}" in capsys.readouterr().err
+    assert f"write it again with: reszoo evaluate {run}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -219,7 +219,7 @@ def test_a_damaged_record_is_one_line(home: Path, tmp_path: Path) -> None:
         ("cifr10", {}, "data.name: no dataset 'cifr10'; did you mean 'cifar10'"),
         ("digit", {}, "did you mean 'digits'"),
         ("fodler:/x", {}, "no kind of set 'fodler'; did you mean 'folder'?"),
-        ("mnist", {}, "; prepare it: reszoo data prepare mnist --dir "),
+        ("mnist", {}, "; prepare it with: reszoo data prepare mnist --dir "),
         ("tiny", {"image_size": None}, "tiny's images vary in size; set data.image_size"),
         ("tiny", {"normalize": "pixel_mean"}, "use data.normalize='channel'"),
         ("tiny", {"validation": 50}, "leaves none of tiny's 50 training examples"),

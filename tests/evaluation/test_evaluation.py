@@ -119,7 +119,7 @@ def test_what_is_no_finished_run_split_or_size_is_refused(run: Path, tmp_path: P
     with pytest.raises(ReszooError, match="batch size must be at least 1, got 0"):
         evaluate(run, batch_size=0)
     (run / "model.keras").unlink()
-    with pytest.raises(ReszooError, match="no trained net yet"):
+    with pytest.raises(ReszooError, match="no trained model yet"):
         evaluate(run, devices="cpu")
 
 

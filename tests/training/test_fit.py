@@ -182,7 +182,10 @@ def test_a_stopped_run_goes_on_to_the_bit(tmp_path: Path) -> None:
     ]
     for name, array in held[0].items():
         np.testing.assert_array_equal(array, held[1][name], err_msg=name)
-    with pytest.raises(reszoo.ReszooError, match="parts was begun on jax; go on with KERAS_BACKEND=jax"):
+    with pytest.raises(
+        reszoo.ReszooError,
+        match="parts was trained on jax; resume with: KERAS_BACKEND=jax reszoo train --resume",
+    ):
         reszoo.train(tmp_path / "parts" / "recipe.toml", run_dir=tmp_path / "parts", resume=True)
 
 

@@ -119,7 +119,7 @@ def test_sigterm_stops_at_a_step_and_says_how_to_go_on(recipe: Path, unbroken: P
     process.terminate()
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert f"go on with: reszoo train --resume --run-dir {folder}" in output
+    assert f"resume with: reszoo train --resume --run-dir {folder}" in output
     assert json.loads((folder / "run.json").read_text())["status"] == "stopped"
     process = start(folder, recipe, "--resume")
     output, _ = process.communicate(timeout=300)

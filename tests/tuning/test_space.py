@@ -358,7 +358,7 @@ def test_no_space_file_ends_in_a_traceback(data: Any, tmp_path_factory: pytest.T
         (["tune"], "reszoo: which space? Give its name, depth_shortcut"),
         (["tune", "--resume"], "which search? There is none under tune/; give its folder with --run-dir"),
         (["tune", "--export", "best.toml"], "which search? There is none under tune/"),
-        (["tune", "--run-dir", "somewhere"], "somewhere: add --resume to go on with this search, or --export FILE"),
+        (["tune", "--run-dir", "somewhere"], "somewhere: add --resume to resume this search, or --export FILE"),
         (["tune", "depth_shortcu"], "reszoo: no space 'depth_shortcu'; did you mean 'depth_shortcut'"),
         (["tune", "depth_shortcut", "--max-params", "lots"], "reszoo: 'lots' is no amount: give one such as 1M"),
         (["tune", "depth_shortcut", "--trials", "-2"], "search.trials is -2, but must be at least 0"),

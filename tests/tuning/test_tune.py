@@ -22,13 +22,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from keras_tuner.src import protos
+from PIL import Image
 
 import reszoo
 from reszoo.cli.main import main
 from reszoo.errors import ReszooError
+from reszoo.session import opened
 from reszoo.training import checkpoint
 from reszoo.training.recipe import load_recipe
+from reszoo.training.run import Run
 from reszoo.tuning import trial as trial_module
+from reszoo.tuning import tune as tune_module
 from reszoo.tuning import workers as workers_module
 from reszoo.tuning.environment import part, shares
 from reszoo.tuning.oracles import make_oracle
@@ -304,11 +308,11 @@ def begun(tiny: Path, tmp_path: Path, plans: Plans) -> Path:
 def test_a_changed_space_in_an_old_folder_is_refused(tiny: Path, tmp_path: Path, plans: Plans) -> None:
     folder = begun(tiny, tmp_path, plans)
     cases: list[tuple[Callable[[], Any], str]] = [
-        (lambda: tune(tiny, run_dir=folder), "exists; add --resume to go on with it"),
+        (lambda: tune(tiny, run_dir=folder), "exists; add --resume to resume it"),
         (lambda: tune(tiny, run_dir=folder, resume=True, seed=7), "search settings (seed)"),
         (lambda: tune(run_dir=folder, resume=True, executions=7), "was begun with executions = 1, not 7"),
         (lambda: tune(tiny, run_dir=folder, resume=True, overrides=["train.epochs=8"]), "another base recipe (train)"),
-        (lambda: tune(run_dir=folder, resume=True, overrides=["train.epochs=8"]), "a search goes on with its own"),
+        (lambda: tune(run_dir=folder, resume=True, overrides=["train.epochs=8"]), "a search resumes with its own"),
         (lambda: tune(run_dir=tmp_path / "nowhere", resume=True), "holds no search"),
         (lambda: tune(), "which space?"),
         (lambda: tune(tiny, run_dir=tmp_path / "new", workers=0), "workers is 0, but must be at least 1"),
@@ -319,9 +323,60 @@ def test_a_changed_space_in_an_old_folder_is_refused(tiny: Path, tmp_path: Path,
             call()
         assert line in str(caught.value)
     tiny.write_text(changed)
-    with pytest.raises(ReszooError, match=r"was begun with another space \(model.shortcut\); give another --run-dir"):
+    with pytest.raises(ReszooError, match=r"began with another space \(model.shortcut\); give another --run-dir"):
         tune(tiny, run_dir=folder, resume=True)
     assert not (tmp_path / "new").exists() and not (folder / "trials").exists()
+
+
+def write_images(root: Path) -> Path:
+    for number, name in enumerate("abc"):
+        (root / name).mkdir(parents=True)
+        for index in range(20):
+            image = np.full((8, 8, 3), 60 * number + index, np.uint8)
+            Image.fromarray(image).save(root / name / f"{index:02d}.png", compress_level=0)
+    return root
+
+
+def on_folder(space: Path, photos: Path) -> Path:
+    """Let a space's trials train on a folder of images."""
+    text = space.read_text().replace("data.examples=60", f"data.name=folder:{photos}").replace("=60", "=12")
+    space.write_text(text.replace("epochs=9", "epochs=2").replace("batch_size=30", "batch_size=12"))
+    return space
+
+
+def test_a_search_resumes_with_its_data_wherever_it_lies_and_with_no_other(tiny: Path, tmp_path: Path) -> None:
+    photos, folder = write_images(tmp_path / "photos"), tmp_path / "search"
+    space = on_folder(tiny, photos)
+    made = tune_module._new(folder, space, [], {})
+    made.write(folder, environment={}, command="")
+    assert made.data["class_names"] == ["a", "b", "c"] and set(made.data["fingerprint"]["splits"]) == {"train", "test"}
+    trial = folder_of(folder, "0")
+    values = {**VALUES, "model.shortcut": "none"}
+    with opened(made.space.recipe(values), run_dir=trial / "seed0", quiet=True) as run:
+        run.fit(1)
+    photos.rename(tmp_path / "moved")
+    with pytest.raises(
+        ReszooError, match="photos does not exist; if .*: reszoo tune --resume --run-dir .* --data folder:PATH"
+    ):
+        tune(run_dir=folder, resume=True)
+    plan = tune_module._resumed(folder, None, [], {}, f"folder:{tmp_path / 'moved'}")
+    plan.write(folder, environment={}, command="")
+    assert read_plan(folder).space.base.data.name == f"folder:{tmp_path / 'moved'}"
+    assert run_trial(plan, folder, "0", values)["status"] == "completed"
+    assert Run(trial / "seed0").recipe.data.name == f"folder:{tmp_path / 'moved'}"
+    assert "resuming from step 1" in (trial / "seed0" / "train.log").read_text().replace("going on", "resuming")
+    changed = tmp_path / "moved" / "a" / "00.png"
+    Image.fromarray(np.full((8, 8, 3), 255, np.uint8)).save(changed, compress_level=0)
+    with pytest.raises(ReszooError, match=r"is not the data that .* began with: the content of \w+ differs"):
+        tune(run_dir=folder, resume=True)
+
+
+def test_a_search_inside_its_data_is_refused(tiny: Path, tmp_path: Path) -> None:
+    photos = write_images(tmp_path / "photos")
+    with pytest.raises(ReszooError, match="search folder: .* expected a folder outside the data"):
+        tune(on_folder(tiny, photos), run_dir=photos / "tune")
+    with pytest.raises(ReszooError, match="For a new search: --set data.name=digits"):
+        tune(tiny, run_dir=tmp_path / "search", data="digits")
 
 
 def test_a_second_search_in_the_same_folder_is_kept_out(tiny: Path, tmp_path: Path, plans: Plans) -> None:
@@ -543,7 +598,7 @@ def test_a_signal_stops_a_search_at_a_checkpoint_and_it_goes_on(tiny: Path, tmp_
     wait_for((folder / "trials" / "0000" / "seed0" / "run.json").is_file, process)
     process.terminate()
     told, _ = process.communicate(timeout=120)
-    assert process.returncode == 130 and f"go on with: reszoo tune --resume --run-dir {folder}" in told
+    assert process.returncode == 130 and f"resume with: reszoo tune --resume --run-dir {folder}" in told
     process = start(tiny, folder, "--resume")
     told, _ = process.communicate(timeout=300)
     assert process.returncode == 0, told
