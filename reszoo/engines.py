@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from reszoo.data.device_pipeline import open_device_pipeline
 from reszoo.data.pipeline import open_pipeline
 from reszoo.data.resident import open_resident
 from reszoo.errors import ReszooError
@@ -19,7 +20,15 @@ from reszoo.evaluation.scores import Evaluator
 from reszoo.lazy import tf
 from reszoo.nets.batchnorm import synchronise
 from reszoo.nets.settings import fixed_settings
-from reszoo.training.devices import choose_gpus, describe, missing_gpu, open_strategy, parse_devices, precision
+from reszoo.training.devices import (
+    choose_gpus,
+    describe,
+    first_device,
+    missing_gpu,
+    open_strategy,
+    parse_devices,
+    precision,
+)
 from reszoo.training.fit import FitLoop, FitStepper, refuse_unfit
 from reszoo.training.loop import Loop
 from reszoo.training.optimizers import make_optimizer
@@ -56,7 +65,9 @@ class TensorFlowEngine:
         return fixed_settings()
 
     def open_data(self) -> Any:
-        """Open the recipe's set."""
+        """Open the recipe's dataset, with `data.on_device` in the memory of the first device."""
+        if self._recipe.data.on_device:
+            return _open(open_device_pipeline, self._recipe, device=first_device(self._strategy))
         return _open(open_pipeline, self._recipe)
 
     def stepper(self, model: keras.Model, pipeline: Any) -> Stepper:
@@ -66,7 +77,15 @@ class TensorFlowEngine:
             synchronise(model)
         optimizer = make_optimizer(recipe.optimizer)
         compile_plainly(model, optimizer)
-        return Stepper(model, optimizer, recipe.train, recipe.optimizer, self._strategy, recipe.finetune.stage_decay)
+        return Stepper(
+            model,
+            optimizer,
+            recipe.train,
+            recipe.optimizer,
+            self._strategy,
+            recipe.finetune.stage_decay,
+            images_on=first_device(self._strategy) if recipe.data.on_device else "CPU:0",
+        )
 
     def evaluator(self, model: keras.Model, classes: int) -> Evaluator:
         """Return what scores `model`."""

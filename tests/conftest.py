@@ -1,4 +1,4 @@
-"""Two logical CPU devices stand in for two GPUs; one strategy serves the whole session."""
+"""Logical CPU devices stand in for GPUs; one strategy over two of them serves nearly the whole session."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 @pytest.fixture(scope="session", autouse=True)
 def two_devices() -> None:
+    """Divide the CPU into three devices, of which all tests but those of three replicas use two."""
     import tensorflow as tf
 
     cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
 
 
 @pytest.fixture(scope="session")

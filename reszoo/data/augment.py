@@ -91,20 +91,34 @@ def random_offset(slack: Any, draws: Any) -> Any:
 
 
 def pad_crop_flip(images: Any, pad: int, flip: bool, key: Any) -> Any:
-    """Zero-pad a batch [b, h, w, c] by `pad` on every side, crop back at random and mirror half of it if `flip`: same shape.
+    """Zero-pad a batch [b, h, w, c] by `pad` on every side, crop back at random and mirror half of it if `flip`: same shape."""
+    return apply_crop_flip(images, pad, *draw_crop_flip(tf.shape(images)[0], pad, flip, key))
 
-    One gather does crop and mirror for the whole batch: the images are laid out as rows of pixels, and an index says which
-    padded pixel stands where.
+
+def draw_crop_flip(count: Any, pad: int, flip: bool, key: Any) -> tuple[Any, Any, Any]:
+    """Draw what `pad_crop_flip` does to each of `count` images.
+
+    Returns:
+        The first row and the first column of each crop, int32 [count] in 0 ... 2 `pad`, and which images are mirrored, bool [count],
+        or None without `flip`.
+    """
+    draws = tf.random.stateless_uniform([count, 3], key, 0, 1, tf.float32)
+    top, left = (random_offset(2 * pad, draws[:, axis]) for axis in (0, 1))
+    return top, left, draws[:, 2] >= 0.5 if flip else None
+
+
+def apply_crop_flip(images: Any, pad: int, top: Any, left: Any, mirrored: Any) -> Any:
+    """Zero-pad a batch [b, h, w, c] by `pad` on every side, then crop and mirror it as `draw_crop_flip` says: same shape.
+
+    One gather does crop and mirror for the whole batch: the images are laid out as rows of pixels, and an index of `top`'s dtype
+    says which padded pixel stands where.
     """
     count, (height, width, channels) = tf.shape(images)[0], images.shape[1:]
     tall, wide = height + 2 * pad, width + 2 * pad
-    draws = tf.random.stateless_uniform([count, 3], key, 0, 1, tf.float32)
-    top = random_offset(2 * pad, draws[:, 0])
-    left = random_offset(2 * pad, draws[:, 1])
-    columns = tf.range(width)[tf.newaxis]
-    if flip:
-        columns = tf.where(draws[:, 2, tf.newaxis] < 0.5, columns, width - 1 - columns)
-    rows = top[:, tf.newaxis] + tf.range(height)
+    columns = tf.range(width, dtype=top.dtype)[tf.newaxis]
+    if mirrored is not None:
+        columns = tf.where(mirrored[:, tf.newaxis], width - 1 - columns, columns)
+    rows = top[:, tf.newaxis] + tf.range(height, dtype=top.dtype)
     pixels = rows[:, :, tf.newaxis] * wide + (left[:, tf.newaxis] + columns)[:, tf.newaxis, :]
     padded = tf.pad(images, [[0, 0], [pad, pad], [pad, pad], [0, 0]]) if pad else images
     cropped = tf.gather(tf.reshape(padded, [count, tall * wide, channels]), pixels, batch_dims=1)
@@ -122,12 +136,17 @@ def mirror(image: Any, wanted: Any) -> Any:
 
 
 def pca_noise(images: Any, std: np.ndarray, key: Any) -> Any:
-    """Add Krizhevsky's colour noise to normalised images [b, h, w, 1 or 3], of deviation `std` (per channel): same shape.
+    """Add Krizhevsky's color noise to normalized images [b, h, w, 1 or 3], of deviation `std` (per channel): same shape."""
+    return images + draw_pca_noise(tf.shape(images)[0], images.shape[-1], std, key)
 
-    Each image's noise is one colour, a mix of the principal components with weights of deviation 0.1 times their values.
+
+def draw_pca_noise(count: Any, channels: int, std: np.ndarray, key: Any) -> Any:
+    """Draw the noise of `count` normalized images of 1 or 3 channels: float32 [count, 1, 1, channels].
+
+    Each image's noise is one color, a mix of the principal components with weights of deviation 0.1 times their values.
     """
-    weights = tf.random.stateless_normal([tf.shape(images)[0], 3], key) * PCA_STD * PCA_VALUES
-    colour = tf.linalg.matmul(weights, tf.constant(PCA_VECTORS), transpose_b=True)
-    if images.shape[-1] == 1:
-        colour = tf.reduce_sum(colour * LUMINANCE, axis=-1, keepdims=True)
-    return images + (colour / std)[:, tf.newaxis, tf.newaxis, :]
+    weights = tf.random.stateless_normal([count, 3], key) * PCA_STD * PCA_VALUES
+    color = tf.linalg.matmul(weights, tf.constant(PCA_VECTORS), transpose_b=True)
+    if channels == 1:
+        color = tf.reduce_sum(color * LUMINANCE, axis=-1, keepdims=True)
+    return (color / std)[:, tf.newaxis, tf.newaxis, :]

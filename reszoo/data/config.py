@@ -30,6 +30,7 @@ class DataConfig:
         its deviation, `unit` leaves x, `weights` does as the published weights that training starts from want it.
     on_corrupt: whether an undecodable file in a folder stops (`error`) or is left out with a warning (`skip`).
     examples: train on the first so many examples only (class-stratified where a set is sorted by class); 0 means all.
+    on_device: whether the images stay in the memory of the training device, which gathers, normalizes and augments the batches.
     """
 
     name: str
@@ -42,6 +43,7 @@ class DataConfig:
     normalize: str = "pixel_mean"
     on_corrupt: str = "error"
     examples: int = 0
+    on_device: bool = False
 
     def __post_init__(self) -> None:
         check_text("data.name", self.name)
@@ -52,6 +54,10 @@ class DataConfig:
             check_whole(f"data.{key}", getattr(self, key), low)
         if self.image_size is not None:
             object.__setattr__(self, "image_size", check_pair("data.image_size", self.image_size, int, "height, width"))
+        if not isinstance(self.on_device, bool):
+            raise ReszooError(
+                f"data.on_device: {self.on_device!r} is invalid; expected true or false. Example: --set data.on_device=true"
+            )
         if self.channels not in (None, 1, 3) or isinstance(self.channels, bool):
             raise ReszooError(f"data.channels must be 1 or 3, got {self.channels!r}")
         check_choice("data.interpolation", self.interpolation, INTERPOLATIONS)

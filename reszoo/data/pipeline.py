@@ -25,7 +25,7 @@ from reszoo.weights.transforms import Transforms
 # What a key is for: the order of an epoch, the crop of an example, the changes to a batch.
 ORDER, EXAMPLE, BATCH = range(3)
 
-_FOREVER = 2**62
+FOREVER = 2**62  # steps, or epochs, of a stream without end
 
 
 @dataclass(frozen=True)
@@ -137,16 +137,13 @@ class Pipeline:
 
         Raises `ReszooError` for colour noise on inputs in BGR.
         """
-        if self._augment.color == "pca" and self.preprocessing.channel_order == "BGR":
-            raise ReszooError(
-                "augment.color = 'pca' is noise in RGB, but this net's input is in BGR; set augment.color='none'"
-            )
+        self._check_color()
         part = self._images.parts["train"]
         if self._in_batches(part) and self._augment.crop in ("none", "pad"):
             batches = self._gathered(part, start_step)
         else:
             batches = self._streamed(part, start_step)
-        return _settled(batches.prefetch(tf.data.AUTOTUNE))
+        return keep_order(batches.prefetch(tf.data.AUTOTUNE))
 
     def evaluation(self, split: str) -> tf.data.Dataset:
         """The batches of part `split` (`train`, `validation` or `test`), un-augmented: each example once, in stored order.
@@ -169,7 +166,7 @@ class Pipeline:
         else:
             examples = elements.map(_packed(example), num_parallel_calls=tf.data.AUTOTUNE)
             batches = examples.batch(size).map(lambda images, labels: (apply(images), labels))
-        return _settled(batches.prefetch(tf.data.AUTOTUNE))
+        return keep_order(batches.prefetch(tf.data.AUTOTUNE))
 
     def sample(self, split: str, count: int) -> tuple[list[np.ndarray | bytes], np.ndarray]:
         """Return at most `count` examples of a split as they are stored, evenly spread over it.
@@ -196,17 +193,37 @@ class Pipeline:
     def _gathered(self, part: Part, start_step: int) -> tf.data.Dataset:
         """Batches of a part in memory: each is gathered, normalised and augmented as a whole."""
         assert isinstance(part, Arrays)
-        count, size, steps = part.count, self._batch_size, self.steps_per_epoch
         images, labels = part.tensors()
 
         def batch(step: Any) -> tuple[Any, Any]:
-            first = (step % steps) * size
-            positions = tf.range(first, tf.minimum(first + size, tf.constant(count, tf.int64)))
-            indices = shuffled(positions, count, make_key(self._seed, ORDER, step // steps))
-            return self._augmented(step, tf.gather(images, indices), tf.gather(labels, indices))
+            rows = self._rows(step)
+            return self._augmented(step, tf.gather(images, rows), tf.gather(labels, rows))
 
-        steps_on = tf.data.Dataset.range(start_step, _FOREVER)
+        steps_on = tf.data.Dataset.range(start_step, FOREVER)
         return steps_on.map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def _rows(self, step: Any) -> Any:
+        """Return which training examples batch `step` holds, in order: int64 [b]."""
+        count, size, steps = self.info.examples["train"], self._batch_size, self.steps_per_epoch
+        first = (step % steps) * size
+        positions = tf.range(first, tf.minimum(first + size, tf.constant(count, tf.int64)))
+        return shuffled(positions, count, make_key(self._seed, ORDER, step // steps))
+
+    def _check_color(self) -> None:
+        """Raise ReszooError for color noise on inputs in BGR."""
+        if self._augment.color == "pca" and self.preprocessing.channel_order == "BGR":
+            raise ReszooError(
+                "augment.color = 'pca' is noise in RGB, but this net's input is in BGR; set augment.color='none'"
+            )
+
+    @property
+    def _pad(self) -> int:
+        return self._augment.pad if self._augment.crop == "pad" else 0
+
+    @property
+    def _moves(self) -> bool:
+        """Whether input-sized images are cropped or mirrored."""
+        return self._augment.crop == "pad" or (self._augment.flip and self._augment.crop == "none")
 
     def _streamed(self, part: Part, start_step: int) -> tf.data.Dataset:
         """Batches of a part that is decoded or cropped an example at a time."""
@@ -247,7 +264,7 @@ class Pipeline:
             drawn = elements.map(load, num_parallel_calls=auto).batch(size).enumerate(batch).map(draw)
             return drawn.unbatch().map(cut, num_parallel_calls=auto).batch(size)
 
-        batches = tf.data.Dataset.range(first_epoch, _FOREVER).flat_map(epoch_batches).enumerate(start_step)
+        batches = tf.data.Dataset.range(first_epoch, FOREVER).flat_map(epoch_batches).enumerate(start_step)
         return batches.map(lambda step, batch: self._augmented(step, *batch), num_parallel_calls=auto)
 
     def _sized(self, payload: Any) -> Any:
@@ -260,9 +277,8 @@ class Pipeline:
         images = self.preprocessing.apply(images)
         if augment.color == "pca":
             images = pca_noise(images, self.preprocessing.std, make_key(self._seed, BATCH, step, 0))
-        if augment.crop == "pad" or (augment.flip and augment.crop == "none"):
-            pad = augment.pad if augment.crop == "pad" else 0
-            images = pad_crop_flip(images, pad, augment.flip, make_key(self._seed, BATCH, step, 1))
+        if self._moves:
+            images = pad_crop_flip(images, self._pad, augment.flip, make_key(self._seed, BATCH, step, 1))
         return images, labels
 
 
@@ -278,7 +294,7 @@ def _packed(function: Any) -> Any:
     return lambda *element: function(element if len(element) > 1 else element[0])
 
 
-def _settled(batches: tf.data.Dataset) -> tf.data.Dataset:
+def keep_order(batches: tf.data.Dataset) -> tf.data.Dataset:
     """Keep the order of parallel maps whatever the global setting."""
     options = tf.data.Options()
     options.deterministic = True

@@ -66,6 +66,7 @@ class Resident:
         self.steps_per_epoch = -(-self.info.examples["train"] // batch_size)
         self._shardings = shardings
         self._orders = functools.lru_cache(maxsize=2)(self._order)
+        self._stored: dict[str, tuple[Any, Any]] = {}  # in the object itself, so that a dataset is freed with it
 
     def batch(self, step: int) -> tuple[Any, Any]:
         """Return training batch `step`, on the device: float32 [b, h, w, c] and int32 [b]."""
@@ -105,14 +106,16 @@ class Resident:
     def _order(self, epoch: int) -> np.ndarray:
         return permutation(self.info.examples["train"], make_key(self._seed, ORDER, epoch))
 
-    @functools.cache  # noqa: B019 (lives as long as the run)
     def _on_device(self, split: str) -> tuple[Any, Any]:
+        """Return images and labels of a split in the devices' memory."""
         import jax
 
-        part = self._images.part(split)
-        assert isinstance(part, Arrays)
-        whole = self._shardings[0] if self._shardings else None
-        return jax.device_put(part.images, whole), jax.device_put(part.labels, whole)
+        if split not in self._stored:
+            part = self._images.part(split)
+            assert isinstance(part, Arrays)
+            whole = self._shardings[0] if self._shardings else None
+            self._stored[split] = jax.device_put(part.images, whole), jax.device_put(part.labels, whole)
+        return self._stored[split]
 
     @functools.cached_property
     def _gather(self) -> Callable[..., tuple[Any, Any]]:

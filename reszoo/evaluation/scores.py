@@ -107,7 +107,8 @@ class Evaluator:
         rows = len(labels)
         self._piece = max(self._piece, -(-rows // self._replicas))
         index = np.minimum(np.arange(self._piece * self._replicas), rows - 1)
-        with tf.device("CPU:0"):
+        # Only a replica's share leaves the device that the images lie on.
+        with tf.device(images.device if isinstance(images, tf.Tensor) else "CPU:0"):
             if len(index) > rows:
                 images = tf.gather(images, index)
             padded = labels[index].astype(np.int32)

@@ -307,6 +307,8 @@ def _refuse_unused(recipe: Recipe) -> None:
         'train.grow_from=""': bool(recipe.train.grow_from),
         'schedule.kind="cosine"': recipe.schedule.kind == "plateau",
         "finetune.probe_epochs=0": recipe.finetune.probe_epochs > 0,
+        "train.jit=false": recipe.train.jit,
+        "data.on_device=false": recipe.data.on_device,
     }
     for remedy, unsupported in remedies.items():
         if unsupported:

@@ -26,6 +26,7 @@ class TrainConfig(Checked):
     evaluate_every: epochs between evaluations. checkpoint_every: steps between checkpoints, 0 for each epoch's end.
     select: which weights the run ends with: the "last", or the "best" by top-1 accuracy on the validation images.
     deterministic: run only operations that repeat to the bit, at some cost in speed.
+    jit: compile forward pass, loss and gradients of a replica with XLA; not with batch_norm "sync", dropout or drop_path.
     export: leave a SavedModel in the run folder.
     grow_from: folder of a finished run of a shallower net of the same family; training starts from its weights, its
         optimizer's slots, and new blocks that are the identity (`reszoo.grow`). Empty: from fresh weights.
@@ -47,6 +48,7 @@ class TrainConfig(Checked):
     checkpoint_every: int = 0
     select: Literal["last", "best"] = "last"
     deterministic: bool = False
+    jit: bool = False
     export: bool = True
     grow_from: str = ""
 
@@ -61,6 +63,11 @@ class TrainConfig(Checked):
         self.refuse_unless(
             self.accumulate <= self.batch_size, "accumulate", f"at most train.batch_size ({self.batch_size})"
         )
+        if self.jit and self.batch_norm == "sync":
+            raise ReszooError(
+                'train.jit: true is invalid; expected false with train.batch_norm = "sync", because XLA compiles one replica '
+                "alone. Example: --set train.jit=false"
+            )
         if bool(self.steps) == bool(self.epochs):
             both = f"train.steps is {self.steps} and train.epochs is {self.epochs:g}"
             raise ReszooError(f"{both}, but exactly one of them must be above 0")

@@ -90,6 +90,12 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(list(devices), cross_device_ops=reduce)
 
 
+def first_device(strategy: tf.distribute.Strategy) -> str:
+    """Return the name of the strategy's first device."""
+    mirrored = isinstance(strategy, tf.distribute.MirroredStrategy)
+    return strategy.extended.worker_devices[0] if mirrored else "CPU:0"
+
+
 def describe(strategy: tf.distribute.Strategy) -> list[str]:
     """Return a line for each device of the strategy, such as "GPU:0 NVIDIA A100" or "CPU:0"."""
     if not isinstance(strategy, tf.distribute.MirroredStrategy):

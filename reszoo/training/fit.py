@@ -28,6 +28,8 @@ def refuse_unfit(recipe: Recipe) -> None:
         'schedule.kind = "plateau"': schedule.kind == "plateau",
         "finetune.probe_epochs": finetune.probe_epochs > 0,
         "finetune.stage_decay": finetune.stage_decay != 1,
+        "train.jit (JAX compiles every step)": train.jit,
+        "data.on_device (under JAX the images always stay on the device)": recipe.data.on_device,
     }
     for what, asked in reasons.items():
         if asked:

@@ -115,6 +115,17 @@ class Recipe:
             raise ReszooError("data.normalize is 'weights', but model.weights names no published weights; give some")
         if self.model.weights and self.train.grow_from:
             raise ReszooError("model.weights and train.grow_from both say where weights come from; give one of them")
+        if self.data.on_device and self.augment.crop not in ("none", "pad"):
+            raise ReszooError(
+                f'data.on_device: true is invalid; expected false with augment.crop = "{self.augment.crop}", which crops images of '
+                "their own size. Example: --set data.on_device=false"
+            )
+        random = [key for key in ("dropout", "shortcut_dropout", "drop_path") if getattr(self.model.spec(), key)]
+        if self.train.jit and random:
+            raise ReszooError(
+                f"train.jit: true is invalid; expected false with model.{random[0]}, because XLA draws other random numbers. "
+                "Example: --set train.jit=false"
+            )
         *below, last, _ = self.places
         stops = ("none", *below, last, "all")
         if self.finetune.freeze not in stops:

@@ -7,13 +7,13 @@ loss, the shares are summed, and what follows sees the whole gradient.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import keras
 
+from reszoo.errors import ReszooError
 from reszoo.lazy import tf
 from reszoo.nets.freeze import layers_by_place
 from reszoo.training.config import OptimizerConfig, TrainConfig
@@ -35,6 +35,8 @@ class Stepper:
     Make it inside the strategy's scope. `totals` is [loss summed over images, right, images, skipped steps], float64.
     `weights` are those that learn, the model's trainable ones as it is made: only they have gradients, slots and averages,
     and backward passes end where they end. stage_decay: as in `FinetuneConfig`; a net must have places unless it is 1.
+    images_on: the device that the batches lie on; only a replica's share leaves it.
+    Raises ReszooError for a model that `train.jit` does not support.
     """
 
     def __init__(
@@ -45,19 +47,26 @@ class Stepper:
         decay: OptimizerConfig,
         strategy: tf.distribute.Strategy,
         stage_decay: float = 1.0,
+        images_on: str = "CPU:0",
     ) -> None:
         self.model, self.optimizer, self.strategy = model, optimizer, strategy
-        self._train, self._decay = train, decay
+        self._train, self._decay, self._images_on = train, decay, images_on
         self.weights = model.trainable_variables
         # A shared function would compute gradients that nobody asked for where parts of the net are frozen.
         alone = strategy.num_replicas_in_sync == 1 and all(layer.trainable for layer in model.layers)
-        self._forward = BlockByBlock(model) if alone else partial(model, training=True)
+        # XLA compiles the whole model as one program, which shared functions would only hide.
+        self._forward = BlockByBlock(model) if alone and not train.jit else partial(model, training=True)
         shares = rate_shares(model, stage_decay)
         self._shares = [shares.get(id(weight), 1.0) for weight in self.weights]
         self._all = list(range(len(self.weights)))
         self._statistics = list(_moving(model))
         others = model.non_trainable_variables
         self._seeds = [variable for variable in others if variable.path.endswith("seed_generator_state")]
+        if train.jit and self._seeds:
+            raise ReszooError(
+                "train.jit: true is invalid; expected false for a model with dropout or drop_path, because XLA draws other "
+                "random numbers. Example: --set train.jit=false"
+            )
         self._classes = model.output_shape[-1]
         self._losses = keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=train.label_smoothing, reduction=None, dtype=model.output.dtype
@@ -74,16 +83,16 @@ class Stepper:
         # Nothing here branches on a tensor: AutoGraph would rewrite each line of Python to find that out.
         self._step = tf.function(self._full_step, input_signature=signature, autograph=False)
         self._probe = tf.function(self._probe_step, input_signature=signature, autograph=False)
+        self._take_step, self._take_probe = AsTraced(self._step), AsTraced(self._probe)
+        self._compiled = {training: self._compile(training) for training in (True, False)} if train.jit else {}
 
     def __call__(self, images: tf.Tensor, labels: tf.Tensor, rate: float) -> None:
         """Take one step on a global batch: images float32 [n, h, w, c], labels int32 [n], at learning rate `rate`."""
-        with _as_traced():
-            self._step(images, labels, tf.constant(rate, tf.float32))
+        self._take_step(images, labels, tf.constant(rate, tf.float32))
 
     def probe(self, images: tf.Tensor, labels: tf.Tensor, rate: float) -> None:
         """Take a step in which only the classifier learns, on the features that the net gives in inference."""
-        with _as_traced():
-            self._probe(images, labels, tf.constant(rate, tf.float32))
+        self._take_probe(images, labels, tf.constant(rate, tf.float32))
 
     @property
     def rate(self) -> float:
@@ -110,9 +119,14 @@ class Stepper:
         self._global_step(images, labels, rate, self._all, True)
 
     def _probe_step(self, images: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor) -> None:
+        self._global_step(images, labels, rate, self._learning(False), False)
+
+    def _learning(self, training: bool) -> list[int]:
+        """Return the indices of the weights that a step updates: all, or in a probe the classifier's."""
+        if training:
+            return self._all
         own = {id(weight) for weight in self.model.get_layer(HEAD).trainable_variables}
-        head = [index for index in self._all if id(self.weights[index]) in own]
-        self._global_step(images, labels, rate, head, False)
+        return [index for index in self._all if id(self.weights[index]) in own]
 
     def _global_step(
         self, images: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor, learning: list[int], training: bool
@@ -143,21 +157,14 @@ class Stepper:
         sums = tf.zeros(3, tf.float64)
         for piece in range(self._train.accumulate):
             first, last, weight = self._share(rows, piece, context.replica_id_in_sync_group)
-            with tf.device("CPU:0"):  # only the share goes to the replica's device
-                x, y = images[first:last], labels[first:last]
-            # TensorFlow's variables know nothing of Keras' frozen layers, and a tape would follow them all to the images.
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                for each in weights:
-                    tape.watch(each.value)
-                logits = self._forward(x) if training else self.model(x, training=False)
-                losses = self._losses(tf.one_hot(y, self._classes), logits) * tf.cast(weight, logits.dtype)
-                mean = tf.reduce_sum(losses) / tf.cast(rows, logits.dtype)
-                scaled = mean * tf.cast(self.scale, logits.dtype)
-            new = tape.gradient(scaled, [variable.value for variable in weights])
+            with tf.device(self._images_on):  # only the share goes to the replica's device
+                x = images[first:last]
+            with tf.device("CPU:0"):
+                y = labels[first:last]
+            differentiate = self._run_compiled if self._compiled else self._differentiate
+            new, more = differentiate(x, y, rows, weight, self.scale, training)
             gradients = [g if old is None else old + g for old, g in zip(gradients, new, strict=True)]
-            right = tf.cast(tf.argmax(logits, -1, tf.int32) == y, tf.float64) * weight
-            count = tf.cast(tf.shape(x)[0], tf.float64) * weight
-            sums += tf.stack([tf.cast(tf.reduce_sum(losses), tf.float64), tf.reduce_sum(right), count])
+            sums += more
         if self.strategy.num_replicas_in_sync > 1:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
             if training:
@@ -171,6 +178,66 @@ class Stepper:
         # In a deep net a second reading of the weights is a tenth of all operations.
         read = self._forward.values if training and isinstance(self._forward, BlockByBlock) else {}
         return self._regularised(gradients, weights, read), sums, finite
+
+    def _differentiate(
+        self, x: tf.Tensor, y: tf.Tensor, rows: tf.Tensor, weight: tf.Tensor, scale: tf.Tensor, training: bool
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Return the gradients and the sums [loss, right, images] of one micro-batch on one replica.
+
+        Args:
+            x: images, float32 [n, h, w, c].
+            y: labels, int32 [n].
+            rows: images of the whole batch, by which the losses are divided.
+            weight: 1, or 0 for images that do not count.
+            scale: what the loss is multiplied by.
+            training: whether the model computes as in training, and all weights learn; else the classifier learns alone.
+        """
+        weights = [self.weights[index] for index in self._learning(training)]
+        # TensorFlow's variables know nothing of Keras' frozen layers, and a tape would follow them all to the images.
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            for each in weights:
+                tape.watch(each.value)
+            logits = self._forward(x) if training else self.model(x, training=False)
+            losses = self._losses(tf.one_hot(y, self._classes), logits) * tf.cast(weight, logits.dtype)
+            mean = tf.reduce_sum(losses) / tf.cast(rows, logits.dtype)
+            scaled = mean * tf.cast(scale, logits.dtype)
+        gradients = tape.gradient(scaled, [variable.value for variable in weights])
+        right = tf.cast(tf.argmax(logits, -1, tf.int32) == y, tf.float64) * weight
+        count = tf.cast(tf.shape(x)[0], tf.float64) * weight
+        return gradients, tf.stack([tf.cast(tf.reduce_sum(losses), tf.float64), tf.reduce_sum(right), count])
+
+    def _compile(self, training: bool) -> Callable[..., Any]:
+        """Return `_differentiate`, compiled by XLA, of the same arguments and the values of the model's variables.
+
+        The function returns besides which variables it moved and their new values. It neither reads nor assigns a variable:
+        under a strategy XLA rejects variables of another replica.
+        """
+        variables = self.model.variables
+        moved: list[int] = []
+
+        def differentiate(
+            x: tf.Tensor, y: tf.Tensor, rows: tf.Tensor, weight: tf.Tensor, scale: tf.Tensor, values: list[tf.Tensor]
+        ) -> Any:
+            with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))) as scope:
+                gradients, sums = self._differentiate(x, y, rows, weight, scale, training)
+                now = [scope.get_current_value(variable) for variable in variables]
+            moved[:] = [at for at, (new, old) in enumerate(zip(now, values, strict=True)) if new is not old]
+            return gradients, sums, [now[at] for at in moved]
+
+        compiled = tf.function(differentiate, autograph=False, jit_compile=True)
+        return lambda *args: (*compiled(*args), moved)
+
+    def _run_compiled(
+        self, x: tf.Tensor, y: tf.Tensor, rows: tf.Tensor, weight: tf.Tensor, scale: tf.Variable, training: bool
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Do what `_differentiate` does, compiled by XLA, and move the same statistics."""
+        variables = self.model.variables
+        values = [tf.convert_to_tensor(variable.value) for variable in variables]
+        scale = tf.convert_to_tensor(scale)
+        gradients, sums, after, moved = self._compiled[training](x, y, rows, weight, scale, values)
+        for at, value in zip(moved, after, strict=True):
+            variables[at].value.assign(value)
+        return gradients, sums
 
     def spread_seeds(self) -> None:
         """Give each replica random masks of its own. Call after the seeds were made or restored, alike on all."""
@@ -281,20 +348,36 @@ def _constants(value: float, weights: list[Any]) -> dict[str, tf.Tensor]:
     return {dtype: tf.constant(value, dtype) for dtype in sorted({weight.dtype for weight in weights})}
 
 
-@contextlib.contextmanager
-def _as_traced() -> Iterator[None]:
-    """Run graphs as they were traced, where there is no GPU: TensorFlow's graph optimizer takes a third of a deep net's first
-    step there, and its rewrites make no later step faster (docs/performance.md). On a GPU it chooses layouts.
+class AsTraced:
+    """Calls a `tf.function` of one signature as it was traced, where there is no GPU.
+
+    TensorFlow's graph optimizer takes a third of a deep net's first step there, and its rewrites make no later step faster
+    (docs/performance.md). On a GPU it chooses layouts, and the function is called as any other. The option goes with each
+    call. TensorFlow's global option changes only while the function is traced, from which the functions inside take it.
     """
-    before = tf.config.optimizer.get_experimental_options().get(OPTIMIZER_OFF, False)
-    if before or tf.config.list_logical_devices("GPU"):
-        yield
-        return
-    tf.config.optimizer.set_experimental_options({OPTIMIZER_OFF: True})
-    try:
-        yield
-    finally:
-        tf.config.optimizer.set_experimental_options({OPTIMIZER_OFF: False})
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self._call: Callable[..., Any] | None = None
+
+    def __call__(self, *args: tf.Tensor) -> None:
+        """Call the function, for what it assigns."""
+        if self._call is None:  # tracing waits for the first call
+            self._call = self._function if tf.config.list_logical_devices("GPU") else self._unoptimized()
+        self._call(*args)
+
+    def _unoptimized(self) -> Callable[..., Any]:
+        before = tf.config.optimizer.get_experimental_options()[OPTIMIZER_OFF]
+        tf.config.optimizer.set_experimental_options({OPTIMIZER_OFF: True})
+        try:
+            traced = self._function.get_concrete_function()
+        finally:
+            tf.config.optimizer.set_experimental_options({OPTIMIZER_OFF: before})
+        options = tf.compat.v1.ConfigProto(allow_soft_placement=True)
+        options.graph_options.rewrite_options.disable_meta_optimizer = True
+        settings = {"config": "", "config_proto": options.SerializeToString(), "executor_type": ""}
+        captured = traced.captured_inputs
+        return lambda *args: tf.raw_ops.StatefulPartitionedCall(args=[*args, *captured], Tout=[], f=traced, **settings)
 
 
 def rate_shares(model: keras.Model, stage_decay: float) -> dict[int, float]:

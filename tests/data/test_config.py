@@ -38,6 +38,7 @@ from reszoo.errors import ReszooError
             "data.resize = 40 is smaller than data.image_size = [48, 32]",
         ),
         ({"name": "synthetic", "resize": 40, "image_size": (32, 32)}, "data.resize = 40 has no effect"),
+        ({"name": "digits", "on_device": 1}, "data.on_device: 1 is invalid; expected true or false. Example: --set"),
     ],
 )
 def test_impossible_data_is_refused_by_key(fields: dict[str, Any], said: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import re
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import reszoo
 from reszoo.data import draws, folder, keys, pictures, sets
 from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.data.decode import decode_file
@@ -64,6 +68,26 @@ def test_batches_are_the_pipelines(crop: str, normalize: str) -> None:
         for (images, labels), (batch, classes) in pairs:
             np.testing.assert_array_equal(labels, classes)
             np.testing.assert_allclose(images, batch[: len(classes)], rtol=0, atol=1e-6)
+
+
+def test_a_dataset_is_freed_with_its_object() -> None:
+    pytest.importorskip("jax")
+    ours = open_resident(DataConfig(name="synthetic", examples=64), AugmentConfig(), batch_size=32, seed=5)
+    ours.batch(0)
+    images, _ = ours._on_device("train")
+    assert ours._on_device("train")[0] is images  # copied once
+    left = [weakref.ref(images), weakref.ref(ours)]
+    del images, ours
+    gc.collect()
+    assert [each() for each in left] == [None, None]
+
+
+def test_no_method_is_cached_for_the_life_of_the_process() -> None:
+    """`functools.cache` on a method keeps every object that the method was called on."""
+    root = Path(reszoo.__file__).parent
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(root.rglob("*.py")))
+    cached = re.findall(r"@functools\.(?:lru_)?cache\b.*\n *def (\w+)\((.*?)[,:)]", text)
+    assert cached and not [name for name, first in cached if first in ("self", "cls")]
 
 
 def saved(image: Image.Image, path: Path, **options: Any) -> Path:

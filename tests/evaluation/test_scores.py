@@ -79,6 +79,29 @@ def test_scores_equal_sklearn_for_any_batch_size_and_replica_count(
     assert scores.error == pytest.approx(100 * (1 - scores.top1))
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_images_are_dealt_out_where_they_lie(
+    replicas: int, strategy: tf.distribute.Strategy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images on the second device are padded and sliced there: on a GPU, no batch makes the way over the CPU."""
+    images, labels = examples()
+    model, over = small_net(), tf.distribute.get_strategy()
+    if replicas == 2:
+        over = strategy
+        with strategy.scope():
+            model = small_net()
+    found, gathered = [], []
+    gather = tf.gather
+    monkeypatch.setattr(tf, "gather", lambda *args: gathered.append(gather(*args)) or gathered[-1])
+    for device in ("CPU:0", "CPU:1"):
+        with tf.device(device):
+            batches = [(tf.constant(images[at : at + 16]), labels[at : at + 16]) for at in range(0, ROWS, 16)]
+        found.append(evaluate_model(model, batches, classes=CLASSES, strategy=over).to_dict())
+        assert gathered and all(each.device.endswith(device) for each in gathered)
+        gathered.clear()
+    assert found[0] == found[1]
+
+
 def test_each_replica_scores_its_own_rows(strategy: tf.distribute.Strategy) -> None:
     """A net that is right on the first half of the batch only scores one half, not all or nothing."""
     logits = np.zeros((8, 1, 1, 2), "float32")

@@ -267,6 +267,8 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "rate": ({"rate": -0.1}, "rate is -0.1"),
     "averages": ({"overrides": ["train.ema=0.9"]}, "train.ema: .*Fix: --set train.ema=0"),
     "best": ({"overrides": ["train.select=best"]}, "Fix: --set train.select"),
+    "compiled": ({"overrides": ["train.jit=true"]}, "train.jit: .*Fix: --set train.jit=false"),
+    "on the device": ({"overrides": ["data.on_device=true"]}, "Fix: --set data.on_device=false"),
     "probe": ({"overrides": ["finetune.probe_epochs=1"]}, "Fix: --set finetune.probe_epochs=0"),
     "vgg16's weights": (
         {"backbone": "vgg16", "recipe": "finetune", "overrides": NO_PROBE},

@@ -237,6 +237,8 @@ def test_callbacks_restore_and_save_the_averaged_weights(tmp_path: Path) -> None
     [
         ("train.accumulate=2", "train.accumulate = 2 needs Keras' TensorFlow backend"),
         ('train.precision="mixed_float16"', "(mixed_bfloat16 works) needs Keras' TensorFlow backend"),
+        ("train.jit=true", "train.jit (JAX compiles every step) needs Keras' TensorFlow backend"),
+        ("data.on_device=true", "under JAX the images always stay on the device) needs Keras' TensorFlow backend"),
         ('augment.color="pca"', "augment.color = 'pca' needs Keras' TensorFlow backend"),
     ],
 )

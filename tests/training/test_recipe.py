@@ -265,6 +265,31 @@ BAD_OVERRIDES = {
 }
 
 
+CONTRADICTIONS = {
+    (
+        "train.jit=true",
+        'train.batch_norm="sync"',
+    ): 'train.jit: true is invalid; expected false with train.batch_norm = "sync"',
+    ("train.jit=true", "model.drop_path=0.1"): "train.jit: true is invalid; expected false with model.drop_path",
+    ("train.jit=true", "model.dropout=0.1"): "train.jit: true is invalid; expected false with model.dropout",
+    ("train.jit=true", "model.shortcut_dropout=0.1"): "expected false with model.shortcut_dropout",
+    (
+        "data.on_device=true",
+        "augment.crop=inception",
+    ): 'data.on_device: true is invalid; expected false with augment.crop = "inc',
+    ("data.on_device=true", "augment.crop=scale"): 'expected false with augment.crop = "scale"',
+}
+
+
+@pytest.mark.parametrize("overrides", CONTRADICTIONS)
+def test_keys_that_contradict_each_other_are_rejected_with_an_example(overrides: tuple[str, str]) -> None:
+    size = ["data.image_size=[24, 24]", "data.normalize=unit"]
+    load_recipe("cifar10_resnet20", [*size, overrides[0]])
+    load_recipe("cifar10_resnet20", [*size, overrides[1]])
+    message = refusal(load_recipe, "cifar10_resnet20", [*size, *overrides])
+    assert CONTRADICTIONS[overrides] in message and f"Example: --set {overrides[0].split('=')[0]}=false" in message
+
+
 @pytest.mark.parametrize("text", BAD_OVERRIDES)
 def test_bad_override_is_refused_in_one_line_naming_flag_key_and_remedy(text: str) -> None:
     message = refusal(load_recipe, "cifar10_resnet20", [text])

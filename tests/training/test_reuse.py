@@ -100,6 +100,16 @@ def test_blocks_that_are_alike_share_a_function(name: str, blocks: int, kinds: i
     assert (forward.blocks, forward.kinds) == (blocks, kinds)
 
 
+def test_blocks_of_other_input_shapes_are_other_kinds() -> None:
+    """Two blocks of one stage with the same layers: the first widens 16 channels to 64, the second takes 64."""
+    keras.utils.set_random_seed(1)
+    model = build("resnet8", input_shape=(8, 8, 3), block="bottleneck", shortcut="C", depths=(2, 1, 1))
+    forward = BlockByBlock(model)
+    assert (forward.blocks, forward.kinds) == (4, 4)
+    images = tf.random.stateless_normal([4, 8, 8, 3], [1, 2])
+    np.testing.assert_allclose(forward(images), model(images, training=True), rtol=1e-5, atol=1e-6)
+
+
 def test_under_mixed_precision(plainly: Callable[..., Stepper]) -> None:
     with precision("mixed_bfloat16"):
         ours, plain = (one("resnet8", input_shape=(16, 16, 3)) for one in (make, plainly))

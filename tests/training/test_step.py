@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -9,10 +12,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from reszoo.errors import ReszooError
 from reszoo.nets.batchnorm import synchronise
 from reszoo.nets.build import build
 from reszoo.training.config import OptimizerConfig, TrainConfig
-from reszoo.training.devices import precision
+from reszoo.training.devices import open_strategy, precision
 from reszoo.training.optimizers import decays, make_optimizer
 from reszoo.training.step import SCALE_START, Stepper
 
@@ -109,6 +113,185 @@ def test_two_replicas_equal_one_device(case: str, strategy: tf.distribute.Strate
     )
     np.testing.assert_allclose(one.totals.numpy(), two.totals.numpy(), rtol=1e-6)
     assert one.totals.numpy()[2] == rows * STEPS
+
+
+@pytest.mark.parametrize(
+    ("rows", "accumulate"),
+    [(13, 2), *(pytest.param(rows, 1, marks=pytest.mark.slow) for rows in (16, 7, 2))],
+)
+def test_three_replicas_equal_one_device(rows: int, accumulate: int, two_devices: None) -> None:
+    """Shares of five and six images, of two and three, of one and none, and of micro-batches."""
+    settings = {"policy": "float64", "accumulate": accumulate, "steps": 3}
+    one, three = make(tf.distribute.get_strategy(), **settings), make(open_strategy("cpu:3"), **settings)
+    for images, labels in batches(rows, 3):
+        one(images, labels, 0.01)
+        three(images, labels, 0.01)
+    assert three.strategy.num_replicas_in_sync == 3
+    if rows >= 3:  # a replica without an image normalizes one that does not count
+        assert largest_difference(weights(one), weights(three)) < 1e-6
+    else:
+        assert all(np.isfinite(value).all() for value in weights(three))
+    np.testing.assert_array_equal(one.totals.numpy()[2:], three.totals.numpy()[2:])
+    assert three.totals.numpy()[2] == rows * 3
+
+
+def shares(rows: int, pieces: int, replicas: int) -> Iterator[tuple[list[int], float]]:
+    """Give the rows and the weight of each replica's share of each micro-batch."""
+    settings: Any = SimpleNamespace(
+        _train=SimpleNamespace(accumulate=pieces), strategy=SimpleNamespace(num_replicas_in_sync=replicas)
+    )
+    for piece in range(pieces):
+        for replica in range(replicas):
+            first, last, weight = Stepper._share(settings, tf.constant(rows), piece, replica)
+            yield list(range(int(first), int(last))), float(weight)
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3, 4, 5])
+def test_shares_hold_each_row_once(replicas: int) -> None:
+    for pieces in (1, 2, 3):
+        for rows in (1, 2, 3, 5, 7, 8, 12, 13):
+            found = list(shares(rows, pieces, replicas))
+            counted = [row for share, weight in found if weight for row in share]
+            assert counted == list(range(rows)), (pieces, rows)
+            sizes = [len(share) for share, _ in found]
+            assert min(sizes) >= 1 and max(sizes) <= -(-rows // (pieces * replicas)) + 1
+            assert all(weight == 1 or (len(share) == 1 and share[0] < rows) for share, weight in found)
+
+
+JIT_CASES = {name: CASES[name] for name in ("sgd", "adamw", "ragged", "accumulated", "clipped", "averaged")}
+JIT_QUICK = (("accumulated", 1), ("ragged", 2))
+
+
+@pytest.mark.parametrize(
+    ("case", "replicas"),
+    [
+        pytest.param(*each, marks=() if each in JIT_QUICK else pytest.mark.slow)
+        for each in itertools.product(JIT_CASES, (1, 2))
+    ],
+)
+def test_a_compiled_step_equals_the_plain_one(case: str, replicas: int, strategy: tf.distribute.Strategy) -> None:
+    """Steps, a step of a probe, and a short batch, which is compiled anew; for Adam in float64, whose steps are signs at first."""
+    settings = dict(JIT_CASES[case])
+    rows = settings.pop("rows", 16)
+    policy = "float64" if case == "adamw" else "float32"
+    over = strategy if replicas > 1 else tf.distribute.get_strategy()
+    plain, compiled = (make(over, sync=False, policy=policy, jit=jit, **settings) for jit in (False, True))
+    start = weights(plain)
+    losses: dict[bool, list[float]] = {False: [], True: []}
+    for number, (images, labels) in enumerate([*batches(rows, 4), *batches(5, 1)]):
+        for stepper, jit in ((plain, False), (compiled, True)):
+            (stepper.probe if number == 1 else stepper)(images, labels, 0.01)
+            losses[jit].append(float(stepper.totals.numpy()[0]))
+    np.testing.assert_allclose(losses[True], losses[False], rtol=1e-6)
+    assert largest_difference(weights(compiled), weights(plain)) < 1e-6
+    assert all((before != after).any() for before, after in zip(start, weights(compiled), strict=True))
+    for ours, theirs in zip(compiled.averages, plain.averages, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-6)
+    np.testing.assert_array_equal(compiled.totals.numpy()[1:], plain.totals.numpy()[1:])
+
+
+def test_jit_compiles_the_gradients_with_xla() -> None:
+    """The equalities above would also hold for a key that nobody reads."""
+    for jit in (False, True):
+        stepper = make(tf.distribute.get_strategy(), sync=False, jit=jit)
+        graph = stepper._step.get_concrete_function().graph.as_graph_def()
+        compiled = [each for each in graph.library.function if each.attr["_XlaMustCompile"].b]
+        convolutions = [sum(node.op == "Conv2DBackpropFilter" for node in each.node_def) for each in compiled]
+        assert convolutions == ([9] if jit else [])
+        assert any(node.op == "Conv2DBackpropFilter" for node in graph.node) != jit
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
+def test_jit_under_mixed_precision_follows_the_plain_path(policy: str) -> None:
+    """XLA keeps more digits inside a fused operation, so that only the first digits agree."""
+    plain, compiled = (
+        make(tf.distribute.get_strategy(), sync=False, precision=policy, jit=jit) for jit in (False, True)
+    )
+    for images, labels in batches(16, 3):
+        plain(images, labels, 0.01)
+        compiled(images, labels, 0.01)
+    np.testing.assert_allclose(compiled.totals.numpy()[0], plain.totals.numpy()[0], rtol=2e-3)
+    np.testing.assert_array_equal(compiled.totals.numpy()[2:], plain.totals.numpy()[2:])
+    assert compiled.scale.numpy() == plain.scale.numpy()
+
+
+def test_jit_skips_a_step_that_overflows() -> None:
+    stepper = make(tf.distribute.get_strategy(), sync=False, precision="mixed_float16", jit=True)
+    images, labels = batches(16, 1)[0]
+    before = [v.numpy() for v in stepper.weights]
+    stepper(tf.where(tf.range(16)[:, None, None, None] == 3, 1e30, images), labels, 0.01)
+    assert largest_difference(before, [v.numpy() for v in stepper.weights]) == 0
+    assert stepper.scale.numpy() == SCALE_START / 2 and stepper.totals.numpy()[3] == 1
+
+
+def test_jit_rejects_a_model_that_draws_random_numbers() -> None:
+    settings, config = TrainConfig(batch_size=4, steps=1, jit=True), OptimizerConfig()
+    model = build("resnet8", input_shape=SHAPE, dropout=0.1)
+    with pytest.raises(ReszooError, match=r"^train\.jit: true is invalid; .*dropout.*Example: --set train\.jit=false$"):
+        Stepper(model, make_optimizer(config), settings, config, tf.distribute.get_strategy())
+
+
+def test_a_step_leaves_the_global_options_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph optimizer is off for the step alone: set while it is traced, for the functions inside, and given with each call."""
+    if tf.config.list_logical_devices("GPU"):
+        pytest.skip("there is a GPU, on which the graph optimizer stays on")
+    stepper, before = make(tf.distribute.get_strategy(), sync=False), tf.config.optimizer.get_experimental_options()
+    given: list[Any] = []
+    call, change = tf.raw_ops.StatefulPartitionedCall, tf.config.optimizer.set_experimental_options
+    changed = []
+
+    def record(**arguments: Any) -> Any:
+        given.append(arguments["config_proto"])
+        assert tf.config.optimizer.get_experimental_options() == before
+        return call(**arguments)
+
+    monkeypatch.setattr(tf.raw_ops, "StatefulPartitionedCall", record)
+    monkeypatch.setattr(
+        tf.config.optimizer, "set_experimental_options", lambda options: changed.append(options) or change(options)
+    )
+    images, labels = batches(16, 1)[0]
+    for take in (stepper, stepper, stepper.probe, stepper.probe):
+        take(images, labels, 0.01)
+        assert tf.config.optimizer.get_experimental_options() == before
+    assert len(changed) == 2 * 2  # on and off, once for the step and once for the probe
+    functions = stepper._step.get_concrete_function().graph.as_graph_def().node
+    given += [node.attr["config_proto"].s for node in functions if node.op.endswith("PartitionedCall")]
+    assert len(given) > 4
+    for each in map(tf.compat.v1.ConfigProto.FromString, given):
+        assert each.graph_options.rewrite_options.disable_meta_optimizer and each.allow_soft_placement
+    assert stepper.totals.numpy()[2] == 4 * 16
+
+
+def test_options_that_the_user_set_stay() -> None:
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    try:
+        make(tf.distribute.get_strategy())(*batches(16, 1)[0], 0.01)
+        assert tf.config.optimizer.get_experimental_options()["disable_meta_optimizer"]
+    finally:
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_only_a_share_leaves_the_device_of_the_images(replicas: int, strategy: tf.distribute.Strategy) -> None:
+    """Images on the second device give the same step to the bit, and are sliced there."""
+    over = strategy if replicas > 1 else tf.distribute.get_strategy()
+    found = []
+    for device in ("CPU:0", "CPU:1"):
+        keras.utils.set_random_seed(1)
+        settings, config = TrainConfig(batch_size=16, steps=1), OptimizerConfig()
+        with over.scope():
+            model = build("resnet8", input_shape=SHAPE)
+            stepper = Stepper(model, make_optimizer(config), settings, config, over, images_on=device)
+        nodes = stepper._step.get_concrete_function().graph.get_operations()
+        slices = [node for node in nodes if node.type == "StridedSlice" and node.outputs[0].shape.rank == 4]
+        assert len(slices) >= replicas
+        assert {node.device[-5:] for node in slices if node.inputs[0].op.type == "Placeholder"} == {device}
+        for images, labels in batches(16, 2):
+            with tf.device(device):
+                images = tf.identity(images)
+            stepper(images, labels, 0.01)
+        found.append(weights(stepper))
+    assert largest_difference(*found) == 0
 
 
 def test_settings_matter() -> None:

@@ -1,0 +1,127 @@
+"""Images that stay on the device: the batches of the ordinary pipeline to the bit, made there by operations that a GPU has."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.python.framework import kernels
+
+from reszoo.data import sets
+from reszoo.data.config import AugmentConfig, DataConfig
+from reszoo.data.device_pipeline import DevicePipeline, open_device_pipeline
+from reszoo.data.pipeline import Pipeline, open_pipeline
+from reszoo.errors import ReszooError
+
+AUGMENTS = {
+    "nothing": {},
+    "flip": {"flip": True},
+    "crop": {"crop": "pad", "pad": 3},
+    "crop and flip": {"crop": "pad", "pad": 2, "flip": True},
+    "color": {"color": "pca"},
+    "all": {"crop": "pad", "pad": 1, "flip": True, "color": "pca"},
+}
+
+
+def both(data: dict[str, Any], augment: dict[str, Any], **options: Any) -> tuple[Pipeline, DevicePipeline]:
+    settings = DataConfig(**{"name": "synthetic", "image_size": (12, 10), "validation": 30, "examples": 70, **data})
+    changes = AugmentConfig(**augment)
+    return (
+        open_pipeline(settings, changes, batch_size=32, seed=5),
+        open_device_pipeline(settings, changes, batch_size=32, seed=5, **options),
+    )
+
+
+def compare(ours: Any, theirs: Any) -> int:
+    """Compare batches to the bit; return how many images they hold."""
+    seen = 0
+    for (images, labels), (expected, classes) in zip(ours, theirs, strict=True):
+        assert images.dtype == tf.float32 and labels.dtype == tf.int32
+        np.testing.assert_array_equal(labels, classes)
+        assert images.numpy().tobytes() == expected.numpy().tobytes()
+        seen += len(labels)
+    return seen
+
+
+@pytest.mark.parametrize("augment", AUGMENTS)
+@pytest.mark.parametrize("data", [{"normalize": "channel"}, {"channels": 1}], ids=["channel", "pixel_mean"])
+def test_batches_are_the_pipelines_to_the_bit(augment: str, data: dict[str, Any]) -> None:
+    """From step 1, over an epoch's end with its short batch, on the second device."""
+    theirs, ours = both(data, AUGMENTS[augment], device="CPU:1")
+    assert ours.info == theirs.info and ours.steps_per_epoch == theirs.steps_per_epoch == 3
+    assert compare(ours.train(1).take(6), theirs.train(1).take(6)) == 2 * 70
+    assert all(images.device.endswith("CPU:1") for images, _ in ours.train().take(1))
+
+
+@pytest.mark.parametrize("split, count", [("train", 70), ("validation", 30), ("test", 256)])
+def test_evaluation_is_the_pipelines_to_the_bit(split: str, count: int) -> None:
+    theirs, ours = both({}, AUGMENTS["all"], device="CPU:1")
+    assert compare(ours.evaluation(split), theirs.evaluation(split)) == count
+    assert all(images.device.endswith("CPU:1") for images, _ in ours.evaluation(split))
+
+
+def test_inputs_in_bgr_are_the_pipelines_to_the_bit() -> None:
+    theirs, ours = both({"normalize": "channel"}, AUGMENTS["crop and flip"])
+    for pipeline in (theirs, ours):
+        object.__setattr__(pipeline.preprocessing, "channel_order", "BGR")
+    assert compare(ours.train().take(3), theirs.train().take(3)) == 70
+    _, ours = both({"normalize": "channel"}, AUGMENTS["color"])
+    object.__setattr__(ours.preprocessing, "channel_order", "BGR")
+    with pytest.raises(ReszooError, match="noise in RGB"):
+        ours.train()
+
+
+def test_images_are_stored_once_as_bytes_and_freed_with_the_pipeline() -> None:
+    _, ours = both({}, {}, device="CPU:1")
+    for _ in range(2):
+        list(ours.train().take(1))
+        list(ours.evaluation("test"))
+    stored = {split: ours._stored[split] for split in ours._stored}
+    assert {split: value.dtype.name for split, value in stored.items()} == {"train": "uint8", "test": "uint8"}
+    left = [weakref.ref(value) for value in stored.values()] + [weakref.ref(ours)]
+    del ours, stored
+    gc.collect()
+    assert [each() for each in left] == [None] * 3
+
+
+def test_streamed_images_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for index in range(5):
+            pixels = np.full((12, 12, 3), 20 * index, np.uint8)
+            (tmp_path / name / f"{index}.png").write_bytes(tf.io.encode_png(pixels).numpy())
+    monkeypatch.setattr(sets, "fits_memory", lambda counts, shape: False)
+    data = DataConfig(name=f"folder:{tmp_path}", image_size=(8, 8), normalize="unit", on_device=True)
+    with pytest.raises(ReszooError, match=r"data\.on_device: true is invalid .* streamed.*\. Example: "):
+        open_device_pipeline(data, AugmentConfig(), batch_size=4, seed=0)
+
+
+def on_gpu(node: Any) -> bool:
+    """Whether TensorFlow has a GPU kernel for a node of a graph whose outputs lie in the GPU's memory."""
+    for kernel in kernels.get_registered_kernels_for_op(node.type).kernel:
+        rules = {rule.name: set(rule.allowed_values.list.type) for rule in kernel.constraint}
+        fits = all(node.get_attr(name).as_datatype_enum in types for name, types in rules.items())
+        outputs = {output.name for output in node.op_def.output_arg}
+        if kernel.device_type in ("GPU", "DEFAULT") and fits and not outputs & set(kernel.host_memory_arg):
+            return True
+    return False
+
+
+def test_a_gpu_has_every_operation_that_makes_a_batch() -> None:
+    """Else TensorFlow would make the batch on the CPU, and copy all images of the dataset there for each."""
+    if not any(kernel.device_type == "GPU" for kernel in kernels.get_registered_kernels_for_op("MatMul").kernel):
+        pytest.skip("this TensorFlow is built without GPU kernels")
+    _, ours = both({}, AUGMENTS["all"])
+    (plan, _) = next(iter(ours.train().plans))
+    graph = ours._make.get_concrete_function(ours._store("train"), plan).graph
+    # Shapes and their parts are int32, and belong in the memory of the CPU.
+    large = [node for node in graph.get_operations() if node.outputs and node.outputs[0].shape.rank != 0]
+    large = [node for node in large if node.outputs[0].shape.rank is None or node.outputs[0].shape.rank > 1]
+    missing = {node.type for node in large if node.type not in ("Placeholder", "Const") and not on_gpu(node)}
+    assert not missing
+    assert "ResourceGather" in {node.type for node in large}
