@@ -18,6 +18,7 @@ from reszoo.files import atomic_path
 from reszoo.keywords import explain_keywords
 from reszoo.lazy import on_tensorflow
 from reszoo.session import Session, opened
+from reszoo.training.cluster import check_cluster
 from reszoo.training.recipe import Recipe, load_recipe
 from reszoo.training.run import Run, now
 
@@ -69,6 +70,7 @@ def train(
     Raises:
         ReszooError: For input that cannot work, before anything is written; and when the loss is no longer a number.
     """
+    check_cluster()
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
     with opened(
         recipe, run_dir=run_dir, resume=resume, data=data, devices=devices, callbacks=callbacks, quiet=quiet
