@@ -10,12 +10,13 @@ from pathlib import Path
 
 import keras
 
-import reszoo.nets  # noqa: F401  (registers the layers)
 from reszoo.errors import ReszooError
+from reszoo.nets.settings import fixed_settings  # `reszoo.nets` registers the layers
 from reszoo.training.run import Run
 from reszoo.weights.content import find_content, find_in_folder
 
 
+@fixed_settings()
 def load_model(source: Run | str | os.PathLike[str], *, compile: bool = False) -> keras.Model:
     """Load a Keras model: images in, logits out.
 

@@ -13,8 +13,9 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
+from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
-from reszoo.evaluation.evaluate import evaluate, write_scores
+from reszoo.evaluation.evaluate import evaluate, other_data, write_scores
 from reszoo.evaluation.scores import Scores
 from reszoo.training.run import Run
 
@@ -132,3 +133,13 @@ def test_a_thousand_classes_make_a_file_of_a_thousand_rows(tmp_path: Path) -> No
     assert json.loads(text) == {"class_names": names, "matrix": matrix}
     assert len(text.splitlines()) < 1010
     assert {path.name for path in tmp_path.iterdir()} == {"test.json", "confusion.json", "confusion.png"}
+
+
+@pytest.mark.parametrize(
+    "name, resize, interpolation", [("folder:photos", 16, "bicubic"), ("synthetic", 0, "bilinear")]
+)
+def test_another_dataset_is_resized_as_the_model_was_trained(name: str, resize: int, interpolation: str) -> None:
+    zeros, ones = np.zeros(3, np.float32), np.ones(3, np.float32)
+    config = other_data(name, None, Preprocessing((12, 10), 3, 16, zeros, ones, interpolation="bicubic"))
+    assert (tuple(config.image_size), config.channels, config.resize) == ((12, 10), 3, resize)
+    assert (config.interpolation, config.normalize) == (interpolation, "unit")
