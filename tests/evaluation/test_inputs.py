@@ -140,7 +140,7 @@ def test_pixels_at_the_ends_of_the_range_are_taken() -> None:
     assert check_pixels(np.zeros((0, 4, 4, 3), np.uint8)) == []
 
 
-@pytest.mark.parametrize("given", [3, None, {"a": 1}, [3], [None], [["a.png"]], object()], ids=repr)
+@pytest.mark.parametrize("given", [3, None, {"a": 1}, [3], [None], [["a.png"]], ...], ids=repr)
 def test_what_is_not_an_image_is_one_line(given: Any, finished: Path) -> None:
     with pytest.raises(
         ReszooError, match="is invalid; expected a file, a folder, the bytes of a file, an array of pixels"

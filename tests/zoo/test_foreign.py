@@ -25,7 +25,7 @@ OURS = {"classes", "input_shape", "weights", "top", *Spec.__dataclass_fields__}
         ({"pretrained": False}, "weights=None"),
         ({"pretrained_cfg": "x"}, 'weights="timm/a1_in1k"'),
         ({"in_chans": 1}, "input_shape=(224, 224, 1)"),
-        ({"input_tensor": object()}, "reszoo.build('resnet50_v1_5')(input_tensor)"),
+        ({"input_tensor": ...}, "reszoo.build('resnet50_v1_5')(input_tensor)"),
         ({"pooling": "avg"}, "top=False"),
         ({"features_only": True}, "reszoo.features(reszoo.build('resnet50_v1_5'))"),
         ({"classifier_activation": None}, "keras.layers.Softmax()(model.output)"),
