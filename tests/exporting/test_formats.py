@@ -297,11 +297,14 @@ def sharp() -> Source:
     return Source(name="sharp", load=lambda: model, preprocessing=preprocessing, class_names=tuple("abcde"))
 
 
-def by_pil(model: keras.Model, path: Path, side: int, size: tuple[int, int]) -> np.ndarray:
-    """Probabilities by PIL, NumPy and Keras: shorter side to `side`, the middle `size` cut out."""
+def by_pil(
+    model: keras.Model, path: Path, side: int, size: tuple[int, int], shift: tuple[int, int] = (0, 0)
+) -> np.ndarray:
+    """Probabilities by PIL, NumPy and Keras: shorter side to `side`, the middle `size` cut out, or `shift` pixels beside it."""
     image = Image.open(path)
     image = image.resize([one * side // min(image.size) for one in image.size], Image.Resampling.BILINEAR)
     left, top = (round((have - want) / 2) for have, want in zip(image.size, size[::-1], strict=True))
+    left, top = left + shift[1], top + shift[0]
     pixels = np.asarray(image.crop((left, top, left + size[1], top + size[0])), np.float32)
     inputs = ((pixels / 255 - MEAN) / COLOUR["std"]).astype(np.float32)[None]
     layers = iter(model.layers[1:])
@@ -314,6 +317,8 @@ def by_pil(model: keras.Model, path: Path, side: int, size: tuple[int, int]) -> 
 def test_another_image_size_resizes_in_the_same_ratio(name: str, sharp: Source, tmp_path: Path) -> None:
     """Every answer against PIL: a side of 16 for 12 x 10 is one of 32 for 24 x 20, and nothing else."""
     image = np.random.default_rng(5).integers(0, 256, (67, 90, 3), np.uint8)
+    image[..., 0] = np.linspace(0, 255, 90)  # across and down, so that each crop is another
+    image[..., 1] = np.linspace(255, 0, 67)[:, None]
     Image.fromarray(image).save(tmp_path / "a.png")
     model = sharp.load()
     reszoo.export(sharp, tmp_path / "out", format=name, image_size=(24, 20))
@@ -328,7 +333,10 @@ def test_another_image_size_resizes_in_the_same_ratio(name: str, sharp: Source, 
         ((label, score),) = run_card(tmp_path / "out", [tmp_path / "a.png"], ("keras", "reszoo", "tensorflow"))
         assert label == "abcde"[wanted.argmax()] and float(score) == pytest.approx(wanted.max(), abs=6e-4)
     for side in (24, 27, 31, 33, 40, 67):
-        assert np.abs(by_pil(model, tmp_path / "a.png", side, (24, 20)) - wanted).max() > 6e-3, side
+        assert np.abs(by_pil(model, tmp_path / "a.png", side, (24, 20)) - wanted).max() > 3e-3, side
+    for shift in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        moved = by_pil(model, tmp_path / "a.png", 32, (24, 20), shift)
+        assert np.abs(moved - wanted).max() > 3e-3 and abs(moved.max() - wanted.max()) > 2e-3, shift
 
 
 def test_an_image_size_may_be_one_side(sharp: Source, tmp_path: Path) -> None:
