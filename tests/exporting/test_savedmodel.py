@@ -487,9 +487,9 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_parent_that_cannot_hold_it_is_an_os_error(tmp_path: Path) -> None:
+def test_a_parent_that_is_a_file_is_rejected_and_kept(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(OSError):
+    with pytest.raises(ReszooError, match="cannot be made: .*file is not a folder"):
         export_model(small_net(), tmp_path / "file" / "out", preprocessing=colour(), class_names=NAMES)
     assert (tmp_path / "file").read_text() == "kept"
 
