@@ -8,6 +8,7 @@ For "first-step" it prints that once, of the first step, and ends. What cannot b
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -15,11 +16,12 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 1e-4
 MATRIX = 3000  # rows and columns of the product that the machine's peak is measured by
+IMAGE_BYTES = 45_000 * 32 * 32 * 3  # of the dataset that pipelines read: as CIFAR's
 Run = Callable[[int], Any]  # makes so many calls
 
 
@@ -79,6 +81,8 @@ def _require_gpu(job: dict[str, Any], library: str, find: Callable[[], Any]) -> 
 class Tensorflow:
     """reszoo's side."""
 
+    jit = False
+
     def __init__(self, job: dict[str, Any]) -> None:
         import tensorflow as tf
 
@@ -130,16 +134,29 @@ class Tensorflow:
         from reszoo.training.step import Stepper
 
         config = OptimizerConfig(name="sgd", momentum=MOMENTUM, weight_decay=DECAY)
-        settings = TrainConfig(batch_size=self.job["batch"], steps=1, precision=self.job["precision"])
-        stepper = Stepper(net, make_optimizer(config), settings, config, tf.distribute.get_strategy())
-        images, labels = (tf.constant(value) for value in _batch(self.job))
+        settings = TrainConfig(batch_size=self.job["batch"], steps=1, precision=self.job["precision"], jit=self.jit)
+        batches, device = self._batches()
+        stepper = Stepper(net, make_optimizer(config), settings, config, tf.distribute.get_strategy(), images_on=device)
 
         def call() -> None:
+            images, labels = next(batches)
             stepper(images, labels, RATE)
             if self.job["device"] == "cpu":
                 stepper.totals.numpy()
 
         return _repeat(call, stepper.totals.numpy)
+
+    def _batches(self) -> tuple[Iterator[Any], str]:
+        """Return one batch again and again, and the device that its images lie on: the one that trains."""
+        import tensorflow as tf
+
+        device = self._device()
+        with tf.device(device):
+            batch = tuple(tf.constant(value) for value in _batch(self.job))
+        return itertools.repeat(batch), device
+
+    def _device(self) -> str:
+        return "GPU:0" if self.job["device"] == "gpu" else "CPU:0"
 
     def _forward(self, net: Any) -> Run:
         """Return inference as in an export: batch norms folded, one graph."""
@@ -175,6 +192,49 @@ class Tensorflow:
         factor = tf.random.normal((MATRIX, MATRIX), dtype=tf.bfloat16 if low else tf.float32)
         product = tf.function(lambda x: tf.reduce_sum(tf.linalg.matmul(x, factor)[0]))
         return _repeat(lambda: product(factor).numpy())
+
+
+class TensorflowJit(Tensorflow):
+    """The same with `train.jit`."""
+
+    jit = True
+
+
+class TensorflowOnHost(Tensorflow):
+    """Training on the batches of an in-memory dataset, which the CPU makes."""
+
+    def _batches(self) -> tuple[Iterator[Any], str]:
+        from reszoo.data.pipeline import Pipeline
+
+        return iter(self._pipeline(Pipeline).train()), "CPU:0"
+
+    def _pipeline(self, kind: Any, **more: Any) -> Any:
+        """Return a pipeline over random images: padded, cropped, mirrored."""
+        import numpy as np
+
+        from reszoo.data.config import AugmentConfig
+        from reszoo.data.parts import Arrays, ImageSet
+        from reszoo.data.preprocessing import Preprocessing
+
+        size, classes, batch = (self.job[key] for key in ("size", "classes", "batch"))
+        random, count = np.random.default_rng(0), max(batch, IMAGE_BYTES // (3 * size * size))
+        images = random.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+        part = Arrays(images, random.integers(0, classes, count, dtype=np.int32))
+        names = tuple(str(number) for number in range(classes))
+        dataset = ImageSet(name="random", class_names=names, parts={"train": part})
+        preprocessing = Preprocessing((size, size), 3, 0, np.full(3, 127.5, np.float32), np.full(3, 64, np.float32))
+        augment = AugmentConfig(crop="pad", pad=4, flip=True)
+        return kind(dataset, preprocessing, augment, batch_size=batch, seed=0, **more)
+
+
+class TensorflowOnDevice(TensorflowOnHost):
+    """The same with `data.on_device`: the device makes the batches."""
+
+    def _batches(self) -> tuple[Iterator[Any], str]:
+        from reszoo.data.device_pipeline import DevicePipeline
+
+        device = self._device()
+        return iter(self._pipeline(DevicePipeline, device=device).train()), device
 
 
 class Jax(Tensorflow):
@@ -421,6 +481,9 @@ def _batch(job: dict[str, Any]) -> tuple[Any, Any]:
 
 SIDES: dict[str, Any] = {
     "reszoo": Jax if os.environ.get("KERAS_BACKEND") == "jax" else Tensorflow,
+    "reszoo-jit": TensorflowJit,
+    "reszoo-on-host": TensorflowOnHost,
+    "reszoo-on-device": TensorflowOnDevice,
     "keras": Keras,
     "torch": Torch,
     "torch-compile": TorchCompile,

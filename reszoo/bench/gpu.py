@@ -108,10 +108,10 @@ class Plan:
             self.say(f"{name}: failed with status {outcome.status}: {lines[-1] if lines else 'no output'}")
 
     def train(self, recipe: str, folder: Path, settings: Sequence[str] = ()) -> list[str]:
-        """Return the words that train by a recipe in a run folder, or resume the run that lies there."""
+        """Return the words that train by a recipe in a run folder, or resume the run there, whose images may have moved."""
         words = ["train", "--devices", self.device, "--run-dir", str(folder)]
         if (folder / "recipe.toml").is_file():
-            return [*words, "--resume"]
+            return [*words, "--resume", *(("--data", f"folder:{self.data}") if recipe.startswith("cifar10_") else ())]
         return [words[0], recipe, *words[1:], *(("--set", *settings) if settings else ())]
 
 

@@ -25,6 +25,8 @@ from reszoo.zoo.count import count
 
 KINDS = ("train", "infer", "input", "build", "first-step")
 PEERS = ("torch", "torch-compile", "timm", "keras")
+VARIANTS = ("reszoo-jit", "reszoo-on-host", "reszoo-on-device")
+"""reszoo's training with `train.jit`; and fed by an in-memory dataset, without and with `data.on_device`."""
 INPUT_BATCH = {"cifar": 128, "photographs": 32}
 """Sets of `loaders.py`, and the images of a batch there."""
 MODELS = {
@@ -75,9 +77,11 @@ def bench(
     _check(what, models, against, rounds, device)
     _check_unused(what, batch, precision)
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
-    if backend != "tensorflow" and (backend != "jax" or "keras" in against or "photographs" in models):
+    only = {"keras", "photographs", *VARIANTS}.intersection([*against, *models])
+    if backend != "tensorflow" and (backend != "jax" or only):
         raise ReszooError(
-            f"KERAS_BACKEND is {backend}; keras and photographs are measured on tensorflow, the rest on jax too"
+            f"KERAS_BACKEND: {backend} is invalid; expected tensorflow, or jax without keras, photographs and "
+            f"{', '.join(VARIANTS)}. Example: KERAS_BACKEND=tensorflow"
         )
     threads = threads or os.cpu_count() or 1
     shared = {"what": what, "device": device, "precision": precision, "threads": threads}
@@ -106,7 +110,7 @@ def _check(what: str, models: Sequence[str], against: Sequence[str], rounds: int
         raise ReszooError(f"--device is cpu or gpu, not {device!r}")
     if rounds < 1:
         raise ReszooError(f"rounds must be at least 1, not {rounds}")
-    possible = ("torch",) if what == "input" else PEERS
+    possible = {"input": ("torch",), "train": (*PEERS, *VARIANTS)}.get(what, PEERS)
     for side in against:
         if side not in possible:
             raise ReszooError(f"'{side}' is no side of {what}; there are {', '.join(possible)}")
@@ -138,7 +142,7 @@ def _describe(name: str, batch: int) -> dict[str, Any]:
 
 
 def _measure(job: dict[str, Any], names: Sequence[str], peer: str, rounds: int, say: Say) -> list[Side]:
-    pythons = {name: sys.executable if name in ("reszoo", "keras") else peer for name in names}
+    pythons = {name: sys.executable if name in ("reszoo", "keras", *VARIANTS) else peer for name in names}
     if job["what"] == "first-step":
         return _fresh(job, pythons, rounds, say)
     with contextlib.ExitStack() as stack:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from reszoo.bench.limits import exit_on_sigterm
-from reszoo.bench.run import KINDS, PEERS, bench
+from reszoo.bench.run import KINDS, PEERS, VARIANTS, bench
 from reszoo.cli.output import print_table
 from reszoo.files import write_json
 
 HELP = "measure speed side by side with PyTorch, timm and stock Keras"
+SIDES = f"by commas, of {', '.join(PEERS)}; for train also {', '.join(VARIANTS)}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "models", metavar="MODEL", nargs="*", default=[], help="nets by name; for input: cifar, photographs"
     )
-    parser.add_argument("--against", metavar="SIDES", default="", help=f"by commas, of {', '.join(PEERS)}")
+    parser.add_argument(
+        "--against",
+        metavar="SIDES",
+        default="",
+        help=SIDES,
+    )
     parser.add_argument(
         "--peer", metavar="PYTHON", help="of an environment with them (default: RESZOO_PEER, or this one)"
     )

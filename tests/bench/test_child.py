@@ -10,6 +10,9 @@ import sys
 from typing import Any
 
 import pytest
+import tensorflow as tf
+
+from reszoo.bench import child
 
 JOB = {
     "what": "train",
@@ -156,3 +159,70 @@ def test_a_gpu_that_a_library_does_not_find_is_an_error(side: str) -> None:
     command = [sys.executable, "-m", "reszoo.bench.child", job]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert "does not find a GPU; expected one for --device gpu" in json.loads(done.stdout)["error"], done.stderr
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few images, and TensorFlow's threads as they are: they cannot change in a process that has computed."""
+    monkeypatch.setattr(child, "IMAGE_BYTES", 32 * 32 * 32 * 3)
+    monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", lambda count: None)
+
+
+class Recorder:
+    """Stands for `Stepper`: keeps how it was made and what it was called with."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.totals = tf.zeros(4)
+        self.settings, self.images_on, self.batches = args[2], options["images_on"], []
+
+    def __call__(self, images: tf.Tensor, labels: tf.Tensor, rate: float) -> None:
+        self.batches.append(images.numpy())
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    "side, jit, fed",
+    [
+        ("reszoo", False, None),
+        ("reszoo-jit", True, None),
+        ("reszoo-on-host", False, "Dataset"),
+        ("reszoo-on-device", False, "DeviceBatches"),
+    ],
+)
+def test_a_variant_changes_what_is_measured(
+    side: str, jit: bool, fed: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import reszoo.session  # noqa: F401  (keeps the real Stepper)
+
+    made: list[Recorder] = []
+    monkeypatch.setattr(
+        "reszoo.training.step.Stepper", lambda *args, **options: made.append(Recorder(*args, **options)) or made[-1]
+    )
+    one = child.SIDES[side](JOB)
+    batches, device = one._batches()
+    if fed is None:
+        assert next(batches) is next(batches)
+    one.step(one.build())(3)
+    (stepper,) = made
+    assert stepper.settings.jit is jit and stepper.images_on == device == "CPU:0"
+    first, second, third = stepper.batches
+    assert first.shape == (4, 32, 32, 3) and (first == second).all() == (fed is None)
+    if fed:
+        from reszoo.data.device_pipeline import DevicePipeline
+        from reszoo.data.pipeline import Pipeline
+
+        kinds = {"Dataset": Pipeline, "DeviceBatches": DevicePipeline}
+        seen = []
+        monkeypatch.setattr(
+            one, "_pipeline", lambda kind, **more: seen.append((kind, more)) or type(one)._pipeline(one, kind, **more)
+        )
+        one._batches()
+        assert seen == [(kinds[fed], {"device": "CPU:0"} if fed == "DeviceBatches" else {})]
+
+
+@pytest.mark.usefixtures("small")
+def test_the_pipelines_of_host_and_device_make_the_same_batches() -> None:
+    host, device = (child.SIDES[side](JOB)._batches()[0] for side in ("reszoo-on-host", "reszoo-on-device"))
+    for _ in range(3):
+        (images, labels), (others, same) = next(host), next(device)
+        assert (images.numpy() == others.numpy()).all() and (labels.numpy() == same.numpy()).all()

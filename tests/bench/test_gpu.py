@@ -199,7 +199,9 @@ def test_a_stopped_run_is_resumed(
     count = len(calls(tmp_path))
     assert measure(make_plan(3000)) == 0
     (words,) = calls(tmp_path)[count:]
-    assert words == ["train", "--devices", "gpu", "--run-dir", str(plan.out / "runs" / "figure6_resnet56"), "--resume"]
+    folder = str(plan.out / "runs" / "figure6_resnet56")
+    moved = f"folder:{plan.data}"
+    assert words == ["train", "--devices", "gpu", "--run-dir", folder, "--resume", "--data", moved]
 
 
 def test_options_that_fail_are_left_out(

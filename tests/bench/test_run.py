@@ -166,6 +166,14 @@ def test_the_jax_backend_takes_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_variants_are_measured_in_the_same_run() -> None:
+    sides = ["reszoo-jit", "reszoo-on-host", "reszoo-on-device"]
+    rows = bench("train", ["resnet8"], batch=4, against=sides, rounds=1)["models"][0]["sides"]
+    assert list(rows) == ["reszoo", *sides] and all(row["images_per_second"] > 0 for row in rows.values())
+    assert len({row["parameters"] for row in rows.values()}) == 1
+
+
+@pytest.mark.slow
 def test_training_and_inference_beside_stock_keras(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "record.json"
     command = ["bench", "train", "resnet8", "--against", "keras", "--batch", "4", "--rounds", "2", "--json", str(file)]
@@ -222,6 +230,7 @@ def test_peers_train_the_same_net(name: str, side: str) -> None:
         ({"what": "input", "models": ["resnet20"]}, "no input 'resnet20'; there are cifar, photographs"),
         ({"what": "train", "against": ["jax"]}, "'jax' is no side of train"),
         ({"what": "input", "against": ["keras"]}, "'keras' is no side of input"),
+        ({"what": "infer", "against": ["reszoo-jit"]}, "'reszoo-jit' is no side of infer"),
         ({"what": "train", "rounds": 0}, "rounds must be at least 1"),
         ({"what": "train", "device": "tpu"}, "--device is cpu or gpu"),
         ({"what": "build", "batch": 8}, "batch: 8 is invalid for build; expected it to be unset"),
