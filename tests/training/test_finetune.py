@@ -209,7 +209,8 @@ def test_equals_keras_fit(batch_norm: str) -> None:
     x, y = (np.concatenate([column.numpy() for column in columns]) for columns in zip(*data, strict=True))
     theirs.fit(x, y, batch_size=16, shuffle=False, verbose=0)
     one, other = values(ours.model), values(theirs)
-    assert max(float(np.abs(one[path] - other[path]).max()) for path in one) < 1e-6
+    for path in one:  # processors round differently, and moving variances are of the order of 10
+        np.testing.assert_allclose(one[path], other[path], rtol=1e-6, atol=1e-6, err_msg=path)
 
 
 def test_two_replicas_equal_one_device(strategy: tf.distribute.Strategy) -> None:
