@@ -112,7 +112,7 @@ def test_another_experiment_in_the_folder_is_refused(done: Path, tmp_path: Path)
         lab.degradation(tmp_path, **OPTIONS)
     changed = dataclasses.replace(lab.pair(8, lab.base_recipe("digits", 4, OPTIONS["overrides"]), 0)[0])
     changed = dataclasses.replace(changed, schedule=dataclasses.replace(changed.schedule, rate=0.5))
-    with pytest.raises(ReszooError, match=r"ran with another \[schedule\].*give another --out"):
+    with pytest.raises(ReszooError, match=r"was trained with another \[schedule\].*give another --out"):
         run_all(done / "runs", {"plain8-seed0": changed})
 
 
