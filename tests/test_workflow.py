@@ -256,5 +256,5 @@ def test_running_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: p
 
 
 def test_resume_needs_a_folder() -> None:
-    with pytest.raises(ReszooError, match="give its folder"):
+    with pytest.raises(ReszooError, match="resume: no run is given; expected its folder as run_dir"):
         train(recipe(), resume=True)

@@ -71,7 +71,7 @@ def test_what_is_not_a_whole_model_is_refused_in_one_line(run: reszoo.Run, tmp_p
         ("cut.keras", "cannot be read as weights: it is damaged"),
         ("text.keras", "it is not a weights file"),
         ("export", "it is a SavedModel"),
-        ("unfinished", "holds no trained net yet; finish it with: reszoo train --resume"),
+        ("unfinished", "holds no trained model yet; resume with: reszoo train --resume"),
         (".", "is a folder without weights"),
     ):
         with pytest.raises(ReszooError, match=says) as caught:
