@@ -153,7 +153,9 @@ def test_the_jax_backend_takes_part(tmp_path: Path) -> None:
         ["input"],
     ):
         file = tmp_path / f"{what[0]}.json"
-        arguments = [*what, "--rounds", "1", "--json", str(file)] + (["--batch", "4"] if len(what) > 1 else [])
+        arguments = [*what, "--rounds", "1", "--json", str(file)] + (
+            ["--batch", "4"] if what[0] not in ("build", "input") else []
+        )
         environment = os.environ | {"KERAS_BACKEND": "jax"}
         done = subprocess.run(
             [sys.executable, "-m", "reszoo", "bench", *arguments], env=environment, capture_output=True, text=True
