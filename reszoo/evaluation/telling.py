@@ -32,7 +32,7 @@ def facts(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
 
 
 def opening(recipe: Recipe, pipeline: Pipeline, run: Run, devices: list[str], step: int) -> list[str]:
-    """Return the lines that begin a run, or go on with it from `step`."""
+    """Return the lines that begin a run, or resume it from `step`."""
     info = pipeline.info
     sizes = ", ".join(f"{images} {split}" for split, images in info.examples.items() if images)
     shape = "x".join(str(side) for side in info.input_shape)
