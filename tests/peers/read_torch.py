@@ -34,7 +34,10 @@ def refused(path: Path) -> str:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    tensors = {"module.conv1.weight": torch.arange(6.0).reshape(2, 3).half(), "module.n": torch.tensor(3)}
+    tensors = {
+        "module.layer1.0.conv1.weight": torch.arange(6.0).reshape(2, 3).half(),
+        "module.fc.bias": torch.tensor(3),
+    }
     for name, held in (
         ("flat.pth", tensors),
         ("nested.th", {"epoch": 3, "state_dict": tensors}),
@@ -42,8 +45,11 @@ if __name__ == "__main__":
     ):
         torch.save(held, folder / name)
         arrays = read_arrays(folder / name)
-        assert arrays.keys() == {"conv1.weight", "n"} and arrays["conv1.weight"].dtype == np.float32, name
-        np.testing.assert_array_equal(arrays["conv1.weight"], np.arange(6).reshape(2, 3))
+        assert (
+            arrays.keys() == {"layer1.0.conv1.weight", "fc.bias"}
+            and arrays["layer1.0.conv1.weight"].dtype == np.float32
+        ), name
+        np.testing.assert_array_equal(arrays["layer1.0.conv1.weight"], np.arange(6).reshape(2, 3))
     mark = folder / "ran"
     torch.save({"state_dict": tensors, "more": Evil(mark)}, folder / "evil.pth")
     (folder / "plain.pth").write_bytes(pickle.dumps(Evil(mark)))
