@@ -45,7 +45,7 @@ LIGHT = ["reszoo", "reszoo.zoo.count", "reszoo.zoo.catalog", "reszoo.training.re
 LIGHT += ["reszoo.cli.main", "reszoo.cli.list", "reszoo.cli.show", "reszoo.cli.recipes", "reszoo.data.config"]
 LIGHT += ["reszoo.weights.published", "reszoo.weights.transforms", "reszoo.tuning.space", "reszoo.cli.tune"]
 LIGHT += ["reszoo.serving.versions", "reszoo.cli.serve_check", "reszoo.bench.run", "reszoo.cli.bench"]
-HEAVY = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn", "tensorflow_datasets", "rich"}
+HEAVY = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn", "tensorflow_datasets", "rich", "starlette", "uvicorn"}
 
 
 def imports(path: Path) -> set[str]:

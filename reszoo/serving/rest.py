@@ -1,220 +1,153 @@
-"""TensorFlow Serving's JSON: a request becomes arrays, arrays become an answer.
+"""TensorFlow Serving's JSON: read the body of a request into arrays, write arrays as the body of a response.
 
-https://www.tensorflow.org/tfx/serving/api_rest. Stricter than it where it lets a mistake or invalid JSON through: NaN and Infinity are
-refused both ways, as are names of inputs that are not there; and kinder once, an empty batch has an empty answer. Every refusal is a
-ReszooError.
+Reference: https://www.tensorflow.org/tfx/serving/api_rest. Unlike TensorFlow Serving, NaN, Infinity and unknown input
+names are errors, and an empty batch returns an empty list.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.serving.servable import Signature, Tensor
+
+Specs = Mapping[str, tf.TensorSpec]
 
 DEFAULT = "serving_default"
 ROWS = 64
-"""The most rows of a request: each becomes an input of the net, however few bytes it has."""
+"""The maximum number of rows in a request. Each row becomes an input of the model, even if it has few bytes."""
 
-# A value's Python types by its dtype; a JSON number without a fraction is an int, and true is no number.
-TYPES: dict[str, set[type]] = {"bool": {bool}, "string": {str, dict}}
-TYPES |= {f"float{bits}": {int, float} for bits in (16, 32, 64)}
-TYPES |= {f"{sign}int{bits}": {int} for sign in ("", "u") for bits in (8, 16, 32, 64)}
-
-WORDS = {bool: "true or false", str: "a string", dict: "an object", int: "a whole number", float: "a fraction"}
-WORDS[type(None)] = "null"
+# The JSON types that each kind of NumPy dtype accepts. JSON numbers without a fraction are int; true is not a number.
+ACCEPTED: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}, "O": {str, dict}}
 
 
 @dataclass(frozen=True)
 class Request:
-    """A signature and its inputs. rows: asked row by row ("instances"), and so to be answered."""
+    """A signature name and its inputs. by_row: the request has "instances", so the response has "predictions"."""
 
-    signature: Signature
+    signature: str
     inputs: Mapping[str, np.ndarray]
-    rows: bool
+    by_row: bool
 
 
-def read_request(body: bytes, signatures: Mapping[str, Signature]) -> Request:
-    """Return what the body of a `:predict` asks; ReszooError says what is wrong with it."""
-    asked = _read_json(body)
-    if not isinstance(asked, dict):
-        raise ReszooError("the body must be a JSON object with 'instances' or 'inputs'")
-    name = asked.get("signature_name", DEFAULT)
+def read_request(body: bytes, signatures: Mapping[str, Specs]) -> Request:
+    """Return the content of a `:predict` body.
+
+    Raises:
+        ReszooError: the body does not fit the signatures.
+    """
+    try:
+        request = json.loads(body.decode(), parse_constant=_reject_constant)
+    except (ValueError, RecursionError) as error:
+        raise ReszooError(f"the body is not valid JSON: {error}") from None
+    if not isinstance(request, dict) or ("instances" in request) == ("inputs" in request):
+        raise ReszooError("the body must be a JSON object with either 'instances' (rows) or 'inputs' (columns)")
+    name, by_row = request.get("signature_name", DEFAULT), "instances" in request
     if not isinstance(name, str):
-        raise ReszooError("'signature_name' must be a string")
-    signature = signatures.get(name or DEFAULT)
-    if signature is None:
-        hint = did_you_mean(name, signatures) or f"; there are {', '.join(signatures)}"
-        raise ReszooError(f"no signature {name!r}{hint}")
-    if ("instances" in asked) == ("inputs" in asked):
-        raise ReszooError("the body needs 'instances' (row by row) or 'inputs' (name by name), and not both")
-    rows = "instances" in asked
-    values = _by_name(asked["instances"], signature) if rows else _columns(asked["inputs"], signature)
-    inputs = {name: to_array(value, signature.inputs[name]) for name, value in values.items()}
-    return Request(signature, inputs, rows)
+        raise ReszooError(f"signature_name: {json.dumps(name)[:80]} is invalid; expected a string")
+    specs = signatures.get(name or DEFAULT)
+    if specs is None:
+        hint = did_you_mean(name, signatures) or f"; expected one of {', '.join(signatures)}"
+        raise ReszooError(f"signature_name: {name!r} is unknown{hint}")
+    values = _by_name(request["instances"] if by_row else request["inputs"], specs, by_row=by_row)
+    return Request(name or DEFAULT, {name: to_array(values[name], spec) for name, spec in specs.items()}, by_row)
 
 
-def write_answer(outputs: Mapping[str, np.ndarray], *, rows: bool) -> dict[str, Any]:
-    """Return outputs as JSON values, row by row or name by name; a single output goes without its name.
+def write_response(outputs: Mapping[str, np.ndarray], *, by_row: bool) -> dict[str, Any]:
+    """Return outputs as JSON values, by row or by column. A single output is written without its name.
 
-    ReszooError for values that JSON has no word for, and rows of outputs that do not have them.
+    Raises:
+        ReszooError: JSON cannot represent a value, or the outputs do not have one row per input row.
     """
     values = {name: to_json(name, value) for name, value in outputs.items()}
-    if not rows:
+    if not by_row:
         return {"outputs": values if len(values) > 1 else next(iter(values.values()))}
-    counts = {value.shape[:1] for value in outputs.values()}
-    if len(counts) != 1 or counts == {()}:
-        raise ReszooError("the outputs do not have one row each for an instance; ask with 'inputs'")
+    if () in (lengths := {value.shape[:1] for value in outputs.values()}) or len(lengths) != 1:
+        raise ReszooError("the outputs do not have one row per instance; use 'inputs' in place of 'instances'")
     if len(values) == 1:
         return {"predictions": next(iter(values.values()))}
     return {"predictions": [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]}
 
 
-def to_array(value: Any, tensor: Tensor) -> np.ndarray:
-    """Return nested lists as an array of the dtype and a shape that `tensor` takes; strings are an array of bytes objects."""
-    if tensor.dtype not in TYPES:
-        raise ReszooError(f"input '{tensor.name}' is {tensor.dtype}, which JSON cannot carry")
-    shape: list[int] = []
-    flat = [value]
-    while flat and any(isinstance(one, list) for one in flat):
-        lengths = {len(one) if isinstance(one, list) else -1 for one in flat}
-        if len(lengths) > 1:
-            raise ReszooError(f"input '{tensor.name}' is ragged: what stands {len(shape) + 1} deep differs in length")
-        shape.append(lengths.pop())
-        flat = list(chain.from_iterable(flat))
-    if shape == [0] and tensor.shape and not tensor.shape[0]:  # no rows, whose sides nothing tells
-        shape = [0, *(1 if side is None else side for side in tensor.shape[1:])]
-    _check_shape(shape, tensor)
-    if wrong := set(map(type, flat)) - TYPES[tensor.dtype]:
-        found = min(WORDS[one] for one in wrong)
-        raise ReszooError(f"input '{tensor.name}' is {tensor.dtype}, and {found} is among its values")
-    if tensor.dtype == "string":
-        array = np.empty(len(flat), object)
-        array[:] = [_to_bytes(one, tensor.name) for one in flat]
-        return array.reshape(shape)
-    return _numbers(flat, tensor).reshape(shape)
+def to_array(value: Any, spec: tf.TensorSpec) -> np.ndarray:
+    """Return nested lists as an array that fits `spec`; strings become an object array of bytes."""
+    expected = f"input '{spec.name}': expected {spec.dtype.name} {spec.shape}"
+    try:
+        dtype = np.dtype(object if spec.dtype == tf.string else spec.dtype.as_numpy_dtype)
+        accepted = ACCEPTED[dtype.kind]
+    except (TypeError, KeyError):
+        raise ReszooError(f"{expected}, which JSON cannot represent") from None
+    array = np.array(value, object)
+    if array.shape == (0,) and spec.shape.rank and not spec.shape[0]:  # no rows, so their sides are unknown
+        array = array.reshape([0, *(side or 1 for side in spec.shape[1:])])
+    types = {type(leaf) for leaf in array.flat}
+    if list in types:
+        raise ReszooError(f"{expected}, received lists of different lengths")
+    if not spec.shape.is_compatible_with(array.shape):
+        raise ReszooError(f"{expected}, received shape {array.shape}")
+    if array.ndim and not spec.shape[:1].is_fully_defined() and len(array) > ROWS:
+        raise ReszooError(f"input '{spec.name}': {len(array):,} rows exceed the maximum of {ROWS} per request")
+    if wrong := types - accepted:
+        raise ReszooError(f"{expected}, received a value of type {min(one.__name__ for one in wrong)}")
+    try:
+        if dtype.kind == "O":
+            array.flat[:] = [_to_bytes(leaf) for leaf in array.flat]
+        with np.errstate(over="ignore"):
+            array = array.astype(dtype)
+        if dtype.kind == "f" and not np.isfinite(array).all():
+            raise OverflowError("received a number out of range")
+    except (ValueError, OverflowError) as error:
+        raise ReszooError(f"{expected}: {error}") from None
+    return array
 
 
 def to_json(name: str, array: np.ndarray) -> Any:
-    """Return an array as nested lists; strings as text, or as {"b64": ...} where the name ends in `_bytes`."""
+    """Return an array as nested lists. Strings are text, or {"b64": ...} if `name` ends in `_bytes`."""
     if array.dtype == object:
-        binary = name.endswith("_bytes")
-        flat: list[Any] = [
-            {"b64": base64.b64encode(one).decode()} if binary else one.decode("utf-8", "replace") for one in array.flat
-        ]
-        nested = np.empty(len(flat), object)
-        nested[:] = flat
-        return nested.reshape(array.shape).tolist()
-    if array.dtype.kind not in "biuf":
-        raise ReszooError(f"output '{name}' is {array.dtype}, which JSON cannot carry")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ReszooError(f"output '{name}' holds NaN or Infinity, which JSON cannot say")
-    # By way of text: the fewest digits that tell one float32 from the next, in place of float64's seventeen.
+        return np.vectorize(_encode if name.endswith("_bytes") else _decode, otypes=[object])(array).tolist()
+    if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and not np.isfinite(array).all()):
+        raise ReszooError(f"output '{name}' ({array.dtype}) has values that JSON cannot represent")
+    # Through text: the fewest digits that identify a float32, in place of the 17 digits of its float64.
     return (array.astype(str).astype(np.float64) if array.dtype == np.float32 else array).tolist()
 
 
-def _read_json(body: bytes) -> Any:
-    def refuse(word: str) -> Any:
-        raise ReszooError(f"{word} is no JSON")
-
-    try:
-        return json.loads(body.decode("utf-8"), parse_constant=refuse)
-    except ReszooError:
-        raise
-    except UnicodeDecodeError as error:
-        raise ReszooError(f"the body is not UTF-8 at byte {error.start}") from None
-    except json.JSONDecodeError as error:
-        raise ReszooError(f"the body is no JSON: {error}") from None
-    except RecursionError:
-        raise ReszooError("the body is nested too deeply") from None
-    except ValueError:  # a whole number of thousands of digits
-        raise ReszooError("the body holds a number of too many digits") from None
+def _reject_constant(word: str) -> None:
+    raise ValueError(f"{word} is not a JSON number")
 
 
-def _by_name(instances: Any, signature: Signature) -> dict[str, list[Any]]:
-    """Return a list of rows as a list for each input."""
-    if not isinstance(instances, list):
-        raise ReszooError("'instances' must be a list, a row an element")
-    named = {_is_named(row) for row in instances}
-    if named == {True, False}:
-        raise ReszooError("'instances' holds both objects with named inputs and plain values")
-    if named == {True}:
-        for index, row in enumerate(instances):
-            _check_names(row, signature, f"instance {index}")
-        return {name: [row[name] for row in instances] for name in signature.inputs}
-    if len(signature.inputs) > 1 and instances:
-        raise ReszooError(f"'instances' must hold objects with {_names(signature)}")
-    return {name: instances for name in signature.inputs}
+def _by_name(value: Any, specs: Specs, *, by_row: bool) -> dict[str, Any]:
+    """Return the value of each input; records of rows become one list per input."""
+    records = value if by_row else [value]
+    if not isinstance(records, list):
+        raise ReszooError("'instances' must be a list with one element per row")
+    named = [isinstance(record, dict) and set(record) != {"b64"} for record in records]
+    if not any(named) and (len(specs) == 1 or not records):
+        return {name: value for name in specs}
+    for index, record in enumerate(records):
+        if not named[index] or set(record) != set(specs):
+            given = (", ".join(sorted(record)[:20]) or "no inputs") if named[index] else "a value without a name"
+            where = f"instance {index}" if by_row else "'inputs'"
+            raise ReszooError(f"{where}: received {given}; expected an object with exactly {', '.join(specs)}")
+    return {name: [record[name] for record in records] if by_row else value[name] for name in specs}
 
 
-def _columns(inputs: Any, signature: Signature) -> dict[str, Any]:
-    if _is_named(inputs):
-        _check_names(inputs, signature, "'inputs'")
-        return {name: inputs[name] for name in signature.inputs}
-    if len(signature.inputs) != 1:
-        raise ReszooError(f"'inputs' must be an object with {_names(signature)}")
-    return {name: inputs for name in signature.inputs}
+def _to_bytes(leaf: str | dict[str, Any]) -> bytes:
+    if isinstance(leaf, str):
+        return leaf.encode()
+    if set(leaf) != {"b64"} or not isinstance(leaf["b64"], str):
+        raise ValueError('a value is neither text nor {"b64": "..."}')
+    return base64.b64decode(leaf["b64"], validate=True)
 
 
-def _is_named(value: Any) -> bool:
-    return isinstance(value, dict) and set(value) != {"b64"}
+def _encode(value: bytes) -> dict[str, str]:
+    return {"b64": base64.b64encode(value).decode()}
 
 
-def _names(signature: Signature) -> str:
-    return ", ".join(f"'{name}'" for name in signature.inputs) or "nothing"
-
-
-def _check_names(values: Mapping[str, Any], signature: Signature, where: str) -> None:
-    for name in values:
-        if name not in signature.inputs:
-            hint = did_you_mean(name, signature.inputs) or f"; '{signature.name}' takes {_names(signature)}"
-            raise ReszooError(f"{where} has {name!r}, which is no input{hint}")
-    for name in signature.inputs:
-        if name not in values:
-            raise ReszooError(f"{where} lacks the input '{name}'")
-
-
-def _check_shape(shape: list[int], tensor: Tensor) -> None:
-    wanted = tensor.shape
-    if wanted is None:
-        return
-    if len(shape) != len(wanted) or any(side not in (None, own) for own, side in zip(shape, wanted, strict=True)):
-        sides = ", ".join("?" if side is None else str(side) for side in wanted)
-        raise ReszooError(f"input '{tensor.name}' must be {tensor.dtype} [{sides}], not of shape {shape}")
-    if wanted and wanted[0] is None and shape[0] > ROWS:
-        raise ReszooError(f"{shape[0]:,} rows are too many for one request; at most {ROWS}")
-
-
-def _to_bytes(value: Any, name: str) -> bytes:
-    try:
-        if isinstance(value, str):
-            return value.encode("utf-8")
-        if not _is_named(value) and isinstance(value["b64"], str):
-            return base64.b64decode(value["b64"], validate=True)
-    except UnicodeEncodeError:
-        raise ReszooError(f"input '{name}' holds half a character (a lone surrogate)") from None
-    except (binascii.Error, ValueError):
-        raise ReszooError(f"input '{name}' holds text that is not base64") from None
-    raise ReszooError(f'input \'{name}\' is string; give text, or bytes as {{"b64": "..."}}')
-
-
-def _numbers(flat: list[Any], tensor: Tensor) -> np.ndarray:
-    dtype = np.dtype(tensor.dtype)
-    try:
-        if dtype.kind != "f":
-            return np.array(flat, dtype)
-        with np.errstate(over="ignore"):
-            array = np.array(flat, np.float64).astype(dtype)
-    except OverflowError:
-        array = np.array([np.inf])
-    if dtype.kind != "f" or not np.isfinite(array).all():
-        raise ReszooError(f"input '{tensor.name}' holds a number beyond {tensor.dtype}")
-    return array
+def _decode(value: bytes) -> str:
+    return value.decode(errors="replace")

@@ -31,7 +31,7 @@ def export(two_devices: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(export: Path) -> Iterator[Server]:
-    with Server(export, patience=1.5) as server:
+    with Server(export, timeout=0.75) as server:
         yield server
 
 
