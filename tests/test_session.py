@@ -241,6 +241,15 @@ def test_class_names_that_an_export_cannot_hold_are_refused_at_once(
     assert not (tmp_path / "run").exists()
 
 
+def test_the_space_of_a_run_is_estimated_from_its_checkpoints(stopped: Path) -> None:
+    """Those that are kept and one more, and the model three times."""
+    with opened(Run(stopped / "run").recipe, run_dir=stopped / "run", resume=True, quiet=True) as begun:
+        needed = session._stored_bytes(begun.loop.model, begun.loop.stepper)
+        weights = sum(array.nbytes for array in begun.loop.model.get_weights())
+    sizes = [path.stat().st_size for path in (stopped / "run" / "checkpoints").glob("step-*.npz")]
+    assert len(sizes) == 2 and needed == pytest.approx(sum(sizes) * 3 / 2 + 3 * weights, rel=0.1)
+
+
 def test_too_little_space_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = write_images(tmp_path / "photos")
     usage: Any = shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)  # type: ignore[attr-defined]

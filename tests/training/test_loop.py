@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import numpy as np
 import pytest
 
 import reszoo
-from reszoo.training import checkpoint
+from reszoo.training import checkpoint, loop
 from reszoo.training.recipe import Recipe
 from reszoo.workflow import Result, train
 
@@ -28,7 +31,8 @@ HOOKS = [
 
 
 def run(folder: Path, *callbacks: keras.callbacks.Callback, resume: bool = False, **fields: Any) -> Result:
-    recipe = Recipe.from_dict(TABLES | {"train": TABLES["train"] | fields})
+    schedule = fields.pop("schedule", TABLES["schedule"])
+    recipe = Recipe.from_dict(TABLES | {"train": TABLES["train"] | fields, "schedule": schedule})
     return train(recipe, run_dir=folder, callbacks=callbacks, resume=resume, quiet=True)
 
 
@@ -92,12 +96,16 @@ def test_every_epoch_has_logs_of_its_own_images(tmp_path: Path) -> None:
     """Also where no evaluation is due; a row of the history is over all images since the last one."""
     seen: list[dict[str, float]] = []
     watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(dict(logs)))
-    result = run(tmp_path / "run", watch, epochs=4, evaluate_every=2)
+    schedule = {"kind": "cosine", "rate": 0.2, "warmup": 1, "unit": "epochs", "rate_batch": 128}
+    result = run(tmp_path / "run", watch, epochs=4, evaluate_every=2, schedule=schedule)
     assert [len(logs) for logs in seen] == [3, 5, 3, 5]
     assert [row["epoch"] for row in result.run.history] == [2, 4]
     for row, logs in zip(result.run.history, (seen[:2], seen[2:]), strict=True):
         assert row["loss"] == pytest.approx(np.mean([each["loss"] for each in logs]))
         assert logs[0]["loss"] != pytest.approx(row["loss"], rel=1e-4)
+    # Four steps of warm-up to 0.2 * 32 / 128, then a cosine over the other twelve; at the last step of each epoch.
+    rates = [0.05 * 4 / 5, *(0.05 * (1 + math.cos(math.pi * step / 12)) / 2 for step in (3, 7, 11))]
+    assert [logs["learning_rate"] for logs in seen] == pytest.approx(rates)
 
 
 class Stop(keras.callbacks.Callback):
@@ -172,3 +180,42 @@ def test_a_history_is_at_hand_in_the_model_as_in_fit(tmp_path: Path) -> None:
     watch.on_epoch_begin = lambda epoch, logs=None: seen.append(len(watch.model.history.epoch))  # type: ignore[method-assign]
     run(tmp_path / "run", watch)
     assert seen == [0, 1]
+
+
+def test_a_mean_over_no_images_is_not_a_number() -> None:
+    assert loop._means(np.array([6.0, 3.0, 4.0, 0.0])) == {"loss": 1.5, "accuracy": 0.75}
+    none = loop._means(np.array([0.0, 0.0, 0.0, 2.0]))
+    assert math.isnan(none["loss"]) and none["accuracy"] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_an_event_and_the_second_acts(number: signal.Signals) -> None:
+    seen: list[int] = []
+    before = signal.signal(number, lambda caught, frame: seen.append(caught))
+    try:
+        with loop._stop_signal() as stopped:
+            assert not stopped.is_set()
+            signal.raise_signal(number)
+            assert stopped.is_set() and not seen
+            signal.raise_signal(number)
+            assert seen == [number]
+        with loop._stop_signal():
+            pass
+        signal.raise_signal(number)
+        assert seen == [number, number]
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_thread_trains_without_signals() -> None:
+    """Python lets the main thread alone set handlers."""
+    found: list[bool] = []
+
+    def enter() -> None:
+        with loop._stop_signal() as stopped:
+            found.append(stopped.is_set())
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert found == [False]

@@ -408,6 +408,10 @@ def test_average_against_arithmetic() -> None:
         stepper(images, labels, 0.05)
         mean = [0.9 * m + 0.1 * v.numpy() for m, v in zip(mean, stepper.model.trainable_variables, strict=True)]
     assert largest_difference(mean, [average.numpy() for average in stepper.averages]) < 1e-6
+    kept = {name: variable.numpy() for name, variable in stepper.state().items() if name.startswith("average/")}
+    assert list(kept) == [f"average/{weight.path}" for weight in stepper.model.trainable_variables]
+    assert largest_difference(mean, list(kept.values())) < 1e-6
+    assert not any(name.startswith("average/") for name in make(tf.distribute.get_strategy()).state())
 
 
 @pytest.mark.parametrize("broken", [0, 1])
