@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
 
 from reszoo.data.decode import decode_file, find_layout
 from reszoo.data.formats import (
@@ -74,6 +75,18 @@ def test_pixels_are_pillows_without_alpha(name: str) -> None:
     np.testing.assert_array_equal(in_graph(contents), expected)
     np.testing.assert_array_equal(decode_file(tf.constant(contents), 3), expected)
     assert read_layout(contents) == (12, 10, 1)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WebP"])
+def test_every_orientation_is_turned_as_pillow_turns_it(kind: str) -> None:
+    for value, endian in itertools.product(range(1, 9), "<>"):
+        exif = Image.Exif()
+        exif.endian, exif[0x0112] = endian, value
+        contents = encode(COLOR, kind, exif=exif)
+        with Image.open(io.BytesIO(contents)) as file:
+            expected = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+        np.testing.assert_array_equal(decode_pixels(contents), expected)
+        assert read_layout(contents) == (*expected.shape[:2], value if kind in ("JPEG", "PNG") else 1)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -144,6 +157,7 @@ def test_both_ends_of_a_file_show_whether_it_is_whole(kind: str, tmp_path: Path)
     (tmp_path / "cut").write_bytes(contents[: len(contents) * 2 // 3])
     assert looks_whole(str(tmp_path / "whole"))
     assert not looks_whole(str(tmp_path / "cut"))
+    assert not looks_whole(str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,11 @@ def test_the_warning_names_classes_ratio_and_share() -> None:
         "warning: the test split has no image of dog"
     ]
     assert warn_of_imbalance(["dog", "cat"], {}) == []
+    for count, absent in ((3, "a, b, c"), (4, "a, b, c and 1 more"), (5, "a, b, c and 2 more")):
+        counts = [*[0] * count, *[7] * (6 - count)]
+        assert warn_of_imbalance(list("abcdef"), {"test": counts}) == [
+            f"warning: the test split has no image of {absent}"
+        ]
 
 
 def test_files_that_are_not_read_are_counted_by_kind() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import keras_tuner
+import numpy as np
 import pytest
 from keras_tuner.src.engine.trial import Trial
 
@@ -149,6 +150,34 @@ def test_a_space_without_anything_left_ends_the_search(tiny: Path, tmp_path: Pat
     assert play(oracle) == [] and len(oracle.refused) == 50
     (tmp_path / "all").mkdir()
     assert len(play(make_oracle(plan_of(tiny, tuner="random", trials=500), tmp_path / "all"))) == 50
+
+
+def test_the_lowest_bound_is_proposed_and_running_trials_count_as_done(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against arithmetic, for a process whose answers are known."""
+    oracle = make_oracle(plan_of(tiny, tuner="bayesian", trials=20), tmp_path)
+    running = oracle.create_trial("tuner1").hyperparameters.values
+    done = play(oracle, 2 * 4)
+    fitted: list[tuple[Any, Any]] = []
+
+    class Process:
+        def fit(self, vectors: Any, costs: Any) -> None:
+            fitted.append((vectors, costs))
+
+        def predict(self, vectors: Any, return_std: bool) -> tuple[Any, Any]:
+            mean, deviation = np.array([0.5, 0.4, 0.9]), np.array([0.05, 0.0, 0.3])
+            return mean[: len(vectors)], deviation[: len(vectors)]
+
+    pool = [values for values in oracle.plan.space.product() if values not in [running, *done]][:3]
+    monkeypatch.setattr(oracle, "_pool", lambda: pool)
+    monkeypatch.setattr(oracle, "_make_gpr", Process)
+    bounds = [0.5 - oracle.beta * 0.05, 0.4, 0.9 - oracle.beta * 0.3]
+    assert oracle.create_trial("tuner2").hyperparameters.values == pool[2] and min(bounds) == bounds[2]
+    (first, costs), (both, more) = fitted
+    np.testing.assert_allclose(costs, [-score(values, 1 / 27) for values in done])
+    np.testing.assert_array_equal(both, [*first, oracle._vector(running)])
+    np.testing.assert_allclose(more, [*costs, 0.5 + 0.05])
 
 
 @pytest.mark.slow
