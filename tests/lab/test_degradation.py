@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import reszoo
 from reszoo.cli.main import main
 from reszoo.errors import ReszooError
 from reszoo.lab import degradation as lab
 from reszoo.lab.grid import run_all
+from reszoo.lab.page import LIGHT, Plot
 from reszoo.lab.record import read_record
 from reszoo.lab.report import finding, report
 from reszoo.lab.responses import layer_responses, responses
@@ -154,6 +156,24 @@ def test_the_page_is_made_from_the_record_alone(done: Path, tmp_path: Path) -> N
     assert not re.search(r'(src|href|srcset)="(?!data:)', page) and "url(" not in page
     assert page.count("data:image/svg+xml") == 2 and "prefers-color-scheme: dark" in page
     assert finding(read_record(done)).split(". ")[0] in page.replace("&#x27;", "'")
+
+
+def test_each_panel_draws_the_models_of_its_kind(done: Path) -> None:
+    record = read_record(done)
+    (plot,) = (item for section in lab.present(record)[2] for item in section.items if isinstance(item, Plot))
+    figure = Figure()
+    plot.draw(figure, LIGHT)
+    for panel, kind in zip(figure.axes, ("plain", "residual"), strict=True):
+        assert panel.get_title() == f"{kind} nets"
+        models = [model for model in record["results"]["nets"] if model["kind"] == kind]
+        assert [text.get_text() for text in panel.get_legend().get_texts()] == [model["name"] for model in models]
+        curves = [line.get_xydata().T.tolist() for line in panel.lines]
+        expected: list[list[list[float]]] = []
+        for model in models:
+            for error in ("training_error", "validation_error"):
+                expected.append([model["steps"], *model[error]])
+            expected.append([model["steps"][-1:], model["final_test_error"]])
+        assert curves == expected
 
 
 def test_a_record_that_is_none_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

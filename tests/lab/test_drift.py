@@ -20,6 +20,7 @@ from reszoo.data.pipeline import open_pipeline
 from reszoo.lab import drift as lab
 from reszoo.lab.backbone import logits, recipe_for
 from reszoo.lab.drift import DriftCallback, drift, measure, present
+from reszoo.lab.page import Table
 from reszoo.lab.report import report
 from reszoo.nets.stack import stack
 from reszoo.weights import load, published
@@ -222,6 +223,24 @@ def test_the_page_says_what_was_measured(done: tuple[Path, dict[str, Any]]) -> N
     assert (
         f"to {ends[0]:.1f} %, and to {ends[1]:.1f} % without" in lead and "agreed bit for bit" in sections[0].words[0]
     )
+    arms = record["results"]
+    rows = [arms["stacked"]["rows"][0], arms["control"]["rows"][-1], arms["stacked"]["rows"][-1]]
+    expected = [
+        [
+            label,
+            str(row["step"]),
+            f"{row['val_accuracy']:.2%}".replace("%", " %"),
+            f"{arms[arm]['test_accuracy']:.2%}".replace("%", " %"),
+            f"{arms[arm]['parameters']:,}",
+        ]
+        for (label, arm), row in zip(
+            {"backbone": "backbone", "without the blocks": "control", "with the blocks": "stacked"}.items(),
+            rows,
+            strict=True,
+        )
+    ]
+    table = sections[2].items[1]
+    assert isinstance(table, Table) and table.rows == expected
     text = report(out).read_text()
     assert "stack_block2" in text
     assert {path.stem for path in out.glob("*.png")} == {"drift_ratio", "drift_cosine", "drift_accuracy"}
