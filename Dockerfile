@@ -43,6 +43,7 @@ LABEL org.opencontainers.image.title="reszoo" \
 ENV HOME=/home/reszoo \
     RESZOO_DATA=/data \
     RESZOO_HOME=/data \
+    HF_HOME=/data/huggingface \
     RESZOO_EXPECT_GPU=${GPU} \
     TF_CPP_MIN_LOG_LEVEL=2
 USER reszoo

@@ -173,8 +173,8 @@ def weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from reszoo.weights.convert import export_arrays
     from reszoo.weights.published import published
 
-    def fetch(file: Any, *args: Any, **kwargs: Any) -> Path:
-        (row, *_) = [row for row in published() if file in row.files]
+    def fetch(files: Any) -> Path:
+        (row, *_) = [row for row in published() if files[0] in row.files]
         spec, path = reszoo.spec(row.model), tmp_path / f"{row.model}.safetensors"
         save_file(export_arrays(reszoo.build(spec), spec, row.layout), path)
         return path

@@ -89,12 +89,11 @@ def local_file(weights: str | os.PathLike[str]) -> LocalFile:
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteFile:
-    """A published file and what it must be.
+    """A published file and its digest.
 
-    digest: `sha256:` with all 64 hexadecimal digits or at least the first 8, `md5:` with all 32, or `hub`: the sha256 that
-    the Hugging Face hub states for a `.../resolve/REVISION/...` address. size: bytes, where known.
+    url: where it is. digest: `sha256:` and all 64 hexadecimal digits or the first 8 of them, `md5:` and all 32, or `hub`: the
+    sha256 that the Hugging Face hub states for the file.
     """
 
     url: str
     digest: str
-    size: int | None = None

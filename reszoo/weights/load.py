@@ -11,7 +11,7 @@ from typing import Any
 
 from reszoo.errors import ReszooError
 from reszoo.weights.convert import HEAD, Conversion, assign
-from reszoo.weights.download import cached, fetch
+from reszoo.weights.download import fetch
 from reszoo.weights.formats import TORCH, LocalFile, RemoteFile, is_file_name, local_file
 from reszoo.weights.published import Weights, find_weights
 from reszoo.weights.read import read_checkpoint
@@ -72,7 +72,7 @@ def load(model: Any, net: Spec, source: Weights | LocalFile, *, other_classes: b
     if isinstance(source, LocalFile):
         file, layout = source, None
     else:
-        file, layout = LocalFile(path=fetch(choose(source.files))), source.layout
+        file, layout = LocalFile(path=fetch(readable(source.files))), source.layout
     checkpoint = read_checkpoint(file)
     path = file.path
     try:
@@ -122,15 +122,16 @@ def renew_head(model: Any) -> None:
     model.pretrained = dataclasses.replace(model.pretrained, class_names=(), class_ids=())
 
 
-def choose(files: Sequence[RemoteFile]) -> RemoteFile:
-    """Return the first of the files that can be read here, one already in the cache before one that must be fetched.
+def readable(files: Sequence[RemoteFile]) -> list[RemoteFile]:
+    """Return the files that can be read here: those in PyTorch's own format need PyTorch.
 
-    Raises ReszooError where there are only files in PyTorch's own format and no PyTorch.
+    Raises:
+        ReszooError: there are only files in PyTorch's own format and no PyTorch.
     """
-    readable = [file for file in files if not file.url.endswith(TORCH) or _has_torch()]
-    if not readable:
+    found = [file for file in files if not file.url.endswith(TORCH) or _has_torch()]
+    if not found:
         raise ReszooError(f"{files[0].url} is in PyTorch's own format; to read it: pip install 'reszoo[torch]'")
-    return next((file for file in readable if cached(file).is_file()), readable[0])
+    return found
 
 
 def _has_torch() -> bool:

@@ -90,8 +90,8 @@ def _row(cells: dict[str, str]) -> Weights:
     )
     files = []
     for file in cells["files"].split():
-        url, digest, length = file.split("|")
-        files.append(RemoteFile(url=url, digest=digest, size=int(length) if length else None))
+        url, digest = file.split("|")
+        files.append(RemoteFile(url=url, digest=digest))
     return Weights(
         **{key: cells[key] for key in ("model", "tag", "layout", "data", "licence", "source")},
         top1=float(cells["top1"]),

@@ -79,7 +79,7 @@ UNSUPPORTED: dict[str, str] = {
     "scriptable": "there is nothing to script",
     "exportable": "every model can be exported",
     "progress": "progress is always shown on a terminal",
-    "cache_dir": "the cache is set by the environment variable RESZOO_HOME",
+    "cache_dir": "the cache is set by the environment variables RESZOO_HOME and HF_HOME",
 }
 
 

@@ -33,12 +33,12 @@ NAMES |= {name: name for name in (*SAME, "resnext101_32x8d", "resnext101_64x4d")
 
 # README of akamaster/pytorch_resnet_cifar10: test error in percent; sha256 of the file, or what its name carries of it.
 AKAMASTER = {
-    20: (8.27, "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8", 1099231),
-    32: (7.37, "d509ac1820d7f25398913559d7e81a13229b1e7adc5648e3bfa5e22dc137f850", 1890043),
-    44: (6.90, "014dd6541728a1c700b1642ab640e211dc6eb8ed507d70697458dc8f8a0ae2e4", 2680855),
-    56: (6.61, "4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367", 3471733),
-    110: (6.32, "1d1ed7c2", 0),
-    1202: (6.18, "f3b1deed", 0),
+    20: (8.27, "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8"),
+    32: (7.37, "d509ac1820d7f25398913559d7e81a13229b1e7adc5648e3bfa5e22dc137f850"),
+    44: (6.90, "014dd6541728a1c700b1642ab640e211dc6eb8ed507d70697458dc8f8a0ae2e4"),
+    56: (6.61, "4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367"),
+    110: (6.32, "1d1ed7c2"),
+    1202: (6.18, "f3b1deed"),
 }
 # keras.io/api/applications: top-1 and top-5 accuracy in percent.
 KERAS = {
@@ -52,13 +52,13 @@ KERAS = {
 
 
 def hub(name: str) -> str:
-    return f"https://huggingface.co/timm/{name}/resolve/main/model.safetensors|hub|"
+    return f"https://huggingface.co/timm/{name}/resolve/main/model.safetensors|hub"
 
 
-def pth(url: str, size: int = 0) -> str | None:
+def pth(url: str) -> str | None:
     """Return the file with the eight digits of its sha256 that its name carries, or None where it carries none."""
     found = re.search(r"-([0-9a-f]{8})\.pth$", url or "")
-    return f"{url}|sha256:{found[1]}|{size or ''}" if found else None
+    return f"{url}|sha256:{found[1]}" if found else None
 
 
 def torchvision_rows() -> list[dict]:
@@ -160,9 +160,9 @@ def akamaster_rows() -> list[dict]:
             channel_order="RGB",
             licence="BSD-2-Clause",
             source=base,
-            files=f"{base}/raw/master/pretrained_models/resnet{depth}-{digest[:8]}.th|sha256:{digest}|{size or ''}",
+            files=f"{base}/raw/master/pretrained_models/resnet{depth}-{digest[:8]}.th|sha256:{digest}",
         )
-        for depth, (error, digest, size) in AKAMASTER.items()
+        for depth, (error, digest) in AKAMASTER.items()
     ]
 
 
@@ -191,7 +191,7 @@ def keras_rows(source: Path) -> list[dict]:
                 channel_order="RGB" if second else "BGR",
                 licence="Apache-2.0",
                 source="https://keras.io/api/applications",
-                files=f"{base}{name}_weights_tf_dim_ordering_tf_kernels.h5|md5:{hashes[name][0]}|",
+                files=f"{base}{name}_weights_tf_dim_ordering_tf_kernels.h5|md5:{hashes[name][0]}",
             )
         )
     return rows
