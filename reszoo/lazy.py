@@ -23,11 +23,13 @@ else:
     tf = _TensorFlow()
 
 
-def on_tensorflow() -> bool:
-    """Return whether Keras computes with TensorFlow; under its other backends TensorFlow is left alone."""
-    import keras
+def check_backend(backend: str) -> None:
+    """Raise ReszooError unless Keras' backend is TensorFlow."""
+    if backend != "tensorflow":
+        raise ReszooError(
+            f"KERAS_BACKEND: {backend} is invalid; expected tensorflow, because under {backend} reszoo only builds models, "
+            "which Model.fit trains (docs/training.md). Example: KERAS_BACKEND=tensorflow"
+        )
 
-    return keras.config.backend() == "tensorflow"
 
-
-__all__ = ["on_tensorflow", "tf"]
+__all__ = ["check_backend", "tf"]

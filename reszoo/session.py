@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 import math
 import os
 import re
@@ -15,25 +16,29 @@ from typing import Any
 
 import keras
 
-from reszoo.commands import format_resume
 from reszoo.data.config import DataConfig
-from reszoo.data.pipeline import Pipeline
-from reszoo.engines import Engine, TensorFlowEngine, open_engine
+from reszoo.data.device_pipeline import open_device_pipeline
+from reszoo.data.pipeline import Pipeline, open_pipeline
 from reszoo.errors import ChangedDataError, ReszooError
-from reszoo.evaluation.scores import Scores
+from reszoo.evaluation.scores import Evaluator, Scores
 from reszoo.evaluation.telling import facts, opening
 from reszoo.exporting.formats import check_class_names
 from reszoo.files import check_output, check_outside, check_space, expand_user
-from reszoo.lazy import on_tensorflow
+from reszoo.lazy import tf
+from reszoo.nets.batchnorm import synchronise
 from reszoo.nets.build import build
 from reszoo.nets.freeze import freeze
+from reszoo.nets.settings import fixed_settings
 from reszoo.training import checkpoint
 from reszoo.training.callbacks import check_callbacks
+from reszoo.training.devices import describe, first_device, missing_gpu, open_strategy, precision
 from reszoo.training.inherit import inherit
 from reszoo.training.loop import Evaluate, Loop, Watch
+from reszoo.training.optimizers import make_optimizer
 from reszoo.training.progress import Progress
 from reszoo.training.recipe import Recipe
 from reszoo.training.run import Run, advice_on_data, missing, relocated
+from reszoo.training.step import Stepper
 from reszoo.weights.formats import is_file_name, local_file
 from reszoo.weights.load import renew_head
 
@@ -51,7 +56,6 @@ class Session:
     score: Score
     progress: Progress
     loop: Loop
-    engine: Engine
 
     def fit(self, until: int = 0) -> bool:
         """Train to the end, or to step `until`; return whether training is complete. What was reached is in run.json."""
@@ -87,15 +91,18 @@ def opened(
         _check_start(recipe)
     if resume and (why := missing(recipe.data)):
         raise ReszooError(f"{why}; {advice_on_data('train', run.path, recipe.data)}")
-    engine = open_engine(recipe, devices)
+    strategy = open_strategy(devices)
     settings = recipe.train
-    pipeline = engine.open_data()
+    if settings.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(settings.seed)
+    pipeline = _open_pipeline(recipe, strategy)
     if resume:
         try:
             run.refuse_other_data(pipeline.info)
         except ChangedDataError as error:
             raise ChangedDataError(f"{error}; {advice_on_data('train', run.path, recipe.data)}") from None
-    if settings.export and on_tensorflow():
+    if settings.export:
         check_class_names(pipeline.info.class_names)
     if settings.select == "best" and not pipeline.info.examples["validation"]:
         raise ReszooError(
@@ -104,11 +111,11 @@ def opened(
     checked = check_callbacks(
         callbacks, recipe, validation=bool(pipeline.info.examples["validation"]), resume=_has_checkpoint(run)
     )
-    with engine.scope():
+    with strategy.scope(), precision(settings.precision):
         model = initial_model(recipe, pipeline, fresh=started)
         freeze(model, recipe.finetune.freeze, recipe.finetune.batch_norm)
         recipe.probe_steps(pipeline.steps_per_epoch)  # refuses one too long before anything is written
-        stepper: Any = engine.stepper(model, pipeline)
+        stepper = make_stepper(model, recipe, strategy)
         grown = inherit(stepper, recipe, pipeline) if settings.grow_from and not started else None
     check_space(run.path, _stored_bytes(model, stepper), "run folder")
 
@@ -122,11 +129,11 @@ def opened(
             run.relocate(pipeline.info, recipe.data)
         if grown:
             run.write_meta(grown_from=grown)
-        names = engine.devices
+        names = describe(strategy)
         run.write_meta(status="running", devices=names)
         stepper.spread_seeds()
-        score = engine.evaluator(model, pipeline.info.classes)
-        loop = engine.kind_of_loop(run, recipe, stepper, pipeline, progress, _validation(score, pipeline), checked)
+        score = Evaluator(model, classes=pipeline.info.classes, strategy=strategy)
+        loop = Loop(run, recipe, stepper, pipeline, progress, _validation(score, pipeline), checked)
         if resume:
             loop.resume()
         for line in opening(recipe, pipeline, run, names, loop.step):
@@ -135,12 +142,12 @@ def opened(
             progress.line(
                 f"grown from {grown['net']} of {grown['run']}: {len(grown['added'])} new blocks, outputs within {grown['difference']:.2g}"
             )
-        if engine.note:
-            progress.line(engine.note)
-        with engine.place():
-            yield Session(run, recipe, pipeline, model, score, progress, loop, engine)
+        if note := missing_gpu(devices):
+            progress.line(note)
+        with fixed_settings():
+            yield Session(run, recipe, pipeline, model, score, progress, loop)
     except Exception as error:
-        known = _explain_memory(error, recipe, engine)
+        known = _explain_memory(error, recipe)
         damaged = None if known else pipeline.explain(error)
         with contextlib.suppress(OSError):  # the disk may be what failed
             run.write_meta(status="failed", reason=str(known or damaged or error).split("\n")[0])
@@ -151,13 +158,14 @@ def opened(
         raise
 
 
-def _explain_memory(error: Exception, recipe: Recipe, engine: Engine) -> ReszooError | None:
-    """Return what to do where an error says that memory is exhausted, else None."""
-    if engine.out_of_memory(error):
-        more = f", or raise train.accumulate ({recipe.train.accumulate}) to take a batch in more pieces"
-        hint = more if isinstance(engine, TensorFlowEngine) else ""
-        return ReszooError(f"out of memory with batches of {recipe.train.batch_size}; lower train.batch_size{hint}")
-    return None
+def _explain_memory(error: Exception, recipe: Recipe) -> ReszooError | None:
+    """Return what to do if `error` reports that memory is exhausted, else None."""
+    if not isinstance(error, tf.errors.ResourceExhaustedError):
+        return None
+    return ReszooError(
+        f"out of memory with batches of {recipe.train.batch_size}; lower train.batch_size, or raise train.accumulate "
+        f"({recipe.train.accumulate}) to split a batch into more micro-batches"
+    )
 
 
 def anchored(recipe: Recipe) -> Recipe:
@@ -217,10 +225,10 @@ def _find_run(recipe: Recipe, run_dir: str | Path | None, resume: bool, data: st
     run.refuse_other(recipe, moved=data is not None, started=_has_checkpoint(run))
     if (run.path / "run.json").is_file():
         before = run.meta.get("backend", "tensorflow")
-        if before != keras.config.backend():
+        if before != "tensorflow":
             raise ReszooError(
-                f"{run.path} was trained on {before}; resume with: "
-                f"KERAS_BACKEND={before} {format_resume('train', run.path)}"
+                f"{run.path} was trained on {before}; expected a run on tensorflow, because reszoo no longer trains on "
+                f"{before}. Finish it with reszoo 0.1, or train it anew: reszoo train {run.path / 'recipe.toml'}"
             )
     return run, recipe
 
@@ -241,11 +249,46 @@ def _check_start(recipe: Recipe) -> None:
         Run.open(recipe.train.grow_from)
 
 
-def _stored_bytes(model: keras.Model, stepper: Any) -> int:
+def _stored_bytes(model: keras.Model, stepper: Stepper) -> int:
     """Return about how much a run writes: the checkpoints that are kept and one more, and the model three times."""
     own = sum(math.prod(variable.shape) for variable in model.variables)
     held = sum(math.prod(variable.shape) for variable in stepper.state().values())
     return 4 * ((checkpoint.KEEP + 1) * (own + held) + 3 * own)
+
+
+def _open_pipeline(recipe: Recipe, strategy: tf.distribute.Strategy) -> Pipeline:
+    """Open the recipe's dataset. With `data.on_device` its images lie on the first device."""
+    opener: Callable[..., Pipeline] = open_pipeline
+    if recipe.data.on_device:
+        opener = functools.partial(open_device_pipeline, device=first_device(strategy))
+    return opener(
+        recipe.data,
+        recipe.augment,
+        batch_size=recipe.train.batch_size,
+        seed=recipe.train.seed,
+        transforms=recipe.model.transforms,
+    )
+
+
+def make_stepper(model: keras.Model, recipe: Recipe, strategy: tf.distribute.Strategy) -> Stepper:
+    """Return the stepper of a recipe, and compile `model`. Call in the strategy's scope."""
+    if recipe.train.batch_norm == "sync":
+        synchronise(model)
+    optimizer = make_optimizer(recipe.optimizer)
+    # For callbacks, and for whoever loads the model: the stepper computes and scales the loss itself.
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss=loss, metrics=["accuracy"], auto_scale_loss=False)
+    # Keras makes the metrics at the first batch of its own loop; callbacks look there for the direction of a monitor.
+    model._compile_metrics.build(keras.ops.zeros((1,)), keras.ops.zeros((1, model.output_shape[-1])))
+    return Stepper(
+        model,
+        optimizer,
+        recipe.train,
+        recipe.optimizer,
+        strategy,
+        recipe.finetune.stage_decay,
+        images_on=first_device(strategy) if recipe.data.on_device else "CPU:0",
+    )
 
 
 def initial_model(recipe: Recipe, pipeline: Pipeline, *, fresh: bool = False) -> keras.Model:

@@ -9,14 +9,13 @@ from typing import Any
 
 import keras
 
-from reszoo.commands import format_command, format_resume
+from reszoo.commands import format_resume
 from reszoo.evaluation.evaluate import write_scores
 from reszoo.evaluation.plots import curves
 from reszoo.evaluation.scores import Scores
 from reszoo.evaluation.telling import closing
 from reszoo.files import atomic_path
 from reszoo.keywords import explain_keywords
-from reszoo.lazy import on_tensorflow
 from reszoo.session import Session, opened
 from reszoo.training.cluster import check_cluster
 from reszoo.training.recipe import Recipe, load_recipe
@@ -97,7 +96,6 @@ def _finish(session: Session) -> Scores:
     """Leave the trained model, its curves, its test scores and the SavedModel; report them beside the published figure."""
     run, recipe, pipeline, model = session.run, session.recipe, session.pipeline, session.model
     report = session.progress.line
-    session.engine.settle(session.loop)
     report("saving the model: model.keras")
     with atomic_path(run.path / "model.keras") as part:
         model.save(part)
@@ -111,8 +109,7 @@ def _finish(session: Session) -> Scores:
     test = session.score(pipeline.evaluation("test"))
     title = f"{recipe.name}: {pipeline.info.name}, test, error {test.error:.2f} %"
     write_scores(test, pipeline.info.class_names, run.path, title=title)
-    if recipe.train.export and on_tensorflow() and not (run.path / "export").exists():
-        # Imported here: under Keras' JAX backend TensorFlow need not be installed.
+    if recipe.train.export and not (run.path / "export").exists():
         from reszoo.exporting.export import export
         from reszoo.exporting.samples import CHECKED, draw
 
@@ -121,7 +118,4 @@ def _finish(session: Session) -> Scores:
     run.write_meta(status="finished", finished=now())
     for line in closing(run, test):
         report(line)
-    if recipe.train.export and not on_tensorflow():
-        command = format_command("export", run.path, run.path / "export")
-        report(f"A SavedModel needs TensorFlow; export with: KERAS_BACKEND=tensorflow {command}")
     return test

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
 import reszoo
 from reszoo import ReszooError
@@ -205,6 +208,8 @@ def test_the_python_of_a_document_runs(
     monkeypatch.setattr(sys, "argv", ["program.py", *ARGUMENTS.get(name, [])])
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in python_blocks(ROOT / name):
+        if "KERAS_BACKEND=jax" in block:
+            continue
         if "tensorflow_serving" in block and importlib.util.find_spec("tensorflow_serving") is None:
             compile(block, name, "exec")  # TensorFlow Serving's client, which is not a dependency
             continue
@@ -215,6 +220,27 @@ def test_the_python_of_a_document_runs(
                 shutil.rmtree(folder / ("runs/mine" if "runs" in made else "served"), ignore_errors=True)
         block = block.replace('["daisy", "rose", ...]', str([f"class {number}" for number in range(7)]))
         exec(compile(block, name, "exec"), namespace)
+
+
+def test_the_program_for_jax_trains_on_two_devices(tmp_path: Path) -> None:
+    """As if TensorFlow were not installed; the file that it leaves is read here."""
+    pytest.importorskip("jax")
+    (block,) = [block for block in python_blocks(ROOT / "docs" / "training.md") if "KERAS_BACKEND=jax" in block]
+    check = """
+assert keras.config.backend() == "jax" and len(devices) == 2
+assert len(model.trainable_weights[0].value.sharding.device_set) == 2
+print(*model.evaluate(images[1536:1792], labels[1536:1792], batch_size=64, verbose=0))
+"""
+    (tmp_path / "program.py").write_text("import sys; sys.modules['tensorflow'] = None\n" + block + check)
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+    done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    loss, accuracy = (float(word) for word in done.stdout.split("\n")[-2].split())
+    assert accuracy > 0.8
+    model = reszoo.build("resnet8", classes=10, input_shape=(8, 8, 1), weights=tmp_path / "digits.weights.h5")
+    digits = load_digits()
+    logits = model.predict(digits.images[1536:1792, ..., None] / 16, verbose=0)
+    assert (logits.argmax(axis=-1) == digits.target[1536:1792]).mean() == pytest.approx(accuracy, abs=0.01)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,7 +32,6 @@ LAYERS = [
     "evaluation",
     "exporting",
     "serving",
-    "engines",
     "session",
     "workflow",
     "lab",
@@ -127,3 +127,10 @@ def test_nothing_unpickles() -> None:
             and "import pickle" not in text
             and "enable_unsafe_deserialization" not in text
         ), path
+
+
+def test_no_method_is_cached_for_the_life_of_the_process() -> None:
+    """`functools.cache` on a method keeps every object that the method was called on."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sorted(ROOT.rglob("*.py")))
+    cached = re.findall(r"@functools\.(?:lru_)?cache\b.*\n *def (\w+)\((.*?)[,:)]", text)
+    assert cached and not [name for name, first in cached if first in ("self", "cls")]

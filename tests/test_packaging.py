@@ -66,7 +66,7 @@ def test_the_metadata_is_the_packages(installed: Path) -> None:
     assert (told["Name"], told["Version"]) == ("reszoo", reszoo.__version__)
     assert told["Requires-Python"] == "<3.14,>=3.11"
     assert told["License-Expression"] == "Apache-2.0"
-    assert {"gpu", "jax", "dev", "torch", "litert", "onnx", "browser"} == set(told.get_all("Provides-Extra") or [])
+    assert {"gpu", "dev", "torch", "litert", "onnx", "browser"} == set(told.get_all("Provides-Extra") or [])
     body = told.get_payload()
     assert isinstance(body, str) and body.strip() == (ROOT / "README.md").read_text(encoding="utf-8").strip()
     (license,) = installed.glob("*.dist-info/licenses/LICENSE")

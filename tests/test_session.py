@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -145,6 +146,24 @@ def test_other_data_is_refused_though_it_is_named(stopped: Path) -> None:
     with pytest.raises(ReszooError):
         resume(stopped, data="digits")
     assert Run(stopped / "run").recipe.data.name == f"folder:{stopped / 'photos'}"
+
+
+def test_a_run_that_was_trained_on_jax_does_not_resume(stopped: Path) -> None:
+    run = Run(stopped / "run")
+    run.write_meta(backend="jax")
+    before = snapshot(run.path)
+    with pytest.raises(ReszooError, match=r"was trained on jax; .* Finish it with reszoo 0\.1, or train it anew: "):
+        resume(stopped)
+    assert snapshot(run.path) == before
+
+
+def test_another_backend_is_an_error_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    with pytest.raises(ReszooError, match=r"^KERAS_BACKEND: jax is invalid; .* Example: KERAS_BACKEND=tensorflow$"):
+        train("quickstart", run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_data_is_for_resuming(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

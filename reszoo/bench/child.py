@@ -126,7 +126,7 @@ class Tensorflow:
         keras.config.set_dtype_policy(self.job["precision"])
 
     def step(self, net: Any) -> Run:
-        """Return a training step of reszoo's engine on one batch."""
+        """Return a training step of reszoo on one batch."""
         import tensorflow as tf
 
         from reszoo.training.config import OptimizerConfig, TrainConfig
@@ -235,65 +235,6 @@ class TensorflowOnDevice(TensorflowOnHost):
 
         device = self._device()
         return iter(self._pipeline(DevicePipeline, device=device).train()), device
-
-
-class Jax(Tensorflow):
-    """reszoo's side on Keras' JAX backend: `fit`, whose weights stay on the device from step to step."""
-
-    def __init__(self, job: dict[str, Any]) -> None:
-        import jax
-        import keras
-
-        import reszoo
-        import reszoo.session  # what `reszoo train` imports
-
-        self.job, self.jax = job, jax
-        self.version = f"reszoo {reszoo.__version__}, keras {keras.__version__}, jax {jax.__version__}"
-        _require_gpu(job, "JAX", lambda: jax.default_backend() != "cpu")
-
-    def warm(self) -> None:
-        """Start the device."""
-        self.jax.numpy.zeros(1).block_until_ready()
-
-    def step(self, net: Any) -> Run:
-        """Return training steps of `fit` on one batch, compiled as `reszoo train` compiles them."""
-        import keras
-
-        from reszoo.training.fit import FitStepper
-        from reszoo.training.recipe import load_recipe
-
-        settings = [f"optimizer.weight_decay={DECAY}", f"schedule.rate={RATE}", f"train.batch_size={self.job['batch']}"]
-        settings.append(f"train.precision={self.job['precision']}")
-        FitStepper(net, load_recipe("cifar10_resnet20", settings), steps_per_epoch=1000)
-        batch = tuple(self.jax.device_put(value) for value in _batch(self.job))
-
-        class Batches(keras.utils.PyDataset):
-            num_batches = None
-
-            def __getitem__(self, index: int) -> Any:
-                return batch
-
-        batches = Batches()
-        return lambda count: net.fit(batches, steps_per_epoch=count, shuffle=False, verbose=0)
-
-    def _forward(self, net: Any) -> Run:
-        folded = self._fold(net)
-        state = [[v.value for v in vs] for vs in (folded.trainable_variables, folded.non_trainable_variables)]
-        forward = self.jax.jit(lambda state, images: folded.stateless_call(*state, images, training=False)[0])
-        images = self.jax.device_put(_batch(self.job)[0])
-        return _repeat(lambda: forward(state, images).block_until_ready())
-
-    def _matrix(self) -> Run:
-        numpy = self.jax.numpy
-        kind = numpy.bfloat16 if self.job["precision"] != "float32" else numpy.float32
-        factor = self.jax.random.normal(self.jax.random.key(0), (MATRIX, MATRIX)).astype(kind)
-        product = self.jax.jit(lambda x: numpy.matmul(x, x))
-        last = [factor]
-
-        def call() -> None:
-            last[0] = product(factor)
-
-        return _repeat(call, lambda: last[0].block_until_ready())
 
 
 class Keras(Tensorflow):
@@ -480,7 +421,7 @@ def _batch(job: dict[str, Any]) -> tuple[Any, Any]:
 
 
 SIDES: dict[str, Any] = {
-    "reszoo": Jax if os.environ.get("KERAS_BACKEND") == "jax" else Tensorflow,
+    "reszoo": Tensorflow,
     "reszoo-jit": TensorflowJit,
     "reszoo-on-host": TensorflowOnHost,
     "reszoo-on-device": TensorflowOnDevice,

@@ -6,7 +6,6 @@ random part of each brought to 224 x 224, mirrored). It answers as `child.py` do
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import sys
@@ -37,7 +36,6 @@ def main(side: str, what: str, folder: str) -> None:
 
 def _reszoo(what: str, folder: str) -> tuple[Iterator[Any], str]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
     import numpy as np
 
     import reszoo
@@ -48,8 +46,7 @@ def _reszoo(what: str, folder: str) -> tuple[Iterator[Any], str]:
     from reszoo.data.statistics import fitted
     from reszoo.versions import module_versions
 
-    backend = keras.config.backend()
-    version = f"reszoo {reszoo.__version__}, {backend} {module_versions(backend)[backend]}"
+    version = f"reszoo {reszoo.__version__}, tensorflow {module_versions('tensorflow')['tensorflow']}"
     if what == "photographs":
         config = DataConfig(name=f"folder:{folder}", image_size=(224, 224), validation=0, normalize="channel")
         augment = AugmentConfig(crop="inception", flip=True)
@@ -61,11 +58,6 @@ def _reszoo(what: str, folder: str) -> tuple[Iterator[Any], str]:
     preprocessing = fitted(preprocessing, part, "pixel_mean")
     some = ImageSet(name="random", class_names=tuple("0123456789"), parts={"train": part})
     augment = AugmentConfig(crop="pad", pad=4, flip=True)
-    if backend == "jax":
-        from reszoo.data.resident import Resident
-
-        resident = Resident(some, preprocessing, augment, batch_size=BATCH[what], seed=0)
-        return (resident.batch(step)[0].block_until_ready() for step in itertools.count()), version
     return iter(Pipeline(some, preprocessing, augment, batch_size=BATCH[what], seed=0).train()), version
 
 

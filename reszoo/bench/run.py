@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from reszoo.errors import ReszooError
+from reszoo.lazy import check_backend
 from reszoo.zoo.catalog import spec as get_spec
 from reszoo.zoo.count import count
 
@@ -76,13 +77,7 @@ def bench(
     """
     _check(what, models, against, rounds, device)
     _check_unused(what, batch, precision)
-    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
-    only = {"keras", "photographs", *VARIANTS}.intersection([*against, *models])
-    if backend != "tensorflow" and (backend != "jax" or only):
-        raise ReszooError(
-            f"KERAS_BACKEND: {backend} is invalid; expected tensorflow, or jax without keras, photographs and "
-            f"{', '.join(VARIANTS)}. Example: KERAS_BACKEND=tensorflow"
-        )
+    check_backend(os.environ.get("KERAS_BACKEND") or "tensorflow")
     threads = threads or os.cpu_count() or 1
     shared = {"what": what, "device": device, "precision": precision, "threads": threads}
     rows = []
@@ -98,7 +93,7 @@ def bench(
         "threads": threads,
         **({"card": card_name()} if device == "gpu" else {}),
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": _versions("reszoo", backend, "keras", "numpy"),
+        "versions": _versions("reszoo", "tensorflow", "keras", "numpy"),
         "models": rows,
     }
 
@@ -301,7 +296,7 @@ def _child(command: list[str], name: str, job: dict[str, Any]) -> Iterator[_Chil
     """Start a side's process, limited to the job's device and threads."""
     environment = os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": str(job["threads"])}
     if job["device"] == "cpu":
-        environment |= {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+        environment |= {"CUDA_VISIBLE_DEVICES": ""}
     with _limited_to(job["threads"]):
         child = _Child(command, name, environment)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from reszoo.cli.output import load_backend, print_table
+from reszoo.cli.output import load_tensorflow, print_table
 from reszoo.cli.show import parse_field
 from reszoo.errors import ReszooError
 from reszoo.weights.convert import Conversion
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     fields = dict(parse_field(text) for text in changes)
     if not Path(split_entry(args.source)[0]).exists():
         raise ReszooError(f"no file or run folder {args.source}")
-    load_backend()
+    load_tensorflow()
     from reszoo.exporting.convert import convert
 
     found = convert(args.source, args.out, model=model, layout=args.layout, to=args.to, **fields)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from reszoo.cli.output import load_backend
+from reszoo.cli.output import load_tensorflow
 
 HELP = "list data sets and prepare them"
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "list":
         _list(args.data_dir)
     else:
-        load_backend()
+        load_tensorflow()
         from reszoo.data.prepare import prepare
 
         print(prepare(args.name, from_dir=args.from_dir, data_dir=args.data_dir))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reszoo.cli.net import add_net
-from reszoo.cli.output import load_backend, print_table
+from reszoo.cli.output import load_tensorflow, print_table
 from reszoo.training.named import find_net
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score, write the scores beside the run, and print them."""
     find_net(args.net, args.weights)  # refuses what is wrong at once, before TensorFlow is loaded
-    load_backend()
+    load_tensorflow()
     from reszoo.evaluation.evaluate import evaluate
     from reszoo.evaluation.scores import one_class_line
     from reszoo.evaluation.source import open_source

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from reszoo.cli.net import add_net
-from reszoo.cli.output import load_backend
+from reszoo.cli.output import load_tensorflow
 from reszoo.exporting.formats import FORMATS, QUANTIZE, get_format
 from reszoo.files import check_output, is_plain
 from reszoo.loading import held_standard_error
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     find_net(args.net, args.weights)  # refuses what is wrong at once, before TensorFlow is loaded
     kind, _ = get_format(args.format, args.quantize)
     check_output(args.out, "export folder", occupied=False)
-    load_backend()
+    load_tensorflow()
     from reszoo.exporting.export import export
 
     with held_standard_error():  # converters chatter there

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from reszoo.cli.output import load_backend
+from reszoo.cli.output import load_tensorflow
 from reszoo.cli.recipes import add_overrides
 
 HELP = "experiments on why residual learning works"
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the experiment, print what it found, and where its page is."""
-    load_backend()
+    load_tensorflow()
     from reszoo.lab.record import read_record
     from reszoo.lab.report import finding, report
 

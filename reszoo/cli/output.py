@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from reszoo.errors import ReszooError
+from reszoo.lazy import check_backend
 from reszoo.loading import import_quietly
 
 if TYPE_CHECKING:
@@ -89,16 +90,13 @@ def print_weights(rows: Sequence[Weights], *, named: bool = True) -> None:
     print_table(headers[first:], [row[first:] for row in cells], whole=2 - first, spare=spare)
 
 
-def load_backend(*others: str) -> None:
-    """Import what Keras computes with: TensorFlow, or one of `others` where KERAS_BACKEND names it.
+def load_tensorflow() -> None:
+    """Import TensorFlow without its log lines.
 
-    Raises ReszooError for another, and for one that is not installed.
+    Raises:
+        ReszooError: KERAS_BACKEND names another backend, or TensorFlow is not installed.
     """
-    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
-    if backend not in ("tensorflow", *others):
-        hint = f" or {', '.join(others)}" if others else "; under jax, `reszoo train` and `bench` work"
-        raise ReszooError(f"KERAS_BACKEND is {backend}, and this needs tensorflow{hint}")
-    if importlib.util.find_spec(backend) is None:
-        raise ReszooError(f"{backend} is not installed: pip install {backend}")
-    if backend == "tensorflow":
-        import_quietly("tensorflow")
+    check_backend(os.environ.get("KERAS_BACKEND") or "tensorflow")
+    if importlib.util.find_spec("tensorflow") is None:
+        raise ReszooError("tensorflow is not installed: pip install tensorflow")
+    import_quietly("tensorflow")

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from reszoo.cli.net import add_net
-from reszoo.cli.output import load_backend, on_terminal, print_table
+from reszoo.cli.output import load_tensorflow, on_terminal, print_table
 from reszoo.training.named import find_net
 
 HELP = "classify images with a trained net"
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Classify, and print the most probable classes of each image."""
     find_net(args.net, args.weights)  # refuses what is wrong at once, before TensorFlow is loaded
-    load_backend()
+    load_tensorflow()
     from reszoo.data.formats import printable
     from reszoo.evaluation.predict import predict
 

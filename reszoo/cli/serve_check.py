@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from reszoo.cli.output import load_backend
+from reszoo.cli.output import load_tensorflow
 from reszoo.loading import held_standard_error
 from reszoo.serving.versions import find_version
 
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     find_version(args.out)  # refuses what is wrong at once, before TensorFlow is loaded
     before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        load_backend()
+        load_tensorflow()
         from reszoo.serving.server import Server
 
         with held_standard_error():  # TensorFlow chatters as it loads a net

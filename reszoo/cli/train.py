@@ -6,7 +6,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from reszoo.cli.output import load_backend
+from reszoo.cli.output import load_tensorflow
 from reszoo.cli.recipes import add_overrides
 from reszoo.errors import ReszooError
 from reszoo.training.cluster import check_cluster
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         if run_dir is not None:
             Run(run_dir).refuse_occupied()  # before TensorFlow is loaded
 
-    load_backend("jax")
+    load_tensorflow()
     from reszoo import workflow
 
     result = workflow.train(recipe, run_dir=run_dir, resume=args.resume, data=args.data, devices=args.devices)

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from reszoo.cli.output import load_backend
+from reszoo.cli.output import load_tensorflow
 from reszoo.cli.recipes import add_overrides
 from reszoo.errors import ReszooError
 from reszoo.tuning.config import quantity
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if not searching and args.export is None:
         raise ReszooError(f"{folder}: add --resume to resume this search, or --export FILE for its best recipe")
     keep_to_cores(os.environ)
-    load_backend()
+    load_tensorflow()
     from reszoo.tuning.report import finding
     from reszoo.tuning.tune import tune
     from reszoo.tuning.winner import check_export, export_recipe

@@ -11,9 +11,8 @@ import numpy as np
 from reszoo.data.decode import decode_file
 from reszoo.data.formats import explain_damage, looks_whole, printable
 from reszoo.data.parts import Files, ImageSet, Records, encode_paths
-from reszoo.data.pictures import read_picture
 from reszoo.errors import ReszooError
-from reszoo.lazy import on_tensorflow, tf
+from reszoo.lazy import tf
 
 _log = logging.getLogger("reszoo")
 
@@ -49,11 +48,6 @@ def find_corrupt(paths: np.ndarray) -> list[str]:
 
 def decode_all(paths: np.ndarray) -> tuple[list[str], np.ndarray]:
     """Decode every file, in parallel; return those that cannot be decoded, and the sizes of the others, int [n, (h, w)]."""
-    if not on_tensorflow():
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            shapes = list(pool.map(_shape, paths))
-        sizes = np.array([shape for shape in shapes if shape], int).reshape(-1, 2)
-        return [path for path, shape in zip(paths, shapes, strict=True) if not shape], sizes
 
     def load(index: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         # A pixel goes out too: an image that nothing uses would not be decoded at all.
@@ -81,18 +75,11 @@ def explain(images: ImageSet, error: BaseException) -> ReszooError | None:
 
 
 def _decodes(path: str) -> bool:
-    if not on_tensorflow():
-        return read_picture(path) is not None
     try:
         decode_file(tf.io.read_file(os.fsencode(path)), 3)
     except tf.errors.OpError:
         return False
     return True
-
-
-def _shape(path: str) -> tuple[int, int] | None:
-    image = read_picture(path)
-    return None if image is None else (image.shape[0], image.shape[1])
 
 
 def _named(paths: list[str]) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from reszoo.data import pictures
 from reszoo.data.corrupt import report_corrupt
 from reszoo.data.decode import decode_file
 from reszoo.data.formats import (
@@ -32,7 +31,7 @@ from reszoo.data.preprocessing import Preprocessing
 from reszoo.data.splits import rest, stratified
 from reszoo.errors import ReszooError
 from reszoo.files import expand_user
-from reszoo.lazy import on_tensorflow, tf
+from reszoo.lazy import tf
 
 SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 
@@ -182,8 +181,6 @@ def read_folder(
 
 
 def _read(path: str) -> np.ndarray | None:
-    if not on_tensorflow():
-        return pictures.read_picture(path)
     try:
         return decode_file(tf.io.read_file(os.fsencode(path)), 3).numpy()
     except tf.errors.OpError:
@@ -192,8 +189,6 @@ def _read(path: str) -> np.ndarray | None:
 
 def _decoded(paths: np.ndarray, preprocessing: Preprocessing) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Give, in pieces, (indices, sizes before [n, 2], uint8 images at the input's size) of the files that can be decoded."""
-    if not on_tensorflow():
-        return pictures.decoded(paths, preprocessing)
 
     def load(index: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         image = decode_file(tf.io.read_file(path), preprocessing.channels)

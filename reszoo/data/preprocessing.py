@@ -78,19 +78,15 @@ class Preprocessing:
         """(height, width, channels) of the net's input."""
         return (*self.image_size, self.channels)
 
-    @property
-    def scale_and_shift(self) -> tuple[np.ndarray, np.ndarray]:
-        """Normalised = pixel * scale - shift, of pixels in 0..255: float32 [channels] and, as `mean`, [channels] or [h, w, c]."""
-        scale = (1 / (255 * self.std.astype(np.float64))).astype(np.float32)
-        return scale, (self.mean / self.std).astype(np.float32)
-
     def apply(self, images: Any) -> Any:
         """Normalise RGB or grey images [..., height, width, channels], values 0..255, of the input's size, to float32."""
         images = tf.convert_to_tensor(images)
         if self.channel_order == "BGR":
             images = tf.reverse(images, axis=[-1])
         width, shape = self.image_size[1], tf.shape(images)
-        scale, shift = self.scale_and_shift
+        # Normalized = pixel * scale - shift: float32 [channels] and, as `mean`, [channels] or [h, w, c].
+        scale = (1 / (255 * self.std.astype(np.float64))).astype(np.float32)
+        shift = (self.mean / self.std).astype(np.float32)
         # Whole rows of pixels at a time: broadcasting over a last axis of three takes two to six times as long.
         scale = np.tile(scale, width)
         shift = np.tile(shift, width) if shift.ndim == 1 else shift.reshape(shift.shape[0], -1)

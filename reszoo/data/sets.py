@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from reszoo.data import fingerprint, pictures
+from reszoo.data import fingerprint
 from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.data.corrupt import drop_corrupt
 from reszoo.data.decode import to_channels
@@ -18,7 +18,7 @@ from reszoo.data.preprocessing import Preprocessing
 from reszoo.data.splits import rest, stratified
 from reszoo.data.statistics import plain
 from reszoo.errors import ReszooError
-from reszoo.lazy import on_tensorflow, tf
+from reszoo.lazy import tf
 
 
 def load_set(data: DataConfig, augment: AugmentConfig) -> tuple[ImageSet, Preprocessing]:
@@ -127,9 +127,6 @@ def at_input(part: Part, preprocessing: Preprocessing, whole: bool) -> Arrays:
     shape = part.images.shape[1:]
     if shape == preprocessing.input_shape or (whole and shape[2] == preprocessing.channels):
         return part
-    if not on_tensorflow():
-        changed = [pictures.to_input(image, preprocessing) for image in part.images]
-        return Arrays(np.stack(changed), part.labels)
     change = partial(to_channels, channels=preprocessing.channels) if whole else preprocessing.to_input
     images = tf.data.Dataset.from_tensor_slices(part.images).map(change, num_parallel_calls=tf.data.AUTOTUNE)
     return Arrays(np.stack(list(images.as_numpy_iterator())), part.labels)

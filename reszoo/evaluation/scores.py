@@ -76,7 +76,9 @@ class Evaluator:
     """
 
     def __init__(self, model: Any, *, classes: int, strategy: tf.distribute.Strategy | None = None) -> None:
-        refuse_other_outputs(model, classes)
+        shape = tuple(model.output_shape)
+        if len(shape) != 2 or shape[-1] != classes:
+            raise ReszooError(f"the model's output has shape {shape}, but the data has {classes} classes")
         self.classes = classes
         self._strategy = strategy or tf.distribute.get_strategy()
         self._replicas = len(self._local(self._strategy.experimental_distribute_values_from_function(lambda _: 0)))
@@ -96,7 +98,17 @@ class Evaluator:
 
         Raises ReszooError when there is no example, or a label is no class.
         """
-        return scored((self._run(images, labels) for images, labels in batches), self.classes)
+        tally = _Tally(self.classes)
+        # A batch's results are read while the next one is being computed, so that a GPU does not stand waiting.
+        waiting = None
+        for images, labels in batches:
+            done, waiting = waiting, self._run(images, labels)
+            if done is not None:
+                tally.add(*done)
+        if waiting is None:
+            raise ReszooError("nothing to evaluate: the split holds no examples")
+        tally.add(*waiting)
+        return tally.scores()
 
     def _run(self, images: Any, labels: Any) -> tuple[np.ndarray, list[Any]]:
         """Start one batch: pad it to the compiled shape with copies of its last row and deal it out to the replicas."""
@@ -138,31 +150,6 @@ def evaluate_model(
 ) -> Scores:
     """Score `model` once on `batches`, each example exactly once; see `Evaluator`, which to score repeatedly is cheaper."""
     return Evaluator(model, classes=classes, strategy=strategy)(batches)
-
-
-def scored(started: Iterable[tuple[np.ndarray, Sequence[Any]]], classes: int) -> Scores:
-    """Score what `started` gives as it starts each batch: (labels, the columns of `score_rows`, each in pieces).
-
-    Raises ReszooError when there is no example.
-    """
-    tally = _Tally(classes)
-    # A batch's results are read while the next one is being computed, so that a GPU does not stand waiting.
-    waiting = None
-    for batch in started:
-        done, waiting = waiting, batch
-        if done is not None:
-            tally.add(*done)
-    if waiting is None:
-        raise ReszooError("nothing to evaluate: the split holds no examples")
-    tally.add(*waiting)
-    return tally.scores()
-
-
-def refuse_other_outputs(model: Any, classes: int) -> None:
-    """Raise ReszooError when the model does not give `classes` logits."""
-    shape = tuple(model.output_shape)
-    if len(shape) != 2 or shape[-1] != classes:
-        raise ReszooError(f"the model's output has shape {shape}, but the data has {classes} classes")
 
 
 def score_rows(logits: Any, labels: Any) -> tuple[Any, Any, Any]:

@@ -1,1 +1,1 @@
-"""Recipes, schedules and the training engine."""
+"""Recipes, schedules, and training step by step."""

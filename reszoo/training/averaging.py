@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 
@@ -16,19 +15,16 @@ class WeightAverages:
     Code that runs there may write to the model. `hide` treats such a value as the weight's value and as its average.
 
     Args:
-        model: The model in training.
         weights: The weights that have averages.
         averages: One variable per weight, or no variables if the run does not average.
     """
 
-    def __init__(self, model: keras.Model, weights: Sequence[Any], averages: Sequence[Any]) -> None:
-        self._model = model
+    def __init__(self, weights: Sequence[Any], averages: Sequence[Any]) -> None:
         self._pairs = list(zip(weights, averages, strict=True)) if averages else []
         self._raw: list[np.ndarray] = []
 
     def show(self) -> None:
         """Put the averages into the model. Does nothing if they are there already."""
-        synchronize_state(self._model)
         if not self._raw:
             self._raw = [weight.numpy() for weight, _ in self._pairs]
             for weight, average in self._pairs:
@@ -38,7 +34,6 @@ class WeightAverages:
         """Put the raw weights back, except where the model no longer holds the averages that `show` put there."""
         if not self._raw:
             return
-        synchronize_state(self._model)
         for (weight, average), raw in zip(self._pairs, self._raw, strict=True):
             value = weight.numpy()
             if np.array_equal(value, average.numpy(), equal_nan=True):
@@ -50,9 +45,3 @@ class WeightAverages:
     def forget(self) -> None:
         """Drop the raw weights: the variables were given new values, as by a checkpoint."""
         self._raw = []
-
-
-def synchronize_state(model: keras.Model) -> None:
-    """Bring the variables of `model` up to date. Keras' JAX trainer keeps their values elsewhere while `fit` runs."""
-    if synchronize := getattr(model, "jax_state_sync", None):
-        synchronize()

@@ -12,7 +12,6 @@ import keras
 import numpy as np
 
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.training.averaging import synchronize_state
 from reszoo.training.recipe import Recipe
 
 BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end")
@@ -84,8 +83,7 @@ def check_callbacks(
 
 def sets_learning_rate(recipe: Recipe) -> bool:
     """Return whether callbacks may set the learning rate: the schedule sets it once, at the start."""
-    constant = recipe.schedule.kind == "constant" and not recipe.schedule.warmup
-    return constant and keras.config.backend() == "tensorflow"
+    return recipe.schedule.kind == "constant" and not recipe.schedule.warmup
 
 
 def _name(callback: keras.callbacks.Callback) -> str:
@@ -99,11 +97,6 @@ def _refuse_second_schedule(callback: keras.callbacks.Callback, recipe: Recipe) 
 
 def second_schedule(what: str, recipe: Recipe) -> ReszooError:
     """Return the error for a callback that sets the learning rate although the schedule does."""
-    if keras.config.backend() != "tensorflow":
-        return ReszooError(
-            f"callbacks: {what}, which needs Keras' TensorFlow backend; expected the table [schedule] alone. "
-            "Example: unset KERAS_BACKEND"
-        )
     schedule = recipe.schedule
     other = f'schedule.kind = "{schedule.kind}"' if schedule.kind != "constant" else "schedule.warmup"
     return ReszooError(
@@ -203,7 +196,7 @@ class Callbacks:
         Args:
             learning_rate: The learning rate to start with. None on a resume, when it is the optimizer's.
         """
-        if learning_rate is not None and self._variable is not None and keras.config.backend() == "tensorflow":
+        if learning_rate is not None and self._variable is not None:
             self._variable.assign(learning_rate)
         self.take_learning_rate()
         for callback in self.given if learning_rate is None else ():
@@ -255,7 +248,6 @@ class Callbacks:
                 self._look(callback)
 
     def _value(self) -> float:
-        synchronize_state(self._model)
         return float(keras.ops.convert_to_numpy(self._variable.value))
 
     def _look(self, callback: keras.callbacks.Callback) -> None:

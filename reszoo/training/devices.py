@@ -9,8 +9,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import keras
+
 from reszoo.errors import ReszooError
-from reszoo.lazy import tf
+from reszoo.lazy import check_backend, tf
 from reszoo.nets.settings import fixed_settings
 
 DRIVER = Path("/proc/driver/nvidia/version")  # there when NVIDIA's kernel module is loaded, inside a container too
@@ -20,9 +22,10 @@ def open_strategy(devices: str = "auto") -> tf.distribute.Strategy:
     """Return the strategy over `devices`: "auto" (all GPUs, or the CPU), "cpu", "cpu:N" (N replicas), "gpu" or "gpu:0,1".
 
     The same devices give the same object: TensorFlow's collectives do not survive a second one in a process.
-    Raises ReszooError for another word, a GPU that is not there, a CPU that TensorFlow has divided otherwise before, or inside
-    a `tf.distribute` scope, whose devices would decide in place of `devices`.
+    Raises ReszooError for another word, a GPU that is not there, a CPU that TensorFlow has divided otherwise before, inside
+    a `tf.distribute` scope, whose devices would decide in place of `devices`, or under another Keras backend.
     """
+    check_backend(keras.config.backend())
     kind, numbers = check_devices(devices)
     if tf.distribute.has_strategy():
         active = type(tf.distribute.get_strategy()).__name__
@@ -34,7 +37,7 @@ def open_strategy(devices: str = "auto") -> tf.distribute.Strategy:
         replicas = int(numbers or 1)
         return _mirrored(_logical_cpus(replicas)) if replicas > 1 else tf.distribute.get_strategy()
     count = len(tf.config.list_physical_devices("GPU"))
-    return _mirrored(tuple(f"GPU:{number}" for number in choose_gpus(numbers, count, "TensorFlow")))
+    return _mirrored(tuple(f"GPU:{number}" for number in _choose_gpus(numbers, count)))
 
 
 def check_devices(devices: str) -> tuple[str, str]:
@@ -42,7 +45,9 @@ def check_devices(devices: str) -> tuple[str, str]:
 
     Raises ReszooError for another word or a GPU that is not there.
     """
-    kind, numbers = parse_devices(devices)
+    if not re.fullmatch(r"auto|cpu(:[1-9][0-9]*)?|gpu(:[0-9]+(,[0-9]+)*)?", devices):
+        raise ReszooError(f"devices is '{devices}', but must be auto, cpu, cpu:2 (two replicas), gpu, or gpu:0,1")
+    kind, _, numbers = devices.partition(":")
     gpus = tf.config.list_physical_devices("GPU")
     if kind == "auto":
         kind = "gpu" if gpus else "cpu"
@@ -50,27 +55,20 @@ def check_devices(devices: str) -> tuple[str, str]:
         return kind, numbers
     if not gpus:
         raise ReszooError("TensorFlow finds no GPU here; give --devices cpu, or install reszoo[gpu] beside a driver")
-    choose_gpus(numbers, len(gpus), "TensorFlow")
+    _choose_gpus(numbers, len(gpus))
     return kind, numbers
 
 
-def choose_gpus(numbers: str, count: int, finder: str) -> list[int]:
-    """Return the numbers of the GPUs that `numbers` ("0,1") names, or of all `count` where it is empty.
+def _choose_gpus(numbers: str, count: int) -> list[int]:
+    """Return the numbers of the GPUs that `numbers` ("0,1") names, or of all `count` if it is empty.
 
-    finder: who found so many. Raises ReszooError for one that is not there.
+    Raises:
+        ReszooError: A GPU does not exist.
     """
     wanted = dict.fromkeys(int(number) for number in numbers.split(",")) if numbers else range(count)
     if missing := sorted(set(wanted) - set(range(count))):
-        raise ReszooError(f"there is no GPU {missing[0]}: {finder} finds {count}, numbered from 0")
+        raise ReszooError(f"there is no GPU {missing[0]}: TensorFlow finds {count}, numbered from 0")
     return list(wanted)
-
-
-def parse_devices(devices: str) -> tuple[str, str]:
-    """Return ("auto", "cpu" or "gpu", what stands behind the colon). Raises ReszooError for another word."""
-    if not re.fullmatch(r"auto|cpu(:[1-9][0-9]*)?|gpu(:[0-9]+(,[0-9]+)*)?", devices):
-        raise ReszooError(f"devices is '{devices}', but must be auto, cpu, cpu:2 (two replicas), gpu, or gpu:0,1")
-    kind, _, numbers = devices.partition(":")
-    return kind, numbers
 
 
 def _logical_cpus(count: int) -> tuple[str, ...]:
@@ -110,23 +108,20 @@ def describe(strategy: tf.distribute.Strategy) -> list[str]:
     return names
 
 
-def missing_gpu(
-    devices: str, found: bool | None = None, finder: str = "TensorFlow", package: str = "reszoo[gpu]"
-) -> str:
-    """Return a line that says why "auto" computes on the CPU where a GPU was to be expected, "" everywhere else.
+def missing_gpu(devices: str) -> str:
+    """Return a line that says why "auto" computes on the CPU although a GPU was expected, otherwise "".
 
-    found: whether `finder` finds one (None: look whether TensorFlow does); `package` brings it CUDA. One is to be expected
-    where RESZOO_EXPECT_GPU is 1 (the GPU image sets it) or NVIDIA's driver is loaded, unless CUDA_VISIBLE_DEVICES hides it
-    on purpose.
+    A GPU is expected if RESZOO_EXPECT_GPU is 1 (the GPU image sets it) or NVIDIA's driver is loaded, unless
+    CUDA_VISIBLE_DEVICES hides it.
     """
     image = os.environ.get("RESZOO_EXPECT_GPU") == "1"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     if devices != "auto" or hidden or not (image or DRIVER.exists()):
         return ""
-    if tf.config.list_physical_devices("GPU") if found is None else found:
+    if tf.config.list_physical_devices("GPU"):
         return ""
-    remedy = "docker run needs --gpus all" if image else f"pip install '{package}' brings CUDA"
-    return f"no GPU found by {finder}; computing on the CPU ({remedy})"
+    remedy = "docker run needs --gpus all" if image else "pip install 'reszoo[gpu]' brings CUDA"
+    return f"no GPU found by TensorFlow; computing on the CPU ({remedy})"
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 from reszoo.data.pipeline import Pipeline
 from reszoo.errors import ReszooError
 from reszoo.training import checkpoint
-from reszoo.training.averaging import WeightAverages, synchronize_state
+from reszoo.training.averaging import WeightAverages
 from reszoo.training.callbacks import Callbacks
 from reszoo.training.progress import Progress
 from reszoo.training.recipe import Recipe
@@ -71,7 +71,7 @@ class Loop:
         self._logs: dict[str, Any] = {}  # of the last epoch
         self._epoch_start = np.zeros(4)  # the sums in `stepper.totals` when the epoch began
         self._resumed: checkpoint.Checkpoint | None = None
-        self._averaging = WeightAverages(self.model, stepper.weights, stepper.averages)
+        self._averaging = WeightAverages(stepper.weights, stepper.averages)
         self._callbacks = Callbacks(
             callbacks,
             model=self.model,
@@ -142,25 +142,12 @@ class Loop:
         self.run.write_history(self.history)
         if self.complete and self._load_result():
             return True
-        begun = time.monotonic() - self.seconds
         board = TensorBoard(self.run, self.history)
         try:
             self._begin()
             with _stop_signal() as stopped:
-
-                def book() -> bool:
-                    self.seconds = time.monotonic() - begun
-                    self._after_step()
-                    if self._epoch_ends():
-                        self._end_epoch(board)
-                    self.ended = bool(self.model.stop_training)
-                    stop = stopped.is_set() or self.ended
-                    if stop or self._checkpoint_due():
-                        self._save()
-                    return stop
-
                 if not self.complete:
-                    self._take_steps(book)
+                    self._take_steps(board, stopped)
                 self.signalled = stopped.is_set()
         finally:
             self.progress.end()
@@ -195,7 +182,6 @@ class Loop:
         self._select()
         self._callbacks.call("on_train_end", self._logs)
         if self._callbacks.may_change("on_train_end"):  # what they did cannot be repeated after a restart
-            synchronize_state(self.model)
             weights = {name: v.numpy() for name, v in self._variables.items() if name.startswith("model/")}
             checkpoint.save(self.run.checkpoints / RESULT, weights, self._meta())
 
@@ -221,20 +207,36 @@ class Loop:
             if name.startswith("model/"):
                 variable.assign(found.arrays[name])
 
-    def _take_steps(self, book: Callable[[], bool]) -> None:
-        """Take steps up to `until`; `book` does what follows each, and says whether it was the last."""
+    def _take_steps(self, board: TensorBoard, stopped: threading.Event) -> None:
+        """Take steps up to `until`, or until `stopped` is set or a callback stops training."""
+        begun = time.monotonic() - self.seconds
         for images, labels in self.pipeline.train(self.step).take(max(self.until - self.step, 0)):
-            self._before_step()
-            self._one_step(images, labels)
-            if book():
+            self._take_step(images, labels)
+            self.seconds = time.monotonic() - begun
+            self._after_step()
+            if self._epoch_ends():
+                self._end_epoch(board)
+            self.ended = bool(self.model.stop_training)
+            stop = stopped.is_set() or self.ended
+            if stop or self._checkpoint_due():
+                self._save()
+            if stop:
                 break
 
-    def _before_step(self) -> None:
+    def _take_step(self, images: Any, labels: Any) -> None:
         epoch, place = divmod(self.step, self.pipeline.steps_per_epoch)
         if not place:
             self._callbacks.call("on_epoch_begin", epoch, None)
         self._callbacks.call("on_train_batch_begin", place, None)
         self._averaging.hide()
+        own = self._callbacks.learning_rate
+        now = self._rate() if own is None else own
+        if self.probe and self.step == self.probe:
+            self.stepper.restart()
+            self.progress.line(thawed(self.recipe, self.step))
+        take = self.stepper.probe if self.step < self.probe else self.stepper
+        take(images, labels, now)
+        self._callbacks.stepped(now)
 
     def _rate(self) -> float:
         """Return the learning rate of the next step by the schedule."""
@@ -246,16 +248,6 @@ class Loop:
             batch_size=self.recipe.train.batch_size,
             history=self.history,
         )
-
-    def _one_step(self, images: Any, labels: Any) -> None:
-        own = self._callbacks.learning_rate
-        now = self._rate() if own is None else own
-        if self.probe and self.step == self.probe:
-            self.stepper.restart()
-            self.progress.line(thawed(self.recipe, self.step))
-        take = self.stepper.probe if self.step < self.probe else self.stepper
-        take(images, labels, now)
-        self._callbacks.stepped(now)
 
     def _after_step(self) -> None:
         logs = None

@@ -1,4 +1,4 @@
-"""From a recipe's optimizer to Keras' own; decay, clipping and averaging are the engine's business, not the optimizer's."""
+"""From a recipe's optimizer to Keras' own. Decay, clipping and averaging belong to the step, not to the optimizer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def make_optimizer(config: OptimizerConfig, rate: float = 0.1) -> keras.optimize
         return keras.optimizers.RMSprop(rate, momentum=config.momentum, epsilon=config.epsilon)
     if config.name == "lamb":
         return keras.optimizers.Lamb(rate, **betas)
-    # AdamW is Adam with decoupled decay, which the engine applies.
+    # AdamW is Adam with decoupled decay, which the step applies.
     return keras.optimizers.Adam(rate, **betas)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from reszoo.commands import format_resume
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.files import check_output, expand_user, write_json, write_text
-from reszoo.lazy import on_tensorflow, tf
+from reszoo.lazy import tf
 from reszoo.training.recipe import Recipe, load_recipe
 from reszoo.versions import module_versions
 from reszoo.weights.formats import is_file_name
@@ -313,22 +313,17 @@ def _same_start(before: dict[str, Any], after: dict[str, Any]) -> None:
 
 
 class TensorBoard:
-    """Scalars for TensorBoard, a file for each process that trained; rows from before a resume are written anew.
-
-    TensorFlow writes them; under Keras' other backends there are none.
-    """
+    """Scalars for TensorBoard, one file per process that trained; rows from before a resume are written anew."""
 
     def __init__(self, run: Run, history: Sequence[Mapping[str, Any]]) -> None:
         folder = run.path / "tensorboard"
         shutil.rmtree(folder, ignore_errors=True)
-        self._writer = tf.summary.create_file_writer(str(folder)) if on_tensorflow() else None
+        self._writer = tf.summary.create_file_writer(str(folder))
         for row in history:
             self.add(row)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Write one row of the history."""
-        if self._writer is None:
-            return
         with self._writer.as_default():
             for key, value in row.items():
                 if key not in ("step", "epoch"):
@@ -337,8 +332,7 @@ class TensorBoard:
 
     def close(self) -> None:
         """Close the file."""
-        if self._writer is not None:
-            self._writer.close()
+        self._writer.close()
 
 
 def environment() -> dict[str, Any]:

@@ -71,7 +71,7 @@ def test_a_side_stands_still_in_the_others_turns() -> None:
 
 LIMITS = """
 import json, os
-keys = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS")
+keys = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 told = {key: os.environ.get(key) for key in keys}
 print(json.dumps({"version": "1", "cores": len(os.sched_getaffinity(0)), **told}), flush=True)
 input()
@@ -80,17 +80,17 @@ input()
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot limit a process to some cores")
 def test_a_side_runs_on_the_threads_and_the_device_of_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS"):
+    for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
     before = os.sched_getaffinity(0)
     for threads in {1, len(before)}:
         with _child([sys.executable, "-c", LIMITS], "some", {"threads": threads, "device": "cpu"}) as child:
             told = child.wait_ready()
             assert (told["cores"], told["OMP_NUM_THREADS"]) == (threads, str(threads))
-            assert (told["CUDA_VISIBLE_DEVICES"], told["JAX_PLATFORMS"]) == ("", "cpu")
+            assert told["CUDA_VISIBLE_DEVICES"] == ""
     with _child([sys.executable, "-c", LIMITS], "some", {"threads": 1, "device": "gpu"}) as child:
         told = child.wait_ready()
-        assert told["CUDA_VISIBLE_DEVICES"] is None and told["JAX_PLATFORMS"] is None
+        assert told["CUDA_VISIBLE_DEVICES"] is None
     assert os.sched_getaffinity(0) == before
 
 
@@ -140,31 +140,6 @@ def test_no_log_line_of_tensorflow_reaches_the_user() -> None:
     done = subprocess.run([sys.executable, "-c", QUICK], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == ""
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == ["model", "resnet8 b128"]
-
-
-@pytest.mark.slow
-def test_the_jax_backend_takes_part(tmp_path: Path) -> None:
-    pytest.importorskip("jax")
-    for what in (
-        ["train", "resnet8"],
-        ["infer", "resnet8"],
-        ["build", "resnet8"],
-        ["first-step", "resnet8"],
-        ["input"],
-    ):
-        file = tmp_path / f"{what[0]}.json"
-        arguments = [*what, "--rounds", "1", "--json", str(file)] + (
-            ["--batch", "4"] if what[0] not in ("build", "input") else []
-        )
-        environment = os.environ | {"KERAS_BACKEND": "jax"}
-        done = subprocess.run(
-            [sys.executable, "-m", "reszoo", "bench", *arguments], env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        record = json.loads(file.read_text())
-        row = record["models"][0]["sides"]["reszoo"]
-        assert "jax" in row["version"] and "jax" in record["versions"] and "tensorflow" not in record["versions"]
-        assert row.get("images_per_second", row.get("seconds")) > 0
 
 
 @pytest.mark.slow

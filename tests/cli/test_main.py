@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -39,7 +39,7 @@ def table(text: str) -> list[dict[str, str]]:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What `reszoo train` hands to the engine, which does not run."""
+    """What `reszoo train` calls `workflow.train` with, which does not run."""
     calls: list[dict[str, Any]] = []
     stand_in = types.ModuleType("reszoo.workflow")
 
@@ -261,7 +261,25 @@ def test_recipes_lists_all_and_prints_one_as_a_run_records_it(
 # train
 
 
-def test_train_hands_the_recipe_to_the_engine(trained: list[dict[str, Any]], tmp_path: Path) -> None:
+@pytest.mark.parametrize("argv", [["train", "quickstart"], ["bench", "train"], ["lab", "identity", "--out", "lab"]])
+def test_another_backend_is_an_error(
+    argv: list[str], trained: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert main(argv) == 2 and not trained
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and told.startswith("reszoo: KERAS_BACKEND: jax is invalid; expected tensorflow, ")
+
+
+def test_tensorflow_that_is_not_installed_is_an_error(
+    trained: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["train", "quickstart"]) == 2 and not trained
+    assert capsys.readouterr().err == "reszoo: tensorflow is not installed: pip install tensorflow\n"
+
+
+def test_train_hands_over_the_recipe(trained: list[dict[str, Any]], tmp_path: Path) -> None:
     argv = ["train", "quickstart", "--set", "train.epochs=2", "train.seed=5", "--run-dir", str(tmp_path / "run")]
     assert main([*argv, "--set", "model.shortcut=B", "--devices", "cpu:2"]) == 0
     recipe = load_recipe("quickstart", ["train.epochs=2", "train.seed=5", "model.shortcut=B"])

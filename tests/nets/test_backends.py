@@ -1,4 +1,4 @@
-"""The same nets under Keras' JAX backend, without TensorFlow in the process."""
+"""The same nets under Keras' JAX backend, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -30,15 +30,22 @@ MORE: dict[str, Spec] = {
 SCRIPT = """
 import json, sys
 from pathlib import Path
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name == "tensorflow":
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, NotInstalled())
 import jax
 import numpy as np
 import reszoo
+from reszoo.exporting.fold import fold
 folder = Path(sys.argv[1])
 batch = np.load(folder / "images.npy")
 for name, fields in json.loads((folder / "specs.json").read_text()).items():
-    model = reszoo.build(
-        reszoo.Spec.from_dict(fields), input_shape=batch.shape[1:], classes=5, weights=folder / f"{name}.weights.h5"
-    )
+    spec, shape = reszoo.Spec.from_dict(fields), batch.shape[1:]
+    model = reszoo.build(spec, input_shape=shape, classes=5, weights=folder / f"{name}.weights.h5")
+    parameters = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    assert reszoo.count(spec, input_shape=shape, classes=5).parameters == parameters, name
     run = jax.jit(model.stateless_call, static_argnames="training")
     trained, state = ([v.value for v in vs] for vs in (model.trainable_variables, model.non_trainable_variables))
     np.save(folder / f"{name}.inference.npy", run(trained, state, batch, training=False)[0])
@@ -46,15 +53,18 @@ for name, fields in json.loads((folder / "specs.json").read_text()).items():
         outputs, state = run(trained, state, batch, training=True)
         np.save(folder / f"{name}.training.npy", outputs)
         np.save(folder / f"{name}.after.npy", run(trained, state, batch, training=False)[0])
+    np.save(folder / f"{name}.folded.npy", fold(model).model(batch))
+    if fields["gate"] == "none" and name != "scaled":
+        deeper = spec.replace(depths=(spec.depths[0] + 1, *spec.depths[1:]))
+        np.save(folder / f"{name}.grown.npy", reszoo.grow(model, deeper)(batch))
 import keras
 assert keras.config.backend() == "jax", keras.config.backend()
-assert "tensorflow" not in sys.modules, "TensorFlow was imported"
 """
 
 
 @pytest.mark.parametrize("nets", [USUAL, pytest.param(MORE, marks=pytest.mark.slow)], ids=["usual", "more"])
 def test_jax_gives_tensorflows_outputs(nets: dict[str, Spec], tmp_path: Path) -> None:
-    """To 1e-5 of the largest logit, in inference and in training mode, and in inference after the statistics moved."""
+    """To 1e-5 of the largest logit: in inference, folded, grown, in training mode, and after the statistics moved."""
     pytest.importorskip("jax")
     batch = images((4, *SIZE))
     np.save(tmp_path / "images.npy", batch)
@@ -73,11 +83,14 @@ def test_jax_gives_tensorflows_outputs(nets: dict[str, Spec], tmp_path: Path) ->
     assert done.returncode == 0, done.stderr[-2000:]
     compared = 0
     for name, model in models.items():
-        for mode, training in (("inference", False), ("training", True), ("after", False)):
+        modes = ("inference", False), ("folded", False), ("grown", False), ("training", True), ("after", False)
+        for mode, training in modes:
             if (tmp_path / f"{name}.{mode}.npy").exists():
                 theirs, ours = np.load(tmp_path / f"{name}.{mode}.npy"), np.asarray(model(batch, training=training))
                 np.testing.assert_allclose(
                     theirs, ours, rtol=0, atol=1e-5 * np.abs(ours).max(), err_msg=f"{name}, {mode}"
                 )
                 compared += 1
-    assert compared == sum(1 if net.dropout else 3 for net in nets.values())
+    assert compared == sum(
+        (2 if net.dropout else 4) + (net.gate == "none" and name != "scaled") for name, net in nets.items()
+    )

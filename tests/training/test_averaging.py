@@ -24,7 +24,7 @@ def values(model: keras.Model, averages: list[tf.Variable]) -> list[float]:
 
 def test_shown_averages_are_taken_back() -> None:
     model, averages = model_and_averages()
-    exchange = WeightAverages(model, model.trainable_variables, averages)
+    exchange = WeightAverages(model.trainable_variables, averages)
     for _ in range(2):
         exchange.show()
         exchange.show()  # a second call must not take the averages for raw weights
@@ -36,7 +36,7 @@ def test_shown_averages_are_taken_back() -> None:
 
 def test_what_is_written_meanwhile_becomes_weight_and_average() -> None:
     model, averages = model_and_averages()
-    exchange = WeightAverages(model, model.trainable_variables, averages)
+    exchange = WeightAverages(model.trainable_variables, averages)
     exchange.show()
     model.layers[0].bias.assign([7.0, 7.0])
     exchange.hide()
@@ -46,7 +46,7 @@ def test_what_is_written_meanwhile_becomes_weight_and_average() -> None:
 def test_averages_that_are_no_numbers_stay_averages() -> None:
     model, averages = model_and_averages()
     averages[0].assign(np.full((2, 2), np.nan))
-    exchange = WeightAverages(model, model.trainable_variables, averages)
+    exchange = WeightAverages(model.trainable_variables, averages)
     exchange.show()
     exchange.hide()
     assert values(model, averages)[:2] == [1, 1]
@@ -54,7 +54,7 @@ def test_averages_that_are_no_numbers_stay_averages() -> None:
 
 def test_forgotten_raw_weights_do_not_return() -> None:
     model, averages = model_and_averages()
-    exchange = WeightAverages(model, model.trainable_variables, averages)
+    exchange = WeightAverages(model.trainable_variables, averages)
     exchange.show()
     model.set_weights([np.full((2, 2), 3.0), np.full(2, 3.0)])
     exchange.forget()
@@ -64,7 +64,7 @@ def test_forgotten_raw_weights_do_not_return() -> None:
 
 def test_without_averages_the_model_is_left_alone() -> None:
     model, _ = model_and_averages()
-    exchange = WeightAverages(model, model.trainable_variables, [])
+    exchange = WeightAverages(model.trainable_variables, [])
     exchange.show()
     model.layers[0].bias.assign([7.0, 7.0])
     exchange.hide()

@@ -1,4 +1,4 @@
-"""The step: N replicas equal one device, the engine equals Keras' fit, an overflow on any replica skips the step."""
+"""The step: N replicas equal one device, a step equals Keras' fit, an overflow on any replica skips the step."""
 
 from __future__ import annotations
 
