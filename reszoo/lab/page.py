@@ -85,7 +85,7 @@ class Section:
 
 
 def render(plot: Plot, theme: Theme, kind: str) -> bytes:
-    """Return a figure as the bytes of a "png" (150 dots an inch) or an "svg" file; the same input gives the same bytes."""
+    """Return a figure as the bytes of a "png" (100 dots per inch) or an "svg" file; the same input gives the same bytes."""
     style = {
         "font.size": 10,
         "font.family": "sans-serif",

@@ -114,23 +114,33 @@ def test_each_replica_scores_its_own_rows(strategy: tf.distribute.Strategy) -> N
     logits = np.zeros((8, 1, 1, 2), "float32")
     logits[:4, ..., 0] = 1
     logits[4:, ..., 1] = 1
+    traces: list[int] = []
     with strategy.scope():
-        model = passthrough(2)
+        inputs = keras.Input((1, 1, 2))
+        model = keras.Model(inputs, keras.layers.Flatten()(Counting(traces)(inputs)))
+    traces.clear()
     scores = evaluate_model(model, [(logits, np.zeros(8, int))], classes=2, strategy=strategy)
     assert scores.top1 == 0.5 and scores.confusion == [[4, 4], [0, 0]]
+    assert traces == [4, 4], "half of the batch for each replica"
+
+
+class Counting(keras.layers.Layer):
+    """Adds the number of rows of each trace to a list."""
+
+    def __init__(self, traces: list[int]) -> None:
+        super().__init__()
+        self.rows = lambda x: traces.append(x.shape[0])
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        self.rows(x)
+        return x
 
 
 def test_the_model_is_traced_once_over_ragged_batches_and_repeated_calls(strategy: tf.distribute.Strategy) -> None:
-    traces = []
-
-    class Counting(keras.layers.Layer):
-        def call(self, x: tf.Tensor) -> tf.Tensor:
-            traces.append(x.shape[0])
-            return x
-
+    traces: list[int] = []
     with strategy.scope():
         inputs = keras.Input((4, 4, 2))
-        counting = Counting()
+        counting = Counting(traces)
         model = keras.Model(inputs, keras.layers.Dense(CLASSES)(keras.layers.Flatten()(counting(inputs))))
         images, labels = examples()
         evaluator = Evaluator(model, classes=CLASSES, strategy=strategy)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import struct
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -264,11 +266,25 @@ def test_figures_and_words_come_from_the_record(tiny: Path) -> None:
     plots = [item for section in sections for item in section.items if isinstance(item, Plot)]
     assert [plot.name for plot in plots] == ["error-depth", "curves", "error-target", "steps", "move", "line"]
     for plot in plots:
-        assert render(plot, LIGHT, "png").startswith(b"\x89PNG")
+        png = render(plot, LIGHT, "png")
+        assert png.startswith(b"\x89PNG")
+        assert struct.unpack(">II", png[16:24]) == (round(100 * plot.size[0]), round(100 * plot.size[1]))
     assert b"residual, small start" in render(plots[0], DARK, "svg")
     table = next(item for item in sections[0].items if isinstance(item, Table))
     row = next(row for row in table.rows if row[0] == SMALL.name)
     assert row[1] == "0.012 (0.011 to 0.013)" and row[5] == "not finite"
+    curves = [curve for curve in record["results"]["polynomials"] if curve["degree"] > 1 and curve["noise"] == 0]
+    assert (
+        f"its fresh error is {say(max(median(curve['fresh']) for curve in curves))} at most." in sections[-1].words[1]
+    )
+
+
+def test_the_time_left_is_estimated_by_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab, "time", SimpleNamespace(monotonic=iter([0.0, 10.0, 60.0, 80.0]).__next__))
+    told: list[str] = []
+    plan = [(name, blocks, lambda: {"seconds": 1}) for name, blocks in (("a", 1), ("b", 3), ("c", 4))]
+    lab._all(tmp_path, plan, told.append)
+    assert [line.split("about ")[1] for line in told] == ["70 s left", "60 s left", "0 s left"]
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from reszoo.errors import ReszooError
+from reszoo.lab.page import LIGHT
+from reszoo.tuning import figures
 from reszoo.tuning.report import finding, report
 from reszoo.tuning.results import best_trial, effects, grid, pareto, read_results, spearman
 from reszoo.tuning.words import in_words, short_names
@@ -479,7 +482,10 @@ FIGURES = ("accuracy-cost", "choices", "depth-shortcut", "progress")
 def test_the_page_says_what_the_results_say(done: Path) -> None:
     results, page = read_results(done), (done / "report.html").read_text()
     assert json.loads((done / "report.json").read_text()) == results
-    assert html.escape(finding(results)) in page and "25 trials: 22 completed, 2 failed, 1 running." in page
+    assert (
+        html.escape(finding(results)) in page
+        and "25 trials: 22 completed, 2 failed, 1 running. 1 proposal was refused." in page
+    )
     own = sorted(comparable(results["trials"]), key=lambda row: -row["score"])
     rows = table(page, "Leaderboard")
     assert [row[0] for row in rows] == [row["trial"] for row in own[:20]] and rows[0][0] == results["best"]
@@ -522,6 +528,16 @@ def test_the_cells_of_the_figure_are_those_of_the_grid(done: Path) -> None:
         for cell in row.values():
             assert f">{100 * cell['mean']:.2f}<" in svg and f">{cell['count']} trial" in svg
     assert ">none (plain)<" in svg
+
+
+def test_the_figure_of_the_choices_has_rows_of_three_panels(done: Path) -> None:
+    figure = Figure()
+    figures.draw_choices(figure, LIGHT, read_results(done), list(SPACE))
+    places = [(axes.get_position().x0, axes.get_position().y0) for axes in figure.axes if axes.get_visible()][
+        : len(SPACE)
+    ]
+    assert len(places) == len({left for left, _ in places}) + 1 == len({low for _, low in places}) + 2 == 4
+    assert places[3][0] == places[0][0] and places[3][1] < places[0][1]
 
 
 def test_the_page_needs_nothing_beside_it_and_serves_both_backgrounds(done: Path) -> None:

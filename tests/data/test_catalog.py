@@ -1,0 +1,34 @@
+"""The list of known datasets: what can be opened is what it says, and the others have their published sizes."""
+
+from __future__ import annotations
+
+import pytest
+
+from reszoo.data.catalog import EMBEDDED, KNOWN
+from reszoo.data.config import AugmentConfig, DataConfig
+from reszoo.data.pipeline import open_pipeline
+
+# (images in all, classes): LeCun et al. 1998; Xiao et al. 2017; Krizhevsky 2009, twice; Netzer et al. 2011 without `extra`;
+# the page of Imagenette 2; Russakovsky et al. 2015, table 2, without its test images, which have no labels.
+PUBLISHED = {
+    "mnist": (70_000, 10),
+    "fashion_mnist": (70_000, 10),
+    "cifar10": (60_000, 10),
+    "cifar100": (60_000, 100),
+    "svhn_cropped": (99_289, 10),
+    "imagenette": (13_394, 10),
+    "imagenet2012": (1_331_167, 1000),
+}
+
+
+def test_listed_sizes_are_the_published_ones() -> None:
+    found = {name: (known.train + known.test, known.classes) for name, known in KNOWN.items() if name not in EMBEDDED}
+    assert found == PUBLISHED
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_embedded_datasets_are_as_listed(name: str) -> None:
+    info = open_pipeline(DataConfig(name=name, validation=0), AugmentConfig(), batch_size=8, seed=0).info
+    known = KNOWN[name]
+    assert info.examples == {"train": known.train, "validation": 0, "test": known.test}
+    assert info.classes == known.classes and "x".join(map(str, info.input_shape)) == known.shape
