@@ -1,4 +1,4 @@
-"""TOML as recipes use it: reading with one-line errors, writing flat tables that read back to the same values."""
+"""TOML as recipes use it: reading with one-line errors, writing tables that read back to the same values."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from reszoo.errors import ReszooError
 
@@ -35,43 +37,23 @@ def parse_value(text: str) -> Any:
 
 
 def write(tables: Mapping[str, Any]) -> str:
-    """Return TOML text for top-level values and tables of values; a table within a table is written inline."""
-    lines = [f"{_key(key)} = {spell(value)}" for key, value in tables.items() if not isinstance(value, Mapping)]
-    for key, table in tables.items():
-        if isinstance(table, Mapping):
-            lines += ["", f"[{_key(key)}]", *(f"{_key(name)} = {spell(value)}" for name, value in table.items())]
-    return "\n".join(lines).lstrip("\n") + "\n"
+    """Return the TOML text of top-level values and tables, with each list on one line.
 
-
-def _key(key: str) -> str:
-    bare = key.isascii() and key.replace("_", "").replace("-", "").isalnum()
-    return key if bare else _text(key)
+    Raises:
+        ReszooError: a value cannot be written in TOML.
+    """
+    try:
+        text = tomli_w.dumps(tables, indent=0)
+    except (TypeError, ValueError) as error:
+        raise ReszooError(
+            f"a recipe holds text, numbers, true or false, and lists and tables of these: {error}"
+        ) from None
+    # tomli-w writes each item of a list on a line of its own. Text has no line breaks of its own: it escapes them.
+    return text.replace("[\n", "[").replace(",\n]", "]").replace(",\n", ", ")
 
 
 def spell(value: Any) -> str:
-    """Return `value` as TOML spells it; a float that is whole goes without its point, as people write it."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return _text(value)
+    """Return the TOML text of one value; a whole float goes without its point, so that keys of integers take it."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        return str(int(value))  # a field for floats reads it back as one
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(spell, value))}]"
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_key(key)} = {spell(item)}" for key, item in value.items()) + " }"
-    raise ReszooError(f"a recipe cannot hold {value!r}: text, numbers, true or false, and lists of these only")
-
-
-def _text(text: str) -> str:
-    escaped = "".join(_ESCAPES.get(char, char) if char.isprintable() else _escape(char) for char in text)
-    return f'"{escaped}"'
-
-
-_ESCAPES = {'"': '\\"', "\\": "\\\\"}
-
-
-def _escape(char: str) -> str:
-    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
+        value = int(value)
+    return write({"": [[value]]}).strip()[len('"" = [[') : -len("]]")]

@@ -123,11 +123,11 @@ def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
 
     None for fewer than three pairs, or where all values of a list are the same.
     """
-    if len(one) < 3:
+    if len(one) < 3 or len(set(one)) == 1 or len(set(other)) == 1:
         return None
-    first, second = (_ranks(values) - (len(values) + 1) / 2 for values in (one, other))
-    scale = math.sqrt(float(first @ first) * float(second @ second))
-    return max(-1.0, min(1.0, float(first @ second) / scale)) if scale else None
+    from scipy.stats import spearmanr  # takes a second to import
+
+    return float(spearmanr(one, other).statistic)
 
 
 def grid(trials: Sequence[Trial], space: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -201,11 +201,6 @@ def _cell(trials: Sequence[Trial]) -> dict[str, Any]:
 
 def _points(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else 100 * (after - before)
-
-
-def _ranks(values: Sequence[float]) -> np.ndarray:
-    _, place, count = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[place]
 
 
 def _order(trial: Trial) -> tuple[int, str]:
