@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors and above
 
 # Where each public name lives. Imported when first used, so that `import reszoo` costs nothing.
 _PUBLIC = {
-    "Recipe": "reszoo.training.recipe",
+    "Recipe": "reszoo.config.recipe",
     "ReszooError": "reszoo.errors",
     "Run": "reszoo.training.run",
     "Spec": "reszoo.zoo.spec",
@@ -30,10 +30,10 @@ _PUBLIC = {
     "freeze": "reszoo.nets.freeze",
     "grow": "reszoo.nets.grow",
     "list_models": "reszoo.zoo.catalog",
-    "list_recipes": "reszoo.training.recipe",
+    "list_recipes": "reszoo.config.load",
     "list_weights": "reszoo.weights.published",
     "load_model": "reszoo.training.model_file",
-    "load_recipe": "reszoo.training.recipe",
+    "load_recipe": "reszoo.config.load",
     "predict": "reszoo.evaluation.predict",
     "spec": "reszoo.zoo.catalog",
     "stack": "reszoo.nets.stack",

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import functools
 import math
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,14 +14,16 @@ from typing import Any
 
 import keras
 
-from reszoo.data.config import DataConfig
+from reszoo.commands import format_resume
+from reszoo.config.recipe import Recipe
+from reszoo.config.resolve import resolve_data, resolve_recipe
 from reszoo.data.device_pipeline import open_device_pipeline
 from reszoo.data.pipeline import Pipeline, open_pipeline
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.evaluation.scores import Evaluator, Scores
 from reszoo.evaluation.telling import facts, opening
 from reszoo.exporting.formats import check_class_names
-from reszoo.files import check_output, check_outside, check_space, expand_user
+from reszoo.files import check_output, check_outside, check_space
 from reszoo.lazy import tf
 from reszoo.nets.batchnorm import synchronise
 from reszoo.nets.build import build
@@ -36,7 +36,6 @@ from reszoo.training.inherit import inherit
 from reszoo.training.loop import Evaluate, Loop, Watch
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.progress import Progress
-from reszoo.training.recipe import Recipe
 from reszoo.training.run import Run, advice_on_data, missing, relocated
 from reszoo.training.step import Stepper
 from reszoo.weights.formats import is_file_name, local_file
@@ -84,7 +83,7 @@ def opened(
         raise ReszooError(
             f"data: {data} is for resuming a run whose images lie elsewhere now. For a new run: --set data.name={data}"
         )
-    recipe = anchored(recipe)
+    recipe = resolve_recipe(recipe)
     run, recipe = _find_run(recipe, run_dir, resume, data)
     started = _has_checkpoint(run)
     if not started:
@@ -168,45 +167,6 @@ def _explain_memory(error: Exception, recipe: Recipe) -> ReszooError | None:
     )
 
 
-def anchored(recipe: Recipe) -> Recipe:
-    """Return the recipe with its paths absolute, so that its run can be resumed and evaluated from anywhere.
-
-    Raises:
-        ReszooError: if a path is not UTF-8, because the recipe's file could not hold it.
-    """
-    weights = recipe.model.weights
-    return dataclasses.replace(
-        recipe,
-        model=dataclasses.replace(
-            recipe.model, weights=_absolute("model.weights", weights) if is_file_name(weights) else weights
-        ),
-        data=anchored_data(recipe.data),
-        train=dataclasses.replace(recipe.train, grow_from=_absolute("train.grow_from", recipe.train.grow_from)),
-    )
-
-
-def anchored_data(data: DataConfig) -> DataConfig:
-    """Return the table `[data]` with its paths absolute. Raises ReszooError for a path that is not UTF-8."""
-    kind, colon, path = data.name.partition(":")
-    is_folder = colon and kind == "folder"
-    name = f"folder:{_absolute('data.name', path)}" if is_folder else data.name
-    return dataclasses.replace(data, name=name, dir=_absolute("data.dir", data.dir))
-
-
-def _absolute(key: str, path: str) -> str:
-    if not path:
-        return ""
-    found = str(expand_user(path).resolve())
-    try:
-        found.encode()
-    except UnicodeEncodeError:
-        raise ReszooError(
-            f"{key}: {os.fsencode(found)!r} is invalid; expected a path in UTF-8, which a recipe's file can hold. "
-            "Rename the folder, or give a symbolic link to it"
-        ) from None
-    return found
-
-
 def _find_run(recipe: Recipe, run_dir: str | Path | None, resume: bool, data: str | None) -> tuple[Run, Recipe]:
     """Return the folder to train in, not made yet when the run is new, and the recipe with the data's present location."""
     if not resume:
@@ -221,7 +181,7 @@ def _find_run(recipe: Recipe, run_dir: str | Path | None, resume: bool, data: st
     run = Run.open(run_dir)
     check_output(run.path, "run folder")
     if data is not None:
-        recipe = dataclasses.replace(recipe, data=anchored_data(relocated(run.recipe.data, data)))
+        recipe = recipe.replace(data=resolve_data(relocated(run.recipe.data, data)))
     run.refuse_other(recipe, moved=data is not None, started=_has_checkpoint(run))
     if (run.path / "run.json").is_file():
         before = run.meta.get("backend", "tensorflow")
@@ -298,7 +258,7 @@ def initial_model(recipe: Recipe, pipeline: Pipeline, *, fresh: bool = False) ->
     """
     info = pipeline.info
     weights = None if fresh else recipe.model.weights or None
-    model = build(recipe.model.spec(), input_shape=info.input_shape, classes=info.classes, weights=weights)
+    model = build(recipe.model.spec, input_shape=info.input_shape, classes=info.classes, weights=weights)
     published = recipe.model.published
     if (
         weights

@@ -10,6 +10,8 @@ from typing import Any
 import keras
 
 from reszoo.commands import format_resume
+from reszoo.config.load import load_recipe
+from reszoo.config.recipe import Recipe
 from reszoo.evaluation.evaluate import write_scores
 from reszoo.evaluation.plots import curves
 from reszoo.evaluation.scores import Scores
@@ -18,7 +20,6 @@ from reszoo.files import atomic_path
 from reszoo.keywords import explain_keywords
 from reszoo.session import Session, opened
 from reszoo.training.cluster import check_cluster
-from reszoo.training.recipe import Recipe, load_recipe
 from reszoo.training.run import Run, now
 
 

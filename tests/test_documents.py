@@ -23,7 +23,7 @@ from sklearn.datasets import load_digits
 import reszoo
 from reszoo import ReszooError
 from reszoo.cli.main import VERBS, Parser, main
-from reszoo.training.recipe import load_recipe, recipe_names
+from reszoo.config.load import load_recipe, recipe_names
 from reszoo.tuning.space import load_space, space_names
 from reszoo.zoo.spec import Spec
 

@@ -9,8 +9,8 @@ import pytest
 
 import reszoo
 from reszoo import ReszooError
+from reszoo.config.recipe import TABLES
 from reszoo.keywords import PARAMETERS, RECIPE_KEYS, explain_keywords
-from reszoo.training.recipe import TABLES
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_an_unknown_keyword_names_the_right_one(function: str, keywords: dict[st
 @pytest.mark.parametrize("key", sorted(set(RECIPE_KEYS.values())))
 def test_every_recipe_key_exists(key: str) -> None:
     table, _, name = key.partition(".")
-    assert table == "model" or name in TABLES[table].__dataclass_fields__
+    assert table == "model" or name in TABLES[table].fields_of_alternatives()
 
 
 def test_signatures_stay_and_known_keywords_pass() -> None:

@@ -24,8 +24,11 @@ LAYERS = [
     "registration",
     "versions",
     "loading",
+    "validation",
+    "table",
     "zoo",
     "weights",
+    "config",
     "nets",
     "data",
     "training",
@@ -41,8 +44,8 @@ LAYERS = [
 ]
 
 # Importable with neither TensorFlow nor Keras nor NumPy installed: names, counts, recipes, the command line.
-LIGHT = ["reszoo", "reszoo.zoo.count", "reszoo.zoo.catalog", "reszoo.training.recipe", "reszoo.training.schedule"]
-LIGHT += ["reszoo.cli.main", "reszoo.cli.list", "reszoo.cli.show", "reszoo.cli.recipes", "reszoo.data.config"]
+LIGHT = ["reszoo", "reszoo.zoo.count", "reszoo.zoo.catalog", "reszoo.config.load", "reszoo.config.schedule"]
+LIGHT += ["reszoo.cli.main", "reszoo.cli.list", "reszoo.cli.show", "reszoo.cli.recipes"]
 LIGHT += ["reszoo.weights.published", "reszoo.weights.transforms", "reszoo.tuning.space", "reszoo.cli.tune"]
 LIGHT += ["reszoo.serving.versions", "reszoo.cli.serve_check", "reszoo.bench.run", "reszoo.cli.bench"]
 HEAVY = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn", "tensorflow_datasets", "rich", "starlette", "uvicorn"}

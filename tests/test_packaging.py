@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import reszoo
-from reszoo.training.recipe import recipe_names
+from reszoo.config.load import recipe_names
 
 ROOT = Path(__file__).parents[1]
 

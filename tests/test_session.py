@@ -17,10 +17,11 @@ from PIL import Image
 import reszoo
 from reszoo import session
 from reszoo.cli.main import main
+from reszoo.config.recipe import Recipe
+from reszoo.config.resolve import resolve_recipe
 from reszoo.errors import ChangedDataError, ReszooError
-from reszoo.session import anchored, opened
+from reszoo.session import opened
 from reszoo.training import checkpoint
-from reszoo.training.recipe import Recipe
 from reszoo.training.run import Run, missing, relocated
 from reszoo.workflow import train
 
@@ -42,7 +43,7 @@ def recipe_for(data: Path, **more: Any) -> Recipe:
         "train": {"steps": 4, "batch_size": 8, "checkpoint_every": 1, "export": False, **more.pop("train", {})},
         "schedule": {"kind": "constant", "rate": 0.05},
     }
-    return Recipe.from_dict(tables | more)
+    return Recipe(**(tables | more))
 
 
 @pytest.fixture(scope="module")
@@ -189,15 +190,15 @@ def test_what_training_started_from_is_not_needed_once_there_is_a_checkpoint(sto
         ({"train": {**run.recipe.to_dict()["train"], "grow_from": "/gone/run"}}, {"grow_from": "/new/run"}),
     ):
         tables = run.recipe.to_dict() | change
-        (run.path / "recipe.toml").write_text(Recipe.from_dict(tables).to_toml())
+        (run.path / "recipe.toml").write_text(Recipe(**tables).to_toml())
         assert resume(stopped) == [1, 2]
         ((table, fields),) = change.items()
-        elsewhere = Recipe.from_dict(tables | {table: {**fields, **other}})
+        elsewhere = Recipe(**(tables | {table: {**fields, **other}}))
         with opened(elsewhere, run_dir=run.path, resume=True, quiet=True) as begun:
             assert begun.loop.step == 2
         with pytest.raises(ReszooError, match=rf"another \[{table}\]"):
             run.refuse_other(elsewhere)
-        (run.path / "recipe.toml").write_text(Recipe.from_dict(tables | {table: {**fields, **other}}).to_toml())
+        (run.path / "recipe.toml").write_text(Recipe(**(tables | {table: {**fields, **other}})).to_toml())
         with pytest.raises(ReszooError, match="/new/"):
             session._check_start(elsewhere)
         (run.path / "recipe.toml").write_text(recipe_for(stopped / "photos").to_toml())
@@ -249,7 +250,7 @@ def test_places_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
     assert "file is not a folder" in refusal(recipe_for(photos), tmp_path / "file" / "run")
     assert "expected a path in UTF-8" in refusal(recipe_for(photos), tmp_path / "caf\udce9")
     with pytest.raises(ReszooError, match="data.name"):
-        anchored(recipe_for(tmp_path / "caf\udce9"))
+        resolve_recipe(recipe_for(tmp_path / "caf\udce9"))
 
 
 def test_class_names_that_an_export_cannot_hold_are_refused_at_once(

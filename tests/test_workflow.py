@@ -37,7 +37,7 @@ def recipe(**tables: object) -> reszoo.Recipe:
     merged = {
         key: {**value, **tables.get(key, {})} if isinstance(value, dict) else value for key, value in TABLES.items()
     }
-    return reszoo.Recipe.from_dict(merged)
+    return reszoo.Recipe(**merged)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_run_folder_explains_itself(finished: Path) -> None:
     assert run.recipe == recipe(train={"export": True})
     meta = run.meta
     assert meta["status"] == "finished" and meta["seed"] == 0 and meta["devices"] == ["CPU:0"]
-    assert reszoo.Spec.from_dict(meta["spec"]) == reszoo.spec("resnet8")
+    assert reszoo.Spec(**meta["spec"]) == reszoo.spec("resnet8")
     assert meta["parameters"] == sum(int(np.prod(w.shape)) for w in run.load_model().trainable_weights)
     assert meta["versions"]["tensorflow"] == tf.__version__
     assert [row["epoch"] for row in run.history] == [1, 2, 3]

@@ -129,11 +129,12 @@ class Tensorflow:
         """Return a training step of reszoo on one batch."""
         import tensorflow as tf
 
-        from reszoo.training.config import OptimizerConfig, TrainConfig
+        from reszoo.config.optimizer import SGD
+        from reszoo.config.training import TrainConfig
         from reszoo.training.optimizers import make_optimizer
         from reszoo.training.step import Stepper
 
-        config = OptimizerConfig(name="sgd", momentum=MOMENTUM, weight_decay=DECAY)
+        config = SGD(momentum=MOMENTUM, weight_decay=DECAY)
         settings = TrainConfig(batch_size=self.job["batch"], steps=1, precision=self.job["precision"], jit=self.jit)
         batches, device = self._batches()
         stepper = Stepper(net, make_optimizer(config), settings, config, tf.distribute.get_strategy(), images_on=device)
@@ -212,7 +213,7 @@ class TensorflowOnHost(Tensorflow):
         """Return a pipeline over random images: padded, cropped, mirrored."""
         import numpy as np
 
-        from reszoo.data.config import AugmentConfig
+        from reszoo.config.data import PadCrop
         from reszoo.data.parts import Arrays, ImageSet
         from reszoo.data.preprocessing import Preprocessing
 
@@ -223,7 +224,7 @@ class TensorflowOnHost(Tensorflow):
         names = tuple(str(number) for number in range(classes))
         dataset = ImageSet(name="random", class_names=names, parts={"train": part})
         preprocessing = Preprocessing((size, size), 3, 0, np.full(3, 127.5, np.float32), np.full(3, 64, np.float32))
-        augment = AugmentConfig(crop="pad", pad=4, flip=True)
+        augment = PadCrop(pad=4, flip=True)
         return kind(dataset, preprocessing, augment, batch_size=batch, seed=0, **more)
 
 

@@ -39,7 +39,7 @@ def _reszoo(what: str, folder: str) -> tuple[Iterator[Any], str]:
     import numpy as np
 
     import reszoo
-    from reszoo.data.config import AugmentConfig, DataConfig
+    from reszoo.config.data import DataConfig, InceptionCrop, PadCrop
     from reszoo.data.parts import Arrays, ImageSet
     from reszoo.data.pipeline import Pipeline, open_pipeline
     from reszoo.data.preprocessing import Preprocessing
@@ -49,15 +49,14 @@ def _reszoo(what: str, folder: str) -> tuple[Iterator[Any], str]:
     version = f"reszoo {reszoo.__version__}, tensorflow {module_versions('tensorflow')['tensorflow']}"
     if what == "photographs":
         config = DataConfig(name=f"folder:{folder}", image_size=(224, 224), validation=0, normalize="channel")
-        augment = AugmentConfig(crop="inception", flip=True)
-        return iter(open_pipeline(config, augment, batch_size=BATCH[what], seed=0).train()), version
+        return iter(open_pipeline(config, InceptionCrop(flip=True), batch_size=BATCH[what], seed=0).train()), version
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (45_000, 32, 32, 3), dtype=np.uint8)
     part = Arrays(images, random.integers(0, 10, 45_000, dtype=np.int32))
     preprocessing = Preprocessing((32, 32), 3, 0, np.zeros(3, np.float32), np.ones(3, np.float32))
     preprocessing = fitted(preprocessing, part, "pixel_mean")
     some = ImageSet(name="random", class_names=tuple("0123456789"), parts={"train": part})
-    augment = AugmentConfig(crop="pad", pad=4, flip=True)
+    augment = PadCrop(pad=4, flip=True)
     return iter(Pipeline(some, preprocessing, augment, batch_size=BATCH[what], seed=0).train()), version
 
 

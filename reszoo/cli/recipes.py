@@ -6,8 +6,9 @@ import argparse
 from itertools import takewhile
 
 from reszoo.cli.output import print_table
+from reszoo.config.load import find_recipe, list_recipes, load_recipe
+from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
-from reszoo.training.recipe import Recipe, find_recipe, list_recipes, load_recipe
 
 HELP = "list the training recipes, or print one in full"
 

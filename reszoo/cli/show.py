@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 
 from reszoo.cli.output import print_table, print_weights
+from reszoo.config.tomlfile import parse_value, spell
 from reszoo.errors import ReszooError
-from reszoo.training.tomlfile import parse_value, spell
 from reszoo.weights.published import fitting
 from reszoo.zoo.catalog import alias_of, list_models, spec
 from reszoo.zoo.count import count
@@ -36,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     print(" ".join([args.name, *args.fields]))
     print(_alias(args.name), end="")
     print()
-    values = {key: value for key, value in dataclasses.asdict(net).items() if key != "name"}
+    values = {key: value for key, value in net.to_dict().items() if key != "name"}
     print_table(
         ("field", "value"),
         [(key, value if isinstance(value, str) else spell(value)) for key, value in values.items()],
@@ -66,7 +65,7 @@ def _alias(name: str) -> str:
     paper = f"{name}_v1"
     if paper not in list_models() or alias_of(paper):
         return f"is another name of {row}\n"
-    ours, theirs = dataclasses.asdict(spec(row)), dataclasses.asdict(spec(paper))
+    ours, theirs = spec(row).to_dict(), spec(paper).to_dict()
     changed = [f"{key}={value}" for key, value in theirs.items() if key != "name" and ours[key] != value]
     return f"is another name of {row}; the paper's own net is {paper}, with {' '.join(changed)}\n"
 

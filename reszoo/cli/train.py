@@ -8,9 +8,9 @@ from pathlib import Path
 
 from reszoo.cli.output import load_tensorflow
 from reszoo.cli.recipes import add_overrides
+from reszoo.config.load import load_recipe
 from reszoo.errors import ReszooError
 from reszoo.training.cluster import check_cluster
-from reszoo.training.recipe import load_recipe
 from reszoo.training.run import Run
 
 HELP = "train a net by a recipe"

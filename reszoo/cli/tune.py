@@ -9,7 +9,7 @@ from pathlib import Path
 from reszoo.cli.output import load_tensorflow
 from reszoo.cli.recipes import add_overrides
 from reszoo.errors import ReszooError
-from reszoo.tuning.config import quantity
+from reszoo.tuning.config import parse_amount
 from reszoo.tuning.environment import keep_to_cores, part
 from reszoo.tuning.space import load_space, space_names
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     """Search, or write the winner of a search that is there; 130 when a signal stopped it."""
     space, folder = choose(args.space, args.run_dir, args.resume, args.export is not None)
     limits = {
-        name: None if text is None else quantity(text)
+        name: None if text is None else parse_amount(text)
         for name, text in (("max_params", args.max_params), ("max_macs", args.max_macs))
     }
     search = {"tuner": args.tuner, "trials": args.trials, "executions": args.executions, "seed": args.seed, **limits}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from reszoo.data.config import AugmentConfig
+from reszoo.config.data import InceptionCrop, ScaleCrop
 from reszoo.data.decode import LUMINANCE, crop, decode_window, to_channels
 from reszoo.data.preprocessing import Preprocessing, resize, shorter_side
 from reszoo.lazy import tf
@@ -42,7 +42,7 @@ def take_window(payload: Any, window: Any, preprocessing: Preprocessing, layout:
     return tf.ensure_shape(image, preprocessing.input_shape)
 
 
-def random_windows(shapes: Any, augment: AugmentConfig, size: tuple[int, int], key: Any) -> Any:
+def random_windows(shapes: Any, augment: ScaleCrop | InceptionCrop, size: tuple[int, int], key: Any) -> Any:
     """Draw a window for each image of `shapes` (int32 [n, 2]: h, w), by `crop` = `scale` or `inception`: int32 [n, 4]."""
     if augment.crop == "inception":
         return inception_windows(shapes, augment.area, key)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from reszoo.config.data import AugmentConfig, DataConfig
 from reszoo.data.augment import apply_crop_flip, draw_crop_flip, draw_pca_noise
-from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.data.keys import make_key
 from reszoo.data.parts import Arrays, ImageSet
 from reszoo.data.pipeline import BATCH, FOREVER, Pipeline, keep_order, prepare

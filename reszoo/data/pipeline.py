@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from reszoo.config.data import AugmentConfig, DataConfig, InceptionCrop, ScaleCrop
 from reszoo.data.augment import mirror, mirrored, pad_crop_flip, pca_noise, random_windows, take_window
-from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.data.corrupt import explain
 from reszoo.data.decode import decode_file, find_layout
 from reszoo.data.formats import START, decode_pixels, image_format
@@ -247,7 +247,8 @@ class Pipeline:
         def epoch_batches(epoch: Any) -> tf.data.Dataset:
             batch = tf.where(epoch == first_epoch, tf.constant(first_batch, tf.int64), 0)
             elements = part.elements(make_key(self._seed, ORDER, epoch)).skip(batch * size)
-            if self._augment.crop not in ("scale", "inception"):
+            augment = self._augment
+            if not isinstance(augment, ScaleCrop | InceptionCrop):
                 return elements.map(sized, num_parallel_calls=auto).batch(size)
             key = make_key(self._seed, EXAMPLE, epoch)
 
@@ -255,7 +256,7 @@ class Pipeline:
             def draw(number: Any, loaded: tuple[Any, Any, Any]) -> tuple[Any, Any, Any, Any, Any]:
                 payloads, layouts, labels = loaded
                 target = self.preprocessing.image_size
-                windows = random_windows(layouts[:, :2], self._augment, target, fold(key, number))
+                windows = random_windows(layouts[:, :2], augment, target, fold(key, number))
                 turns = mirrored(
                     tf.shape(labels)[0], make_key(self._seed, BATCH, epoch * self.steps_per_epoch + number, 1)
                 )

@@ -7,8 +7,8 @@ from functools import partial
 
 import numpy as np
 
+from reszoo.config.data import AugmentConfig, DataConfig
 from reszoo.data import fingerprint
-from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.data.corrupt import drop_corrupt
 from reszoo.data.decode import to_channels
 from reszoo.data.folder import list_folder, own_shape, read_folder

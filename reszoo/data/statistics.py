@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from reszoo.data.config import DataConfig
+from reszoo.config.data import DataConfig
 from reszoo.data.parts import Arrays, Part
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError

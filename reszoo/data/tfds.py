@@ -16,9 +16,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from reszoo.commands import format_command
+from reszoo.config.data import DataConfig
 from reszoo.data import fingerprint
 from reszoo.data.catalog import KNOWN, data_home
-from reszoo.data.config import DataConfig
 from reszoo.data.decode import decode_file
 from reszoo.data.folder import TEST_SHARE
 from reszoo.data.parts import Arrays, ImageSet, Part, Records, fits_memory

@@ -8,8 +8,9 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from reszoo.data.config import AugmentConfig, DataConfig
+from reszoo.config.data import DataConfig, NoCrop
 from reszoo.data.pipeline import open_pipeline
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ChangedDataError, ReszooError
@@ -81,7 +82,7 @@ def evaluate(
             pipeline = run.open_pipeline(batch_size, other)
     else:
         assert other is not None
-        pipeline = open_pipeline(other, AugmentConfig(), batch_size=batch_size or BATCH, seed=0)
+        pipeline = open_pipeline(other, NoCrop(), batch_size=batch_size or BATCH, seed=0)
     with strategy.scope():
         model = source.load()
     found = pipeline.info.class_names
@@ -120,16 +121,17 @@ def write_scores(
 def other_data(name: str, own: DataConfig | None, preprocessing: Preprocessing) -> DataConfig:
     """Return how to open the set `name` at the size and in the channels of a net trained on `own`, if that is known."""
     downloaded = not name.startswith("folder:") and name not in ("digits", "synthetic")
-    return DataConfig(
-        name=name,
-        dir=own.dir if own and downloaded else "",
-        image_size=preprocessing.image_size,
-        resize=0 if name == "synthetic" else preprocessing.resize,
-        interpolation="bilinear" if name == "synthetic" else preprocessing.interpolation,
-        channels=preprocessing.channels,
-        normalize="unit",
-        on_corrupt=own.on_corrupt if own and name.startswith("folder:") else "error",
-    )
+    values: dict[str, Any] = {
+        "name": name,
+        "dir": own.dir if own and downloaded else "",
+        "image_size": preprocessing.image_size,
+        "channels": preprocessing.channels,
+        "normalize": "unit",
+        "on_corrupt": own.on_corrupt if own and name.startswith("folder:") else "error",
+    }
+    if name != "synthetic":
+        values |= {"resize": preprocessing.resize, "interpolation": preprocessing.interpolation}
+    return DataConfig(**values)
 
 
 def refuse_other_classes(name: str, found: Sequence[str], wanted: Sequence[str]) -> None:

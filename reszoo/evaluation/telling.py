@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from reszoo.config.recipe import Recipe
 from reszoo.data.pipeline import Pipeline
 from reszoo.data.summary import describe_classes, describe_ignored, is_imbalanced, warn_of_imbalance
 from reszoo.evaluation.scores import Scores, one_class_line
-from reszoo.training.recipe import Recipe
 from reszoo.training.run import Run, environment
 from reszoo.zoo.count import count
 
 
 def facts(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
     """Return what run.json says of a run before its first step."""
-    spec = recipe.model.spec()
+    spec = recipe.model.spec
     made_of = count(spec, pipeline.info.input_shape, pipeline.info.classes)
     return {
         "recipe": recipe.name,
@@ -38,7 +38,7 @@ def opening(recipe: Recipe, pipeline: Pipeline, run: Run, devices: list[str], st
     shape = "x".join(str(side) for side in info.input_shape)
     total = recipe.total_steps(pipeline.steps_per_epoch)
     return [
-        f"{recipe.name}: {recipe.model.spec().name} on {info.name} ({sizes}; {shape}; {info.classes} classes)",
+        f"{recipe.name}: {recipe.model.spec.name} on {info.name} ({sizes}; {shape}; {info.classes} classes)",
         *describe_classes(
             info.class_names, {"train": info.class_counts["train"]} if "train" in info.class_counts else {}
         ),

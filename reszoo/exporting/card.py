@@ -54,7 +54,7 @@ def signatures(kind: str, precision: str, input_shape: tuple[int, int, int], *, 
 
 def multiply_adds(spec: Mapping[str, Any] | None, input_shape: tuple[int, int, int], classes: int) -> int | None:
     """Return what one image costs, where the net is one of the zoo's."""
-    return count(Spec.from_dict(spec), input_shape, classes).multiply_adds if spec else None
+    return count(Spec(**spec), input_shape, classes).multiply_adds if spec else None
 
 
 def readme(card: Mapping[str, Any]) -> str:

@@ -85,7 +85,7 @@ def _load(
         run = Run.open(source)
         if model is not None or fields or layout:
             raise ReszooError(f"{source} is a run, whose net is known; drop --model, its fields and --from")
-        return run.recipe.model.spec(), run.load_model(), Conversion(layout="reszoo")
+        return run.recipe.model.spec, run.load_model(), Conversion(layout="reszoo")
     file = local_file(source)
     checkpoint = read_checkpoint(file)
     arrays = checkpoint.arrays

@@ -8,12 +8,13 @@ from pathlib import Path
 import keras
 
 import reszoo.nets  # noqa: F401  (registers the layers)
+from reszoo.config.load import load_recipe
+from reszoo.config.recipe import Recipe
 from reszoo.data.pipeline import DataInfo, Pipeline
 from reszoo.errors import ReszooError
 from reszoo.nets.graph import producer
 from reszoo.nets.settings import DATA_FORMAT
 from reszoo.session import initial_model
-from reszoo.training.recipe import Recipe, load_recipe
 from reszoo.training.run import Run
 
 VGG16 = "vgg16"

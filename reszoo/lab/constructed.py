@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
 from reszoo.lab.degradation import KINDS, base_recipe, pair
 from reszoo.lab.grid import Tell, curve, error, run_all
@@ -18,7 +18,6 @@ from reszoo.lab.page import Plot, Section, Table, Theme, band, spread
 from reszoo.lab.record import claim, write_record
 from reszoo.lab.report import report
 from reszoo.lab.weigh import direction
-from reszoo.training.recipe import Recipe
 from reszoo.training.run import Run
 from reszoo.zoo.count import count
 
@@ -65,9 +64,7 @@ def constructed(
                     share = _share(depth, depths[-1], steps, len(path))
                     recipe = pair(depth, base_recipe(data, share, overrides), seed)[number]
                     name = f"{way}-{recipe.model.name}-seed{seed}"
-                    plan[name] = dataclasses.replace(
-                        recipe, name=name, train=dataclasses.replace(recipe.train, grow_from=source)
-                    )
+                    plan[name] = recipe.replace(name=name, train=recipe.train.replace(grow_from=source))
                     source = str(runs_folder / name)
                     pieces.setdefault((kind, way, seed), []).append(name)
     folder = claim(out, "constructed", settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -10,13 +9,15 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from reszoo.config.load import load_recipe
+from reszoo.config.model import ModelConfig
+from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
 from reszoo.lab.grid import Tell, curve, error, run_all
 from reszoo.lab.page import Plot, Section, Table, Theme, band, spread
 from reszoo.lab.record import claim, write_record
 from reszoo.lab.report import report
 from reszoo.lab.weigh import direction
-from reszoo.training.recipe import ModelConfig, Recipe, load_recipe
 from reszoo.zoo.catalog import spec
 
 QUICK = "lab_digits"  # the embedded data
@@ -111,26 +112,25 @@ def base_recipe(data: str, budget: int, overrides: Sequence[str] = ()) -> Recipe
     if not recipe.train.steps or recipe.schedule.unit != "steps":
         raise ReszooError("a budget counts steps; with it, leave train.epochs and schedule.unit alone")
     factor, schedule = budget / recipe.train.steps, recipe.schedule
-    scaled = dataclasses.replace(
-        schedule,
-        boundaries=tuple(round(at * factor) for at in schedule.boundaries),
-        warmup=round(schedule.warmup * factor),
-    )
-    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, steps=budget), schedule=scaled)
+    scaled: dict[str, Any] = {}
+    if schedule.kind == "step":
+        scaled["boundaries"] = tuple(round(at * factor) for at in schedule.boundaries)
+    if schedule.kind != "triangular":
+        scaled["warmup"] = round(schedule.warmup * factor)
+    return recipe.replace(train=recipe.train.replace(steps=budget), schedule=schedule.replace(**scaled))
 
 
 def pair(depth: int, base: Recipe, seed: int) -> tuple[Recipe, Recipe]:
     """Return the recipes of the plain and the residual net of a depth, which differ in their net alone."""
     residual = spec(f"resnet{depth}")
     fields = {key: value for key, value in base.model.fields.items() if key != "shortcut"}
-    train = dataclasses.replace(base.train, seed=seed)
+    train = base.train.replace(seed=seed)
     nets = (residual.plain_twin().name, residual.name)
     recipes = [
-        dataclasses.replace(base, name=f"degradation_{net}", model=ModelConfig(name=net, fields=fields), train=train)
-        for net in nets
+        base.replace(name=f"degradation_{net}", model=ModelConfig(name=net, **fields), train=train) for net in nets
     ]
-    twin = recipes[1].model.spec().plain_twin()
-    assert recipes[0].model.spec() == twin, "the plain net must be its residual twin without shortcuts"
+    twin = recipes[1].model.spec.plain_twin()
+    assert recipes[0].model.spec == twin, "the plain net must be its residual twin without shortcuts"
     return recipes[0], recipes[1]
 
 

@@ -16,7 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from reszoo.data.config import check_whole
+from reszoo.config.recipe import Recipe
+from reszoo.config.resolve import resolve_recipe
 from reszoo.data.pipeline import Pipeline, open_pipeline
 from reszoo.errors import ReszooError
 from reszoo.evaluation.scores import Evaluator
@@ -32,12 +33,9 @@ from reszoo.lab.weigh import sample as evenly
 from reszoo.nets.batchnorm import synchronise
 from reszoo.nets.freeze import freeze
 from reszoo.nets.stack import stack
-from reszoo.session import anchored
 from reszoo.training.devices import describe, open_strategy, precision
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.progress import Progress
-from reszoo.training.recipe import Recipe
-from reszoo.training.schedule import rate as scheduled
 from reszoo.training.step import Stepper, rate_shares
 
 SHARE = 0.1  # of the recipe's rate, in fine-tuning
@@ -84,11 +82,12 @@ def drift(
         ("images", images, 1),
         ("train_steps", train_steps, 0),
     ):
-        check_whole(name, value, low)
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise ReszooError(f"{name}: {value!r} is invalid; expected an integer >= {low}")
     if not 0 <= rate < math.inf:
         raise ReszooError(f"rate is {rate}, but must be a learning rate above 0, or 0 for a tenth of the recipe's")
     backbone = str(Path(backbone).resolve()) if trained(str(backbone)) else str(backbone)
-    plan = anchored(recipe_for(backbone, recipe, overrides))
+    plan = resolve_recipe(recipe_for(backbone, recipe, overrides))
     _refuse_unused(plan)
     if backbone == VGG16 and plan.model.weights:
         raise ReszooError(
@@ -250,8 +249,7 @@ def _experiment(
             rows = lab.train(
                 net,
                 "backbone",
-                lambda step: scheduled(
-                    plan.schedule,
+                lambda step: plan.schedule.rate_at(
                     step,
                     total_steps=train_steps,
                     steps_per_epoch=spe,

@@ -12,10 +12,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from reszoo.config.recipe import Recipe
+from reszoo.config.resolve import resolve_recipe
 from reszoo.errors import ReszooError
 from reszoo.evaluation.evaluate import evaluate
-from reszoo.session import anchored
-from reszoo.training.recipe import Recipe
 from reszoo.training.run import Run
 from reszoo.workflow import train
 
@@ -84,7 +84,7 @@ def _usable(path: Path, recipe: Recipe) -> Run:
     run = Run(path)
     if (path / "recipe.toml").is_file():
         try:
-            run.refuse_other(anchored(recipe))
+            run.refuse_other(resolve_recipe(recipe))
         except ReszooError as reason:
             raise ReszooError(f"{str(reason).split(';')[0]}; move it away, or give another --out") from None
     else:

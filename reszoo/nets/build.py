@@ -90,7 +90,7 @@ def build(
 def _refuse_misspelt(fields: dict[str, Any]) -> None:
     """Raise ReszooError for a keyword that is nearly one of `build`'s own and neither a field nor another library's."""
     for key in fields:
-        if key not in Spec.__dataclass_fields__ and key.lower() not in (*ARGUMENTS, *UNSUPPORTED):
+        if key not in Spec.model_fields and key.lower() not in (*ARGUMENTS, *UNSUPPORTED):
             own = ("classes", "input_shape", "weights", "top")
             if near := did_you_mean(key, own, count=1):
                 raise ReszooError(f"build: {key} is not an argument{near}")

@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.training.recipe import Recipe
 
 BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end")
 # A hook that calls another one unless it is overridden.

@@ -7,13 +7,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from reszoo.config.recipe import Recipe
 from reszoo.data.pipeline import Pipeline
 from reszoo.errors import ReszooError
 from reszoo.nets.grow import transplant
 from reszoo.nets.growth import check
 from reszoo.training import checkpoint
 from reszoo.training.optimizers import make_optimizer
-from reszoo.training.recipe import Recipe
 from reszoo.training.run import Run
 from reszoo.training.step import Stepper
 
@@ -35,7 +35,7 @@ def inherit(stepper: Stepper, recipe: Recipe, pipeline: Pipeline) -> dict[str, A
         )
     batches = pipeline.train().take(-(-IMAGES // recipe.train.batch_size))
     images = np.concatenate([batch for batch, _ in batches.as_numpy_iterator()])[:IMAGES]
-    added = transplant(old, new, recipe.model.spec(), images)
+    added = transplant(old, new, recipe.model.spec, images)
     growth = check(old, new, added, images[:64])
     for weight, average in zip(stepper.weights, stepper.averages, strict=False):
         average.assign(weight.numpy())

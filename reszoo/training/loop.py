@@ -13,15 +13,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from reszoo.config.recipe import Recipe
 from reszoo.data.pipeline import Pipeline
 from reszoo.errors import ReszooError
 from reszoo.training import checkpoint
 from reszoo.training.averaging import WeightAverages
 from reszoo.training.callbacks import Callbacks
 from reszoo.training.progress import Progress
-from reszoo.training.recipe import Recipe
 from reszoo.training.run import Run, TensorBoard
-from reszoo.training.schedule import rate
 from reszoo.training.step import Stepper
 
 CHECK_EVERY = 50  # steps between looks at whether the loss is still a number
@@ -240,8 +239,7 @@ class Loop:
 
     def _rate(self) -> float:
         """Return the learning rate of the next step by the schedule."""
-        return rate(
-            self.recipe.schedule,
+        return self.recipe.schedule.rate_at(
             self.step,
             total_steps=self.total,
             steps_per_epoch=self.pipeline.steps_per_epoch,

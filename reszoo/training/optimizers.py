@@ -6,16 +6,16 @@ from typing import Any
 
 import keras
 
-from reszoo.training.config import OptimizerConfig
+from reszoo.config.optimizer import OptimizerConfig
 
 
 def make_optimizer(config: OptimizerConfig, rate: float = 0.1) -> keras.optimizers.Optimizer:
     """Return Keras' optimizer of that name with the recipe's momenta, at learning rate `rate`, without decay of its own."""
-    betas = {"beta_1": config.beta1, "beta_2": config.beta2, "epsilon": config.epsilon}
     if config.name == "sgd":
         return keras.optimizers.SGD(rate, momentum=config.momentum, nesterov=config.nesterov)
     if config.name == "rmsprop":
         return keras.optimizers.RMSprop(rate, momentum=config.momentum, epsilon=config.epsilon)
+    betas = {"beta_1": config.beta1, "beta_2": config.beta2, "epsilon": config.epsilon}
     if config.name == "lamb":
         return keras.optimizers.Lamb(rate, **betas)
     # AdamW is Adam with decoupled decay, which the step applies.

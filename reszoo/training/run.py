@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import datetime
 import io
 import json
@@ -17,17 +16,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reszoo.commands import format_resume
+from reszoo.config.load import load_recipe
+from reszoo.config.recipe import Recipe
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.files import check_output, expand_user, write_json, write_text
 from reszoo.lazy import tf
-from reszoo.training.recipe import Recipe, load_recipe
 from reszoo.versions import module_versions
 from reszoo.weights.formats import is_file_name
 
 if TYPE_CHECKING:
     import keras
 
-    from reszoo.data.config import DataConfig
+    from reszoo.config.data import DataConfig
     from reszoo.data.pipeline import DataInfo, Pipeline
     from reszoo.data.preprocessing import Preprocessing
 
@@ -116,7 +116,7 @@ class Run:
                 "to": location(data),
                 "at": now(),
             }
-            write_text(self.path / "recipe.toml", dataclasses.replace(before, data=data).to_toml())
+            write_text(self.path / "recipe.toml", before.replace(data=data).to_toml())
             self.write_meta(moved=[*self.meta.get("moved", []), moved])
         if self.meta["data"] != (
             known := {**self.meta["data"], "name": info.name, "fingerprint": dict(info.fingerprint)}
@@ -253,8 +253,8 @@ def relocated(data: DataConfig, place: str) -> DataConfig:
                 f"data: {place} is invalid; expected the folder in which {data.name} is prepared now. "
                 "Example: --data /data/tensorflow_datasets"
             )
-        return dataclasses.replace(data, dir=place)
-    return data if place == data.name else dataclasses.replace(data, name=place)
+        return data.replace(dir=place)
+    return data if place == data.name else data.replace(name=place)
 
 
 def missing(data: DataConfig) -> str:
@@ -286,7 +286,7 @@ def _placeholder(data: DataConfig) -> str:
 
 def location(data: DataConfig) -> str:
     """Return where the images of a table `[data]` lie, as `relocated` takes it."""
-    return _location(dataclasses.asdict(data))
+    return _location(data.to_dict())
 
 
 def _location(data: Mapping[str, Any]) -> str:

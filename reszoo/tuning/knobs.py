@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from reszoo.config import tomlfile
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.training import tomlfile
 
 KNOB_KEYS = {"choices", "options", "low", "high", "log", "step", "when"}
 DIGITS = 4  # significant digits of a number drawn from a range: what a person would type

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from reszoo.commands import format_resume
+from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
 from reszoo.files import write_json
-from reszoo.training.recipe import Recipe
 from reszoo.tuning.space import Space
 from reszoo.zoo.count import Count, count
 
@@ -57,7 +57,7 @@ class Plan:
         """Return what a recipe's net is made of and costs for one image of the data at hand."""
         height, width, channels = self.data["input_shape"]
         size = recipe.data.image_size or (height, width)
-        return _count(recipe.model.spec(), (*size, recipe.data.channels or channels), self.data["classes"])
+        return _count(recipe.model.spec, (*size, recipe.data.channels or channels), self.data["classes"])
 
     def refusal(self, values: Mapping[str, Any]) -> str:
         """Return why values are not tried, by arithmetic alone: a contradiction, or a net over budget; else ""."""

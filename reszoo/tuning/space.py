@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reszoo.config import tomlfile
+from reszoo.config.load import load_recipe, recipe_folder
+from reszoo.config.overrides import apply_overrides, check_value, parse_overrides
+from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.training import tomlfile
-from reszoo.training.fields import read_table
-from reszoo.training.overrides import override
-from reszoo.training.recipe import TABLES, Recipe, load_recipe, recipe_folder
 from reszoo.tuning.config import SearchConfig
 from reszoo.tuning.knobs import Choice, Knob, Range, read_knobs, rounded
 from reszoo.zoo.catalog import spec as find_spec
@@ -64,13 +64,13 @@ class Space:
     def recipe(self, values: Values, name: str | None = None) -> Recipe:
         """Return the recipe that values make. Raises ReszooError where they contradict each other."""
         active = self.active(values)
-        given = [
-            f"{key}={tomlfile.spell(value)}"
+        given = {
+            key: value
             for knob in self.knobs
             if knob.name in active
             for key, value in knob.sets(active[knob.name]).items()
-        ]
-        return Recipe.from_dict({**override(self.base.to_dict(), given, TABLES), "name": name or self.base.name})
+        }
+        return Recipe(**{**apply_overrides(self.base.to_dict(), given), "name": name or self.base.name})
 
     @property
     def size(self) -> int:
@@ -104,9 +104,9 @@ class Space:
         return cls(
             name=told["name"],
             description=told.get("description", ""),
-            base=Recipe.from_dict(told["recipe"]),
+            base=Recipe(**told["recipe"]),
             knobs=read_knobs(told["space"]),
-            search=read_table(SearchConfig, told["search"], "search"),
+            search=SearchConfig(**told["search"]),
         )
 
 
@@ -168,10 +168,11 @@ def load_space(name_or_path: str | Path, overrides: Sequence[str] = (), **search
             raise ReszooError(f"--set {text}: {key} is what {path.stem} searches; leave it out")
     recipe = tables["recipe"]
     beside = path.parent / recipe
-    base = load_recipe(beside if recipe.endswith(".toml") and beside.is_file() else recipe, [*given, *overrides])
+    changes = {**parse_overrides(given), **parse_overrides(overrides)}
+    base = load_recipe(beside if recipe.endswith(".toml") and beside.is_file() else recipe, changes)
     asked = {key: value for key, value in search.items() if value is not None}
     try:
-        settings = read_table(SearchConfig, {**tables.get("search", {}), **asked}, "search")
+        settings = SearchConfig(**{**tables.get("search", {}), **asked})
         space = Space(
             name=path.stem, base=base, knobs=knobs, search=settings, description=str(tables.get("description", ""))
         )
@@ -183,7 +184,6 @@ def load_space(name_or_path: str | Path, overrides: Sequence[str] = (), **search
 
 def _check_keys(space: Space) -> None:
     """Raise ReszooError where a knob sets a key that there is not, must not, that another sets, or that cannot hold it."""
-    tables = space.base.to_dict()
     for one, other in itertools.combinations(space.knobs, 2):
         if _together(space, one, other) and (both := sorted(_keys(one) & _keys(other))):
             raise ReszooError(
@@ -201,15 +201,12 @@ def _check_keys(space: Space) -> None:
                 if key.startswith("published."):
                     raise ReszooError(f"space.{knob.name}: {key} changes nothing that is trained")
             try:
-                override(tables, [f"{key}={tomlfile.spell(setting)}" for key, setting in sets.items()], TABLES)
-                unknown = [key.partition(".")[2] for key in sets if key.startswith("model.")]
-                for name in unknown:
-                    if name == "name":
-                        find_spec(sets["model.name"])
-                    elif name != "weights":
-                        _spec_field(space.base, name)
+                for key, setting in sets.items():
+                    check_value(key, setting)
+                if "model.name" in sets:
+                    find_spec(sets["model.name"])
             except ReszooError as error:
-                raise ReszooError(f"space.{knob.name}: {str(error).removeprefix('--set ')}") from None
+                raise ReszooError(f"space.{knob.name}: {error}") from None
 
 
 def _together(space: Space, one: Knob, other: Knob) -> bool:
@@ -224,12 +221,6 @@ def _conditions(space: Space, knob: Knob) -> dict[str, set[str]]:
         for name, labels in _conditions(space, earlier).items():
             found[name] = found.get(name, labels) & labels
     return found
-
-
-def _spec_field(base: Recipe, name: str) -> None:
-    known = base.model.spec().to_dict().keys() - {"name"}
-    if name not in known:
-        raise ReszooError(f"a net has no field model.{name}{did_you_mean(name, known)}")
 
 
 def _keys(knob: Knob) -> set[str]:

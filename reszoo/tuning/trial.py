@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -13,12 +12,13 @@ from typing import Any
 
 import keras
 
+from reszoo.config.recipe import Recipe
+from reszoo.config.resolve import resolve_recipe
 from reszoo.errors import ReszooError
 from reszoo.files import atomic_dir, write_json, write_text
 from reszoo.lab.grid import release
-from reszoo.session import Session, anchored, opened
+from reszoo.session import Session, opened
 from reszoo.training import checkpoint
-from reszoo.training.recipe import Recipe
 from reszoo.training.run import Run, location
 from reszoo.tuning.plan import Plan
 
@@ -82,7 +82,7 @@ def run_trial(
     record = read_record(folder)
     if record.get("status") in ENDED:
         return record
-    recipe = anchored(plan.space.recipe(values))
+    recipe = resolve_recipe(plan.space.recipe(values))
     net = plan.measured(recipe)
     search_of = plan.space.search
     seeds = [search_of.seed + number for number in range(search_of.executions)]
@@ -109,7 +109,7 @@ def run_trial(
         return _close(folder, {**record, "status": "failed", "reason": reason})
     try:
         parts = [
-            _execute(dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, seed=seed)), folder / f"seed{seed}",
+            _execute(recipe.replace(train=recipe.train.replace(seed=seed)), folder / f"seed{seed}",
                      share, folder_of(search, continues) / f"seed{seed}" if continues else None, devices, _Fence(folder, token))
             for seed in seeds
         ]  # fmt: skip

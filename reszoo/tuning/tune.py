@@ -17,15 +17,14 @@ import keras_tuner
 import tensorflow as tf
 
 from reszoo.commands import format_resume
+from reszoo.config.resolve import resolve_data, resolve_recipe
 from reszoo.data.fingerprint import difference
 from reszoo.data.pipeline import open_pipeline
 from reszoo.errors import ReszooError
 from reszoo.files import check_output, check_outside, expand_user
-from reszoo.session import anchored, anchored_data
 from reszoo.training.devices import check_devices
 from reszoo.training.run import advice_on_data, environment, missing, relocated
 from reszoo.tuning import environment as parts
-from reszoo.tuning.config import SearchConfig
 from reszoo.tuning.knobs import Choice, Knob
 from reszoo.tuning.oracles import make_oracle
 from reszoo.tuning.plan import Plan, read_plan
@@ -150,11 +149,11 @@ def _loaded(space: str | Path | Space, overrides: Sequence[str], search: Mapping
     if not isinstance(space, Space):
         space = load_space(space, overrides, **search)
     elif search:
-        space = dataclasses.replace(space, search=dataclasses.replace(space.search, **search))
-    return dataclasses.replace(space, base=anchored(space.base), knobs=tuple(map(_anchored_knob, space.knobs)))
+        space = dataclasses.replace(space, search=space.search.replace(**search))
+    return dataclasses.replace(space, base=resolve_recipe(space.base), knobs=tuple(map(_resolve_knob, space.knobs)))
 
 
-def _anchored_knob(knob: Knob) -> Knob:
+def _resolve_knob(knob: Knob) -> Knob:
     """Return a knob whose options name files of weights by their whole path, as a base recipe's are."""
     if not isinstance(knob, Choice):
         return knob
@@ -203,10 +202,10 @@ def _resumed(folder: Path, space: Any, overrides: Sequence[str], search: Mapping
             )
     free = {key: search[key] for key in ("trials", "max_failures") if key in search}
     if free:
-        settings = SearchConfig(**{**settings.to_dict(), **free})
+        settings = settings.replace(**free)
     base = plan.space.base
     if data is not None:
-        base = dataclasses.replace(base, data=anchored_data(relocated(base.data, data)))
+        base = base.replace(data=resolve_data(relocated(base.data, data)))
     advice = advice_on_data("tune", folder, base.data)
     if why := missing(base.data):
         raise ReszooError(f"{why}; {advice}")

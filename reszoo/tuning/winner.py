@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 from reszoo.commands import format_command
+from reszoo.config.recipe import Recipe
+from reszoo.config.resolve import resolve_recipe
 from reszoo.errors import ReszooError
 from reszoo.files import check_output, write_text
-from reszoo.session import anchored
-from reszoo.training.recipe import Recipe
 from reszoo.tuning.plan import read_plan
 from reszoo.tuning.results import best_trial, read_results
 
@@ -22,11 +21,10 @@ def best_recipe(folder: str | Path, name: str = "best") -> tuple[Recipe, dict[st
     if best is None:
         raise ReszooError(f"{folder} holds no finished trial yet")
     values = {knob.name: best["values"].get(knob.name, knob.default) for knob in plan.space.knobs}
-    recipe = anchored(plan.space.recipe(values, name))
-    return dataclasses.replace(
-        recipe,
+    recipe = resolve_recipe(plan.space.recipe(values, name))
+    return recipe.replace(
         description=f"The best of a search of {plan.space.name}",
-        train=dataclasses.replace(recipe.train, seed=best["seeds"][0]),
+        train=recipe.train.replace(seed=best["seeds"][0]),
     ), best
 
 

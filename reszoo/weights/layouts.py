@@ -117,7 +117,7 @@ def _wanted(**fields: tuple[object, ...]) -> Callable[[Spec], str]:
             if getattr(net, name) not in allowed:
                 return f"{name} is {getattr(net, name)!r}, where it has {' or '.join(map(repr, allowed))}"
         for name in OWN:
-            if getattr(net, name) != Spec.__dataclass_fields__[name].default:
+            if getattr(net, name) != Spec.model_fields[name].default:
                 return f"it has no {name}"
         return ""
 

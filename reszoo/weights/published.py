@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import functools
 from collections.abc import Iterable
@@ -156,9 +155,9 @@ def differences(net: Spec, weights: Weights) -> list[tuple[str, Any, Any]]:
     """Return (field, its value in `net`, its value in the weights' own net) for each binding field that differs."""
     own = _spec_of(weights.model)
     return [
-        (field.name, getattr(net, field.name), getattr(own, field.name))
-        for field in dataclasses.fields(Spec)
-        if field.name not in FREE and getattr(net, field.name) != getattr(own, field.name)
+        (name, getattr(net, name), getattr(own, name))
+        for name in Spec.model_fields
+        if name not in FREE and getattr(net, name) != getattr(own, name)
     ]
 
 

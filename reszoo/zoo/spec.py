@@ -1,161 +1,126 @@
-"""What a net is: one frozen record of orthogonal fields; a pair that would silently go wrong is refused here."""
+"""What a model is: one immutable record of orthogonal fields; pairs that would silently go wrong are rejected here."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from reszoo.errors import ReszooError, did_you_mean
+from reszoo.table import AS_TUPLE, Table
 from reszoo.zoo.foreign import explain_argument
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "block": ("basic", "bottleneck"),
-    "stem": ("cifar", "imagenet", "deep", "bare"),
-    "shortcut": ("none", "A", "B", "C"),
-    "pad_at": ("both", "end"),
-    "shrink": ("stride", "avgpool"),
-    "shrink_at": ("first", "last"),
-    "gate": ("none", "exclusive", "shortcut_only"),
-    "order": ("post", "bn_after_add", "relu_before_add", "relu_pre", "pre"),
-    "stride_at": ("conv1", "conv2"),
-    "bias": ("none", "unnormed", "all"),
-}
 EXPANSION = {"basic": 1, "bottleneck": 4}
 
+Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], AS_TUPLE]
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
 
-@dataclass(frozen=True, kw_only=True)
-class Spec:
-    """A net of the residual family, without its input shape and classes, which belong to `build`.
 
-    block: "basic" (two 3x3) or "bottleneck" (1x1, 3x3, 1x1 of four times the width); arXiv 1512.03385, figure 5.
-    depths: blocks in each stage. widths: channels inside each stage's blocks (a bottleneck puts out four times as many).
-    stem: "cifar" (3x3), "imagenet" (7x7 stride 2, max-pool), "deep" (three 3x3, the first of stride 2, max-pool; ResNet-D),
-        "bare" ("imagenet" with neither normalisation nor ReLU, before order "pre"; keras.applications, resnet.py).
-    stem_width: channels that leave the stem.
-    shortcut: "none" (a plain net), "A" (identity, zero-padded where channels grow), "B" (1x1 projection where the shape
-        changes), "C" (projection in every block); 1512.03385, section 3.3.
-    pad_at: where option A puts its zero channels: "both" sides, or at the "end" (published weights differ in it).
-    shrink: how a projection halves its input: by "stride", or by a 2x2 "avgpool" before it (ResNet-D, arXiv 1812.01187).
-    shrink_at: which block of a stage halves: the "first" one of all stages but stage 1, or the "last" one of all but the last,
-        whose identity then keeps every second pixel (keras.applications' v2, after the authors' own code).
-    shortcut_scale, branch_scale: constants on the two paths; 1603.05027, section 3.1.
-    gate: "exclusive" or "shortcut_only" gating by a 1x1 convolution and a sigmoid, its bias starting at `gate_bias`.
-    shortcut_dropout: rate of dropout on the shortcut's output; 1603.05027, section 3.1.
-    order: where normalisation and ReLU stand, 1603.05027, figure 4: "post" (a), "bn_after_add" (b), "relu_before_add" (c),
-        "relu_pre" (d), "pre" (e).
-    stride_at: which convolution of a bottleneck strides: "conv1" (v1, the paper) or "conv2" (v1.5).
-    groups, group_width: grouped 3x3 of a bottleneck; inside width = width * group_width / 64 * groups (ResNeXt, wide nets).
-    se_ratio: squeeze-and-excitation's reduced channels over the block's, 0 for none (arXiv 1709.01507: 1/16).
-    zero_gamma: the last normalisation scale of each branch starts at 0, so that each block starts as the identity.
-    rezero: a learned scalar from 0 on each branch (arXiv 2003.04887).
-    bias: which convolutions have one: "none", those that are "unnormed" (no normalisation follows), "all". Beside it, the
-        gates' and squeeze-and-excitation's always have.
-    bn_epsilon: what normalisation adds to the variance.
-    dropout: rate between a basic block's convolutions, or before a bottleneck's last (arXiv 1605.07146).
-    drop_path: chance of dropping the last block's branch in training, rising linearly with depth (arXiv 1603.09382).
+class Spec(Table):
+    """A model of the residual family, without its input shape and classes, which belong to `build`.
 
-    Raises ReszooError for an impossible value or a pair of fields that contradict each other.
+    Raises:
+        ReszooError: For an invalid value, or fields that contradict each other.
     """
 
-    name: str
-    block: str
-    depths: tuple[int, ...]
-    widths: tuple[int, ...]
-    stem: str
-    stem_width: int
-    shortcut: str
-    pad_at: str = "both"
-    shrink: str = "stride"
-    shrink_at: str = "first"
-    shortcut_scale: float = 1.0
-    branch_scale: float = 1.0
-    gate: str = "none"
-    gate_bias: float = -6.0
-    shortcut_dropout: float = 0.0
-    order: str = "post"
-    stride_at: str = "conv1"
-    groups: int = 1
-    group_width: int = 64
-    se_ratio: float = 0.0
-    zero_gamma: bool = False
-    rezero: bool = False
-    bias: str = "none"
-    bn_epsilon: float = 1e-5
-    dropout: float = 0.0
-    drop_path: float = 0.0
+    name: str = Field(min_length=1, description="Name of the model.")
+    block: Literal["basic", "bottleneck"] = Field(
+        description="basic (two 3x3 convolutions) or bottleneck (1x1, 3x3, 1x1 of four times the width); "
+        "arXiv 1512.03385, figure 5."
+    )
+    depths: Counts = Field(min_length=1, examples=[[3, 3, 3]], description="Blocks in each stage.")
+    widths: Counts = Field(
+        min_length=1,
+        examples=[[16, 32, 64]],
+        description="Channels inside each stage's blocks; a bottleneck's output has four times as many.",
+    )
+    stem: Literal["cifar", "imagenet", "deep", "bare"] = Field(
+        description="cifar (3x3), imagenet (7x7 stride 2, max-pool), deep (three 3x3, the first of stride 2, max-pool; "
+        'ResNet-D), bare ("imagenet" without batch norm and ReLU, before order "pre"; keras.applications, resnet.py).'
+    )
+    stem_width: Count = Field(description="Output channels of the stem.")
+    shortcut: Literal["none", "A", "B", "C"] = Field(
+        description="none (a plain model), A (identity, zero-padded where channels grow), B (1x1 projection where the shape "
+        "changes), C (projection in every block); arXiv 1512.03385, section 3.3."
+    )
+    pad_at: Literal["both", "end"] = Field(
+        "both", description="Where shortcut A puts its zero channels; published weights differ in it."
+    )
+    shrink: Literal["stride", "avgpool"] = Field(
+        "stride",
+        description="How a projection halves its input: by stride, or by 2x2 average pooling before it (ResNet-D, "
+        "arXiv 1812.01187).",
+    )
+    shrink_at: Literal["first", "last"] = Field(
+        "first",
+        description="Which block of a stage halves: the first of all stages but stage 1, or the last of all but the last "
+        "stage, whose identity then keeps every second pixel (keras.applications' v2, after the authors' own code).",
+    )
+    shortcut_scale: float = Field(
+        1.0, gt=0, description="Constant factor of the shortcut; arXiv 1603.05027, section 3.1."
+    )
+    branch_scale: float = Field(1.0, gt=0, description="Constant factor of the residual branch.")
+    gate: Literal["none", "exclusive", "shortcut_only"] = Field(
+        "none", description="Gating by a 1x1 convolution and a sigmoid; arXiv 1603.05027, section 3.1."
+    )
+    gate_bias: float = Field(-6.0, description="Initial bias of the gate.")
+    shortcut_dropout: Rate = Field(
+        0.0, description="Rate of dropout on the shortcut's output; arXiv 1603.05027, section 3.1."
+    )
+    order: Literal["post", "bn_after_add", "relu_before_add", "relu_pre", "pre"] = Field(
+        "post", description="Position of batch norm and ReLU: arXiv 1603.05027, figure 4, (a) to (e)."
+    )
+    stride_at: Literal["conv1", "conv2"] = Field(
+        "conv1", description="Which convolution of a bottleneck strides: conv1 (v1, the paper) or conv2 (v1.5)."
+    )
+    groups: Count = Field(1, description="Groups of a bottleneck's 3x3 convolution (ResNeXt, arXiv 1611.05431).")
+    group_width: Count = Field(
+        64, description="Inside width of a bottleneck = width * group_width / 64 * groups (ResNeXt, wide models)."
+    )
+    se_ratio: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Reduced channels of squeeze-and-excitation over the block's; 0 for none (arXiv 1709.01507: 1/16).",
+    )
+    zero_gamma: bool = Field(
+        False, description="The last batch norm scale of each branch starts at 0, so each block starts as the identity."
+    )
+    rezero: bool = Field(False, description="A learned scalar, initially 0, on each branch (arXiv 2003.04887).")
+    bias: Literal["none", "unnormed", "all"] = Field(
+        "none",
+        description="Which convolutions have a bias: none, those that no batch norm follows (unnormed), or all. "
+        "Gates and squeeze-and-excitation always have one.",
+    )
+    bn_epsilon: float = Field(1e-5, gt=0, lt=1, description="Added to the variance in batch norm.")
+    dropout: Rate = Field(
+        0.0,
+        description="Rate between a basic block's convolutions, or before a bottleneck's last (arXiv 1605.07146).",
+    )
+    drop_path: Rate = Field(
+        0.0,
+        description="Probability of dropping the last block's branch in training; it rises linearly with depth "
+        "(arXiv 1603.09382).",
+    )
 
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, self._typed(field.name, field.type, getattr(self, field.name)))
-        for reason in self._range_errors() + self._conflicts():
-            raise ReszooError(f"{self.name}: {reason}")
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ReszooError as error:
+            raise ReszooError(f"{values.get('name') or 'Spec'}: {error}") from None
 
-    def _typed(self, key: str, kind: Any, value: Any) -> Any:
-        """Return `value` as the field's type, or raise naming the type wanted."""
-
-        def refuse(wanted: str) -> ReszooError:
-            return ReszooError(f"{self.name}: {key} is {value!r}, but must be {wanted}")
-
-        if key in CHOICES:
-            if value not in CHOICES[key]:
-                near = did_you_mean(value, CHOICES[key]) if isinstance(value, str) else ""
-                raise refuse("one of " + ", ".join(repr(choice) for choice in CHOICES[key]) + near)
-            return value
-        if kind == "str":
-            if not isinstance(value, str) or not value:
-                raise ReszooError(f"a spec's name is {value!r}, but must be a word")
-            return value
-        if kind == "bool":
-            if not isinstance(value, bool):
-                raise refuse("true or false")
-            return value
-        if kind == "tuple[int, ...]":
-            if not isinstance(value, list | tuple) or not value or not all(_is_int(item) for item in value):
-                raise refuse("a list of whole numbers, such as [3, 3, 3]")
-            return tuple(int(item) for item in value)
-        if kind == "int":
-            if not _is_int(value):
-                raise refuse("a whole number")
-            return int(value)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-            raise refuse("a number")
-        return float(value)
-
-    def _range_errors(self) -> list[str]:
-        errors = []
-        if len(self.depths) != len(self.widths):
-            errors.append(f"depths has {len(self.depths)} stages, widths {len(self.widths)}; give both the same number")
-        for key in ("depths", "widths"):
-            if min(getattr(self, key)) < 1:
-                errors.append(f"{key} is {getattr(self, key)}, but every stage needs at least 1")
-        for key in ("stem_width", "groups", "group_width"):
-            if getattr(self, key) < 1:
-                errors.append(f"{key} is {getattr(self, key)}, but must be at least 1")
-        if self.stem == "deep" and self.stem_width == 1:
-            errors.append("stem_width is 1, but stem='deep' halves it in its first convolutions; give at least 2")
-        for key in ("dropout", "shortcut_dropout", "drop_path"):
-            if not 0 <= getattr(self, key) < 1:
-                errors.append(f"{key} is {getattr(self, key)}, but must be at least 0 and below 1")
-        if not 0 <= self.se_ratio <= 1:
-            errors.append(f"se_ratio is {self.se_ratio}, but must be between 0 (none) and 1; the paper's is 0.0625")
-        if not 0 < self.bn_epsilon < 1:
-            errors.append(f"bn_epsilon is {self.bn_epsilon}, but must be above 0 and below 1; the usual is 1e-05")
-        if not 0 < self.branch_scale < float("inf"):
-            errors.append(
-                f"branch_scale is {self.branch_scale}, but must be above 0; with rezero=true it is learned from 0"
-            )
-        if not 0 < self.shortcut_scale < float("inf"):
-            errors.append(
-                f"shortcut_scale is {self.shortcut_scale}, but must be above 0; for no shortcut give shortcut='none'"
-            )
-        if abs(self.gate_bias) == float("inf"):
-            errors.append("gate_bias must be finite")
-        return errors
+    def check(self) -> None:
+        """Raise ReszooError for the first contradiction between fields."""
+        for reason in self._conflicts():
+            raise ReszooError(reason)
 
     def _conflicts(self) -> list[str]:
         errors = []
+        if len(self.depths) != len(self.widths):
+            errors.append(f"depths has {len(self.depths)} stages, widths {len(self.widths)}; give both the same number")
+        if self.stem == "deep" and self.stem_width == 1:
+            errors.append("stem_width is 1, but stem='deep' halves it in its first convolutions; give at least 2")
         if self.shortcut == "none":
             for key in ("zero_gamma", "rezero", "drop_path"):
                 if getattr(self, key):
@@ -265,17 +230,21 @@ class Spec:
         """
         return 1 - (index + 1) / sum(self.depths) * self.drop_path
 
-    def replace(self, **fields: Any) -> Spec:
-        """Return this spec with some fields changed. Raises ReszooError for an unknown field, with the nearest one."""
-        known = [field.name for field in dataclasses.fields(self)]
-        for key in fields:
+    def replace(self, **changes: Any) -> Spec:
+        """Return this spec with some fields changed.
+
+        Raises:
+            ReszooError: For an unknown field, with the nearest one, or an invalid value.
+        """
+        known = list(type(self).model_fields)
+        for key, value in changes.items():
             if key not in known:
-                if text := explain_argument(key, fields[key], model=self.name, stem=self.stem, known=known):
+                if text := explain_argument(key, value, model=self.name, stem=self.stem, known=known):
                     raise ReszooError(text)
                 raise ReszooError(
                     f"{self.name}: no field '{key}'{did_you_mean(key, known) or ': the fields are ' + ', '.join(known)}"
                 )
-        return dataclasses.replace(self, **fields)
+        return super().replace(**changes)
 
     def plain_twin(self) -> Spec:
         """Return the same net without shortcuts: the other arm of the degradation experiment.
@@ -285,24 +254,3 @@ class Spec:
         named = "resnet" in self.name or self.shortcut == "none"
         name = self.name.replace("resnet", "plain") if named else f"plain_{self.name}"
         return self.replace(shortcut="none", name=name)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values for JSON."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()
-        }
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Spec:
-        """Return the spec that `to_dict` wrote. Raises ReszooError for a missing or unknown field."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        needed = {field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
-        if wrong := sorted(set(fields) - known):
-            raise ReszooError(f"a spec has no field '{wrong[0]}'{did_you_mean(wrong[0], known)}")
-        if missing := sorted(needed - set(fields)):
-            raise ReszooError(f"a spec needs {', '.join(missing)}")
-        return cls(**fields)
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

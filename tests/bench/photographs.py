@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from reszoo.bench.run import write_photographs
+from reszoo.config.data import InceptionCrop
 from reszoo.data.augment import mirror, random_windows, take_window
-from reszoo.data.config import AugmentConfig
 from reszoo.data.decode import decode_window, find_layout
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.lazy import tf
@@ -30,7 +30,7 @@ AUTO = tf.data.AUTOTUNE
 def pipelines(folder: Path) -> dict[str, Any]:
     """Return the pipelines by the stage that each ends with; elements of BATCH images."""
     preprocessing = Preprocessing((224, 224), 3, 256, np.full(3, 0.5, "f4"), np.full(3, 0.25, "f4"))
-    augment = AugmentConfig(crop="inception", flip=True)
+    augment = InceptionCrop(flip=True)
 
     def load(path: Any) -> tuple[Any, Any]:
         payload = tf.io.read_file(path)

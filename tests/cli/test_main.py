@@ -17,8 +17,9 @@ import reszoo
 from reszoo.cli import main as frame
 from reszoo.cli import output
 from reszoo.cli.main import VERBS, main
+from reszoo.config.load import load_recipe, recipe_names
+from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
-from reszoo.training.recipe import Recipe, load_recipe, recipe_names
 from reszoo.weights.published import list_weights
 from reszoo.zoo.catalog import list_models
 from reszoo.zoo.count import count

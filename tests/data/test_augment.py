@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from reszoo.config.data import Augmentation, DataConfig
 from reszoo.data.augment import (
     PCA_VALUES,
     PCA_VECTORS,
@@ -22,7 +23,6 @@ from reszoo.data.augment import (
     scale_windows,
     take_window,
 )
-from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.data.keys import make_key
 from reszoo.data.statistics import plain
 
@@ -125,7 +125,7 @@ def test_scale_window_reaches_every_length_and_corner() -> None:
 def test_partial_decode_equals_decode_then_crop(crop: str, kind: str, channels: int, photo: Photo) -> None:
     file = io.BytesIO()
     Image.fromarray(photo(97, 131)).save(file, kind, **({"quality": 90} if kind == "JPEG" else {}))
-    augment = AugmentConfig(crop=crop, scale=(40, 60)) if crop == "scale" else AugmentConfig(crop=crop)
+    augment = Augmentation.of(crop=crop, scale=(40, 60)) if crop == "scale" else Augmentation.of(crop=crop)
     pixels = np.asarray(Image.open(io.BytesIO(file.getvalue())).convert("RGB"))
     for window in random_windows(tf.constant([[97, 131]] * 12), augment, (32, 32), make_key(7)):
         part = take_window(tf.constant(file.getvalue()), window, plain((32, 32), channels, DIGITS)).numpy()

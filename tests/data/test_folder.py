@@ -16,8 +16,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
+from reszoo.config.data import AugmentConfig, DataConfig, InceptionCrop, NoCrop
 from reszoo.data import sets
-from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.data.decode import decode_window, find_layout
 from reszoo.data.folder import list_folder
 from reszoo.data.formats import looks_whole
@@ -27,7 +27,7 @@ from reszoo.errors import ReszooError
 from reszoo.evaluation.predict import read_image
 
 Photo = Callable[..., np.ndarray]
-INCEPTION = AugmentConfig(crop="inception", flip=True)
+INCEPTION = InceptionCrop(flip=True)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def make(tmp_path: Path, photo: Photo) -> Callable[..., Path]:
 
 def open_folder(path: Path, augment: AugmentConfig | None = None, batch_size: int = 4, **fields: Any) -> Pipeline:
     data = DataConfig(name=f"folder:{path}", **{"normalize": "channel", **fields})
-    return open_pipeline(data, augment or AugmentConfig(), batch_size=batch_size, seed=1)
+    return open_pipeline(data, augment or NoCrop(), batch_size=batch_size, seed=1)
 
 
 def refusal(path: Path, augment: AugmentConfig | None = None, **fields: Any) -> str:
@@ -95,7 +95,7 @@ def test_validation_is_held_out_class_by_class(make: Callable[..., Path]) -> Non
     assert np.bincount(parts["train"].labels).tolist() == [6, 3]
     # Which ones is no matter of the run's seed.
     other = open_pipeline(
-        DataConfig(name=f"folder:{path}", validation=6, normalize="channel"), AugmentConfig(), batch_size=1, seed=99
+        DataConfig(name=f"folder:{path}", validation=6, normalize="channel"), NoCrop(), batch_size=1, seed=99
     )
     np.testing.assert_array_equal(parts["validation"].images, other._images.parts["validation"].images)  # type: ignore[attr-defined]
 
@@ -434,7 +434,7 @@ def test_corrupt_images_are_named_counted_and_skipped_if_asked(
     make: Callable[..., Path], caplog: pytest.LogCaptureFixture, streamed: bool, harm: str
 ) -> None:
     path = make({"train/a": 5, "train/b": 5, "test/a": 2, "test/b": 2})
-    augment = INCEPTION if streamed else AugmentConfig()
+    augment = INCEPTION if streamed else NoCrop()
     bad = [path / "train" / "b" / "03.jpg", path / "test" / "a" / "00.png"]
     for file in bad:
         whole = file.read_bytes()

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reszoo.data.config import AugmentConfig, DataConfig
+from reszoo.config.data import Augmentation, AugmentConfig, DataConfig, InceptionCrop, NoCrop, PadCrop, ScaleCrop
 from reszoo.data.keys import make_key, shuffled
 from reszoo.data.parts import Arrays, Files, ImageSet
 from reszoo.data.pipeline import Pipeline, open_pipeline
 from reszoo.data.statistics import plain
 from reszoo.errors import ReszooError
 
-PAD = AugmentConfig(crop="pad", flip=True)
+PAD = PadCrop(flip=True)
 CROPS = [
-    AugmentConfig(),
+    NoCrop(),
     PAD,
-    AugmentConfig(crop="scale", scale=(8, 12), flip=True),
-    AugmentConfig(crop="inception", color="pca"),
+    ScaleCrop(scale=(8, 12), flip=True),
+    InceptionCrop(color="pca"),
 ]
 
 Batches = list[tuple[np.ndarray, np.ndarray]]
@@ -93,7 +93,7 @@ def test_a_place_in_the_next_epoch_is_augmented_anew(augment: AugmentConfig) -> 
 
 
 def test_images_keep_their_labels() -> None:
-    pipeline = numbered(37, AugmentConfig())
+    pipeline = numbered(37, NoCrop())
     stored = pipeline._images.parts["train"].images  # type: ignore[attr-defined]
     for x, y in batches(pipeline, 8):
         np.testing.assert_allclose(x, stored[y] / 255.0, atol=1e-6)
@@ -141,10 +141,10 @@ def test_evaluation_sees_each_example_once_in_order(size: int) -> None:
 @pytest.mark.parametrize("crop", ["none", "scale"])
 def test_training_evaluation_and_prediction_see_the_same_image(crop: str) -> None:
     # In memory at the input's size, or resized an image at a time: to the bit the same.
-    augment = AugmentConfig(crop=crop, scale=(12, 16)) if crop == "scale" else AugmentConfig()
+    augment = Augmentation.of(crop=crop, scale=(12, 16)) if crop == "scale" else NoCrop()
     data = DataConfig(name="digits", image_size=(12, 12), channels=3, normalize="channel")
     pipeline = open_pipeline(data, augment, batch_size=50, seed=0)
-    raw: Any = open_pipeline(DataConfig(name="digits"), AugmentConfig(), batch_size=1, seed=0)._images.parts["test"]
+    raw: Any = open_pipeline(DataConfig(name="digits"), NoCrop(), batch_size=1, seed=0)._images.parts["test"]
     images, _ = next(pipeline.evaluation("test").as_numpy_iterator())
     assert images.shape == (50, 12, 12, 3)
     for got, image in zip(images[:5], raw.images[:5], strict=True):
@@ -178,10 +178,10 @@ def test_info_is_json_able_and_exact() -> None:
         ),
         (
             DataConfig(name="digits"),
-            AugmentConfig(crop="scale", scale=(6, 9)),
+            ScaleCrop(scale=(6, 9)),
             "augment.scale = [6, 9] goes below the crop",
         ),
-        (DataConfig(name="digits", image_size=(12, 12)), AugmentConfig(crop="inception"), "data.normalize='channel'"),
+        (DataConfig(name="digits", image_size=(12, 12)), InceptionCrop(), "data.normalize='channel'"),
         (DataConfig(name="synthetic", image_size=(9999, 9999)), PAD, "too large for memory"),
     ],
 )
@@ -201,7 +201,7 @@ def test_impossible_batch_size_or_seed(numbers: dict[str, int]) -> None:
 
 
 def test_colour_noise_is_for_rgb_alone() -> None:
-    pipeline = numbered(8, AugmentConfig(color="pca"))
+    pipeline = numbered(8, NoCrop(color="pca"))
     pipeline.train()
     pipeline.preprocessing = replace(pipeline.preprocessing, channel_order="BGR")
     with pytest.raises(ReszooError, match=r"augment.color = 'pca' .* BGR"):
@@ -256,7 +256,7 @@ def test_files_of_every_format_go_to_replicas(tmp_path: Path, strategy: Any) -> 
     part = Files(np.array(paths, dtype=object), np.arange(6, dtype=np.int32))
     preprocessing = plain((6, 5), 3, DataConfig(name="digits"))
     dataset = ImageSet("files", tuple("abcdef"), {"train": part})
-    pipeline = Pipeline(dataset, preprocessing, AugmentConfig(), batch_size=6, seed=0)
+    pipeline = Pipeline(dataset, preprocessing, NoCrop(), batch_size=6, seed=0)
     images, labels = next(iter(strategy.experimental_distribute_dataset(pipeline.train())))
     for image, label in zip(
         *(np.concatenate(strategy.experimental_local_results(one)) for one in (images, labels)), strict=True

@@ -13,14 +13,14 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from reszoo.config.data import AugmentConfig, DataConfig, InceptionCrop, NoCrop
 from reszoo.data import prepare as preparing
 from reszoo.data import tfds as sets
-from reszoo.data.config import AugmentConfig, DataConfig
 from reszoo.data.parts import Arrays, Records
 from reszoo.data.pipeline import Pipeline, open_pipeline
 from reszoo.errors import ReszooError
 
-INCEPTION = AugmentConfig(crop="inception", flip=True)
+INCEPTION = InceptionCrop(flip=True)
 Photo = Callable[..., np.ndarray]
 
 
@@ -167,7 +167,7 @@ def test_a_stream_does_not_depend_on_tensorflows_global_seed(home: Path) -> None
 
 
 def test_memory_and_stream_agree_in_evaluation(home: Path) -> None:
-    crop = open_set(home, augment=AugmentConfig(), normalize="unit")
+    crop = open_set(home, augment=NoCrop(), normalize="unit")
     assert isinstance(crop._images.parts["test"], Arrays)
     streamed = open_set(home, normalize="unit")
     for (x, y), (u, v) in zip(crop.evaluation("test"), streamed.evaluation("test"), strict=True):
@@ -176,14 +176,14 @@ def test_memory_and_stream_agree_in_evaluation(home: Path) -> None:
 
 
 def test_a_set_with_a_training_split_alone_gives_a_fifth_to_testing(home: Path) -> None:
-    pipeline = open_set(home, "small", AugmentConfig(), image_size=None, validation=4)
+    pipeline = open_set(home, "small", NoCrop(), image_size=None, validation=4)
     assert pipeline.info.examples == {"train": 20, "validation": 4, "test": 6}
     assert pipeline.info.input_shape == (6, 7, 1)
     assert pipeline.info.class_names == ("0", "1", "2")
 
 
 def test_cifar_is_read_in_the_archives_order(home: Path) -> None:
-    pipeline = open_set(home, "cifar10", AugmentConfig(), image_size=None, normalize="unit", validation=5)
+    pipeline = open_set(home, "cifar10", NoCrop(), image_size=None, normalize="unit", validation=5)
     assert pipeline.info.examples == {"train": 25, "validation": 5, "test": 30}
     source = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
     order = np.argsort([(i * 7) % 30 for i in range(30)])
@@ -348,7 +348,7 @@ def test_fashion_mnist_from_its_archives(shared_data: Path, tmp_path: Path) -> N
     assert "is already in" in preparing.prepare("fashion_mnist", data_dir=tmp_path / "home")
     pipeline = open_pipeline(
         DataConfig(name="fashion_mnist", dir=str(tmp_path / "home"), validation=5000),
-        AugmentConfig(),
+        NoCrop(),
         batch_size=100,
         seed=0,
     )
@@ -380,7 +380,7 @@ def test_a_streamed_set_trains_evaluates_and_goes_on(home: Path, tmp_path: Path)
         "optimizer": {"name": "sgd", "weight_decay": 1e-4},
         "schedule": {"kind": "plateau", "rate": 0.1, "patience": 2},
     }
-    result = train(Recipe.from_dict(tables), run_dir=tmp_path / "run", quiet=True)
+    result = train(Recipe(**tables), run_dir=tmp_path / "run", quiet=True)
     assert result.finished and result.run.meta["data"]["examples"] == {"train": 40, "validation": 10, "test": 9}
     assert [row["step"] for row in result.run.history] == [5, 8]
     assert evaluate(result.run, out=tmp_path).top1 == result.test.top1  # type: ignore[union-attr]

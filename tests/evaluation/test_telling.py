@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reszoo.data.config import AugmentConfig, DataConfig
+from reszoo.config.data import DataConfig, NoCrop
+from reszoo.config.load import load_recipe
 from reszoo.data.parts import Arrays, ImageSet
 from reszoo.data.pipeline import Pipeline
 from reszoo.data.statistics import plain
 from reszoo.evaluation.scores import Scores
 from reszoo.evaluation.telling import closing, opening
-from reszoo.training.recipe import load_recipe
 
 
 def of_counts(cats: int, dogs: int) -> Pipeline:
     labels = np.array([0] * cats + [1] * dogs, np.int32)
     part = Arrays(np.zeros((cats + dogs, 8, 8, 1), np.uint8), labels)
     images = ImageSet("pets", ("cat", "dog"), {"train": part}, ("a/b.jpg",), {"HEIC": 3})
-    return Pipeline(images, plain((8, 8), 1, DataConfig(name="digits")), AugmentConfig(), batch_size=2, seed=0)
+    return Pipeline(images, plain((8, 8), 1, DataConfig(name="digits")), NoCrop(), batch_size=2, seed=0)
 
 
 def test_a_run_opens_with_its_class_counts_and_files_not_read() -> None:

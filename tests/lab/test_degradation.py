@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import shutil
@@ -42,12 +41,12 @@ def test_the_arms_differ_in_the_shortcut_alone() -> None:
     base = lab.base_recipe("digits", 40)
     for depth in (20, 56, 110, 18):
         plain, residual = lab.pair(depth, base, seed=3)
-        assert plain.model.spec() == residual.model.spec().plain_twin()
+        assert plain.model.spec == residual.model.spec.plain_twin()
         same = {"model": residual.model, "name": residual.name}
-        assert dataclasses.replace(plain, **same) == residual
+        assert plain.replace(**same) == residual
         assert plain.train.seed == 3
-        fields = residual.model.spec().to_dict()
-        changed = {key for key, value in plain.model.spec().to_dict().items() if fields[key] != value}
+        fields = residual.model.spec.to_dict()
+        changed = {key for key, value in plain.model.spec.to_dict().items() if fields[key] != value}
         assert changed == {"name", "shortcut"}
 
 
@@ -57,7 +56,7 @@ def test_a_budget_scales_the_whole_schedule(data: str) -> None:
     assert half.train.steps == own.train.steps // 2
     assert half.schedule.boundaries == tuple(at / 2 for at in own.schedule.boundaries)
     assert half.schedule.warmup == own.schedule.warmup / 2
-    assert dataclasses.replace(half, train=own.train, schedule=own.schedule) == own
+    assert half.replace(train=own.train, schedule=own.schedule) == own
 
 
 def test_the_papers_protocol_is_the_default_for_any_other_set() -> None:
@@ -112,8 +111,8 @@ def test_another_experiment_in_the_folder_is_refused(done: Path, tmp_path: Path)
     (tmp_path / "mine").write_text("x")
     with pytest.raises(ReszooError, match="holds no experiment"):
         lab.degradation(tmp_path, **OPTIONS)
-    changed = dataclasses.replace(lab.pair(8, lab.base_recipe("digits", 4, OPTIONS["overrides"]), 0)[0])
-    changed = dataclasses.replace(changed, schedule=dataclasses.replace(changed.schedule, rate=0.5))
+    changed = lab.pair(8, lab.base_recipe("digits", 4, OPTIONS["overrides"]), 0)[0]
+    changed = changed.replace(schedule=changed.schedule.replace(rate=0.5))
     with pytest.raises(ReszooError, match=r"was trained with another \[schedule\].*give another --out"):
         run_all(done / "runs", {"plain8-seed0": changed})
 

@@ -42,7 +42,7 @@ from reszoo.exporting.fold import fold
 folder = Path(sys.argv[1])
 batch = np.load(folder / "images.npy")
 for name, fields in json.loads((folder / "specs.json").read_text()).items():
-    spec, shape = reszoo.Spec.from_dict(fields), batch.shape[1:]
+    spec, shape = reszoo.Spec(**fields), batch.shape[1:]
     model = reszoo.build(spec, input_shape=shape, classes=5, weights=folder / f"{name}.weights.h5")
     parameters = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     assert reszoo.count(spec, input_shape=shape, classes=5).parameters == parameters, name

@@ -11,11 +11,12 @@ import pytest
 import tensorflow as tf
 
 import reszoo
+from reszoo.config.optimizer import SGD
+from reszoo.config.training import TrainConfig
 from reszoo.errors import ReszooError
 from reszoo.nets.batchnorm import BatchNormalization, synchronise
 from reszoo.nets.build import build
 from reszoo.nets.freeze import freeze, place_of, places
-from reszoo.training.config import OptimizerConfig, TrainConfig
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.step import Stepper
 
@@ -144,7 +145,7 @@ def test_the_fused_layer_computes_with_its_statistics_when_frozen() -> None:
 
 
 def by_step(model: keras.Model, x: Any, y: Any) -> None:
-    settings, config = TrainConfig(batch_size=16, steps=2), OptimizerConfig(weight_decay=1e-3)
+    settings, config = TrainConfig(batch_size=16, steps=2), SGD(weight_decay=1e-3)
     stepper = Stepper(model, make_optimizer(config), settings, config, tf.distribute.get_strategy())
     for start in (0, 16):
         stepper(tf.constant(x[start : start + 16]), tf.constant(y[start : start + 16]), 0.01)

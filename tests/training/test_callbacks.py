@@ -14,11 +14,11 @@ import pytest
 import tensorflow as tf
 
 import reszoo
+from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
 from reszoo.evaluation.scores import evaluate_model
 from reszoo.training import checkpoint
 from reszoo.training.callbacks import Callbacks, check_callbacks
-from reszoo.training.recipe import Recipe
 from reszoo.workflow import Result, train
 
 C = keras.callbacks
@@ -35,7 +35,7 @@ COSINE = {"kind": "cosine", "rate": 0.05}
 
 def recipe(schedule: dict[str, Any] | None = None, **fields: Any) -> Recipe:
     tables = TABLES | {"train": TABLES["train"] | fields} | ({"schedule": schedule} if schedule else {})
-    return Recipe.from_dict(tables)
+    return Recipe(**tables)
 
 
 def run(folder: Path, *callbacks: C.Callback, schedule: Any = None, devices: str = "auto", **fields: Any) -> Result:

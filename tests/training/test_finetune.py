@@ -12,12 +12,13 @@ import pytest
 import tensorflow as tf
 
 from reszoo import Recipe, Run
+from reszoo.config.optimizer import Optimizer
+from reszoo.config.training import FinetuneConfig, TrainConfig
 from reszoo.errors import ReszooError
 from reszoo.evaluation.telling import finetuning
 from reszoo.nets.build import build
 from reszoo.nets.freeze import freeze, place_of
 from reszoo.training import checkpoint
-from reszoo.training.config import FinetuneConfig, OptimizerConfig, TrainConfig
 from reszoo.training.devices import precision
 from reszoo.training.loop import thawed
 from reszoo.training.optimizers import make_optimizer
@@ -42,7 +43,7 @@ def make(
     """A stepper over a small net that starts alike every time."""
     keras.utils.set_random_seed(1)
     strategy = strategy or tf.distribute.get_strategy()
-    config, plan = OptimizerConfig(**(optimizer or {})), TrainConfig(**{"batch_size": 16, "steps": 1, **settings})
+    config, plan = Optimizer.of(**(optimizer or {})), TrainConfig(**{"batch_size": 16, "steps": 1, **settings})
     with strategy.scope(), precision(policy):
         model = freeze(build("resnet8", input_shape=SHAPE, **(net or {})), until, batch_norm)
         return Stepper(model, make_optimizer(config), plan, config, strategy, stage_decay)
@@ -246,8 +247,13 @@ TABLES: dict[str, Any] = {
 
 
 def recipe(**tables: Any) -> Recipe:
-    return Recipe.from_dict(
-        {key: {**value, **tables.get(key, {})} if isinstance(value, dict) else value for key, value in TABLES.items()}
+    return Recipe(
+        **(
+            {
+                key: {**value, **tables.get(key, {})} if isinstance(value, dict) else value
+                for key, value in TABLES.items()
+            }
+        )
     )
 
 
@@ -447,8 +453,8 @@ def test_a_probe_as_long_as_the_training_is_refused_before_anything_is_written(t
     tables = recipe().to_dict()
     tables["train"] |= {"epochs": 0, "steps": 6}  # of 3 steps to an epoch
     with pytest.raises(ReszooError) as caught:
-        train(Recipe.from_dict(tables), run_dir=tmp_path / "run", quiet=True)
+        train(Recipe(**tables), run_dir=tmp_path / "run", quiet=True)
     assert "probe_epochs is 2, which is 6 steps, but must be shorter than the training (6 steps)" in str(caught.value)
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
     tables["finetune"]["probe_epochs"] = 0.01
-    assert Recipe.from_dict(tables).probe_steps(3) == 1
+    assert Recipe(**tables).probe_steps(3) == 1

@@ -25,8 +25,13 @@ TABLES: dict[str, Any] = {
 
 
 def recipe(**tables: Any) -> Recipe:
-    return Recipe.from_dict(
-        {key: {**value, **tables.get(key, {})} if isinstance(value, dict) else value for key, value in TABLES.items()}
+    return Recipe(
+        **(
+            {
+                key: {**value, **tables.get(key, {})} if isinstance(value, dict) else value
+                for key, value in TABLES.items()
+            }
+        )
     )
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import reszoo
+from reszoo.config.recipe import Recipe
 from reszoo.training import checkpoint, loop
-from reszoo.training.recipe import Recipe
 from reszoo.workflow import Result, train
 
 TABLES: dict[str, Any] = {
@@ -32,7 +32,7 @@ HOOKS = [
 
 def run(folder: Path, *callbacks: keras.callbacks.Callback, resume: bool = False, **fields: Any) -> Result:
     schedule = fields.pop("schedule", TABLES["schedule"])
-    recipe = Recipe.from_dict(TABLES | {"train": TABLES["train"] | fields, "schedule": schedule})
+    recipe = Recipe(**(TABLES | {"train": TABLES["train"] | fields, "schedule": schedule}))
     return train(recipe, run_dir=folder, callbacks=callbacks, resume=resume, quiet=True)
 
 

@@ -15,9 +15,9 @@ import keras
 import numpy as np
 import pytest
 
+from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
 from reszoo.training import checkpoint
-from reszoo.training.recipe import Recipe
 from reszoo.workflow import train
 
 # Every kind of state a run has: slots, averages, random layers, augmentation, a best net, sums in mid-epoch.
@@ -49,7 +49,7 @@ def start(folder: Path, recipe: Path, *more: str) -> subprocess.Popen[str]:
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
-    path.write_text(Recipe.from_dict(TABLES).to_toml())
+    path.write_text(Recipe(**TABLES).to_toml())
     return path
 
 
@@ -130,7 +130,7 @@ def test_sigterm_stops_at_a_step_and_says_how_to_go_on(recipe: Path, unbroken: P
 def short(**train_fields: object) -> Recipe:
     """A run of a few steps, to be tried inside this process."""
     fields = TABLES["train"] | {"steps": 6, "deterministic": False, "select": "last"} | train_fields  # type: ignore[operator]
-    return Recipe.from_dict(TABLES | {"train": fields, "model": {"name": "resnet8"}})
+    return Recipe(**(TABLES | {"train": fields, "model": {"name": "resnet8"}}))
 
 
 def test_truncated_checkpoint_falls_back_to_the_one_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,7 +174,7 @@ def test_truncated_checkpoint_falls_back_to_the_one_before(tmp_path: Path, capsy
 def test_checkpoint_of_another_net_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train(short(), run_dir=folder, quiet=True)
-    other = Recipe.from_dict(short().to_dict() | {"model": {"name": "resnet14"}})
+    other = Recipe(**(short().to_dict() | {"model": {"name": "resnet14"}}))
     with pytest.raises(ReszooError, match=r"another \[model\]"):
         train(other, run_dir=folder, resume=True, quiet=True)
     (folder / "recipe.toml").write_text(other.to_toml())
@@ -193,7 +193,7 @@ def test_divergence_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:
     schedule = {"kind": "constant", "rate": 1e30, "warmup": 5, "warmup_rate": 0.01}
     tables = short(steps=60, checkpoint_every=2).to_dict() | {"schedule": schedule}
     with pytest.raises(ReszooError, match="last good checkpoint is .*step-0000000[4-6]"):
-        train(Recipe.from_dict(tables), run_dir=tmp_path / "run", quiet=True)
+        train(Recipe(**tables), run_dir=tmp_path / "run", quiet=True)
     meta = json.loads((tmp_path / "run" / "run.json").read_text())
     assert meta["status"] == "failed" and "last good checkpoint" in meta["reason"]
     newest = checkpoint.newest(tmp_path / "run" / "checkpoints", print)
@@ -203,5 +203,5 @@ def test_divergence_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:
 def test_best_needs_images_to_choose_by(tmp_path: Path) -> None:
     tables = short(select="best").to_dict() | {"data": {"name": "digits", "examples": 200}}
     with pytest.raises(ReszooError, match="set data.validation"):
-        train(Recipe.from_dict(tables), run_dir=tmp_path / "run", quiet=True)
+        train(Recipe(**tables), run_dir=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from reszoo.config.optimizer import SGD
+from reszoo.config.training import TrainConfig
 from reszoo.nets.build import build
 from reszoo.nets.freeze import freeze
 from reszoo.training import step as module
-from reszoo.training.config import OptimizerConfig, TrainConfig
 from reszoo.training.devices import precision
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.reuse import BlockByBlock, split
@@ -35,7 +36,7 @@ CASES = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for
 
 def make(name: str, *, nesterov: bool = False, **fields: Any) -> Stepper:
     keras.utils.set_random_seed(1)
-    config = OptimizerConfig(name="sgd", weight_decay=1e-4, nesterov=nesterov)
+    config = SGD(weight_decay=1e-4, nesterov=nesterov)
     settings = TrainConfig(batch_size=6, steps=STEPS)
     return Stepper(build(name, **fields), make_optimizer(config), settings, config, tf.distribute.get_strategy())
 
@@ -120,7 +121,7 @@ def test_a_net_that_is_partly_frozen_takes_the_plain_path() -> None:
     keras.utils.set_random_seed(1)
     model = build("resnet8", input_shape=(16, 16, 3))
     freeze(model, "stage1")
-    config = OptimizerConfig(name="sgd")
+    config = SGD()
     stepper = Stepper(
         model, make_optimizer(config), TrainConfig(batch_size=6, steps=1), config, tf.distribute.get_strategy()
     )

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from reszoo.config.optimizer import SGD, Optimizer
+from reszoo.config.training import TrainConfig
 from reszoo.errors import ReszooError
 from reszoo.nets.batchnorm import synchronise
 from reszoo.nets.build import build
-from reszoo.training.config import OptimizerConfig, TrainConfig
 from reszoo.training.devices import open_strategy, precision
 from reszoo.training.optimizers import decays, make_optimizer
 from reszoo.training.step import SCALE_START, Stepper
@@ -35,7 +36,7 @@ def make(
     """Return a stepper over a small net that starts alike every time."""
     keras.utils.set_random_seed(1)
     settings = TrainConfig(**{"batch_size": 16, "steps": STEPS, **train})
-    config = OptimizerConfig(**(optimizer or {"name": "sgd", "weight_decay": 1e-4}))
+    config = Optimizer.of(**(optimizer or {"name": "sgd", "weight_decay": 1e-4}))
     with strategy.scope(), precision(policy or settings.precision):
         model = build("resnet8", input_shape=SHAPE)
         if sync:
@@ -226,7 +227,7 @@ def test_jit_skips_a_step_that_overflows() -> None:
 
 
 def test_jit_rejects_a_model_that_draws_random_numbers() -> None:
-    settings, config = TrainConfig(batch_size=4, steps=1, jit=True), OptimizerConfig()
+    settings, config = TrainConfig(batch_size=4, steps=1, jit=True), SGD()
     model = build("resnet8", input_shape=SHAPE, dropout=0.1)
     with pytest.raises(ReszooError, match=r"^train\.jit: true is invalid; .*dropout.*Example: --set train\.jit=false$"):
         Stepper(model, make_optimizer(config), settings, config, tf.distribute.get_strategy())
@@ -279,7 +280,7 @@ def test_only_a_share_leaves_the_device_of_the_images(replicas: int, strategy: t
     found = []
     for device in ("CPU:0", "CPU:1"):
         keras.utils.set_random_seed(1)
-        settings, config = TrainConfig(batch_size=16, steps=1), OptimizerConfig()
+        settings, config = TrainConfig(batch_size=16, steps=1), SGD()
         with over.scope():
             model = build("resnet8", input_shape=SHAPE)
             stepper = Stepper(model, make_optimizer(config), settings, config, over, images_on=device)
@@ -329,7 +330,7 @@ def test_moving_statistics_are_the_mean_of_the_replicas(strategy: tf.distribute.
 
 def test_replicas_draw_masks_of_their_own(strategy: tf.distribute.Strategy) -> None:
     keras.utils.set_random_seed(1)
-    settings, config = TrainConfig(batch_size=16, steps=1), OptimizerConfig()
+    settings, config = TrainConfig(batch_size=16, steps=1), SGD()
     with strategy.scope():
         model = build("resnet8", input_shape=SHAPE, drop_path=0.5)
         stepper = Stepper(model, make_optimizer(config), settings, config, strategy)
@@ -395,10 +396,10 @@ def test_decay_is_the_gradient_of_its_penalty() -> None:
 
 
 def test_decay_leaves_norms_out_when_told() -> None:
-    config = OptimizerConfig(name="sgd", weight_decay=0.1, decay_norms=False)
+    config = SGD(weight_decay=0.1, decay_norms=False)
     spared = [v.path for v in build("resnet8").trainable_variables if not decays(v, config)]
     assert {path.split("/")[-1] for path in spared} == {"gamma", "beta", "bias"}
-    assert all(decays(v, OptimizerConfig(name="sgd", weight_decay=0.1)) for v in build("resnet8").trainable_variables)
+    assert all(decays(v, SGD(weight_decay=0.1)) for v in build("resnet8").trainable_variables)
 
 
 def test_average_against_arithmetic() -> None:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from reszoo.cli.main import main
 from reszoo.cli.tune import choose
+from reszoo.config.load import load_recipe
 from reszoo.errors import ReszooError
-from reszoo.training.recipe import load_recipe
-from reszoo.tuning.config import SearchConfig, quantity
+from reszoo.tuning.config import SearchConfig, parse_amount
 from reszoo.tuning.knobs import Choice, Range
 from reszoo.tuning.plan import Plan
 from reszoo.tuning.space import Space, load_space, space_folder, space_names
@@ -64,7 +64,7 @@ def test_every_combination_of_a_packaged_space_is_a_recipe(name: str) -> None:
     for combination in itertools.product(*choices):
         values = space.canonical(dict(zip(names, combination, strict=True)))
         recipe = space.recipe(values)
-        spec = recipe.model.spec()
+        spec = recipe.model.spec
         assert spec.shortcut == values["model.shortcut"] and spec.depths == (int(values["n"]),) * 3
         assert recipe.schedule.rate == values["schedule.rate"]
         assert spec.widths[0] == int(values["width"]) == spec.stem_width
@@ -107,9 +107,9 @@ def test_a_knob_acts_only_under_its_condition_and_that_ones(tmp_path: Path) -> N
     assert space.canonical(plain) == plain | {"model.order": "post", "model.zero_gamma": "false"}
     assert list(space.active(plain)) == ["model.shortcut", "train.batch_size", "n", "block"]
     recipe = space.recipe(plain)
-    assert (recipe.model.spec().order, recipe.model.spec().zero_gamma) == ("post", False)
+    assert (recipe.model.spec.order, recipe.model.spec.zero_gamma) == ("post", False)
     pre = plain | {"model.shortcut": "A"}
-    assert "model.zero_gamma" not in space.active(pre) and space.recipe(pre).model.spec().order == "pre"
+    assert "model.zero_gamma" not in space.active(pre) and space.recipe(pre).model.spec.order == "pre"
 
 
 def test_the_product_is_every_combination_that_differs_once(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_choices_keep_their_types_and_lists(tmp_path: Path) -> None:
     space = space_of(text, tmp_path)
     assert list(space.knobs[0].options) == ["[1, 1, 1]", "[2, 2, 2]"]  # type: ignore[union-attr]
     recipe = space.recipe({"model.depths": "[2, 2, 2]", "optimizer.momentum": "0.5", "augment.pad": "2"})
-    assert recipe.model.spec().depths == (2, 2, 2) and recipe.optimizer.momentum == 0.5 and recipe.augment.pad == 2
+    assert recipe.model.spec.depths == (2, 2, 2) and recipe.optimizer.momentum == 0.5 and recipe.augment.pad == 2
 
 
 def test_the_base_is_the_recipe_with_its_sets_and_overrides(tmp_path: Path) -> None:
@@ -250,14 +250,14 @@ def test_a_contradiction_is_a_refusal(tmp_path: Path) -> None:
     "text, number", [("1M", 10**6), ("2.5M", 2_500_000), ("500k", 500_000), ("200000", 200_000), ("1G", 10**9)]
 )
 def test_amounts(text: str, number: int) -> None:
-    assert quantity(text) == number
+    assert parse_amount(text) == number
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.text(max_size=8))
 def test_what_is_no_amount_is_told_so(text: str) -> None:
     try:
-        assert quantity(text) >= 0
+        assert parse_amount(text) >= 0
     except ReszooError as error:
         assert "amount" in str(error)
 
@@ -332,7 +332,7 @@ def test_no_space_file_ends_in_a_traceback(data: Any, tmp_path_factory: pytest.T
         value, st.dictionaries(keys, st.one_of(value, st.dictionaries(keys, value, max_size=2)), max_size=4)
     )
     names = st.sampled_from(["model.shortcut", "schedule.rate", "n", "train.epochs", "model.depths"])
-    from reszoo.training.tomlfile import write
+    from reszoo.config.tomlfile import write
 
     told = data.draw(st.dictionaries(names, knob, min_size=1, max_size=3))
     try:

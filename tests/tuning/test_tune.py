@@ -26,10 +26,10 @@ from PIL import Image
 
 import reszoo
 from reszoo.cli.main import main
+from reszoo.config.load import load_recipe
 from reszoo.errors import ReszooError
 from reszoo.session import opened
 from reszoo.training import checkpoint
-from reszoo.training.recipe import load_recipe
 from reszoo.training.run import Run
 from reszoo.tuning import trial as trial_module
 from reszoo.tuning import tune as tune_module
@@ -107,7 +107,7 @@ def test_a_search_leaves_what_it_found(tiny: Path, tmp_path: Path, said: list[st
         assert trial["score"] == pytest.approx(sum(trial["scores"]) / 2)
         assert [run.recipe.train.seed for run in runs] == trial["seeds"] == [5, 6]
         assert trial["steps"] == runs[0].history[-1]["step"] == 18 and trial["trained_steps"] == 36
-        spec = runs[0].recipe.model.spec()
+        spec = runs[0].recipe.model.spec
         assert spec.shortcut == trial["values"]["model.shortcut"]
         made_of = reszoo.count(spec, (8, 8, 1), 10)
         assert (trial["parameters"], trial["multiply_adds"]) == (made_of.parameters, made_of.multiply_adds)

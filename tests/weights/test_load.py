@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 import reszoo
 from reszoo import ReszooError, build, load_recipe, spec
 from reszoo.cli.main import main
-from reszoo.session import anchored
+from reszoo.config.resolve import resolve_recipe
 from reszoo.weights import published
 from reszoo.weights.convert import export_arrays
 from reszoo.weights.download import cache_path
@@ -301,7 +301,7 @@ def test_an_entry_of_a_checkpoint_starts_a_run(tmp_path: Path, monkeypatch: pyte
     save_file(both | averaged, tmp_path / "both.safetensors")
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe("quickstart", ["model.name=resnet8", "model.weights=both.safetensors#raw", "train.steps=1"])
-    weights = anchored(recipe).model.weights
+    weights = resolve_recipe(recipe).model.weights
     assert weights == str(tmp_path / "both.safetensors#raw")
     assert (np.asarray(build("resnet8", weights=weights).get_layer("head_dense").kernel) != 0).any()
     assert (

@@ -141,7 +141,7 @@ def test_wildcards() -> None:
 def test_fields_change_a_named_net() -> None:
     assert spec("resnet20", shortcut="B").shortcut == "B"
     assert spec("resnet20", name="mine").name == "mine"
-    made = Spec.from_dict(spec("resnet20").to_dict())
+    made = Spec(**spec("resnet20").to_dict())
     assert spec(made) == made and spec(made, order="pre") == made.replace(order="pre")
     with pytest.raises(ReszooError, match="resnet20: no field 'shortcutt'"):
         spec("resnet20", shortcutt="B")

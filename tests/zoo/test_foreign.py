@@ -12,7 +12,7 @@ from reszoo.weights.published import find_weights
 from reszoo.zoo.foreign import ARGUMENTS, UNSUPPORTED
 from reszoo.zoo.spec import Spec
 
-OURS = {"classes", "input_shape", "weights", "top", *Spec.__dataclass_fields__}
+OURS = {"classes", "input_shape", "weights", "top", *Spec.model_fields}
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reszoo.training.config import ScheduleConfig
-from reszoo.training.recipe import load_recipe
-from reszoo.training.schedule import rate
+from reszoo.config.load import load_recipe
+from reszoo.config.schedule import (
+    ConstantSchedule,
+    CosineSchedule,
+    PlateauSchedule,
+    Schedule,
+    ScheduleConfig,
+    StepSchedule,
+    TriangularSchedule,
+)
 
 
 def rates(config: ScheduleConfig, steps: Any, total: int = 100, per_epoch: int = 10, **rest: Any) -> list[float]:
     arguments = {"total_steps": total, "steps_per_epoch": per_epoch, "batch_size": 128} | rest
-    return [rate(config, step, **arguments) for step in steps]
+    return [config.rate_at(step, **arguments) for step in steps]
 
 
 def test_he_2015_as_packaged_drops_at_32k_and_48k() -> None:
@@ -31,18 +38,18 @@ def test_he_2015_resnet110_as_packaged_starts_400_steps_at_a_tenth() -> None:
 
 
 def test_boundaries_and_warmup_in_epochs_are_steps_of_the_epoch_at_hand() -> None:
-    config = ScheduleConfig(kind="step", rate=1, unit="epochs", boundaries=(30, 60.5), warmup=2, warmup_rate=0.5)
+    config = StepSchedule(kind="step", rate=1, unit="epochs", boundaries=(30, 60.5), warmup=2, warmup_rate=0.5)
     steps = [0, 703, 704, 30 * 352 - 1, 30 * 352, 21_295, 21_296]
     assert rates(config, steps, 31_680, 352) == pytest.approx([0.5, 0.5, 1, 1, 0.1, 0.1, 0.01])
 
 
 def test_linear_warmup_climbs_in_equal_parts_and_is_never_0() -> None:
-    config = ScheduleConfig(kind="constant", rate=0.5, warmup=4)
+    config = ConstantSchedule(kind="constant", rate=0.5, warmup=4)
     assert rates(config, range(6)) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.5])
 
 
 def test_cosine_starts_full_after_warmup_and_ends_just_above_its_last_rate() -> None:
-    config = ScheduleConfig(kind="cosine", rate=1, warmup=20, final_rate=0.2)
+    config = CosineSchedule(kind="cosine", rate=1, warmup=20, final_rate=0.2)
     first, third, half, last = rates(config, [20, 40, 60, 99])
     assert first == 1.0
     assert third == pytest.approx(0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2)  # a quarter of the way: cos(45 degrees)
@@ -51,18 +58,18 @@ def test_cosine_starts_full_after_warmup_and_ends_just_above_its_last_rate() -> 
 
 
 def test_triangle_is_at_the_top_once_and_nowhere_0() -> None:
-    config = ScheduleConfig(kind="triangular", rate=0.84, peak=0.3)
+    config = TriangularSchedule(kind="triangular", rate=0.84, peak=0.3)
     expected = [0.21, 0.42, 0.63, 0.84, 0.72, 0.60, 0.48, 0.36, 0.24, 0.12]
     assert rates(config, range(10), total=10) == pytest.approx(expected)
 
 
 def test_triangle_falls_to_its_final_rate() -> None:
-    config = ScheduleConfig(kind="triangular", rate=0.9, peak=0.5, final_rate=0.4)
+    config = TriangularSchedule(kind="triangular", rate=0.9, peak=0.5, final_rate=0.4)
     assert rates(config, [5, 6, 9, 10], total=10) == pytest.approx([0.9, 0.8, 0.5, 0.4])
 
 
 def test_rates_stated_for_a_batch_follow_the_batch() -> None:
-    config = ScheduleConfig(kind="cosine", rate=0.1, rate_batch=256, warmup=1, warmup_rate=0.02, final_rate=0.05)
+    config = CosineSchedule(kind="cosine", rate=0.1, rate_batch=256, warmup=1, warmup_rate=0.02, final_rate=0.05)
     assert rates(config, [0, 1, 100], batch_size=512) == pytest.approx([0.04, 0.2, 0.1])
     assert rates(config, [0, 1, 100], batch_size=256) == pytest.approx([0.02, 0.1, 0.05])
 
@@ -72,7 +79,7 @@ def rows(*accuracies: float, key: str = "val_accuracy") -> list[dict[str, Any]]:
     return [{"step": 10 * (index + 1), key: accuracy} for index, accuracy in enumerate(accuracies)]
 
 
-PLATEAU = ScheduleConfig(kind="plateau", rate=1, patience=2)
+PLATEAU = PlateauSchedule(kind="plateau", rate=1, patience=2)
 
 
 def test_plateau_drops_after_patience_evaluations_without_a_better_one() -> None:
@@ -111,7 +118,7 @@ def test_every_step_of_every_kind_has_a_rate_above_0_and_at_most_the_highest(
     fields = {
         "step": {"boundaries": (100,)}, "plateau": {"patience": 1}, "triangular": {"peak": peak},
     }.get(kind, {}) | ({} if kind == "triangular" else {"warmup": warmup})  # fmt: skip
-    config = ScheduleConfig(kind=kind, rate=0.7, **fields)  # type: ignore[arg-type]
+    config = Schedule.of(kind=kind, rate=0.7, **fields)  # type: ignore[arg-type]
     values = rates(config, range(total), total=total)
     assert all(0 < value <= 0.7 for value in values)
     if kind == "triangular":

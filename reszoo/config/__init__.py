@@ -1,0 +1,1 @@
+"""Configuration: the tables of a recipe as checked, immutable models, and the recipe that they form."""

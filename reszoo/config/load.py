@@ -1,0 +1,88 @@
+"""Recipes by name or file: finding, listing and loading them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reszoo.config import tomlfile
+from reszoo.config.overrides import Overrides, apply_overrides, parse_overrides
+from reszoo.config.recipe import Recipe
+from reszoo.config.resolve import ResolvedRecipe, resolve_recipe
+from reszoo.errors import ReszooError, did_you_mean
+from reszoo.validation import show
+
+
+def recipe_folder() -> Path:
+    """Return the folder of the packaged recipes: inside the installed package, or at the top of a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the packaged recipes, with numbers in them in numeric order."""
+    names = (path.stem for path in recipe_folder().glob("*.toml"))
+    return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+
+
+def list_recipes() -> list[Recipe]:
+    """Return the packaged recipes."""
+    return [load_recipe(name) for name in recipe_names()]
+
+
+def find_recipe(name_or_path: str | Path) -> Path:
+    """Return the file of a packaged recipe or of a path; a path ends in .toml or contains a folder.
+
+    Raises:
+        ReszooError: For the name of no packaged recipe, with the nearest ones.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml" or len(path.parts) != 1:
+        return path
+    names = recipe_names()
+    if path.name not in names:
+        hint = did_you_mean(path.name, names) or "; `reszoo recipes` lists them, and a file's name ends in .toml"
+        raise ReszooError(f"no recipe '{path.name}'{hint}")
+    return recipe_folder() / f"{path.name}.toml"
+
+
+def load_recipe(name_or_path: str | Path, overrides: Overrides = ()) -> ResolvedRecipe:
+    """Return a packaged recipe by name, or that of a TOML file, with overrides applied and paths absolute.
+
+    Args:
+        name_or_path: Name of a packaged recipe, or a TOML file.
+        overrides: Values by key, such as {"train.epochs": 2}, or texts such as "train.epochs=2" with the value in TOML
+            syntax. train.steps replaces the file's train.epochs and the reverse. schedule.kind, optimizer.name,
+            augment.crop and finetune.freeze drop the file's keys that belong to another choice.
+
+    Raises:
+        ReszooError: For a file or an override that is not valid, in one line.
+    """
+    path = find_recipe(name_or_path)
+    changes = parse_overrides(overrides)
+    tables = apply_overrides({"name": path.stem, **tomlfile.read(path)}, changes)
+    return resolve_recipe(validate_recipe(tables, str(name_or_path), changes))
+
+
+def validate_recipe(tables: Mapping[str, Any], where: str, changes: Mapping[str, Any]) -> Recipe:
+    """Return the recipe that tables state.
+
+    Args:
+        tables: The tables of a recipe.
+        where: Where they come from, for messages.
+        changes: The overrides among them, for messages.
+
+    Raises:
+        ReszooError: In one line. It names the file, except for the value of an override.
+    """
+    try:
+        return Recipe(**tables)
+    except ReszooError as error:
+        key = str(error).partition(":")[0]
+        if key in changes or (key == "model" and any(name.startswith("model.") for name in changes)):
+            raise
+        flags = " ".join(f"--set {name}={show(value)}" for name, value in changes.items())
+        raise ReszooError(f"{where}{f' with {flags}' if flags else ''}: {error}") from None

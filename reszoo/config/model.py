@@ -1,0 +1,92 @@
+"""The tables [model] and [published]: which model is trained, and the published figure to compare with."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, Field
+
+from reszoo.errors import ReszooError
+from reszoo.table import Table
+from reszoo.weights.formats import is_file_name
+from reszoo.weights.published import Weights, find_weights
+from reszoo.weights.transforms import Transforms
+from reszoo.zoo.catalog import spec
+from reszoo.zoo.spec import Spec
+
+
+class ModelConfig(Table):
+    """A model by name, with some fields of its spec changed, and the weights that it starts from.
+
+    Every other key is a field of `Spec`.
+
+    Raises:
+        ReszooError: If the zoo has no such model, or the model no such weights.
+    """
+
+    TABLE: ClassVar[str] = "model"
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(examples=["resnet20"], description="Name of the model; `reszoo list` prints them.")
+    weights: str = Field(
+        "",
+        examples=["imagenet"],
+        description="Weights to start from: published ones by tag or dataset, or a file; empty for new ones.",
+    )
+
+    def __init__(self, /, **values: Any) -> None:
+        super().__init__(**{key: _as_tuples(value) for key, value in values.items()})
+
+    def check(self) -> None:
+        """Raise ReszooError for a model or weights that do not exist."""
+        _ = self.spec, self.published
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """The fields of the spec that are changed."""
+        return self.model_extra or {}
+
+    @functools.cached_property
+    def spec(self) -> Spec:
+        """The spec of the model."""
+        try:
+            return spec(self.name, **self.fields)
+        except ReszooError as error:
+            raise ReszooError(f"model: {error}") from None
+
+    @functools.cached_property
+    def published(self) -> Weights | None:
+        """The published weights that training starts from, if any."""
+        if not self.weights or is_file_name(self.weights):
+            return None
+        try:
+            return find_weights(self.spec, self.weights)
+        except ReszooError as error:
+            raise ReszooError(f"model.weights: {error}") from None
+
+    @property
+    def transforms(self) -> Transforms | None:
+        """How images must be prepared for those weights."""
+        return self.published.transforms if self.published else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for TOML and JSON, without weights if there are none."""
+        values = super().to_dict()
+        return values if self.weights else {key: value for key, value in values.items() if key != "weights"}
+
+
+class Published(Table):
+    """The published figure to compare a run with."""
+
+    TABLE: ClassVar[str] = "published"
+
+    metric: str = Field(examples=["test error"], description="Which error it is.")
+    value: float = Field(ge=0, le=100, examples=[8.75], description="Error in percent.")
+    source: str = Field(examples=["arXiv 1512.03385, table 6"], description="Where it is published.")
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value

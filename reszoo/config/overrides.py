@@ -1,0 +1,126 @@
+"""Overrides of recipe keys: `table.key=value` on the command line, a mapping in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from pydantic import TypeAdapter, ValidationError
+
+from reszoo.config import tomlfile
+from reszoo.config.recipe import TABLES
+from reszoo.config.training import unused_with_freeze
+from reszoo.errors import ReszooError, did_you_mean
+from reszoo.table import Table
+from reszoo.validation import choices, invalid, show, with_constraints
+from reszoo.zoo.spec import Spec
+
+Overrides: TypeAlias = Mapping[str, Any] | Sequence[str]
+"""Values by recipe key, such as {"train.epochs": 2}, or texts such as "train.epochs=2"."""
+
+
+def parse_overrides(overrides: Overrides) -> dict[str, Any]:
+    """Return values by recipe key; of two overrides of a key, the last.
+
+    Args:
+        overrides: A mapping, whose keys are checked, or texts `table.key=value` with the value in TOML syntax. A bare word
+            is text.
+
+    Raises:
+        ReszooError: For an unknown key or a text of another form, with the nearest key.
+    """
+    if isinstance(overrides, Mapping):
+        for key in overrides:
+            check_key(key)
+        return dict(overrides)
+    return dict(map(_parse, overrides))
+
+
+def check_key(key: str) -> None:
+    """Raise ReszooError unless a recipe has this key; fields of the model are checked with the model."""
+    table, _, name = key.partition(".")
+    if table == "model" and name:
+        return
+    keys = [f"{table}.{name}" for table, cls in TABLES.items() for name in cls.fields_of_alternatives()]
+    if key not in keys:
+        same = [known for known in keys if known.split(".")[1] == key]
+        near = f"; did you mean {' or '.join(map(repr, same))}?" if same else did_you_mean(key, keys)
+        tables = ", ".join(f"{table}.KEY" for table in TABLES)
+        raise ReszooError(f"{show(key)}: unknown recipe key{near or f'; expected {tables}'}")
+
+
+def check_value(key: str, value: Any) -> None:
+    """Raise ReszooError unless the key can hold the value in some recipe.
+
+    Args:
+        key: A recipe key, such as "schedule.rate".
+        value: Its value, as TOML or JSON give it.
+    """
+    check_key(key)
+    table, _, name = key.partition(".")
+    owner: type[Table] = Spec if table == "model" and name not in TABLES["model"].model_fields else TABLES[table]
+    if name not in owner.fields_of_alternatives():
+        near = did_you_mean(name, owner.fields_of_alternatives())
+        raise ReszooError(f"{key}: unknown key{near}")
+    fields = [each.model_fields[name] for each in owner.alternatives() if name in each.model_fields]
+    for field in fields:
+        try:
+            TypeAdapter(with_constraints(field)).validate_python(value, strict=True)
+            return
+        except ValidationError:
+            continue
+    raise invalid(key, value, fields[0])
+
+
+def apply_overrides(tables: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tables of a recipe with overrides applied, not yet validated.
+
+    A key that loses its meaning is dropped: train.steps where train.epochs is given and the reverse, and keys of
+    another schedule.kind, optimizer.name, augment.crop or finetune.freeze than the one given.
+    """
+    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tables.items()}
+    given: dict[str, dict[str, Any]] = {}
+    for key, value in overrides.items():
+        table, _, name = key.partition(".")
+        given.setdefault(table, {})[name] = value
+    for table, values in given.items():
+        before = result.get(table, {})
+        if not isinstance(before, dict):
+            continue  # the validation reports it
+        for key in _unused_keys(table, values) - values.keys():
+            before.pop(key, None)
+        result[table] = before | values
+    return result
+
+
+def _unused_keys(table: str, values: Mapping[str, Any]) -> set[str]:
+    """Return the keys of a table that lose their meaning with overrides of it."""
+    if table == "train":
+        return {"steps": {"epochs"}, "epochs": {"steps"}}.get("".join(values.keys() & {"steps", "epochs"}), set())
+    if table == "finetune":
+        return set(unused_with_freeze(values["freeze"])) if isinstance(values.get("freeze"), str) else set()
+    family = TABLES[table]
+    if family.CHOICE not in values:
+        return set()
+    chosen = [
+        each for each in family.alternatives() if choices(each.model_fields[family.CHOICE]) == (values[family.CHOICE],)
+    ]
+    return set(family.fields_of_alternatives()) - set(chosen[0].model_fields) if chosen else set()
+
+
+def _parse(text: str) -> tuple[str, Any]:
+    shown = text if text.isprintable() else ascii(text)
+    key, equals, spelled = text.partition("=")
+    if not equals:
+        raise ReszooError(f"--set {shown}: expected table.key=value. Example: --set train.epochs=2")
+    key, spelled = key.strip(), spelled.strip()
+    try:
+        check_key(key)
+    except ReszooError as error:
+        raise ReszooError(f"--set {shown}: {error}") from None
+    value = tomlfile.parse_value(spelled)
+    table, _, name = key.partition(".")
+    field = TABLES[table].fields_of_alternatives().get(name)
+    # Digits and the like are TOML, but where text is expected they are meant as they were typed.
+    as_typed = field is not None and field.annotation is str and not isinstance(value, str)
+    return key, spelled if as_typed else value

@@ -1,0 +1,196 @@
+"""The table [schedule]: the learning rate of each step, as a pure function of the recipe and the history."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+from pydantic import Field
+
+from reszoo.errors import ReszooError
+from reszoo.table import Floats, Table
+from reszoo.validation import contradiction
+
+History = Sequence[Mapping[str, Any]]
+Factor = Annotated[float, Field(gt=0, lt=1, description="Factor of each drop.")]
+
+
+class Schedule(Table):
+    """What all schedules share. `rate_at` gives the learning rate of a step.
+
+    No line or cosine reaches a learning rate of 0: a rise over n steps takes n + 1 equal parts of which step t
+    has t + 1, and a fall from step a reaches its end at `total_steps`, one past the last step.
+    """
+
+    TABLE: ClassVar[str] = "schedule"
+    CHOICE: ClassVar[str] = "kind"
+
+    rate: float = Field(gt=0, description="The highest learning rate.")
+    rate_batch: int = Field(
+        0,
+        ge=0,
+        description="The batch size for which the learning rates are stated; they are scaled by "
+        "batch_size / rate_batch. 0: not scaled.",
+    )
+    unit: Literal["steps", "epochs"] = Field("steps", description="Unit of boundaries and warmup.")
+
+    def rate_at(
+        self,
+        step: int,
+        *,
+        total_steps: int,
+        steps_per_epoch: int,
+        batch_size: int,
+        history: History = (),
+    ) -> float:
+        """Return the learning rate of an update, > 0.
+
+        Args:
+            step: Number of the update, from 0 to total_steps - 1.
+            total_steps: Number of updates of the training.
+            steps_per_epoch: Updates in one epoch.
+            batch_size: Images per update.
+            history: One row per evaluation so far, with `step` (updates before it) and `val_accuracy` or, without
+                validation images, `accuracy`. Only PlateauSchedule reads it, and only rows before `step`.
+        """
+        scale = batch_size / self.rate_batch if self.rate_batch else 1.0
+        unit = steps_per_epoch if self.unit == "epochs" else 1
+        return self._scaled(step, scale, unit, total_steps, history)
+
+    def _scaled(self, step: int, scale: float, unit: int, total_steps: int, history: History) -> float:
+        raise NotImplementedError
+
+
+class _Warmed(Schedule):
+    warmup: float = Field(0.0, ge=0, description="Length of the warm-up at the start.")
+    warmup_rate: float | None = Field(
+        None,
+        gt=0,
+        examples=[0.01],
+        description="Learning rate during the warm-up; by default it rises in a line from 0.",
+    )
+
+    def check(self) -> None:
+        """Raise ReszooError for a warm-up rate without a warm-up."""
+        if self.warmup_rate is not None and not self.warmup:
+            raise contradiction(
+                "schedule.warmup_rate", self.warmup_rate, "schedule.warmup > 0 with it", "schedule.warmup=400"
+            )
+
+    def _scaled(self, step: int, scale: float, unit: int, total_steps: int, history: History) -> float:
+        warmup = round(self.warmup * unit)
+        if step < warmup:
+            rising = self.rate * (step + 1) / (warmup + 1)
+            return scale * (rising if self.warmup_rate is None else self.warmup_rate)
+        return self._after_warmup(step, scale, unit, total_steps, history)
+
+    def _after_warmup(self, step: int, scale: float, unit: int, total_steps: int, history: History) -> float:
+        return scale * self.rate
+
+
+class ConstantSchedule(_Warmed):
+    """The same learning rate throughout."""
+
+    kind: Literal["constant"]
+
+
+class StepSchedule(_Warmed):
+    """The learning rate drops at given steps (arXiv 1512.03385, section 4.2)."""
+
+    kind: Literal["step"]
+    boundaries: Floats = Field(min_length=1, examples=[[32000, 48000]], description="When the learning rate drops.")
+    factor: Factor = 0.1
+
+    def check(self) -> None:
+        """Raise ReszooError for boundaries that do not rise."""
+        super().check()
+        ends = (self.warmup, *self.boundaries)
+        if any(after <= before for before, after in zip(ends, ends[1:], strict=False)):
+            raise ReszooError(
+                f"schedule.boundaries: {list(self.boundaries)} is invalid; expected rising numbers > schedule.warmup = "
+                f"{self.warmup:g}. Example: --set schedule.boundaries=[32000, 48000]"
+            )
+
+    def _after_warmup(self, step: int, scale: float, unit: int, total_steps: int, history: History) -> float:
+        passed = sum(step >= round(boundary * unit) for boundary in self.boundaries)
+        return scale * self.rate * self.factor**passed
+
+
+class PlateauSchedule(_Warmed):
+    """The learning rate drops when accuracy stops rising (arXiv 1512.03385, section 3.4)."""
+
+    kind: Literal["plateau"]
+    patience: int = Field(ge=1, examples=[3], description="Evaluations without a better accuracy before a drop.")
+    factor: Factor = 0.1
+
+    def _after_warmup(self, step: int, scale: float, unit: int, total_steps: int, history: History) -> float:
+        return scale * self.rate * self.factor ** count_plateaus(history, step, self.patience)
+
+
+class CosineSchedule(_Warmed):
+    """The learning rate falls along half a cosine (arXiv 1608.03983)."""
+
+    kind: Literal["cosine"]
+    final_rate: float = Field(0.0, ge=0, description="Learning rate at the end.")
+
+    def check(self) -> None:
+        """Raise ReszooError for an end above the start."""
+        super().check()
+        _check_final_rate(self)
+
+    def _after_warmup(self, step: int, scale: float, unit: int, total_steps: int, history: History) -> float:
+        warmup = round(self.warmup * unit)
+        done = (step - warmup) / max(1, total_steps - warmup)
+        return scale * (self.final_rate + (self.rate - self.final_rate) * (1 + math.cos(math.pi * done)) / 2)
+
+
+class TriangularSchedule(Schedule):
+    """The learning rate rises and falls in straight lines (arXiv 1708.07120)."""
+
+    kind: Literal["triangular"]
+    peak: float = Field(0.25, gt=0, lt=1, description="Fraction of the training at which the rate is highest.")
+    final_rate: float = Field(0.0, ge=0, description="Learning rate at the end.")
+
+    def check(self) -> None:
+        """Raise ReszooError for an end above the top."""
+        _check_final_rate(self)
+
+    def _scaled(self, step: int, scale: float, unit: int, total_steps: int, history: History) -> float:
+        top = round(self.peak * total_steps)
+        if step < top:
+            return scale * self.rate * (step + 1) / (top + 1)
+        done = (step - top) / max(1, total_steps - top)
+        return scale * (self.rate + (self.final_rate - self.rate) * done)
+
+
+ScheduleConfig: TypeAlias = StepSchedule | CosineSchedule | TriangularSchedule | ConstantSchedule | PlateauSchedule
+
+
+def count_plateaus(history: History, step: int, patience: int) -> int:
+    """Return how often accuracy did not rise for `patience` evaluations before update `step`.
+
+    Only a strictly better accuracy than ever before counts as a rise. The count starts again after each plateau.
+    """
+    best, waited, count = -math.inf, 0, 0
+    for row in history:
+        if row["step"] > step:
+            break
+        accuracy = row.get("val_accuracy")
+        if accuracy is None:
+            accuracy = row["accuracy"]
+        if accuracy > best:
+            best, waited = accuracy, 0
+        elif (waited := waited + 1) == patience:
+            waited, count = 0, count + 1
+    return count
+
+
+def _check_final_rate(schedule: CosineSchedule | TriangularSchedule) -> None:
+    if schedule.final_rate >= schedule.rate:
+        raise contradiction(
+            "schedule.final_rate",
+            schedule.final_rate,
+            f"less than schedule.rate = {schedule.rate:g}",
+            "schedule.final_rate=0",
+        )

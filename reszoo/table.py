@@ -1,0 +1,121 @@
+"""The base of every table of a recipe: immutable, strictly typed, with one-line errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from reszoo.errors import ReszooError
+from reszoo.validation import choices, explain, full_key, unknown_choice
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _is_utf8(text: str) -> bool:
+    return text == text.encode(errors="replace").decode()
+
+
+AS_TUPLE = BeforeValidator(_as_tuple)
+"""Accepts a list, which TOML and JSON have, where a field is a tuple."""
+
+Ints = Annotated[tuple[int, ...], AS_TUPLE]
+Floats = Annotated[tuple[float, ...], AS_TUPLE]
+
+
+class Table(BaseModel):
+    """A table of a recipe.
+
+    A subclass declares its fields and checks pairs of them in `check`. Alternatives of one table, such as
+    the kinds of schedule, are subclasses of a class that names the deciding field in `CHOICE`.
+
+    Raises:
+        ReszooError: For an unknown or missing key, a wrong type, a value out of range, or values that
+            contradict each other. The message names the key, the value, what was expected and an example.
+    """
+
+    TABLE: ClassVar[str] = ""
+    """The name of the table in a recipe, the prefix of its keys in messages."""
+    CHOICE: ClassVar[str] = ""
+    """The field that decides between the alternatives of this table, such as "kind"; "" without any."""
+    DEFAULT: ClassVar[str | None] = None
+    """The value of that field where it is missing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def __init__(self, /, **values: Any) -> None:
+        values = self._without_unused_defaults(values)
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise explain(error, type(self), values) from None
+        for name, value in values.items():
+            if isinstance(value, str) and not _is_utf8(value):
+                raise ReszooError(
+                    f"{full_key(type(self), name)}: {value!r} is invalid; expected text in UTF-8, which a recipe's file can "
+                    "hold. Rename the file or folder, or give a symbolic link to it"
+                )
+        self.check()
+
+    def check(self) -> None:
+        """Raise ReszooError where values contradict each other."""
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a checked copy with some fields changed.
+
+        Raises:
+            ReszooError: For an unknown field or an invalid value.
+        """
+        values = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self)(**{**values, **(self.model_extra or {}), **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for TOML and JSON, without fields that are None."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        return {self.CHOICE: values.pop(self.CHOICE), **values} if self.CHOICE else values
+
+    @classmethod
+    def of(cls, **values: Any) -> Any:
+        """Return the alternative of this table that the deciding field chooses.
+
+        Raises:
+            ReszooError: If the deciding field is missing without a default, or unknown; and as the class does.
+        """
+        found = {choices(each.model_fields[cls.CHOICE])[0]: each for each in cls.alternatives()}
+        given = values.get(cls.CHOICE, cls.DEFAULT)
+        if not isinstance(given, str) or given not in found:
+            raise unknown_choice(cls, given, found)
+        return found[given](**values)
+
+    @classmethod
+    def alternatives(cls) -> Iterator[type[Table]]:
+        """Yield the classes between which `CHOICE` decides, this one included; only itself without a choice."""
+        family: type[Table] = next((each for each in reversed(cls.__mro__) if getattr(each, "CHOICE", "")), cls)
+        pending = [family]
+        while pending:
+            each = pending.pop(0)
+            pending += each.__subclasses__()
+            if not each.CHOICE or each.CHOICE in each.model_fields:
+                yield each
+
+    @classmethod
+    def fields_of_alternatives(cls) -> dict[str, FieldInfo]:
+        """Return the fields of all alternatives by name."""
+        return {name: field for each in cls.alternatives() for name, field in each.model_fields.items()}
+
+    @classmethod
+    def _without_unused_defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Leave out keys that only other alternatives have, if they hold the default there.
+
+        Recipes of version 0.1 state every key of every alternative, and 0 or [] for those that are required now.
+        """
+        unused = {name: field for name, field in cls.fields_of_alternatives().items() if name not in cls.model_fields}
+        return {
+            key: value
+            for key, value in values.items()
+            if key not in unused or (value if unused[key].is_required() else _as_tuple(value) != unused[key].default)
+        }

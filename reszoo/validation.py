@@ -1,0 +1,191 @@
+"""One format for every error of a configuration: key, value, what was expected, and an example."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from reszoo.errors import ReszooError, did_you_mean
+
+if TYPE_CHECKING:
+    from reszoo.table import Table
+
+EXAMPLES = {"integer": 128, "number": 0.1, "boolean": True, "string": "name"}
+NUMBERS = {"integer": "an integer", "number": "a number"}
+BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+
+
+def explain(error: ValidationError, table: type[Table], values: Mapping[str, Any]) -> ReszooError:
+    """Return the first problem of a validation as an error in one line.
+
+    Args:
+        error: What pydantic reports.
+        table: The class that was to be made.
+        values: The values that it was given.
+    """
+    # An unknown key first: it may be a misspelled one that is missing too.
+    first = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, ReszooError):
+        return cause
+    name = str(first["loc"][0])
+    key = full_key(table, name)
+    if first["type"] == "extra_forbidden":
+        return unknown_key(table, name, values)
+    field = table.model_fields[name]
+    if first["type"] == "missing" and len(first["loc"]) == 1:
+        if describe(field) == TABLE_EXPECTED:
+            return ReszooError(f"{key}: missing; expected {TABLE_EXPECTED} under [{key}]")
+        return ReszooError(f"{key}: missing; expected {describe(field)}. Example: {key} = {show(example(field))}")
+    if first["type"].startswith(("union_tag", "model_")):
+        return ReszooError(f"{key}: {show(values[name])} is invalid; expected {TABLE_EXPECTED} under [{key}]")
+    return invalid(key, values[name], field)
+
+
+def invalid(key: str, value: Any, field: FieldInfo) -> ReszooError:
+    """Return the error for a value that a field does not accept."""
+    near = ""
+    if isinstance(value, str) and (allowed := choices(field)):
+        near = did_you_mean(value, allowed)
+    return ReszooError(
+        f"{key}: {show(value)} is invalid; expected {describe(field)}{near}"
+        f"{'' if near else '.'} Example: {'--set ' if '.' in key else ''}{key}={show(example(field))}"
+    )
+
+
+def contradiction(key: str, value: Any, expected: str, example: str = "") -> ReszooError:
+    """Return the error for a value that contradicts another one.
+
+    Args:
+        key: The key at fault, such as "train.jit".
+        value: Its value.
+        expected: What was expected, and why.
+        example: An override that resolves it, such as "train.jit=false".
+    """
+    hint = f". Example: --set {example}" if example else ""
+    return ReszooError(f"{key}: {show(value)} is invalid; expected {expected}{hint}")
+
+
+def unknown_key(table: type[Table], name: str, values: Mapping[str, Any]) -> ReszooError:
+    """Return the error for a key that a table, or the chosen alternative of it, does not have."""
+    key = full_key(table, name)
+    owners = [each for each in table.alternatives() if name in each.model_fields]
+    if owners:
+        choice = full_key(table, table.CHOICE)
+        chosen = values.get(table.CHOICE, table.model_fields[table.CHOICE].default)
+        kinds = " or ".join(show(kind) for each in owners for kind in choices(each.model_fields[table.CHOICE]))
+        return ReszooError(
+            f"{key}: not used with {choice} = {show(chosen)}; expected only with {kinds}. "
+            f"Remove {key}, or change {choice}"
+        )
+    known = table.fields_of_alternatives()
+    near = did_you_mean(name, known) or f"; expected one of {', '.join(known)}"
+    return ReszooError(f"{key}: unknown key{near}")
+
+
+def full_key(table: type[Table], name: str) -> str:
+    """Return a key as it is written in an override, such as "train.epochs"."""
+    return f"{table.TABLE}.{name}" if table.TABLE else name
+
+
+def unknown_choice(table: type[Table], given: Any, allowed: Iterable[Any]) -> ReszooError:
+    """Return the error for a missing or unknown value of the field that decides between alternatives."""
+    allowed = list(allowed)
+    key, expected = full_key(table, table.CHOICE), f"one of {', '.join(map(show, allowed))}"
+    if given is None:
+        return ReszooError(f"{key}: missing; expected {expected}")
+    near = did_you_mean(given, allowed) if isinstance(given, str) else ""
+    return ReszooError(f"{key}: {show(given)} is invalid; expected {expected}{near}")
+
+
+TABLE_EXPECTED = "a table of keys"
+
+
+def describe(field: FieldInfo) -> str:
+    """Return in words what a field accepts, from its JSON Schema."""
+    return _describe(_schema(field))
+
+
+def choices(field: FieldInfo) -> tuple[Any, ...]:
+    """Return the values between which a field chooses, () for any other field."""
+    schema = _schema(field)
+    return tuple(schema.get("enum", [schema["const"]] if "const" in schema else []))
+
+
+def example(field: FieldInfo) -> Any:
+    """Return a value that a field accepts: a stated example, its default, or one of its type."""
+    if field.examples:
+        return field.examples[0]
+    if field.default not in (PydanticUndefined, None, ""):
+        return field.default
+    return _example(_schema(field))
+
+
+def show(value: Any) -> str:
+    """Return a value in TOML's spelling where it has one, in Python's otherwise; a finite length in any case."""
+    if isinstance(value, tuple):
+        value = list(value)
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+        text.encode()
+    except (TypeError, ValueError):
+        text = ascii(value)
+    if not text.isprintable():
+        text = ascii(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _schema(field: FieldInfo) -> dict[str, Any]:
+    return TypeAdapter(with_constraints(field)).json_schema()
+
+
+def with_constraints(field: FieldInfo) -> Any:
+    """Return a field's type with its constraints, for a TypeAdapter."""
+    from typing import Annotated
+
+    if field.metadata:
+        return Annotated[(field.annotation, *field.metadata)]
+    return field.annotation
+
+
+def _describe(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        arms = [arm for arm in schema["anyOf"] if arm.get("type") != "null"]
+        return " or ".join(map(_describe, arms))
+    if "enum" in schema:
+        return "one of " + ", ".join(map(show, schema["enum"]))
+    if "const" in schema:
+        return show(schema["const"])
+    kind = schema.get("type")
+    if kind == "boolean":
+        return "true or false"
+    if kind == "string":
+        return "text" if not schema.get("minLength") else "text that is not empty"
+    if kind in NUMBERS:
+        bounds = [f"{sign} {schema[name]!r}" for name, sign in BOUNDS.items() if name in schema]
+        return " ".join([NUMBERS[kind], " and ".join(bounds)]).strip()
+    if kind == "array":
+        items = schema.get("prefixItems")
+        if items:
+            return f"a list of {len(items)}: {', '.join(map(_describe, items))}"
+        least = f" of at least {schema['minItems']}" if schema.get("minItems") else ""
+        return f"a list{least}, each {_describe(schema['items'])}"
+    return TABLE_EXPECTED
+
+
+def _example(schema: Mapping[str, Any]) -> Any:
+    if "anyOf" in schema:
+        return _example(next(arm for arm in schema["anyOf"] if arm.get("type") != "null"))
+    if "enum" in schema:
+        return schema["enum"][0]
+    if "const" in schema:
+        return schema["const"]
+    if schema.get("type") == "array":
+        items = schema.get("prefixItems") or [schema["items"]] * 2
+        return [_example(item) for item in items]
+    return EXAMPLES.get(str(schema.get("type")), "...")

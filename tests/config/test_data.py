@@ -1,0 +1,116 @@
+"""What `[data]` and `[augment]` accept, and the line a person reads when they do not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reszoo.config.data import Augmentation, DataConfig, InceptionCrop
+from reszoo.errors import ReszooError
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"name": ""}, 'data.name: "" is invalid; expected a dataset, or folder:PATH'),
+        ({"name": "folder:"}, 'data.name: "folder:" is invalid'),
+        ({"name": 3}, "data.name: 3 is invalid; expected text"),
+        ({"name": "cifar10", "validation": -1}, "data.validation: -1 is invalid; expected an integer >= 0"),
+        ({"name": "cifar10", "validation": True}, "data.validation: true is invalid; expected an integer"),
+        (
+            {"name": "cifar10", "image_size": 32},
+            "data.image_size: 32 is invalid; expected a list of 2: an integer >= 1",
+        ),
+        ({"name": "cifar10", "image_size": (32, 0)}, "data.image_size: [32, 0] is invalid"),
+        ({"name": "cifar10", "image_size": (32, 1.5)}, "data.image_size: [32, 1.5] is invalid"),
+        ({"name": "cifar10", "channels": 2}, "data.channels: 2 is invalid; expected one of 1, 3"),
+        ({"name": "cifar10", "channels": True}, "data.channels: true is invalid"),
+        ({"name": "cifar10", "normalize": "pixelmean"}, "did you mean 'pixel_mean'"),
+        ({"name": "folder:x", "on_corrupt": "skpi"}, "did you mean 'skip'"),
+        ({"name": "cifar10", "on_corrupt": "skip"}, 'data.on_corrupt: not used with data.name = "cifar10"'),
+        ({"name": "digits", "dir": "/x"}, 'data.dir: not used with data.name = "digits"'),
+        ({"name": "folder:x", "dir": "/x"}, 'data.dir: not used with data.name = "folder:x"'),
+        ({"name": "cifar10", "resize": 40}, "data.resize: 40 is invalid; expected data.image_size too"),
+        (
+            {"name": "cifar10", "resize": 40, "image_size": (48, 32)},
+            "data.resize: 40 is invalid; expected at least data.image_size = [48, 32]",
+        ),
+        ({"name": "synthetic", "resize": 40, "image_size": (32, 32)}, "data.resize: not used with data.name"),
+        ({"name": "digits", "on_device": 1}, "data.on_device: 1 is invalid; expected true or false. Example: --set"),
+    ],
+)
+def test_impossible_data_is_refused_by_key(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ReszooError) as caught:
+        DataConfig(**fields)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"crop": "inceptoin"}, "did you mean 'inception'"),
+        ({"crop": "pad", "pad": 0}, "augment.pad: 0 is invalid; expected an integer >= 1"),
+        ({"flip": 1}, "augment.flip: 1 is invalid; expected true or false"),
+        ({"color": "hsv"}, 'augment.color: "hsv" is invalid; expected one of "none", "pca"'),
+        ({"pad": 2}, 'augment.pad: not used with augment.crop = "none"; expected only with "pad"'),
+        ({"crop": "pad", "scale": (32, 40)}, 'augment.scale: not used with augment.crop = "pad"'),
+        ({"crop": "scale", "area": (0.5, 1.0)}, 'augment.area: not used with augment.crop = "scale"'),
+        (
+            {"crop": "scale", "scale": (480, 256)},
+            "augment.scale: [480, 256] is invalid; expected two integers in rising",
+        ),
+        ({"crop": "inception", "area": (0.5, 2.0)}, "augment.area: [0.5, 2.0] is invalid; expected a list of 2"),
+        (
+            {"crop": "inception", "area": (0.5, 0.2)},
+            "augment.area: [0.5, 0.2] is invalid; expected two numbers in rising",
+        ),
+        ({"crop": "inception", "area": (float("nan"), 1.0)}, "augment.area: [NaN, 1.0] is invalid"),
+    ],
+)
+def test_impossible_augmentation_is_refused_by_key(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(ReszooError) as caught:
+        Augmentation.of(**fields)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_lists_from_toml_become_tuples() -> None:
+    assert DataConfig(name="cifar10", image_size=[24, 32]).image_size == (24, 32)  # type: ignore[arg-type]
+    assert InceptionCrop(area=[0.5, 1]).area == (0.5, 1.0)  # type: ignore[arg-type]
+
+
+anything = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.lists(st.integers() | st.floats(), max_size=3)
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(["dir", "validation", "image_size", "resize", "channels", "normalize", "examples"]), anything
+    )
+)
+def test_any_value_is_taken_or_refused_in_one_line(fields: dict[str, Any]) -> None:
+    try:
+        config = DataConfig(name="cifar10", **fields)
+    except ReszooError as error:
+        assert str(error).startswith("data.")
+        assert "\n" not in str(error)
+    else:
+        assert config.image_size is None or all(type(side) is int and side > 0 for side in config.image_size)
+
+
+def test_config_does_not_import_tensorflow() -> None:
+    code = "import sys, reszoo.config.recipe; sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
