@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reszoo.registration import register_with_keras
 
@@ -15,11 +15,39 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors and above
 
+if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getattr__`
+    from reszoo.config.load import list_recipes as list_recipes
+    from reszoo.config.load import load_recipe as load_recipe
+    from reszoo.config.recipe import Recipe as Recipe
+    from reszoo.data.preprocessing import Preprocessing as Preprocessing
+    from reszoo.errors import ReszooError as ReszooError
+    from reszoo.evaluation.evaluate import evaluate as evaluate
+    from reszoo.evaluation.predict import predict as predict
+    from reszoo.exporting.convert import convert as convert
+    from reszoo.exporting.export import export as export
+    from reszoo.nets.build import build as build
+    from reszoo.nets.build import features as features
+    from reszoo.nets.freeze import freeze as freeze
+    from reszoo.nets.grow import grow as grow
+    from reszoo.nets.stack import stack as stack
+    from reszoo.serving.server import Server as Server
+    from reszoo.training.model_file import load_model as load_model
+    from reszoo.training.run import Run as Run
+    from reszoo.tuning.tune import tune as tune
+    from reszoo.weights.published import list_weights as list_weights
+    from reszoo.workflow import train as train
+    from reszoo.zoo.catalog import list_models as list_models
+    from reszoo.zoo.catalog import spec as spec
+    from reszoo.zoo.count import count as count
+    from reszoo.zoo.spec import Spec as Spec
+
 # Where each public name lives. Imported when first used, so that `import reszoo` costs nothing.
 _PUBLIC = {
+    "Preprocessing": "reszoo.data.preprocessing",
     "Recipe": "reszoo.config.recipe",
     "ReszooError": "reszoo.errors",
     "Run": "reszoo.training.run",
+    "Server": "reszoo.serving.server",
     "Spec": "reszoo.zoo.spec",
     "build": "reszoo.nets.build",
     "convert": "reszoo.exporting.convert",
@@ -44,12 +72,14 @@ _PUBLIC = {
 __all__ = sorted(_PUBLIC)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'reszoo' has no attribute '{name}'")
-    from reszoo.loading import import_quietly
+if not TYPE_CHECKING:  # so that a type checker reports a misspelled name
 
-    return getattr(import_quietly(_PUBLIC[name]), name)
+    def __getattr__(name: str) -> Any:
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'reszoo' has no attribute '{name}'")
+        from reszoo.loading import import_quietly
+
+        return getattr(import_quietly(_PUBLIC[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import keras
 
-from reszoo.commands import format_resume
 from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import resolve_data, resolve_recipe
 from reszoo.data.device_pipeline import open_device_pipeline

@@ -11,6 +11,7 @@ import keras
 
 from reszoo.commands import format_resume
 from reszoo.config.load import load_recipe
+from reszoo.config.overrides import Overrides
 from reszoo.config.recipe import Recipe
 from reszoo.evaluation.evaluate import write_scores
 from reszoo.evaluation.plots import curves
@@ -40,7 +41,7 @@ class Result:
 def train(
     recipe: Recipe | str | Path,
     *,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     run_dir: str | Path | None = None,
     resume: bool = False,
     data: str | None = None,
@@ -54,7 +55,7 @@ def train(
 
     Args:
         recipe: A recipe, its name or its file.
-        overrides: Recipe keys to change, as `key=value`.
+        overrides: Recipe keys to change, as {"train.epochs": 2} or ["train.epochs=2"].
         run_dir: A new or empty folder; runs/NAME-TIME by default.
         resume: Resume the run in run_dir, exactly where its newest checkpoint stands.
         data: With `resume`, where the same images lie now: "folder:PATH", or the folder of prepared datasets.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from reszoo.cli.output import print_table, print_weights
 from reszoo.config.tomlfile import parse_value, spell
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the net's spec, what its name stands for, and shapes, parameters and multiply-adds by stage."""
-    fields = dict(parse_field(text) for text in args.fields)
+    fields: Any = dict(parse_field(text) for text in args.fields)
     net = spec(args.name, **fields)
     shape = net.default_input_shape if args.input is None else _shape(args.input)
     classes = net.default_classes if args.classes is None else args.classes

@@ -36,6 +36,13 @@ def parse_overrides(overrides: Overrides) -> dict[str, Any]:
     return dict(map(_parse, overrides))
 
 
+def format_overrides(overrides: Overrides) -> list[str]:
+    """Return overrides as texts `table.key=value`, for records and commands."""
+    return [
+        f"{key}={value if isinstance(value, str) else show(value)}" for key, value in parse_overrides(overrides).items()
+    ]
+
+
 def check_key(key: str) -> None:
     """Raise ReszooError unless a recipe has this key; fields of the model are checked with the model."""
     table, _, name = key.partition(".")

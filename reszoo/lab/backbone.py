@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
 import reszoo.nets  # noqa: F401  (registers the layers)
 from reszoo.config.load import load_recipe
+from reszoo.config.overrides import Overrides, parse_overrides
 from reszoo.config.recipe import Recipe
 from reszoo.data.pipeline import DataInfo, Pipeline
 from reszoo.errors import ReszooError
@@ -19,14 +20,14 @@ from reszoo.training.run import Run
 
 VGG16 = "vgg16"
 # VGG16 halves an image five times; without normalisation it learns by small steps only.
-VGG16_RECIPE = (
-    "data.image_size=[32, 32]",
-    "optimizer.name=adam",
-    "optimizer.weight_decay=0.0",
-    "schedule.kind=constant",
-    "schedule.rate=3e-4",
-    "schedule.warmup=0.0",
-)
+VGG16_RECIPE = {
+    "data.image_size": [32, 32],
+    "optimizer.name": "adam",
+    "optimizer.weight_decay": 0.0,
+    "schedule.kind": "constant",
+    "schedule.rate": 3e-4,
+    "schedule.warmup": 0.0,
+}
 
 
 def trained(backbone: str) -> bool:
@@ -34,20 +35,20 @@ def trained(backbone: str) -> bool:
     return backbone.endswith(".keras") or (Path(backbone) / "recipe.toml").is_file()
 
 
-def recipe_for(backbone: str, name: str | None, overrides: Sequence[str]) -> Recipe:
+def recipe_for(backbone: str, name: str | None, overrides: Overrides) -> Recipe:
     """Return the recipe asked for; by default a run's own, or "quickstart", with small steps and 32x32 pixels for VGG16."""
     if name is not None:
         return load_recipe(name, _overrides(backbone, overrides))
     if trained(backbone) and not backbone.endswith(".keras"):
         return load_recipe(str(Path(backbone) / "recipe.toml"), overrides)
-    return load_recipe("quickstart", [*(VGG16_RECIPE if backbone == VGG16 else ()), *_overrides(backbone, overrides)])
+    return load_recipe("quickstart", {**(VGG16_RECIPE if backbone == VGG16 else {}), **_overrides(backbone, overrides)})
 
 
-def _overrides(backbone: str, overrides: Sequence[str]) -> list[str]:
+def _overrides(backbone: str, overrides: Overrides) -> dict[str, Any]:
     """Return the overrides with the backbone as the recipe's model, where it is a model name of the zoo."""
     if trained(backbone) or backbone == VGG16 or "/" in backbone:
-        return list(overrides)
-    return [f"model.name={backbone}", *overrides]
+        return parse_overrides(overrides)
+    return {"model.name": backbone, **parse_overrides(overrides)}
 
 
 def load_backbone(backbone: str, recipe: Recipe, pipeline: Pipeline) -> keras.Model:

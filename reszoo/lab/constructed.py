@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from reszoo.config.overrides import Overrides, format_overrides
 from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
 from reszoo.lab.degradation import KINDS, base_recipe, pair
@@ -31,7 +32,7 @@ def constructed(
     depths: Sequence[int] = (20, 32, 56),
     seeds: int = 2,
     budget: int = 0,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     devices: str = "auto",
     tell: Tell = print,
 ) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def constructed(
     steps = base_recipe(data, budget, overrides).train.steps
     if not steps:
         raise ReszooError("the recipe counts epochs; give a budget of steps, such as --budget 400")
-    settings = {"data": data, "depths": depths, "budget": steps, "overrides": list(overrides)}
+    settings = {"data": data, "depths": depths, "budget": steps, "overrides": format_overrides(overrides)}
     runs_folder = Path(out).resolve() / "runs"
     ways = {"scratch": depths[-1:], "grown": [depths[0], depths[-1]]} | ({"staged": depths} if len(depths) > 2 else {})
     plan: dict[str, Recipe] = {}

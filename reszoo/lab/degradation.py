@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from reszoo.config.load import load_recipe
 from reszoo.config.model import ModelConfig
+from reszoo.config.overrides import Overrides, format_overrides, parse_overrides
 from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
 from reszoo.lab.grid import Tell, curve, error, run_all
@@ -36,7 +37,7 @@ def degradation(
     depths: Sequence[int] = (20, 56),
     seeds: int = 3,
     budget: int = 0,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     devices: str = "auto",
     tell: Tell = print,
 ) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def degradation(
     Raises ReszooError for depths the zoo has not, or a folder that holds another experiment.
     """
     depths = sorted(set(depths))
-    settings = {"data": data, "depths": depths, "budget": budget, "overrides": list(overrides)}
+    settings = {"data": data, "depths": depths, "budget": budget, "overrides": format_overrides(overrides)}
     if len(depths) < 2:
         raise ReszooError("depths must be at least two different ones, such as 20 56")
     if seeds < 1:
@@ -95,7 +96,7 @@ def degradation(
     return record
 
 
-def base_recipe(data: str, budget: int, overrides: Sequence[str] = ()) -> Recipe:
+def base_recipe(data: str, budget: int, overrides: Overrides = ()) -> Recipe:
     """Return the recipe that every run of the experiment follows, whatever its net.
 
     For digits the quick one, for any other set that of arXiv 1512.03385, section 4.2. A budget of steps, if above 0, takes the
@@ -105,8 +106,8 @@ def base_recipe(data: str, budget: int, overrides: Sequence[str] = ()) -> Recipe
         raise ReszooError(
             f"budget is {budget!r}, but must be a number of steps such as 1500, or 0 for the recipe's own"
         )
-    named = [] if data == "digits" else [f"data.name={data}", "train.export=false"]
-    recipe = load_recipe(QUICK if data == "digits" else PAPER, [*named, *overrides])
+    named = {} if data == "digits" else {"data.name": data, "train.export": False}
+    recipe = load_recipe(QUICK if data == "digits" else PAPER, {**named, **parse_overrides(overrides)})
     if not budget:
         return recipe
     if not recipe.train.steps or recipe.schedule.unit != "steps":

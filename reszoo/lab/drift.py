@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from reszoo.config.overrides import Overrides
 from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import resolve_recipe
 from reszoo.data.pipeline import Pipeline, open_pipeline
@@ -46,7 +47,7 @@ def drift(
     *,
     backbone: str | os.PathLike[str] = "vgg16",
     recipe: str | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     blocks: int = 2,
     at: str | None = None,
     block: str = "basic",

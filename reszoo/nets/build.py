@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 
@@ -18,7 +18,7 @@ from reszoo.weights.published import Weights
 from reszoo.zoo.catalog import spec as get_spec
 from reszoo.zoo.count import check_classes, check_input
 from reszoo.zoo.foreign import ARGUMENTS, UNSUPPORTED
-from reszoo.zoo.spec import Spec
+from reszoo.zoo.spec import Spec, SpecFields
 
 
 def build(
@@ -28,7 +28,7 @@ def build(
     input_shape: tuple[int | None, int | None, int] | None = None,
     weights: str | os.PathLike[str] | None = None,
     top: bool = True,
-    **fields: Any,
+    **fields: Unpack[SpecFields],
 ) -> keras.Model:
     """Build a net by name or spec, with some spec fields changed, as a plain Keras functional model.
 
@@ -47,7 +47,7 @@ def build(
     Raises ReszooError for an unknown name (with the nearest), fields that contradict each other, an input the net cannot bear,
     and weights that are not there, cannot be fetched or do not fit, naming the field or the tensor that differs.
     """
-    _refuse_misspelt(fields)
+    _refuse_misspelt(dict(fields))
     spec = get_spec(name_or_spec, **fields)
     source = None if weights is None else resolve(spec, weights)
     told = classes is not None  # only then may a file's classifier be put aside

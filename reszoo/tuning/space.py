@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reszoo.config import tomlfile
 from reszoo.config.load import load_recipe, recipe_folder
-from reszoo.config.overrides import apply_overrides, check_value, parse_overrides
+from reszoo.config.overrides import Overrides, apply_overrides, check_value, parse_overrides
 from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.tuning.config import SearchConfig
@@ -135,7 +135,7 @@ def find_space(name_or_path: str | Path) -> Path:
     return space_folder() / f"{path.name}.toml"
 
 
-def load_space(name_or_path: str | Path, overrides: Sequence[str] = (), **search: Any) -> Space:
+def load_space(name_or_path: str | Path, overrides: Overrides = (), **search: Any) -> Space:
     """Return a packaged space by name, or that of a TOML file.
 
     overrides: `table.key=value`, on the base recipe. search: fields of `SearchConfig` in place of the file's; None is none.
@@ -163,13 +163,14 @@ def load_space(name_or_path: str | Path, overrides: Sequence[str] = (), **search
     except ReszooError as error:
         raise ReszooError(f"{name_or_path}: {error}") from None
     searched = {key for knob in knobs for key in _keys(knob)}
-    for text in overrides:
-        if (key := text.partition("=")[0].strip()) in searched:
-            raise ReszooError(f"--set {text}: {key} is what {path.stem} searches; leave it out")
+    changes = parse_overrides(overrides)
+    for key in changes:
+        if key in searched:
+            raise ReszooError(f"{key}: it is searched by {path.stem}, so an override is invalid; remove it")
     recipe = tables["recipe"]
     beside = path.parent / recipe
-    changes = {**parse_overrides(given), **parse_overrides(overrides)}
-    base = load_recipe(beside if recipe.endswith(".toml") and beside.is_file() else recipe, changes)
+    file = beside if recipe.endswith(".toml") and beside.is_file() else recipe
+    base = load_recipe(file, {**parse_overrides(given), **changes})
     asked = {key: value for key, value in search.items() if value is not None}
     try:
         settings = SearchConfig(**{**tables.get("search", {}), **asked})

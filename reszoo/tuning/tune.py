@@ -9,7 +9,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import keras_tuner
 import tensorflow as tf
 
 from reszoo.commands import format_resume
+from reszoo.config.overrides import Overrides
 from reszoo.config.resolve import resolve_data, resolve_recipe
 from reszoo.data.fingerprint import difference
 from reszoo.data.pipeline import open_pipeline
@@ -42,7 +43,7 @@ Tell = Callable[[str], None]
 def tune(
     space: str | Path | Space | None = None,
     *,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     run_dir: str | Path | None = None,
     resume: bool = False,
     data: str | None = None,
@@ -128,7 +129,7 @@ def search_folder(space: str | Path | Space | None, run_dir: str | Path | None =
     return Path("tune") / (space.name if isinstance(space, Space) else Path(space).stem)
 
 
-def _new(folder: Path, space: Any, overrides: Sequence[str], search: Mapping[str, Any]) -> Plan:
+def _new(folder: Path, space: Any, overrides: Overrides, search: Mapping[str, Any]) -> Plan:
     if space is None:
         raise ReszooError("which space? Give its name")
     check_output(folder, "search folder")
@@ -145,7 +146,7 @@ def _new(folder: Path, space: Any, overrides: Sequence[str], search: Mapping[str
     return plan
 
 
-def _loaded(space: str | Path | Space, overrides: Sequence[str], search: Mapping[str, Any]) -> Space:
+def _loaded(space: str | Path | Space, overrides: Overrides, search: Mapping[str, Any]) -> Space:
     if not isinstance(space, Space):
         space = load_space(space, overrides, **search)
     elif search:
@@ -183,7 +184,7 @@ def _planned(space: Space) -> Plan:
     return Plan(space, told, base.total_steps(pipeline.steps_per_epoch) / pipeline.steps_per_epoch)
 
 
-def _resumed(folder: Path, space: Any, overrides: Sequence[str], search: Mapping[str, Any], data: str | None) -> Plan:
+def _resumed(folder: Path, space: Any, overrides: Overrides, search: Mapping[str, Any], data: str | None) -> Plan:
     """Return the plan of a search to resume; only how many trials, how many may fail, and the data's location can change.
 
     Raises ReszooError where the data is not the data that the search began with.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.zoo.foreign import suggest_models
-from reszoo.zoo.spec import Spec
+from reszoo.zoo.spec import Spec, SpecFields
 
 # Blocks per stage, arXiv 1512.03385 table 1; 200: arXiv 1603.05027, section 4.
 IMAGENET_DEPTHS = {
@@ -198,7 +198,7 @@ def _is_model(name: str) -> bool:
         return False
 
 
-def spec(name: str | Spec, /, **fields: Any) -> Spec:
+def spec(name: str | Spec, /, **fields: Unpack[SpecFields]) -> Spec:
     """Return the spec of a net by name (a Spec passes through), with some fields changed.
 
     Raises ReszooError: for an unknown name, with the nearest ones; for a depth that is not 6n+2; for an unknown field, an

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 from reszoo.errors import ReszooError
 from reszoo.zoo.catalog import spec as get_spec
-from reszoo.zoo.spec import Spec
+from reszoo.zoo.spec import Spec, SpecFields
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,10 @@ def check_classes(spec: Spec, classes: int) -> None:
 
 
 def count(
-    net: str | Spec, input_shape: tuple[int, int, int] | None = None, classes: int | None = None, **fields: Any
+    net: str | Spec,
+    input_shape: tuple[int, int, int] | None = None,
+    classes: int | None = None,
+    **fields: Unpack[SpecFields],
 ) -> Count:
     """Count a net by name or spec, with some fields changed, for one image of `input_shape` (height, width, channels).
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import Field
 
@@ -254,3 +255,33 @@ class Spec(Table):
         named = "resnet" in self.name or self.shortcut == "none"
         name = self.name.replace("resnet", "plain") if named else f"plain_{self.name}"
         return self.replace(shortcut="none", name=name)
+
+
+class SpecFields(TypedDict, total=False):
+    """The fields of `Spec` that a model's name leaves open to change, for type checkers and editors."""
+
+    block: str
+    depths: Sequence[int]
+    widths: Sequence[int]
+    stem: str
+    stem_width: int
+    shortcut: str
+    pad_at: str
+    shrink: str
+    shrink_at: str
+    shortcut_scale: float
+    branch_scale: float
+    gate: str
+    gate_bias: float
+    shortcut_dropout: float
+    order: str
+    stride_at: str
+    groups: int
+    group_width: int
+    se_ratio: float
+    zero_gamma: bool
+    rezero: bool
+    bias: str
+    bn_epsilon: float
+    dropout: float
+    drop_path: float

@@ -11,11 +11,11 @@ import pytest
 import tensorflow as tf
 
 from reszoo import ReszooError, Run
+from reszoo.config.recipe import Recipe
 from reszoo.data import sets
 from reszoo.data.device_pipeline import DevicePipeline
 from reszoo.session import opened
 from reszoo.training import checkpoint, devices
-from reszoo.training.recipe import Recipe
 from reszoo.workflow import train
 
 IMAGE = "no GPU found by TensorFlow; computing on the CPU (docker run needs --gpus all)"
@@ -82,8 +82,13 @@ TABLES: dict[str, Any] = {
 
 
 def recipe(**tables: dict[str, Any]) -> Recipe:
-    return Recipe.from_dict(
-        {key: {**value, **tables.get(key, {})} if isinstance(value, dict) else value for key, value in TABLES.items()}
+    return Recipe(
+        **(
+            {
+                key: {**value, **tables.get(key, {})} if isinstance(value, dict) else value
+                for key, value in TABLES.items()
+            }
+        )
     )
 
 
