@@ -193,6 +193,13 @@ def test_a_connection_stays_open_after_answers_and_errors(server: Server) -> Non
             found.append((answer := connection.getresponse()).status)
             answer.read()
     assert found == [200, 404, 400, 404, 200, 404]
+    seconds = []
+    for _ in range(20):
+        start = time.perf_counter()
+        connection.request("POST", f"{MODEL}:predict", b"no JSON")
+        connection.getresponse().read()
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.03  # no delayed acknowledgment, 40 ms, in every one
     connection.close()
 
 
