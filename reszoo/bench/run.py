@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,28 +141,50 @@ def _measure(job: dict[str, Any], names: Sequence[str], peer: str, rounds: int, 
     if job["what"] == "first-step":
         return _fresh(job, pythons, rounds, say)
     with contextlib.ExitStack() as stack:
-        commands = dict(_commands(job, pythons, stack))
-        children = [stack.enter_context(_child(command, name, job)) for name, command in commands.items()]
-        sides = []
-        for child in children:  # they get ready in parallel
-            told = child.wait_ready()
-            sides.append(Side(child.name, told["version"], parameters=told.get("parameters", 0)))
-            say(f"{job['model']}: {child.name} ready")
-        rows = INPUT_BATCH[job["model"]] if job["what"] == "input" else job["batch"]
-        calls = [max(1, round(2 * TURN / child.ask(2)["seconds"])) for child in children]
-        for number in range(rounds):
-            order = [(number + at) % len(sides) for at in range(len(sides))]
-            for at in order:
-                side, child, many = sides[at], children[at], calls[at]
-                answer = child.ask(many)
-                each = answer["seconds"] / many
-                if job["what"] == "build":
-                    side.values.append(each)
-                else:
-                    side.values.append((1 if side.name == "matrix" else rows) / each)
-                side.peak_mb = answer["peak_mb"]
-            say(f"{job['model']}: round {number + 1} of {rounds}")
+        turns = take_turns(dict(_commands(job, pythons, stack)), job, rounds, say)
+    rows = INPUT_BATCH[job["model"]] if job["what"] == "input" else job["batch"]
+    sides = []
+    for name, one in turns.items():
+        unit = 1 if name == "matrix" else rows
+        values = one.seconds if job["what"] == "build" else [unit / seconds for seconds in one.seconds]
+        sides.append(Side(name, one.ready["version"], values, one.peak_mb, one.ready.get("parameters", 0)))
     return sides
+
+
+@dataclass
+class Turns:
+    """The measurement of one child. ready: its first line; seconds: of one call, per round."""
+
+    ready: dict[str, Any]
+    seconds: list[float] = field(default_factory=list)
+    peak_mb: int = 0
+
+
+def take_turns(commands: Mapping[str, list[str]], job: Mapping[str, Any], rounds: int, say: Say) -> dict[str, Turns]:
+    """Measure several programs that take turns.
+
+    Args:
+        commands: the programs by name. Each prints one JSON line when it is ready. Then, for each whole number on standard
+            input, it makes that many calls and prints `{"seconds": float, "peak_mb": int}`.
+        job: the `model`, for messages, and the `device` and `threads` of the programs.
+        rounds: turns of each program; the order rotates.
+        say: prints a line of progress.
+    """
+    with contextlib.ExitStack() as stack:
+        children = [stack.enter_context(_child(command, name, job)) for name, command in commands.items()]
+        turns = {}
+        for child in children:  # they get ready in parallel
+            turns[child.name] = Turns(child.wait_ready())
+            say(f"{job['model']}: {child.name} ready")
+        calls = {child.name: max(1, round(2 * TURN / child.ask(2)["seconds"])) for child in children}
+        for number in range(rounds):
+            first = number % len(children)
+            for child in children[first:] + children[:first]:
+                answer = child.ask(calls[child.name])
+                turns[child.name].seconds.append(answer["seconds"] / calls[child.name])
+                turns[child.name].peak_mb = answer["peak_mb"]
+            say(f"{job['model']}: round {number + 1} of {rounds}")
+    return turns
 
 
 def _fresh(job: dict[str, Any], pythons: dict[str, str], rounds: int, say: Say) -> list[Side]:
@@ -292,7 +314,7 @@ def _limited_to(threads: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _child(command: list[str], name: str, job: dict[str, Any]) -> Iterator[_Child]:
+def _child(command: list[str], name: str, job: Mapping[str, Any]) -> Iterator[_Child]:
     """Start a side's process, limited to the job's device and threads."""
     environment = os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": str(job["threads"])}
     if job["device"] == "cpu":

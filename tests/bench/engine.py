@@ -1,15 +1,12 @@
-"""What the engine costs beside the computation: a run's wall time against the time inside its steps.
+"""What the trainer costs beside the computation: the wall time of a run against the time inside its steps.
 
-    python tests/bench/engine.py OUT.json [--net resnet20] [--steps 64]
-
-A real run on synthetic pictures of 32 x 32, batch 128, with its input pipeline, schedule, progress and callbacks; each step is
-awaited and timed. What is left of the wall time between the first step and the last is the engine's.
+A run on synthetic images of 32 x 32, batch 128, with its input pipeline, schedule, progress and callbacks. Each step is timed to
+its end. The rest of the wall time between the first step and the last is the trainer's.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -19,21 +16,23 @@ from typing import Any
 WARM = 5
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("--net", default="resnet20")
     parser.add_argument("--steps", type=int, default=64)
-    args = parser.parse_args()
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Return milliseconds in and between steps, and the trainer's share of the wall time."""
     import reszoo
     from reszoo.training.step import Stepper
 
     spans: list[tuple[float, float]] = []
-    plain = Stepper.__call__
+    step = Stepper.__call__
 
     def timed(self: Any, *given: Any) -> None:
         start = time.perf_counter()
-        plain(self, *given)
+        step(self, *given)
         self.totals.numpy()
         spans.append((start, time.perf_counter()))
 
@@ -44,22 +43,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         reszoo.train("quickstart", overrides=settings, run_dir=Path(folder) / "run", devices="cpu", quiet=True)
     spans = spans[WARM:]
-    wall = spans[-1][1] - spans[0][0]
-    inside = sum(end - start for start, end in spans)
-    gaps = [later[0] - earlier[1] for earlier, later in zip(spans, spans[1:], strict=False)]
-    record = {
-        "command": f"python tests/bench/engine.py OUT.json --net {args.net} --steps {args.steps}",
+    wall, inside = spans[-1][1] - spans[0][0], [end - start for start, end in spans]
+    between = statistics.median(later[0] - earlier[1] for earlier, later in zip(spans, spans[1:], strict=False))
+    return {
         "steps": len(spans),
-        "step_ms": round(1e3 * statistics.median(end - start for start, end in spans), 2),
-        "between_steps_ms": round(1e3 * statistics.median(gaps), 2),
-        "engine_share_of_wall": round(1 - inside / wall, 4),
-        "engine_share_by_medians": round(
-            statistics.median(gaps) / statistics.median(end - start for start, end in spans), 4
-        ),
+        "step_ms": round(1e3 * statistics.median(inside), 2),
+        "between_steps_ms": round(1e3 * between, 2),
+        "engine_share_of_wall": round(1 - sum(inside) / wall, 4),
+        "engine_share_by_medians": round(between / statistics.median(inside), 4),
     }
-    args.out.write_text(json.dumps(record, indent=2) + "\n")
-    print(json.dumps(record, indent=2))
-
-
-if __name__ == "__main__":
-    main()

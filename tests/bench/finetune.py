@@ -1,18 +1,16 @@
-"""Measure what published weights are worth: `python tests/bench/finetune.py OUT.json SET [key=value ...]`, SET being a data set.
+"""What published weights are worth for fine-tuning.
 
-resnet20 with akamaster's CIFAR-10 weights, fine-tuned by the packaged recipe, against the same net from fresh weights for the same
-steps on the same images, once at the recipe's rate and once at a fresh net's usual 0.1; three seeds of each. Runs lie beside OUT and
-are used again where they are there. Reading akamaster's file takes PyTorch.
+resnet20 with akamaster's CIFAR-10 weights, fine-tuned by the packaged recipe, against the same model from fresh weights for the same
+steps on the same images, at the recipe's learning rate and at 0.1; three seeds each. Runs are kept beside OUT and used again.
+Reading akamaster's file needs PyTorch.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
-import sys
-from pathlib import Path
-
-import reszoo
+from typing import Any
 
 SEEDS = (0, 1, 2)
 COMMON = ("model.name=resnet20", "augment.crop=pad", "augment.flip=true", "train.export=false")
@@ -27,14 +25,23 @@ ARMS = {
 }
 
 
-def main(out: str, name: str, *overrides: str) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("data", help="a dataset")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the test errors of each arm."""
+    import reszoo
+
     rows = []
     for arm, own in ARMS.items():
         errors, seconds, steps = [], [], 0
         for seed in SEEDS:
-            folder = Path(out).with_suffix("") / f"{arm.split(',')[0].replace(' ', '-')}-{arm.split()[-1]}-{seed}"
+            folder = args.out.with_suffix("") / f"{arm.split(',')[0].replace(' ', '-')}-{arm.split()[-1]}-{seed}"
             if not (folder / "test.json").is_file():
-                changes = [*COMMON, f"data.name={name}", *own, *overrides, f"train.seed={seed}"]
+                changes = [*COMMON, f"data.name={args.data}", *own, *args.overrides, f"train.seed={seed}"]
                 reszoo.train("finetune", overrides=changes, run_dir=folder, quiet=True)
             run = reszoo.Run.open(folder)
             test = json.loads((folder / "test.json").read_text())
@@ -45,9 +52,4 @@ def main(out: str, name: str, *overrides: str) -> None:
         rows.append({"arm": arm, "error": round(statistics.mean(errors), 3), "deviation": spread, "errors": errors})
         rows[-1] |= {"steps": steps, "images": test["examples"], "seconds": seconds}
         print(json.dumps(rows[-1]), flush=True)
-    how = " ".join(["python tests/bench/finetune.py OUT", name.split("/")[-1], *overrides])
-    Path(out).write_text(json.dumps({"how": how, "net": "resnet20", "rows": rows}, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    return {"net": "resnet20", "rows": rows}

@@ -1,11 +1,8 @@
-"""Mutated image files through an exported net: crashes, wrong statuses, disturbed neighbours.
+"""Mutated image files through an export: crashes, wrong statuses, disturbed neighbors.
 
-    python tests/bench/fuzz.py OUT.json [--through signature|endpoint|page] [--count 10000] [--seed 0]
-
-The files go to the bytes signature itself, to the endpoint of `reszoo serve-check`, or to its page in Chromium (which needs the
-`browser` extra). Each file's status is known beforehand: by construction, or by decoding it alone and eagerly and reading its size off
-the header in plain Python. Files go in batches with a sound one among them, whose answer must not change. The net runs in a
-process of its own, so that a crash is counted and not suffered.
+The files go to the signature `image_bytes`, to `reszoo serve-check`, or to its page in Chromium (which needs the `browser` extra).
+The status of each file is known: by construction, or by decoding it alone and reading its size from the header. Files go in
+batches with a valid one among them, whose answer must not change. The model runs in a process of its own, so that crashes are counted.
 """
 
 from __future__ import annotations
@@ -28,11 +25,49 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from reszoo.versions import module_versions
-
 BATCH = 63
 TOP = 5
 LIMIT = 2**26
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--through", choices=THROUGH, default="signature")
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Return counts of files, crashes and wrong answers."""
+    from _shared import export_random
+
+    lines: list[dict[str, Any]] = []
+    crashes, batches = 0, -(-args.count // BATCH)
+    with tempfile.TemporaryDirectory() as folder:
+        export_random("resnet8", Path(folder) / "out", resize=36)
+        while len(lines) + crashes < batches:
+            words = [f"{folder}/out", args.through, len(lines) + crashes, args.seed, args.count]
+            command = [sys.executable, __file__, *map(str, words)]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+                assert child.stdout
+                for line in child.stdout:
+                    lines.append(json.loads(line))
+                    print(f"\r{len(lines)} of {batches} batches", end="", file=sys.stderr)
+            crashes += bool(child.returncode)
+    kinds: Counter[str] = Counter()
+    for line in lines:
+        kinds.update(line["kinds"])
+    wrong = [one for line in lines for one in line["wrong"]]
+    print("", *wrong[:20], sep="\n", file=sys.stderr)
+    return {
+        "files": sum(kinds.values()),
+        "crashes": crashes,
+        "wrong_statuses": len(wrong),
+        "rows_not_as_their_status": sum(line["filled"] for line in lines),
+        "disturbed_neighbours": sum(line["disturbed"] for line in lines),
+        "resident_mb_by_tenths": [line["resident"] for line in lines[len(lines) // 10 - 1 :: max(1, len(lines) // 10)]],
+        "by_kind_and_status": dict(sorted(kinds.items())),
+    }
 
 
 def mutations(seed: int) -> Iterator[tuple[str, bytes, int | None]]:
@@ -209,7 +244,7 @@ def resident() -> int:
 
 
 def serve(export: str, through: str, start: int, seed: int, count: int) -> None:
-    """The child: ask the net from batch `start` on, a JSON line a batch."""
+    """Ask the model in this process from batch `start` on; print one JSON line per batch."""
     import tensorflow as tf
 
     file = io.BytesIO()
@@ -242,55 +277,5 @@ def serve(export: str, through: str, start: int, seed: int, count: int) -> None:
     asking.close()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--through", choices=THROUGH, default="signature")
-    parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    import reszoo
-    from reszoo.data.preprocessing import Preprocessing
-    from reszoo.exporting.export import export_model
-
-    numbers = np.array([0.5, 0.4, 0.3], np.float32)
-    prepared = Preprocessing(image_size=(32, 32), channels=3, resize=36, mean=numbers, std=numbers)
-    with tempfile.TemporaryDirectory() as folder:
-        net = reszoo.build("resnet8", input_shape=(32, 32, 3), classes=10)
-        export_model(net, f"{folder}/out", preprocessing=prepared, class_names=tuple("abcdefghij"))
-        lines: list[dict[str, Any]] = []
-        crashes, batches = 0, -(-args.count // BATCH)
-        while len(lines) + crashes < batches:
-            script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import fuzz; "
-            script += (
-                f"fuzz.serve({folder + '/out'!r}, {args.through!r}, {len(lines) + crashes}, {args.seed}, {args.count})"
-            )
-            with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as child:
-                assert child.stdout
-                for line in child.stdout:
-                    lines.append(json.loads(line))
-                    print(f"\r{len(lines)} of {batches} batches", end="", file=sys.stderr)
-            crashes += bool(child.returncode)
-    kinds: Counter[str] = Counter()
-    for line in lines:
-        kinds.update(line["kinds"])
-    record = {
-        "command": f"python tests/bench/fuzz.py OUT.json --through {args.through} --count {args.count} --seed {args.seed}",
-        "files": sum(kinds.values()),
-        "crashes": crashes,
-        "wrong_statuses": sum(len(line["wrong"]) for line in lines),
-        "rows_not_as_their_status": sum(line["filled"] for line in lines),
-        "disturbed_neighbours": sum(line["disturbed"] for line in lines),
-        "resident_mb_by_tenths": [line["resident"] for line in lines[len(lines) // 10 - 1 :: len(lines) // 10]],
-        "by_kind_and_status": dict(sorted(kinds.items())),
-        "versions": module_versions("tensorflow", "keras", "numpy", "PIL"),
-    }
-    for line in lines:
-        for one in line["wrong"][:5]:
-            print("\nwrong:", *one, file=sys.stderr)
-    args.out.write_text(json.dumps(record, indent=2) + "\n")
-    print("\n" + json.dumps(record, indent=2))
-
-
 if __name__ == "__main__":
-    main()
+    serve(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))

@@ -1,14 +1,14 @@
-"""Measure what growing trained nets does: `python tests/bench/grow.py OUT.json RUN=NET ...`, such as runs/a=resnet56.
+"""What growing does to trained models.
 
-For each finished run and the deeper net: the largest difference of outputs on 1,000 of its test images, evenly spaced;
-accuracy on all test images before and after; and the share of the new blocks' numbers that had a gradient other than zero in
-either of the first two steps of plain gradient descent on training images.
+For each finished run and a deeper model: the largest difference of outputs on 1,000 of its test images, evenly spaced; the accuracy
+on all test images before and after; and the share of the new blocks' parameters with a nonzero gradient in either of the first two
+steps of plain gradient descent on training images.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
 from typing import Any
 
@@ -22,15 +22,19 @@ from reszoo.evaluation.scores import evaluate_model
 IMAGES, BATCH, RATE = 1000, 128, 0.1
 
 
-def main(out: str, *pairs: str) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("pairs", nargs="+", metavar="RUN=MODEL", help="such as runs/a=resnet56")
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Return one row for each run."""
     rows = []
-    for pair in pairs:
+    for pair in args.pairs:
         path, _, name = pair.rpartition("=")
         rows.append(measured(reszoo.Run.open(path), name))
         print(json.dumps(rows[-1]))
-    with open(out, "w") as file:
-        json.dump(rows, file, indent=2)
-        file.write("\n")
+    return {"rows": rows}
 
 
 def measured(run: reszoo.Run, name: str) -> dict[str, Any]:
@@ -82,7 +86,3 @@ def gradients(net: keras.Model, batches: list[tuple[Any, Any]]) -> tuple[int, in
             weight.assign_sub(RATE * by_path[weight.path])
     frozen = [weight.path for weight, there in zip(weights, reached, strict=True) if not there.any()]
     return sum(int(there.sum()) for there in reached), sum(there.size for there in reached), frozen
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

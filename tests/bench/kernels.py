@@ -1,20 +1,16 @@
-"""Kernel times of one training step, by TensorFlow's profiler: `python tests/bench/kernels.py OUT.json [MODEL] [PRECISION]`.
+"""Milliseconds per training step for each kind of kernel, by TensorFlow's profiler.
 
-The record holds milliseconds per step for each kind of kernel. Kernels overlap, so the sum exceeds the step.
+Kernels overlap, so the sum exceeds the step.
 """
 
 from __future__ import annotations
 
+import argparse
 import collections
-import json
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-from reszoo.bench.child import Tensorflow
-from reszoo.bench.run import _processor
 
 BATCH, WARM_UP, STEPS, THREADS = 128, 3, 5, 2
 GROUPS = {
@@ -30,26 +26,20 @@ GROUPS = {
 }
 
 
-def kernels(folder: str) -> collections.Counter[str]:
-    """Return the milliseconds of each kind of kernel in the one profile below `folder`."""
-    from tensorflow.tsl.profiler.protobuf import xplane_pb2
-
-    (file,) = Path(folder).rglob("*.xplane.pb")
-    found: collections.Counter[str] = collections.Counter()
-    for plane in xplane_pb2.XSpace.FromString(file.read_bytes()).planes:
-        for line in plane.lines:
-            for event in line.events:
-                name = plane.event_metadata[event.metadata_id].name.rpartition(":")[2]
-                found[name] += event.duration_ps / 1e9
-    return found
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("model", nargs="?", default="resnet56")
+    parser.add_argument("precision", nargs="?", default="mixed_bfloat16")
 
 
-def main(out: str, model: str = "resnet56", precision: str = "mixed_bfloat16") -> None:
-    """Measure, and write the record."""
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the milliseconds of a step and of its kernels."""
     import tensorflow as tf
 
-    job: dict[str, Any] = {"what": "train", "model": model, "batch": BATCH, "size": 32, "classes": 10, "device": "cpu"}
-    side = Tensorflow(job | {"precision": precision, "threads": THREADS})
+    from reszoo.bench.child import Tensorflow
+
+    job = {"what": "train", "model": args.model, "batch": BATCH, "size": 32, "classes": 10, "device": "cpu"}
+    side = Tensorflow(job | {"precision": args.precision, "threads": THREADS})
     run = side.step(side.build())
     run(WARM_UP)
     start = time.perf_counter()
@@ -60,18 +50,24 @@ def main(out: str, model: str = "resnet56", precision: str = "mixed_bfloat16") -
         run(STEPS)
         tf.profiler.experimental.stop()
         found = kernels(folder)
-    record = {
-        "command": f"python tests/bench/kernels.py OUT.json {model} {precision}",
-        "processor": _processor(),
+    groups = {group: round(sum(found[name] for name in names) / STEPS, 1) for group, names in GROUPS.items()}
+    return {
         "batch": BATCH,
         "threads": THREADS,
         "milliseconds_per_step": round(step, 1),
-        "kernel_milliseconds": {
-            group: round(sum(found[name] for name in names) / STEPS, 1) for group, names in GROUPS.items()
-        },
+        "kernel_milliseconds": groups,
     }
-    Path(out).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def kernels(folder: str) -> collections.Counter[str]:
+    """Return the milliseconds of each kernel in the one profile below `folder`."""
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    (file,) = Path(folder).rglob("*.xplane.pb")
+    found: collections.Counter[str] = collections.Counter()
+    for plane in xplane_pb2.XSpace.FromString(file.read_bytes()).planes:
+        for line in plane.lines:
+            for event in line.events:
+                name = plane.event_metadata[event.metadata_id].name.rpartition(":")[2]
+                found[name] += event.duration_ps / 1e9
+    return found

@@ -1,10 +1,8 @@
-"""Clients at once on `reszoo serve-check` for a while: requests, errors, wrong answers, memory.
+"""Several clients at once on `reszoo serve-check`: requests, errors, wrong answers, memory.
 
-    python tests/bench/load.py OUT.json [--seconds 60] [--clients 8] [--net resnet20]
-
-The endpoint is the command's own process; the clients are threads of this one, each with a connection that stays open. They ask, by
-turns, for one picture's class, for eight files' of which two are none, for float images, and wrongly, which must be refused with 400. Every
-answer is compared with the first one to the same request.
+The server is the command in its own process; the clients are threads of this one, each with a connection that stays open. They ask
+in turns for the class of one image, for eight files of which two are not images, for float images, and with a wrong body, which
+must be answered with 400. Every answer is compared with the first one to the same request.
 """
 
 from __future__ import annotations
@@ -24,12 +22,62 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _shared import export_random
 from PIL import Image
 
-from reszoo.versions import module_versions
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--net", default="resnet20")
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Return counts, latencies and memory."""
+    bodies, first = requests(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        export_random(args.net, Path(folder) / "net")
+        command = [sys.executable, "-m", "reszoo", "serve-check", f"{folder}/net", "--port", "0"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            page = [process.stdout.readline() for _ in range(4)][1]
+            host, path = page.split("http://")[1].strip().rstrip("/"), "/v1/models/net:predict"
+            for name, body in bodies.items():
+                connection = http.client.HTTPConnection(host)
+                connection.request("POST", path, body)
+                first[name] = json.loads(connection.getresponse().read())
+                connection.close()
+            until = time.monotonic() + args.seconds
+            clients = [Client(host, path, bodies, first, until, start) for start in range(args.clients)]
+            for client in clients:
+                client.start()
+            memory = []
+            while time.monotonic() < until:
+                time.sleep(args.seconds / 60)
+                memory.append(resident(process.pid))
+            for client in clients:
+                client.join()
+            process.terminate()
+            ended = process.wait()
+    seconds = {name: sorted(one for client in clients for one in client.seconds[name]) for name in bodies}
+    errors = [error for client in clients for error in client.errors]
+    return {
+        "requests": sum(map(len, seconds.values())),
+        "errors": len(errors),
+        "examples_of_errors": errors[:5],
+        "exit_status_after_sigterm": ended,
+        "milliseconds": {
+            name: {"requests": len(all_), "median": round(1e3 * statistics.median(all_), 1),
+                   "99th": round(1e3 * all_[int(0.99 * len(all_))], 1)}
+            for name, all_ in seconds.items()
+        },
+        "resident_mb_by_sixths": [round(statistics.mean(memory[at : at + 10])) for at in range(0, 60, 10)],
+    }  # fmt: skip
 
 
 def requests() -> dict[str, bytes]:
+    """Return the bodies by name."""
     rng = np.random.default_rng(0)
     files = []
     for number in range(6):
@@ -48,6 +96,7 @@ def requests() -> dict[str, bytes]:
 
 
 def same(left: Any, right: Any) -> bool:
+    """Return whether two JSON values are equal, numbers within 1e-4."""
     if isinstance(left, float):
         return abs(left - right) <= 1e-4
     if isinstance(left, list):
@@ -58,6 +107,8 @@ def same(left: Any, right: Any) -> bool:
 
 
 class Client(threading.Thread):
+    """One client; `seconds` and `errors` are its results."""
+
     def __init__(self, host: str, path: str, bodies: dict[str, bytes], first: dict[str, Any], until: float, start: int):
         super().__init__()
         self.host, self.path, self.bodies, self.first, self.until, self.turn = host, path, bodies, first, until, start
@@ -85,71 +136,6 @@ class Client(threading.Thread):
 
 
 def resident(pid: int) -> int:
-    """Megabytes of memory that a process holds."""
+    """Return the megabytes of memory that a process holds."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) >> 10
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--net", default="resnet20")
-    args = parser.parse_args()
-    import reszoo
-    from reszoo.data.preprocessing import Preprocessing
-    from reszoo.exporting.export import export_model
-
-    with tempfile.TemporaryDirectory() as folder:
-        net = reszoo.build(args.net)
-        half = np.full(3, 0.5, np.float32)
-        size = tuple(net.input_shape[1:3])
-        prepared = Preprocessing(image_size=size, channels=3, resize=min(size), mean=half, std=half)
-        names = tuple(map(str, range(net.output_shape[-1])))
-        export_model(net, f"{folder}/net", preprocessing=prepared, class_names=names)
-        command = [sys.executable, "-m", "reszoo", "serve-check", f"{folder}/net", "--port", "0"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout
-            page = [process.stdout.readline() for _ in range(4)][1]
-            host = page.split("http://")[1].strip().rstrip("/")
-            path, bodies, first = "/v1/models/net:predict", requests(), {}
-            for name, body in bodies.items():
-                connection = http.client.HTTPConnection(host)
-                connection.request("POST", path, body)
-                first[name] = json.loads(connection.getresponse().read())
-                connection.close()
-            until = time.monotonic() + args.seconds
-            clients = [Client(host, path, bodies, first, until, start) for start in range(args.clients)]
-            for client in clients:
-                client.start()
-            memory = []
-            while time.monotonic() < until:
-                time.sleep(args.seconds / 60)
-                memory.append(resident(process.pid))
-            for client in clients:
-                client.join()
-            process.terminate()
-            ended = process.wait()
-    seconds = {name: sorted(one for client in clients for one in client.seconds[name]) for name in bodies}
-    errors = [error for client in clients for error in client.errors]
-    record = {
-        "command": f"python tests/bench/load.py OUT.json --seconds {args.seconds:g} --clients {args.clients} --net {args.net}",
-        "requests": sum(map(len, seconds.values())),
-        "errors": len(errors),
-        "examples_of_errors": errors[:5],
-        "exit_status_after_sigterm": ended,
-        "milliseconds": {
-            name: {"requests": len(all_), "median": round(1e3 * statistics.median(all_), 1),
-                   "99th": round(1e3 * all_[int(0.99 * len(all_))], 1)}
-            for name, all_ in seconds.items()
-        },
-        "resident_mb_by_sixths": [round(statistics.mean(memory[at : at + 10])) for at in range(0, 60, 10)],
-        "versions": module_versions("tensorflow", "numpy"),
-    }  # fmt: skip
-    args.out.write_text(json.dumps(record, indent=2) + "\n")
-    print(json.dumps(record, indent=2))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,14 +1,13 @@
-"""Where a photograph's time goes on its way into a batch: `python tests/bench/photographs.py OUT.json`.
+"""Where the time of a photograph goes in the input pipeline.
 
-The stages of the input pipeline one after another, each a longer pipeline than the one before, over the files of `reszoo bench
-input photographs`; core-milliseconds an image, the least of some turns in which all pipelines take part.
+Each stage is a longer pipeline than the one before, over the files of `reszoo bench input photographs`. The record holds
+core-milliseconds per image: the least of some turns in which all pipelines take part.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -60,12 +59,12 @@ def pipelines(folder: Path) -> dict[str, Any]:
     return stages
 
 
-def main(out: str) -> None:
-    """Measure, and write the record."""
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Return core-milliseconds per image up to each stage."""
     cores = os.cpu_count() or 1
+    best: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         write_photographs(Path(folder))
-        best: dict[str, float] = {}
         for turn in range(TURNS):
             for name, stage in pipelines(Path(folder)).items():
                 batches = iter(stage)  # no prefetching: nothing is ready before its turn
@@ -77,14 +76,4 @@ def main(out: str) -> None:
                 spent = 1000 * cores * (time.perf_counter() - start) / IMAGES
                 best[name] = min(spent, best.get(name, spent))
             print(turn + 1, {name: round(value, 2) for name, value in best.items()})
-    record = {
-        "command": "python tests/bench/photographs.py OUT.json",
-        "tensorflow": tf.__version__,
-        "cores": cores,
-        "core_milliseconds_an_image_up_to": {name: round(value, 2) for name, value in best.items()},
-    }
-    Path(out).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+    return {"core_milliseconds_an_image_up_to": {name: round(value, 2) for name, value in best.items()}}

@@ -1,37 +1,28 @@
-"""Keep an experiment under docs/results: `python tests/bench/publish.py LAB_FOLDER docs/results/lab/NAME`.
+"""Copy a lab record into docs/results: `python tests/bench publish docs/results/lab/NAME LAB_FOLDER`.
 
-Copies the record, the folders of this machine taken out of its paths, and draws its figures (PNG) again from the copy.
+The folders of this machine are left out of its paths, and its figures are drawn again from the copy.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import re
-import sys
-from pathlib import Path
-from typing import Any
 
-from reszoo.files import write_text
-from reszoo.lab.record import read_record
-from reszoo.lab.report import report
+from _shared import tidy
 
 
-def tidy(value: Any) -> Any:
-    """Return `value` with the folders before the last name of every absolute path in its texts left out."""
-    if isinstance(value, dict):
-        return {key: tidy(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [tidy(item) for item in value]
-    return re.sub(r"(^|(?<=[ :='\"]))/[^ ]*/(?=[^/ ])", "", value) if isinstance(value, str) else value
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("source")
 
 
-def main(source: str, target: str) -> None:
-    folder = Path(target)
-    write_text(folder / "record.json", json.dumps(tidy(read_record(source)), ensure_ascii=False) + "\n")
-    report(folder)
-    for path in (*folder.glob("*.svg"), folder / "report.html"):
+def measure(args: argparse.Namespace) -> None:
+    """Write the record and its PNG figures into the folder `args.out`."""
+    from reszoo.files import write_text
+    from reszoo.lab.record import read_record
+    from reszoo.lab.report import report
+
+    write_text(args.out / "record.json", json.dumps(tidy(read_record(args.source)), ensure_ascii=False) + "\n")
+    report(args.out)
+    for path in (*args.out.glob("*.svg"), args.out / "report.html"):
         path.unlink()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,12 +1,4 @@
-"""What the tuner costs and bears: workers, hyperband against random search, memory over many trials, kills.
-
-    python tests/bench/tune.py workers OUT.json       trials a minute of one worker and of two, turn by turn
-    python tests/bench/tune.py hyperband OUT.json     hyperband and random search at equal training steps, several seeds
-    python tests/bench/tune.py memory OUT.json        resident memory after each of 30 trials in one process
-    python tests/bench/tune.py faults OUT.json        searches killed with SIGKILL, whole, workers alone, chief alone
-
-Nothing is asserted; every record holds what was run and what came out.
-"""
+"""What the tuner costs and survives: several workers, hyperband against random search, memory over many trials, kills."""
 
 from __future__ import annotations
 
@@ -19,10 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reszoo.files import write_json
 from reszoo.tuning.results import longest, read_results
 
 TINY = """
@@ -36,27 +28,17 @@ schedule.rate = { low = 0.01, high = 0.2, log = true }
 """
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("workers", "hyperband", "memory", "faults"))
-    parser.add_argument("out", type=Path)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("--rounds", type=int, default=2, help="of workers; default %(default)s")
     parser.add_argument("--trials", type=int, default=8, help="of workers; default %(default)s")
     parser.add_argument("--seeds", type=int, default=3, help="of hyperband; default %(default)s")
     parser.add_argument("--epochs", type=int, default=9, help="of hyperband; default %(default)s")
     parser.add_argument("--kills", type=int, default=10, help="of faults, of each kind; default %(default)s")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        rows = {"workers": workers, "hyperband": hyperband, "memory": memory, "faults": faults}[args.what](
-            Path(folder), args
-        )
-    command = f"python tests/bench/tune.py {' '.join(word for word in sys.argv[1:])}"
-    write_json(
-        args.out, {"command": command.replace(str(args.out), "OUT.json"), "processors": os.cpu_count(), "rows": rows}
-    )
 
 
 def command(space: str | Path, folder: Path, *flags: str) -> list[str]:
+    """Return the command of a search."""
     return [sys.executable, "-m", "reszoo", "tune", str(space), "--run-dir", str(folder), *flags]
 
 
@@ -68,7 +50,7 @@ def search(space: str | Path, folder: Path, *flags: str) -> tuple[dict[str, Any]
 
 
 def workers(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One worker and two by turns (1 2 2 1 ...), the same trials."""
+    """Compare one worker with two in turns (1 2 2 1 ...), the same trials."""
     rows = []
     for number in range(2 * args.rounds):
         count = (1, 2, 2, 1)[number % 4]
@@ -88,7 +70,7 @@ def workers(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def hyperband(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Both tuners, several seeds: best validation accuracy for the same number of training steps or a few more for chance."""
+    """Compare both tuners: best validation accuracy for the same training steps, or a few more for random search."""
     rows = []
     for seed in range(args.seeds):
         for tuner in ("hyperband", "random"):
@@ -115,7 +97,7 @@ def hyperband(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def memory(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Thirty trials in one process: resident memory and its peak after each."""
+    """Run 30 trials in one process; record resident memory and its peak after each."""
     from reszoo.tuning.tune import tune
 
     rows: list[dict[str, Any]] = []
@@ -131,7 +113,7 @@ def memory(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def faults(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Kill whole searches, workers and chiefs at random moments; compare what came out with unbroken searches."""
+    """Kill searches, workers and chiefs at random moments; compare the results with those of unbroken searches."""
     space = folder / "tiny.toml"
     space.write_text(TINY)
     chance, rows = random.Random(0), []
@@ -190,7 +172,7 @@ def faults(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def outcome(results: dict[str, Any]) -> list[str]:
-    """What came out, whichever worker had it: each trial's values, share and scores."""
+    """Return each trial's values, share and scores, whichever worker ran it."""
     return [json.dumps([t["trial"], t["values"], t["share"], t.get("scores")]) for t in results["trials"]]
 
 
@@ -203,5 +185,14 @@ def children(pid: int) -> list[int]:
         return []
 
 
-if __name__ == "__main__":
-    main()
+def in_folder(rows: Callable[[Path, argparse.Namespace], list[dict[str, Any]]]) -> Callable[..., dict[str, Any]]:
+    """Return a program that runs `rows` in a temporary folder."""
+
+    def measure(args: argparse.Namespace) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as folder:
+            return {"rows": rows(Path(folder), args)}
+
+    return measure
+
+
+PROGRAMS = {rows.__name__: in_folder(rows) for rows in (workers, hyperband, memory, faults)}

@@ -1,0 +1,29 @@
+"""The measurement programs of this folder are those that the documents cite."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parent
+DOCS = BENCH.parents[1] / "docs"
+
+
+def test_every_program_is_cited_with_a_command_that_it_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = [path.read_text(encoding="utf-8") for path in DOCS.rglob("*.md")]
+    commands = {found for page in pages for found in re.findall(r"`python tests/bench ([a-z][^`]+)`", page)}
+    monkeypatch.syspath_prepend(BENCH)
+    program = runpy.run_path(str(BENCH / "__main__.py"))
+    try:
+        assert {command.split()[0] for command in commands} == set(program["NAMES"])
+        for command in commands:
+            measure, args = program["parse"](shlex.split(command))
+            assert callable(measure) and args.out
+    finally:
+        for name in ("_shared", *program["NAMES"]):
+            sys.modules.pop(name, None)
