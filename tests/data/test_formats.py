@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -158,6 +159,17 @@ def test_both_ends_of_a_file_show_whether_it_is_whole(kind: str, tmp_path: Path)
     assert looks_whole(str(tmp_path / "whole"))
     assert not looks_whole(str(tmp_path / "cut"))
     assert not looks_whole(str(tmp_path / "none"))
+
+
+def test_a_tiled_tiff_that_lacks_its_end_is_not_whole(tmp_path: Path) -> None:
+    """Pillow reads such files, and writes none."""
+    tags = {256: 16, 257: 16, 258: 8, 259: 1, 262: 1, 277: 1, 322: 16, 323: 16, 324: 134, 325: 256}
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    contents = b"II*\0" + struct.pack("<IH", 8, len(tags)) + fields + bytes(4) + bytes(range(256))
+    np.testing.assert_array_equal(decode_pixels(contents)[..., 0].ravel(), range(256))
+    (tmp_path / "whole").write_bytes(contents)
+    (tmp_path / "cut").write_bytes(contents[:-1])
+    assert looks_whole(str(tmp_path / "whole")) and not looks_whole(str(tmp_path / "cut"))
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_curves_show_error_in_percent_against_thousands_of_steps(drawn: list[Fig
     assert list(rate.lines[0].get_ydata()) == [0.1] * 5 + [0.01] * 5
     assert drawn[0].get_suptitle() == "resnet20"
     low, high = error.get_ylim()
-    assert low == 0 and high > 8.75
+    assert low == 0 and high > 25, "all rows are inside but the first tenth"
 
 
 def falls(figure: Figure) -> list[float]:

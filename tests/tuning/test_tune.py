@@ -100,7 +100,7 @@ def logged(folder: Path) -> dict[str, Any]:
 def test_a_search_leaves_what_it_found(tiny: Path, tmp_path: Path, said: list[str]) -> None:
     folder = tmp_path / "found"
     results = tune(tiny, run_dir=folder, trials=2, executions=2, seed=5, tell=said.append)
-    assert [trial["status"] for trial in results["trials"]] == ["completed"] * 2
+    assert [(trial["status"], trial["share"]) for trial in results["trials"]] == [("completed", 1)] * 2
     for trial in results["trials"]:
         runs = [reszoo.Run.open(folder / "trials" / trial["trial"] / f"seed{seed}") for seed in (5, 6)]
         assert trial["scores"] == [run.history[-1]["val_accuracy"] for run in runs]
