@@ -31,11 +31,11 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getat
     from reszoo.nets.grow import grow as grow
     from reszoo.nets.stack import stack as stack
     from reszoo.serving.server import Server as Server
+    from reszoo.trainer import train as train
     from reszoo.training.model_file import load_model as load_model
     from reszoo.training.run import Run as Run
     from reszoo.tuning.tune import tune as tune
     from reszoo.weights.published import list_weights as list_weights
-    from reszoo.workflow import train as train
     from reszoo.zoo.catalog import list_models as list_models
     from reszoo.zoo.catalog import spec as spec
     from reszoo.zoo.count import count as count
@@ -65,7 +65,7 @@ _PUBLIC = {
     "predict": "reszoo.evaluation.predict",
     "spec": "reszoo.zoo.catalog",
     "stack": "reszoo.nets.stack",
-    "train": "reszoo.workflow",
+    "train": "reszoo.trainer",
     "tune": "reszoo.tuning.tune",
 }
 

@@ -87,7 +87,7 @@ class Tensorflow:
         import tensorflow as tf
 
         import reszoo
-        import reszoo.session  # what `reszoo train` imports
+        import reszoo.trainer  # what `reszoo train` imports
 
         self.job = job
         tf.config.threading.set_intra_op_parallelism_threads(job["threads"])

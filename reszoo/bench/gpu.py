@@ -341,12 +341,12 @@ def overflow(plan: Plan) -> None:
 def train_overflow(folder: str, device: str, *settings: str) -> None:
     """Train the quickstart from a loss scale of 2**30, which overflows float16 until about 15 steps have halved it."""
     from reszoo.config.load import load_recipe
-    from reszoo.session import opened
+    from reszoo.trainer import Trainer
 
-    with opened(load_recipe("quickstart", settings), run_dir=folder, devices=device) as session:
-        session.loop.stepper.scale.assign(2.0**30)
-        if not session.fit():
-            raise SystemExit(130)
+    session = Trainer.prepare(load_recipe("quickstart", settings), run_dir=folder, devices=device)
+    session.loop.stepper.scale.assign(2.0**30)
+    if not session.fit():
+        raise SystemExit(130)
 
 
 def kill(plan: Plan) -> None:

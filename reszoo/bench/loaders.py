@@ -41,7 +41,7 @@ def _reszoo(what: str, folder: str) -> tuple[Iterator[Any], str]:
     import reszoo
     from reszoo.config.data import DataConfig, InceptionCrop, PadCrop
     from reszoo.data.parts import Arrays, ImageSet
-    from reszoo.data.pipeline import Pipeline, open_pipeline
+    from reszoo.data.pipeline import Pipeline, open_dataset
     from reszoo.data.preprocessing import Preprocessing
     from reszoo.data.statistics import fitted
     from reszoo.versions import module_versions
@@ -49,7 +49,7 @@ def _reszoo(what: str, folder: str) -> tuple[Iterator[Any], str]:
     version = f"reszoo {reszoo.__version__}, tensorflow {module_versions('tensorflow')['tensorflow']}"
     if what == "photographs":
         config = DataConfig(name=f"folder:{folder}", image_size=(224, 224), validation=0, normalize="channel")
-        return iter(open_pipeline(config, InceptionCrop(flip=True), batch_size=BATCH[what], seed=0).train()), version
+        return iter(open_dataset(config, InceptionCrop(flip=True), batch_size=BATCH[what], seed=0).train()), version
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (45_000, 32, 32, 3), dtype=np.uint8)
     part = Arrays(images, random.integers(0, 10, 45_000, dtype=np.int32))

@@ -49,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
             Run(run_dir).refuse_occupied()  # before TensorFlow is loaded
 
     load_tensorflow()
-    from reszoo import workflow
+    from reszoo import trainer
 
-    result = workflow.train(recipe, run_dir=run_dir, resume=args.resume, data=args.data, devices=args.devices)
+    result = trainer.train(recipe, run_dir=run_dir, resume=args.resume, data=args.data, devices=args.devices)
     return 0 if result.finished else 130
 
 

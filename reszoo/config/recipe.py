@@ -152,6 +152,14 @@ class Recipe(Table):
             )
         return steps
 
+    def batches(self, batch_size: int | None = None) -> dict[str, Any]:
+        """Return what is asked of a dataset beside [data] and [augment]: batch_size, seed and transforms."""
+        return {
+            "batch_size": batch_size or self.train.batch_size,
+            "seed": self.train.seed,
+            "transforms": self.model.transforms,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as the tables of its TOML file, with every key except those that are None."""
         return {key: value for key in type(self).model_fields if (value := self._plain(key)) is not None}

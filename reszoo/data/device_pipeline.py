@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from reszoo.config.data import AugmentConfig, DataConfig
+from reszoo.config.data import AugmentConfig
+from reszoo.config.recipe import Recipe
 from reszoo.data.augment import apply_crop_flip, draw_crop_flip, draw_pca_noise
 from reszoo.data.keys import make_key
 from reszoo.data.parts import Arrays, ImageSet
@@ -14,31 +15,29 @@ from reszoo.data.pipeline import BATCH, FOREVER, Pipeline, keep_order, prepare
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
 from reszoo.lazy import tf
-from reszoo.weights.transforms import Transforms
 
 
-def open_device_pipeline(
-    data: DataConfig,
-    augment: AugmentConfig,
-    *,
-    batch_size: int,
-    seed: int,
-    transforms: Transforms | None = None,
-    device: str = "CPU:0",
-) -> DevicePipeline:
-    """Open the dataset that `data` names, as `open_pipeline` does, with its images on `device`.
+def open_device_pipeline(recipe: Recipe, *, device: str = "CPU:0") -> DevicePipeline:
+    """Open a recipe's dataset, as `open_pipeline` does, with its images on a device.
+
+    Args:
+        recipe: The recipe.
+        device: TensorFlow's name of the device.
 
     Raises:
-        ReszooError: The images do not fit in memory, or the crop needs larger images.
+        ReszooError: If the images do not fit in memory, or the crop needs larger images.
     """
-    images, preprocessing = prepare(data, augment, batch_size=batch_size, seed=seed, transforms=transforms)
+    images, preprocessing = prepare(recipe.data, recipe.augment, **recipe.batches())
     for part in images.parts.values():
         if not isinstance(part, Arrays) or part.images.shape[1:] != preprocessing.input_shape:
             raise ReszooError(
                 f"data.on_device: true is invalid for {images.name}; expected images that fit in memory at the input's size, "
                 "but these are streamed. Example: --set data.on_device=false"
             )
-    return DevicePipeline(images, preprocessing, augment, batch_size=batch_size, seed=seed, device=device)
+    train = recipe.train
+    return DevicePipeline(
+        images, preprocessing, recipe.augment, batch_size=train.batch_size, seed=train.seed, device=device
+    )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from reszoo.config.data import AugmentConfig, DataConfig, InceptionCrop, ScaleCrop
+from reszoo.config.recipe import Recipe
 from reszoo.data.augment import mirror, mirrored, pad_crop_flip, pca_noise, random_windows, take_window
 from reszoo.data.corrupt import explain
 from reszoo.data.decode import decode_file, find_layout
@@ -87,12 +88,33 @@ class DataInfo:
         }
 
 
-def open_pipeline(
+def open_pipeline(recipe: Recipe, *, batch_size: int | None = None) -> Pipeline:
+    """Open a recipe's dataset.
+
+    Args:
+        recipe: The recipe; its paths absolute where it will be stored.
+        batch_size: Images per batch in place of the recipe's.
+
+    Raises:
+        ReszooError: If dataset, sizes and augmentation do not fit together.
+    """
+    return open_dataset(recipe.data, recipe.augment, **recipe.batches(batch_size))
+
+
+def open_dataset(
     data: DataConfig, augment: AugmentConfig, *, batch_size: int, seed: int, transforms: Transforms | None = None
 ) -> Pipeline:
-    """Open the set that `data` names. transforms: what data.normalize = "weights" stands for.
+    """Open a dataset without a recipe.
 
-    Raises `ReszooError` where set, sizes and augmentation do not go together.
+    Args:
+        data: Which dataset, and its splits.
+        augment: Random changes to training images.
+        batch_size: Images per batch.
+        seed: Of order and augmentation.
+        transforms: What data.normalize = "weights" stands for.
+
+    Raises:
+        ReszooError: If dataset, sizes and augmentation do not fit together.
     """
     images, preprocessing = prepare(data, augment, batch_size=batch_size, seed=seed, transforms=transforms)
     return Pipeline(images, preprocessing, augment, batch_size=batch_size, seed=seed)
@@ -101,7 +123,7 @@ def open_pipeline(
 def prepare(
     data: DataConfig, augment: AugmentConfig, *, batch_size: int, seed: int, transforms: Transforms | None
 ) -> tuple[ImageSet, Preprocessing]:
-    """Load the set that `data` names, and return it with how its images become the net's input; see `open_pipeline`."""
+    """Load the set that `data` names, and return it with how its images become the net's input; see `open_dataset`."""
     if batch_size < 1:
         raise ReszooError(f"the batch size must be at least 1, got {batch_size}")
     if not 0 <= seed < 2**63:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reszoo.config.data import DataConfig, NoCrop
-from reszoo.data.pipeline import open_pipeline
+from reszoo.data.pipeline import open_dataset
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.evaluation.plots import confusion
@@ -82,7 +82,7 @@ def evaluate(
             pipeline = run.open_pipeline(batch_size, other)
     else:
         assert other is not None
-        pipeline = open_pipeline(other, NoCrop(), batch_size=batch_size or BATCH, seed=0)
+        pipeline = open_dataset(other, NoCrop(), batch_size=batch_size or BATCH, seed=0)
     with strategy.scope():
         model = source.load()
     found = pipeline.info.class_names

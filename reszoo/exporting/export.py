@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from reszoo.commands import format_command
 from reszoo.config.data import NoCrop
-from reszoo.data.pipeline import open_pipeline
+from reszoo.data.pipeline import open_dataset
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.evaluation.evaluate import BATCH, other_data
@@ -270,7 +270,7 @@ def _samples(
                     raise
         if pipeline is None:
             config = other_data(data or own.name, own, preprocessing)  # type: ignore[union-attr]  # one of them is there
-            pipeline = open_pipeline(config, NoCrop(), batch_size=BATCH, seed=0)
+            pipeline = open_dataset(config, NoCrop(), batch_size=BATCH, seed=0)
             if run and data is None:
                 run.refuse_other_data(pipeline.info, counts=False)
     except ChangedDataError:

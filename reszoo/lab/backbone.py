@@ -15,8 +15,8 @@ from reszoo.data.pipeline import DataInfo, Pipeline
 from reszoo.errors import ReszooError
 from reszoo.nets.graph import producer
 from reszoo.nets.settings import DATA_FORMAT
-from reszoo.session import initial_model
 from reszoo.training.run import Run
+from reszoo.training.setup import make_model
 
 VGG16 = "vgg16"
 # VGG16 halves an image five times; without normalisation it learns by small steps only.
@@ -70,7 +70,7 @@ def load_backbone(backbone: str, recipe: Recipe, pipeline: Pipeline) -> keras.Mo
         return _vgg16(pipeline.info)
     if "/" in backbone:
         raise ReszooError(f"{backbone} is no run folder: it holds no recipe.toml")
-    return initial_model(recipe, pipeline)
+    return make_model(recipe, pipeline)
 
 
 def _vgg16(info: DataInfo) -> keras.Model:

@@ -98,13 +98,7 @@ def drift(
     strategy = open_strategy(devices)
     if plan.train.deterministic:
         tf.config.experimental.enable_op_determinism()
-    pipeline = open_pipeline(
-        plan.data,
-        plan.augment,
-        batch_size=plan.train.batch_size,
-        seed=plan.train.seed,
-        transforms=plan.model.transforms,
-    )
+    pipeline = open_pipeline(plan)
     if trained(backbone):
         train_steps = 0
     else:

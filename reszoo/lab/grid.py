@@ -16,8 +16,8 @@ from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import resolve_recipe
 from reszoo.errors import ReszooError
 from reszoo.evaluation.evaluate import evaluate
+from reszoo.trainer import train
 from reszoo.training.run import Run
-from reszoo.workflow import train
 
 Tell = Callable[[str], None]
 

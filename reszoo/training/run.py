@@ -183,7 +183,7 @@ class Run:
             ChangedDataError: if the run's own data is not the data that the run was trained on.
             ReszooError: if the data cannot be opened.
         """
-        from reszoo.data.pipeline import open_pipeline
+        from reszoo.data.pipeline import open_dataset, open_pipeline
 
         recipe = self.recipe
         advice = (
@@ -192,18 +192,13 @@ class Run:
         )
         if data is None and (why := missing(recipe.data)):
             raise ReszooError(f"{why}; {advice}")
-        pipeline = open_pipeline(
-            data or recipe.data,
-            recipe.augment,
-            batch_size=batch_size or recipe.train.batch_size,
-            seed=recipe.train.seed,
-            transforms=recipe.model.transforms,
-        )
-        if data is None:
-            try:
-                self.refuse_other_data(pipeline.info)
-            except ChangedDataError as error:
-                raise ChangedDataError(f"{error}; {advice}") from None
+        if data is not None:
+            return open_dataset(data, recipe.augment, **recipe.batches(batch_size))
+        pipeline = open_pipeline(recipe, batch_size=batch_size)
+        try:
+            self.refuse_other_data(pipeline.info)
+        except ChangedDataError as error:
+            raise ChangedDataError(f"{error}; {advice}") from None
         return pipeline
 
     def write_meta(self, **values: Any) -> None:

@@ -17,7 +17,7 @@ from reszoo.config.resolve import resolve_recipe
 from reszoo.errors import ReszooError
 from reszoo.files import atomic_dir, write_json, write_text
 from reszoo.lab.grid import release
-from reszoo.session import Session, opened
+from reszoo.trainer import Trainer
 from reszoo.training import checkpoint
 from reszoo.training.run import Run, location
 from reszoo.tuning.plan import Plan
@@ -154,29 +154,29 @@ def _execute(
     now = location(recipe.data)
     moved = now if begun and location(Run(path).recipe.data) != now else None
     try:
-        with opened(
+        trainer = Trainer.prepare(
             recipe, run_dir=path, resume=begun, data=moved, devices=devices, callbacks=[fence], quiet=True
-        ) as session:
-            until = _until(session, share)
-            session.fit(until)
-            if session.loop.signalled or session.loop.step < until:
-                raise Stopped  # what was reached is kept, and is the trial's when it is taken up again
-            row = session.loop.history[-1]
-            held = [row["val_accuracy"] for row in session.loop.history]
-            return {
-                "score": max(held) if recipe.train.select == "best" else held[-1],
-                "training": row["accuracy"],
-                "steps": session.loop.step,
-                "trained_steps": session.loop.step - started,
-                "seconds": session.loop.seconds - before,
-            }
+        )
+        until = _until(trainer, share)
+        trainer.fit(until)
+        if trainer.loop.signalled or trainer.loop.step < until:
+            raise Stopped  # what was reached is kept, and is the trial's when it is taken up again
+        row = trainer.loop.history[-1]
+        held = [row["val_accuracy"] for row in trainer.loop.history]
+        return {
+            "score": max(held) if recipe.train.select == "best" else held[-1],
+            "training": row["accuracy"],
+            "steps": trainer.loop.step,
+            "trained_steps": trainer.loop.step - started,
+            "seconds": trainer.loop.seconds - before,
+        }
     finally:
         release()
 
 
-def _until(session: Session, share: float) -> int:
+def _until(trainer: Trainer, share: float) -> int:
     """Return the step at which `share` of the training is done, at the end of an epoch."""
-    total, epoch = session.loop.total, session.pipeline.steps_per_epoch
+    total, epoch = trainer.loop.total, trainer.pipeline.steps_per_epoch
     return min(total, -(-round(share * total) // epoch) * epoch)
 
 

@@ -169,9 +169,7 @@ def _resolve_knob(knob: Knob) -> Knob:
 def _planned(space: Space) -> Plan:
     """Open the data of a space once, for what must be known of it."""
     base = space.base
-    pipeline = open_pipeline(
-        base.data, base.augment, batch_size=base.train.batch_size, seed=0, transforms=base.model.transforms
-    )
+    pipeline = open_pipeline(base)
     info = pipeline.info
     told = {
         "name": info.name,

@@ -180,7 +180,7 @@ class Recorder:
 def test_a_variant_changes_what_is_measured(
     side: str, jit: bool, fed: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import reszoo.session  # noqa: F401  (keeps the real Stepper)
+    import reszoo.trainer  # noqa: F401  (keeps the real Stepper)
 
     made: list[Recorder] = []
     monkeypatch.setattr(

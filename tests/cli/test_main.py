@@ -40,17 +40,17 @@ def table(text: str) -> list[dict[str, str]]:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What `reszoo train` calls `workflow.train` with, which does not run."""
+    """What `reszoo train` calls `trainer.train` with, which does not run."""
     calls: list[dict[str, Any]] = []
-    stand_in = types.ModuleType("reszoo.workflow")
+    stand_in = types.ModuleType("reszoo.trainer")
 
     def train(recipe: Recipe, **options: Any) -> types.SimpleNamespace:
         calls.append({"recipe": recipe, **options})
         return types.SimpleNamespace(finished="stopped" not in recipe.name)
 
     stand_in.train = train  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "reszoo.workflow", stand_in)
-    monkeypatch.setattr(reszoo, "workflow", stand_in, raising=False)
+    monkeypatch.setitem(sys.modules, "reszoo.trainer", stand_in)
+    monkeypatch.setattr(reszoo, "trainer", stand_in, raising=False)
     return calls
 
 

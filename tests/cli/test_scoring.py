@@ -19,7 +19,7 @@ from reszoo.evaluation.scores import Scores
 
 @pytest.fixture(scope="module")
 def finished(two_devices: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from reszoo.workflow import train
+    from reszoo.trainer import train
 
     folder = tmp_path_factory.mktemp("runs") / "run"
     settings = ["model.name=resnet8", "train.epochs=1", "schedule.warmup=0", "train.export=false"]

@@ -6,7 +6,7 @@ import pytest
 
 from reszoo.config.data import DataConfig, NoCrop
 from reszoo.data.catalog import EMBEDDED, KNOWN
-from reszoo.data.pipeline import open_pipeline
+from reszoo.data.pipeline import open_dataset
 
 # (images in all, classes): LeCun et al. 1998; Xiao et al. 2017; Krizhevsky 2009, twice; Netzer et al. 2011 without `extra`;
 # the page of Imagenette 2; Russakovsky et al. 2015, table 2, without its test images, which have no labels.
@@ -28,7 +28,7 @@ def test_listed_sizes_are_the_published_ones() -> None:
 
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_embedded_datasets_are_as_listed(name: str) -> None:
-    info = open_pipeline(DataConfig(name=name, validation=0), NoCrop(), batch_size=8, seed=0).info
+    info = open_dataset(DataConfig(name=name, validation=0), NoCrop(), batch_size=8, seed=0).info
     known = KNOWN[name]
     assert info.examples == {"train": known.train, "validation": 0, "test": known.test}
     assert info.classes == known.classes and "x".join(map(str, info.input_shape)) == known.shape

@@ -12,10 +12,11 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework import kernels
 
-from reszoo.config.data import Augmentation, DataConfig, NoCrop
+from reszoo.config.data import Augmentation, AugmentConfig, DataConfig, NoCrop
+from reszoo.config.recipe import Recipe
 from reszoo.data import sets
 from reszoo.data.device_pipeline import DevicePipeline, open_device_pipeline
-from reszoo.data.pipeline import Pipeline, open_pipeline
+from reszoo.data.pipeline import Pipeline, open_dataset
 from reszoo.errors import ReszooError
 
 AUGMENTS = {
@@ -28,12 +29,22 @@ AUGMENTS = {
 }
 
 
+def recipe(data: DataConfig, augment: AugmentConfig) -> Recipe:
+    return Recipe(
+        model={"name": "resnet8"},
+        data=data,
+        augment=augment,
+        train={"batch_size": 32, "seed": 5, "steps": 1},
+        schedule={"kind": "constant", "rate": 0.1},
+    )
+
+
 def both(data: dict[str, Any], augment: dict[str, Any], **options: Any) -> tuple[Pipeline, DevicePipeline]:
     settings = DataConfig(**{"name": "synthetic", "image_size": (12, 10), "validation": 30, "examples": 70, **data})
     changes = Augmentation.of(**augment)
     return (
-        open_pipeline(settings, changes, batch_size=32, seed=5),
-        open_device_pipeline(settings, changes, batch_size=32, seed=5, **options),
+        open_dataset(settings, changes, batch_size=32, seed=5),
+        open_device_pipeline(recipe(settings, changes), **options),
     )
 
 
@@ -98,7 +109,7 @@ def test_streamed_images_are_rejected(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(sets, "fits_memory", lambda counts, shape: False)
     data = DataConfig(name=f"folder:{tmp_path}", image_size=(8, 8), normalize="unit", on_device=True)
     with pytest.raises(ReszooError, match=r"data\.on_device: true is invalid .* streamed.*\. Example: "):
-        open_device_pipeline(data, NoCrop(), batch_size=4, seed=0)
+        open_device_pipeline(recipe(data, NoCrop()))
 
 
 def on_gpu(node: Any) -> bool:

@@ -16,7 +16,7 @@ from PIL import Image
 from reszoo.config.data import DataConfig, NoCrop
 from reszoo.data import fingerprint, parts
 from reszoo.data.fingerprint import difference
-from reszoo.data.pipeline import open_pipeline
+from reszoo.data.pipeline import open_dataset
 
 
 def write_images(root: Path, classes: tuple[str, ...] = ("ant", "bee", "cow"), count: int = 10) -> Path:
@@ -37,7 +37,7 @@ def photos(tmp_path: Path) -> Path:
 
 def describe(root: Path, **fields: Any) -> dict[str, Any]:
     data = DataConfig(name=f"folder:{root}", **{"image_size": (8, 8), "normalize": "unit", **fields})
-    return open_pipeline(data, NoCrop(), batch_size=4, seed=0).info.to_dict()
+    return open_dataset(data, NoCrop(), batch_size=4, seed=0).info.to_dict()
 
 
 def test_all_files_have_one_size(photos: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_large_folder_is_compared_by_names_sizes_and_a_sample(photos: Path, mo
 @pytest.mark.parametrize("name", ["digits", "synthetic"])
 def test_images_in_memory_are_compared_by_their_pixels(name: str) -> None:
     def described(**fields: Any) -> dict[str, Any]:
-        return open_pipeline(DataConfig(name=name, **fields), NoCrop(), batch_size=8, seed=0).info.to_dict()
+        return open_dataset(DataConfig(name=name, **fields), NoCrop(), batch_size=8, seed=0).info.to_dict()
 
     before = described()
     assert difference(before, described()) == ""

@@ -22,7 +22,7 @@ from reszoo.data.decode import decode_window, find_layout
 from reszoo.data.folder import list_folder
 from reszoo.data.formats import looks_whole
 from reszoo.data.parts import Arrays, Files
-from reszoo.data.pipeline import Pipeline, open_pipeline
+from reszoo.data.pipeline import Pipeline, open_dataset
 from reszoo.errors import ReszooError
 from reszoo.evaluation.predict import read_image
 
@@ -47,7 +47,7 @@ def make(tmp_path: Path, photo: Photo) -> Callable[..., Path]:
 
 def open_folder(path: Path, augment: AugmentConfig | None = None, batch_size: int = 4, **fields: Any) -> Pipeline:
     data = DataConfig(name=f"folder:{path}", **{"normalize": "channel", **fields})
-    return open_pipeline(data, augment or NoCrop(), batch_size=batch_size, seed=1)
+    return open_dataset(data, augment or NoCrop(), batch_size=batch_size, seed=1)
 
 
 def refusal(path: Path, augment: AugmentConfig | None = None, **fields: Any) -> str:
@@ -94,7 +94,7 @@ def test_validation_is_held_out_class_by_class(make: Callable[..., Path]) -> Non
     assert np.bincount(parts["validation"].labels).tolist() == [4, 2]
     assert np.bincount(parts["train"].labels).tolist() == [6, 3]
     # Which ones is no matter of the run's seed.
-    other = open_pipeline(
+    other = open_dataset(
         DataConfig(name=f"folder:{path}", validation=6, normalize="channel"), NoCrop(), batch_size=1, seed=99
     )
     np.testing.assert_array_equal(parts["validation"].images, other._images.parts["validation"].images)  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from PIL import Image
 from reszoo.config.data import Augmentation, AugmentConfig, DataConfig, InceptionCrop, NoCrop, PadCrop, ScaleCrop
 from reszoo.data.keys import make_key, shuffled
 from reszoo.data.parts import Arrays, Files, ImageSet
-from reszoo.data.pipeline import Pipeline, open_pipeline
+from reszoo.data.pipeline import Pipeline, open_dataset
 from reszoo.data.statistics import plain
 from reszoo.errors import ReszooError
 
@@ -126,7 +126,7 @@ def test_shuffle_of_a_sorted_set_is_as_even_as_chance() -> None:
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_evaluation_sees_each_example_once_in_order(size: int) -> None:
     data = DataConfig(name="digits", validation=137)
-    pipeline = open_pipeline(data, PAD, batch_size=size, seed=0)
+    pipeline = open_dataset(data, PAD, batch_size=size, seed=0)
     assert pipeline.info.examples == {"train": 1300, "validation": 137, "test": 360}
     for split, count in pipeline.info.examples.items():
         if size == 1 and split == "train":
@@ -143,8 +143,8 @@ def test_training_evaluation_and_prediction_see_the_same_image(crop: str) -> Non
     # In memory at the input's size, or resized an image at a time: to the bit the same.
     augment = Augmentation.of(crop=crop, scale=(12, 16)) if crop == "scale" else NoCrop()
     data = DataConfig(name="digits", image_size=(12, 12), channels=3, normalize="channel")
-    pipeline = open_pipeline(data, augment, batch_size=50, seed=0)
-    raw: Any = open_pipeline(DataConfig(name="digits"), NoCrop(), batch_size=1, seed=0)._images.parts["test"]
+    pipeline = open_dataset(data, augment, batch_size=50, seed=0)
+    raw: Any = open_dataset(DataConfig(name="digits"), NoCrop(), batch_size=1, seed=0)._images.parts["test"]
     images, _ = next(pipeline.evaluation("test").as_numpy_iterator())
     assert images.shape == (50, 12, 12, 3)
     for got, image in zip(images[:5], raw.images[:5], strict=True):
@@ -152,7 +152,7 @@ def test_training_evaluation_and_prediction_see_the_same_image(crop: str) -> Non
 
 
 def test_info_is_json_able_and_exact() -> None:
-    info = open_pipeline(DataConfig(name="synthetic", image_size=(16, 24), channels=1), PAD, batch_size=8, seed=0).info
+    info = open_dataset(DataConfig(name="synthetic", image_size=(16, 24), channels=1), PAD, batch_size=8, seed=0).info
     told = info.to_dict()
     assert set(told.pop("fingerprint")["splits"]) == {"train", "test"}
     assert told == {
@@ -187,7 +187,7 @@ def test_info_is_json_able_and_exact() -> None:
 )
 def test_what_cannot_go_together_is_one_line(data: DataConfig, augment: AugmentConfig, said: str) -> None:
     with pytest.raises(ReszooError) as caught:
-        open_pipeline(data, augment, batch_size=8, seed=0)
+        open_dataset(data, augment, batch_size=8, seed=0)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -197,7 +197,7 @@ def test_what_cannot_go_together_is_one_line(data: DataConfig, augment: AugmentC
 )
 def test_impossible_batch_size_or_seed(numbers: dict[str, int]) -> None:
     with pytest.raises(ReszooError, match="must be"):
-        open_pipeline(DataConfig(name="digits"), PAD, **numbers)
+        open_dataset(DataConfig(name="digits"), PAD, **numbers)
 
 
 def test_colour_noise_is_for_rgb_alone() -> None:
@@ -209,7 +209,7 @@ def test_colour_noise_is_for_rgb_alone() -> None:
 
 
 def test_a_missing_part_is_one_line() -> None:
-    pipeline = open_pipeline(DataConfig(name="digits"), PAD, batch_size=8, seed=0)
+    pipeline = open_dataset(DataConfig(name="digits"), PAD, batch_size=8, seed=0)
     with pytest.raises(ReszooError, match=r"digits has no 'validation' part .* set data.validation"):
         pipeline.evaluation("validation")
 

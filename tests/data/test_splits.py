@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reszoo.config.data import DataConfig, NoCrop
-from reszoo.data.pipeline import open_pipeline
+from reszoo.data.pipeline import open_dataset
 from reszoo.data.splits import rest, stratified
 from reszoo.errors import ReszooError
 
@@ -40,7 +40,7 @@ def test_the_choice_never_changes() -> None:
 
 
 def test_digits_parts_are_apart_and_balanced() -> None:
-    parts = open_pipeline(DataConfig(name="digits", validation=137), NoCrop(), batch_size=9, seed=0)._images.parts
+    parts = open_dataset(DataConfig(name="digits", validation=137), NoCrop(), batch_size=9, seed=0)._images.parts
     images = [part.images.reshape(part.count, -1) for part in parts.values()]  # type: ignore[attr-defined]
     assert sum(map(len, images)) == 1797
     from sklearn.datasets import load_digits

@@ -9,7 +9,7 @@ import pytest
 
 from reszoo.config.data import DataConfig, NoCrop, PadCrop
 from reszoo.data.parts import Arrays, Files
-from reszoo.data.pipeline import open_pipeline
+from reszoo.data.pipeline import open_dataset
 from reszoo.data.statistics import channel_statistics, fitted, plain
 from reszoo.errors import ReszooError
 
@@ -30,7 +30,7 @@ def test_a_constant_channel_is_not_divided_by_zero() -> None:
 @pytest.mark.parametrize("normalize", ["pixel_mean", "channel", "unit"])
 def test_only_the_training_part_counts(normalize: str) -> None:
     data = DataConfig(name="synthetic", validation=100, examples=300, normalize=normalize)
-    pipeline = open_pipeline(data, NoCrop(), batch_size=10, seed=0)
+    pipeline = open_dataset(data, NoCrop(), batch_size=10, seed=0)
     train: Any = pipeline._images.parts["train"]
     assert train.count == 300
     pixels = train.images / 255
@@ -54,7 +54,7 @@ def test_streamed_sets_take_imagenets_published_numbers(channels: int) -> None:
 def test_padding_and_noise_come_after_normalisation() -> None:
     # He et al. pad the normalised image with zeros: every training image is a window of the zero-padded normalised one.
     data = DataConfig(name="digits")
-    pipeline = open_pipeline(data, PadCrop(pad=2, flip=True), batch_size=40, seed=0)
+    pipeline = open_dataset(data, PadCrop(pad=2, flip=True), batch_size=40, seed=0)
     train: Any = pipeline._images.parts["train"]
     assert isinstance(train, Arrays)
     normal = train.images / 255.0 - (train.images / 255.0).mean(axis=0)

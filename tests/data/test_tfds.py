@@ -17,7 +17,7 @@ from reszoo.config.data import AugmentConfig, DataConfig, InceptionCrop, NoCrop
 from reszoo.data import prepare as preparing
 from reszoo.data import tfds as sets
 from reszoo.data.parts import Arrays, Records
-from reszoo.data.pipeline import Pipeline, open_pipeline
+from reszoo.data.pipeline import Pipeline, open_dataset
 from reszoo.errors import ReszooError
 
 INCEPTION = InceptionCrop(flip=True)
@@ -87,7 +87,7 @@ def open_set(
     home: Path, name: str = "tiny", augment: AugmentConfig = INCEPTION, batch_size: int = 8, **fields: Any
 ) -> Pipeline:
     fields = {"normalize": "channel", "image_size": (16, 16), **fields}
-    return open_pipeline(DataConfig(name=name, dir=str(home), **fields), augment, batch_size=batch_size, seed=1)
+    return open_dataset(DataConfig(name=name, dir=str(home), **fields), augment, batch_size=batch_size, seed=1)
 
 
 def numbers(pipeline: Pipeline, split: str, key: Any = None) -> list[int]:
@@ -346,7 +346,7 @@ def test_fashion_mnist_from_its_archives(shared_data: Path, tmp_path: Path) -> N
     said = preparing.prepare("fashion_mnist", from_dir=tmp_path, data_dir=tmp_path / "home")
     assert said.endswith(": 60,000 train, 10,000 test")
     assert "is already in" in preparing.prepare("fashion_mnist", data_dir=tmp_path / "home")
-    pipeline = open_pipeline(
+    pipeline = open_dataset(
         DataConfig(name="fashion_mnist", dir=str(tmp_path / "home"), validation=5000),
         NoCrop(),
         batch_size=100,
@@ -361,7 +361,7 @@ def test_fashion_mnist_from_its_archives(shared_data: Path, tmp_path: Path) -> N
 def test_a_streamed_set_trains_evaluates_and_goes_on(home: Path, tmp_path: Path) -> None:
     """The whole way an ImageNet recipe goes, with its augmentation and the default seed, in small."""
     from reszoo import Recipe, evaluate
-    from reszoo.workflow import train
+    from reszoo.trainer import train
 
     data = {
         "name": "tiny",

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 import reszoo
 from reszoo import ReszooError
-from reszoo.data.pipeline import open_pipeline
+from reszoo.data.pipeline import open_dataset, open_pipeline
 from reszoo.lab import drift as lab
 from reszoo.lab.backbone import logits, recipe_for
 from reszoo.lab.drift import DriftCallback, drift, measure, present
@@ -177,7 +177,7 @@ def test_both_arms_read_the_batches_that_follow_the_backbones(done: tuple[Path, 
     """The loss of the first step is that of the saved backbone on the batch behind those it was trained on."""
     out, record = done
     recipe = recipe_for("resnet8", None, SMALL["overrides"])
-    pipeline = open_pipeline(recipe.data, recipe.augment, batch_size=16, seed=0)
+    pipeline = open_dataset(recipe.data, recipe.augment, batch_size=16, seed=0)
     net = keras.models.load_model(out / "backbone.keras")
     batch, labels = next(iter(pipeline.train(3)))
     loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, net(batch, training=True)).numpy().mean()

@@ -17,9 +17,9 @@ import reszoo
 from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
 from reszoo.evaluation.scores import evaluate_model
+from reszoo.trainer import Result, train
 from reszoo.training import checkpoint
 from reszoo.training.callbacks import Callbacks, check_callbacks
-from reszoo.workflow import Result, train
 
 C = keras.callbacks
 TABLES: dict[str, Any] = {

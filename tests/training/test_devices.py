@@ -14,9 +14,8 @@ from reszoo import ReszooError, Run
 from reszoo.config.recipe import Recipe
 from reszoo.data import sets
 from reszoo.data.device_pipeline import DevicePipeline
-from reszoo.session import opened
+from reszoo.trainer import Trainer, train
 from reszoo.training import checkpoint, devices
-from reszoo.workflow import train
 
 IMAGE = "no GPU found by TensorFlow; computing on the CPU (docker run needs --gpus all)"
 DRIVER = "no GPU found by TensorFlow; computing on the CPU (pip install 'reszoo[gpu]' brings CUDA)"
@@ -116,9 +115,9 @@ def test_a_run_whose_images_stay_on_the_device_is_the_same_to_the_bit(
 def test_a_run_whose_images_stay_on_the_device_resumes_exactly(tmp_path: Path, two_devices: None) -> None:
     whole, _, _ = leaves(tmp_path / "whole", "cpu", data={"on_device": True})
     keras.backend.clear_session()
-    with opened(recipe(data={"on_device": True}), run_dir=tmp_path / "parts", devices="cpu", quiet=True) as session:
-        assert isinstance(session.pipeline, DevicePipeline)
-        assert not session.fit(until=2)
+    session = Trainer.prepare(recipe(data={"on_device": True}), run_dir=tmp_path / "parts", devices="cpu", quiet=True)
+    assert isinstance(session.pipeline, DevicePipeline)
+    assert not session.fit(until=2)
     keras.backend.clear_session()
     train(recipe(data={"on_device": True}), run_dir=tmp_path / "parts", resume=True, devices="cpu", quiet=True)
     parts = checkpoint.load(checkpoint.steps(Run(tmp_path / "parts").checkpoints)[-1]).arrays

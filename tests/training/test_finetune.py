@@ -18,12 +18,12 @@ from reszoo.errors import ReszooError
 from reszoo.evaluation.telling import finetuning
 from reszoo.nets.build import build
 from reszoo.nets.freeze import freeze, place_of
+from reszoo.trainer import train
 from reszoo.training import checkpoint
 from reszoo.training.devices import precision
 from reszoo.training.loop import thawed
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.step import Stepper
-from reszoo.workflow import train
 
 SHAPE = (8, 8, 3)
 PLACES = ("stem", "stage1", "stage2", "stage3", "head")

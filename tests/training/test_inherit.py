@@ -11,8 +11,8 @@ import pytest
 
 from reszoo import Recipe, Run
 from reszoo.errors import ReszooError
+from reszoo.trainer import train
 from reszoo.training import checkpoint
-from reszoo.workflow import train
 
 TABLES: dict[str, Any] = {
     "name": "small",

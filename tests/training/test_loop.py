@@ -14,8 +14,8 @@ import pytest
 
 import reszoo
 from reszoo.config.recipe import Recipe
+from reszoo.trainer import Result, train
 from reszoo.training import checkpoint, loop
-from reszoo.workflow import Result, train
 
 TABLES: dict[str, Any] = {
     "name": "tiny",

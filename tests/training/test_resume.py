@@ -17,8 +17,8 @@ import pytest
 
 from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
+from reszoo.trainer import train
 from reszoo.training import checkpoint
-from reszoo.workflow import train
 
 # Every kind of state a run has: slots, averages, random layers, augmentation, a best net, sums in mid-epoch.
 TABLES = {

@@ -28,7 +28,7 @@ import reszoo
 from reszoo.cli.main import main
 from reszoo.config.load import load_recipe
 from reszoo.errors import ReszooError
-from reszoo.session import opened
+from reszoo.trainer import Trainer
 from reszoo.training import checkpoint
 from reszoo.training.run import Run
 from reszoo.tuning import trial as trial_module
@@ -201,7 +201,7 @@ def test_a_promoted_trial_is_the_unbroken_training(plans: Plans, tmp_path: Path)
 def test_a_finished_trial_is_not_run_again(plans: Plans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plans()
     record = run_trial(plan, tmp_path / "search", "0000", VALUES, share=1 / 9)
-    monkeypatch.setattr(trial_module, "opened", None)
+    monkeypatch.setattr(trial_module.Trainer, "prepare", None)
     assert run_trial(plan, tmp_path / "search", "0000", VALUES, share=1 / 9) == record
 
 
@@ -284,7 +284,7 @@ def test_too_many_failures_in_a_row_stop_a_search_with_the_reason(
     def out_of_order(*args: Any, **kwargs: Any) -> None:
         raise ValueError("the machine is out of order\nTraceback ...")
 
-    monkeypatch.setattr(trial_module, "opened", out_of_order)
+    monkeypatch.setattr(trial_module.Trainer, "prepare", out_of_order)
     with pytest.raises(
         ReszooError, match=r"3 trials in a row failed, the last because ValueError: the machine is out of order;"
     ):
@@ -352,8 +352,8 @@ def test_a_search_resumes_with_its_data_wherever_it_lies_and_with_no_other(tiny:
     assert made.data["class_names"] == ["a", "b", "c"] and set(made.data["fingerprint"]["splits"]) == {"train", "test"}
     trial = folder_of(folder, "0")
     values = {**VALUES, "model.shortcut": "none"}
-    with opened(made.space.recipe(values), run_dir=trial / "seed0", quiet=True) as run:
-        run.fit(1)
+    run = Trainer.prepare(made.space.recipe(values), run_dir=trial / "seed0", quiet=True)
+    run.fit(1)
     photos.rename(tmp_path / "moved")
     with pytest.raises(
         ReszooError, match="photos does not exist; if .*: reszoo tune --resume --run-dir .* --data folder:PATH"
@@ -437,7 +437,7 @@ def test_a_search_that_scored_nothing_says_why(
     def out_of_order(*args: Any, **kwargs: Any) -> None:
         raise ValueError("out of order")
 
-    monkeypatch.setattr(trial_module, "opened", out_of_order)
+    monkeypatch.setattr(trial_module.Trainer, "prepare", out_of_order)
     with pytest.raises(ReszooError, match="no trial of .* could be scored, the last because ValueError: out of order"):
         tune(tiny, trials=1, run_dir=tmp_path / "found", tell=said.append)
     assert "Traceback" not in "".join(capsys.readouterr())

@@ -15,15 +15,14 @@ import tensorflow as tf
 from PIL import Image
 
 import reszoo
-from reszoo import session
+from reszoo import trainer
 from reszoo.cli.main import main
 from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import resolve_recipe
 from reszoo.errors import ChangedDataError, ReszooError
-from reszoo.session import opened
+from reszoo.trainer import Trainer, train
 from reszoo.training import checkpoint
 from reszoo.training.run import Run, missing, relocated
-from reszoo.workflow import train
 
 
 def write_images(root: Path, classes: tuple[str, ...] = ("ant", "bee", "cow"), count: int = 10) -> Path:
@@ -51,8 +50,8 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `photos` and `run`, which was stopped at step 2 of 4."""
     root = tmp_path_factory.mktemp("stopped") / "work"
     write_images(root / "photos")
-    with opened(recipe_for(root / "photos"), run_dir=root / "run", quiet=True) as begun:
-        assert not begun.fit(2)
+    begun = Trainer.prepare(recipe_for(root / "photos"), run_dir=root / "run", quiet=True)
+    assert not begun.fit(2)
     return root
 
 
@@ -69,8 +68,8 @@ def stopped(master: Path) -> Path:
 
 def resume(root: Path, **more: Any) -> list[int]:
     """Resume the run without a step; return the steps of its checkpoints."""
-    with opened(Run(root / "run").recipe, run_dir=root / "run", resume=True, quiet=True, **more) as begun:
-        assert begun.loop.step == 2
+    begun = Trainer.prepare(Run(root / "run").recipe, run_dir=root / "run", resume=True, quiet=True, **more)
+    assert begun.loop.step == 2
     return [int(path.stem[5:]) for path in checkpoint.steps(root / "run" / "checkpoints")]
 
 
@@ -194,13 +193,13 @@ def test_what_training_started_from_is_not_needed_once_there_is_a_checkpoint(sto
         assert resume(stopped) == [1, 2]
         ((table, fields),) = change.items()
         elsewhere = Recipe(**(tables | {table: {**fields, **other}}))
-        with opened(elsewhere, run_dir=run.path, resume=True, quiet=True) as begun:
-            assert begun.loop.step == 2
+        begun = Trainer.prepare(elsewhere, run_dir=run.path, resume=True, quiet=True)
+        assert begun.loop.step == 2
         with pytest.raises(ReszooError, match=rf"another \[{table}\]"):
             run.refuse_other(elsewhere)
         (run.path / "recipe.toml").write_text(Recipe(**(tables | {table: {**fields, **other}})).to_toml())
         with pytest.raises(ReszooError, match="/new/"):
-            session._check_start(elsewhere)
+            trainer._check_start(elsewhere)
         (run.path / "recipe.toml").write_text(recipe_for(stopped / "photos").to_toml())
 
 
@@ -263,9 +262,9 @@ def test_class_names_that_an_export_cannot_hold_are_refused_at_once(
 
 def test_the_space_of_a_run_is_estimated_from_its_checkpoints(stopped: Path) -> None:
     """Those that are kept and one more, and the model three times."""
-    with opened(Run(stopped / "run").recipe, run_dir=stopped / "run", resume=True, quiet=True) as begun:
-        needed = session._stored_bytes(begun.loop.model, begun.loop.stepper)
-        weights = sum(array.nbytes for array in begun.loop.model.get_weights())
+    begun = Trainer.prepare(Run(stopped / "run").recipe, run_dir=stopped / "run", resume=True, quiet=True)
+    needed = trainer._stored_bytes(begun.loop.model, begun.loop.stepper)
+    weights = sum(array.nbytes for array in begun.loop.model.get_weights())
     sizes = [path.stat().st_size for path in (stopped / "run" / "checkpoints").glob("step-*.npz")]
     assert len(sizes) == 2 and needed == pytest.approx(sum(sizes) * 3 / 2 + 3 * weights, rel=0.1)
 
@@ -284,8 +283,8 @@ def test_a_run_is_trained_resumed_and_exported_under_any_name(name: str, tmp_pat
     photos = write_images(tmp_path / name / "photos")
     folder = tmp_path / name / "run"
     recipe = recipe_for(photos, train={"export": True})
-    with opened(recipe, run_dir=folder, quiet=True) as begun:
-        begun.fit(2)
+    begun = Trainer.prepare(recipe, run_dir=folder, quiet=True)
+    begun.fit(2)
     assert train(recipe, run_dir=folder, resume=True, quiet=True).finished
     assert Run(folder).meta["status"] == "finished" and (folder / "export" / "1" / "saved_model.pb").is_file()
     assert os.listdir(folder / "tensorboard")

@@ -20,7 +20,7 @@ import reszoo
 import reszoo.nets
 from reszoo.errors import ReszooError
 from reszoo.nets.batchnorm import synchronise
-from reszoo.workflow import train
+from reszoo.trainer import train
 
 TABLES = {
     "name": "small",

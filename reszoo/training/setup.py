@@ -1,0 +1,65 @@
+"""What a recipe trains, on the devices at hand: its data, its model with initial weights, and its stepper."""
+
+from __future__ import annotations
+
+import keras
+
+from reszoo.config.recipe import Recipe
+from reszoo.data.device_pipeline import open_device_pipeline
+from reszoo.data.pipeline import Pipeline, open_pipeline
+from reszoo.lazy import tf
+from reszoo.nets.batchnorm import synchronise
+from reszoo.nets.build import build
+from reszoo.training.devices import first_device
+from reszoo.training.optimizers import make_optimizer
+from reszoo.training.step import Stepper
+from reszoo.weights.load import renew_head
+
+
+def open_data(recipe: Recipe, strategy: tf.distribute.Strategy) -> Pipeline:
+    """Open the recipe's dataset. With `data.on_device` its images lie on the first device of the strategy."""
+    if recipe.data.on_device:
+        return open_device_pipeline(recipe, device=first_device(strategy))
+    return open_pipeline(recipe)
+
+
+def make_model(recipe: Recipe, pipeline: Pipeline, *, load_weights: bool = True) -> keras.Model:
+    """Return the recipe's model for the data.
+
+    If the dataset's classes differ from the weights' classes, the classifier is re-initialized, even when the counts
+    match.
+
+    Args:
+        recipe: The recipe.
+        pipeline: Its data.
+        load_weights: Load the weights that the recipe starts from; False where a checkpoint replaces them.
+    """
+    info = pipeline.info
+    weights = recipe.model.weights or None if load_weights else None
+    model = build(recipe.model.spec, input_shape=info.input_shape, classes=info.classes, weights=weights)
+    published = recipe.model.published
+    if weights and published and not published.classifies(info.class_names):
+        if len(published.class_names) == info.classes:
+            renew_head(model)
+    return model
+
+
+def make_stepper(model: keras.Model, recipe: Recipe, strategy: tf.distribute.Strategy) -> Stepper:
+    """Return the stepper of a recipe, and compile `model`. Call in the strategy's scope."""
+    if recipe.train.batch_norm == "sync":
+        synchronise(model)
+    optimizer = make_optimizer(recipe.optimizer)
+    # For callbacks, and for whoever loads the model: the stepper computes and scales the loss itself.
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss=loss, metrics=["accuracy"], auto_scale_loss=False)
+    # Keras makes the metrics at the first batch of its own loop; callbacks look there for the direction of a monitor.
+    model._compile_metrics.build(keras.ops.zeros((1,)), keras.ops.zeros((1, model.output_shape[-1])))
+    return Stepper(
+        model,
+        optimizer,
+        recipe.train,
+        recipe.optimizer,
+        strategy,
+        recipe.finetune.stage_decay,
+        images_on=first_device(strategy) if recipe.data.on_device else "CPU:0",
+    )
