@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 from itertools import takewhile
 
 from reszoo.cli.output import print_table
 from reszoo.config.load import find_recipe, list_recipes, load_recipe
 from reszoo.config.recipe import Recipe
+from reszoo.config.schema import recipe_schema
 from reszoo.errors import ReszooError
 
 HELP = "list the training recipes, or print one in full"
@@ -17,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `reszoo recipes` takes."""
     parser.add_argument("recipe", nargs="?", help="print this recipe (a name or a .toml file) with every key spelt out")
     add_overrides(parser)
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a recipe, for editors")
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +37,9 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a table of the recipes, or one recipe: its header, then each key as a run would record it."""
+    if args.schema:
+        print(json.dumps(recipe_schema(), indent=1))
+        return 0
     if args.recipe is not None:
         resolved = load_recipe(args.recipe, args.overrides).to_toml()
         lines = find_recipe(args.recipe).read_text(encoding="utf-8").splitlines()
