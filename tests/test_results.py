@@ -60,6 +60,19 @@ def test_kept_verdicts_follow_from_the_kept_errors() -> None:
     assert seen
 
 
+def test_errors_by_precision_are_the_records() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    rows = json.loads((ROOT / "docs" / "results" / "precision.json").read_text(encoding="utf-8"))["rows"]
+    assert {row["precision"] for row in rows} == {"float32", "mixed_bfloat16"}
+    for row in rows:
+        errors = row["test_errors"]
+        assert len(errors) == len(row["seeds"]) == 3
+        mean, deviation = statistics.mean(errors), statistics.stdev(errors)
+        shown = ", ".join(f"{error:.2f}" for error in errors)
+        assert f"| {row['recipe']} | {row['precision']} | {shown} | {mean:.2f} ± {deviation:.2f} |" in page
+        assert row["command"] in page
+
+
 WEIGHTS = ROOT / "docs" / "results" / "weights"
 
 
