@@ -13,6 +13,7 @@ from reszoo.config import tomlfile
 from reszoo.config.load import load_recipe, recipe_folder
 from reszoo.config.overrides import Overrides, apply_overrides, check_value, parse_overrides
 from reszoo.config.recipe import Recipe
+from reszoo.config.resolve import ResolvedRecipe, resolve_recipe
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.tuning.config import SearchConfig
 from reszoo.tuning.knobs import Choice, Knob, Range, read_knobs, rounded
@@ -36,7 +37,7 @@ class Space:
     """What a search may try: knobs over a base recipe, and how to search if nothing else is asked for."""
 
     name: str
-    base: Recipe
+    base: ResolvedRecipe
     knobs: tuple[Knob, ...]
     search: SearchConfig
     description: str = ""
@@ -104,7 +105,7 @@ class Space:
         return cls(
             name=told["name"],
             description=told.get("description", ""),
-            base=Recipe(**told["recipe"]),
+            base=resolve_recipe(Recipe(**told["recipe"])),
             knobs=read_knobs(told["space"]),
             search=SearchConfig(**told["search"]),
         )
