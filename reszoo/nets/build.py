@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import Any, Unpack
 
 import keras
@@ -18,6 +17,7 @@ from reszoo.weights.published import Weights
 from reszoo.zoo.catalog import spec as get_spec
 from reszoo.zoo.count import check_classes, check_input
 from reszoo.zoo.foreign import ARGUMENTS, UNSUPPORTED
+from reszoo.zoo.layer_names import parse_block_layer
 from reszoo.zoo.spec import Spec, SpecFields
 
 
@@ -105,8 +105,8 @@ def features(model: keras.Model) -> keras.Model:
     """
     ends: dict[str, Any] = {}
     for layer in model.layers:
-        if match := re.match(r"(stage\d+)_block\d+_", layer.name):
-            ends[match[1]] = layer.output
+        if found := parse_block_layer(layer.name):
+            ends[found.stage_name] = layer.output
         elif layer.name in ("head_bn", "head_relu") and ends:
             ends[list(ends)[-1]] = layer.output
     if not ends:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import keras
 
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.weights.convert import HEAD
+from reszoo.zoo.layer_names import parse_place
 
-PLACE = re.compile(r"(stem|stage\d+|head)_")
 MODES = ("eval", "train")
 
 
@@ -48,12 +47,6 @@ def freeze(model: keras.Model, until: str = "stage3", batch_norm: str = "eval") 
     return model
 
 
-def place_of(layer_name: str) -> str:
-    """Return where a layer stands by its name: "stem", "stage1", ..., "head", or "" for any other name."""
-    found = PLACE.match(layer_name)
-    return found[1] if found else ""
-
-
 def places(model: keras.Model) -> tuple[str, ...]:
     """Return the places of a net from its images to its classes, such as ("stem", "stage1", "stage2", "stage3", "head").
 
@@ -71,7 +64,7 @@ def layers_by_place(model: keras.Model) -> dict[str, list[Any]]:
     """
     found: dict[str, list[Any]] = {}
     for layer in model.layers:
-        if place := place_of(layer.name):
+        if place := parse_place(layer.name):
             found.setdefault(place, []).append(layer)
     stages = [place for place in found if place.startswith("stage")]
     if not stages:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,9 +13,9 @@ from reszoo.nets.build import build
 from reszoo.nets.growth import check
 from reszoo.nets.settings import fixed_settings
 from reszoo.zoo.catalog import spec as get_spec
+from reszoo.zoo.layer_names import parse_block_layer
 from reszoo.zoo.spec import Spec
 
-BLOCK = re.compile(r"(stage\d+)_block(\d+)_")
 # Initial values, the pace of moving averages, a branch's chance of survival and synchronised statistics decide nothing of
 # what a trained net computes.
 FREE = (
@@ -58,7 +57,7 @@ def grow(
     scaled shortcuts, plain bottlenecks, pre-activation that is plain or has shortcut C, "relu_before_add" without rezero.
     """
     spec = get_spec(to, **fields)
-    if not isinstance(model, keras.Model) or not any(BLOCK.match(layer.name) for layer in model.layers):
+    if not isinstance(model, keras.Model) or not any(parse_block_layer(layer.name) for layer in model.layers):
         raise ReszooError("grow deepens a net that reszoo built; for any other Keras classifier there is reszoo.stack")
     top = any(layer.name == "head_dense" for layer in model.layers)
     classes = int(model.output_shape[-1]) if top else None
@@ -119,8 +118,8 @@ def refuse_without_identity(spec: Spec) -> None:
 
 
 def _place(name: str) -> str:
-    found = BLOCK.match(name)
-    return f"{found[1]}_block{found[2]}" if found else ""
+    found = parse_block_layer(name)
+    return found.block_name if found else ""
 
 
 def _new_blocks(model: keras.Model, deep: keras.Model) -> list[str]:

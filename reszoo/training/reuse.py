@@ -8,7 +8,6 @@ that kind. The functions are not inlined, so that the runtime prepares each once
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,8 +16,7 @@ import keras
 
 from reszoo.lazy import tf
 from reszoo.nets.graph import nodes
-
-BLOCK = re.compile(r"stage\d+_block\d+_")
+from reszoo.zoo.layer_names import parse_block_layer
 
 
 @dataclass
@@ -121,7 +119,8 @@ def split(model: keras.Model) -> list[Group]:
     groups: list[Group] = []
     steps = [node for node in nodes(model) if not node.is_input]
     for node in steps:
-        name = (found := BLOCK.match(node.operation.name)) and found[0]
+        found = parse_block_layer(node.operation.name)
+        name = found.block_name if found else None
         if not name or not groups or groups[-1].name != name:
             groups.append(Group(name))
         groups[-1].nodes.append(node)

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from reszoo.errors import ReszooError
+from reszoo.zoo.layer_names import parse_block_layer
 from reszoo.zoo.spec import Spec
-
-PLACE = re.compile(r"stage(?P<stage>\d+)_block(?P<block>\d+)_(?P<part>\w+)")
 
 # Fields that no layout but our own can say anything of; each has its default in every published net.
 OWN = ("shortcut_scale", "branch_scale", "gate", "rezero")
@@ -76,13 +75,13 @@ def _torch_layer(head: str, shortcut: str) -> Callable[[str, Spec], str]:
     def layer(name: str, net: Spec) -> str:
         if name == "head_dense":
             return head
-        if place := PLACE.fullmatch(name):
-            block = f"layer{place['stage']}.{int(place['block']) - 1}"
+        if place := parse_block_layer(name):
+            block = f"layer{place.stage}.{place.block - 1}"
             parts = {"se_reduce": "se.fc1", "se_expand": "se.fc2"}
             # A pool that halves comes first in the sequence, an empty place where it need not halve.
             first = 1 if net.shrink == "avgpool" else 0
             parts |= {"shortcut_conv": f"{shortcut}.{first}", "shortcut_bn": f"{shortcut}.{first + 1}"}
-            return f"{block}.{parts.get(place['part'], place['part'])}"
+            return f"{block}.{parts.get(place.part, place.part)}"
         kind, number = re.fullmatch(r"stem_(conv|bn)(\d)", name).groups()  # type: ignore[union-attr]
         if net.stem != "deep":
             return f"{kind}1"
@@ -99,14 +98,14 @@ def _keras_layer(name: str, net: Spec) -> str:
     fixed = {"head_dense": "predictions", "head_bn": "post_bn", "stem_conv1": "conv1_conv", "stem_bn1": "conv1_bn"}
     if name in fixed:
         return fixed[name]
-    place = PLACE.fullmatch(name)
+    place = parse_block_layer(name)
     assert place, name
     parts = {"shortcut_conv": "0_conv", "shortcut_bn": "0_bn"}
     for number in (1, 2, 3):
         parts[f"conv{number}"] = f"{number}_conv"
         # In a pre-activation block the first normalisation stands before the first convolution.
         parts[f"bn{number}"] = f"{number}_bn" if net.order == "post" else ("preact_bn", "1_bn", "2_bn")[number - 1]
-    return f"conv{int(place['stage']) + 1}_block{place['block']}_{parts[place['part']]}"
+    return f"conv{place.stage + 1}_block{place.block}_{parts[place.part]}"
 
 
 def _wanted(**fields: tuple[object, ...]) -> Callable[[Spec], str]:

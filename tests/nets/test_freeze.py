@@ -16,9 +16,10 @@ from reszoo.config.training import TrainConfig
 from reszoo.errors import ReszooError
 from reszoo.nets.batchnorm import BatchNormalization, synchronise
 from reszoo.nets.build import build
-from reszoo.nets.freeze import freeze, place_of, places
+from reszoo.nets.freeze import freeze, places
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.step import Stepper
+from reszoo.zoo.layer_names import parse_place
 
 from .helpers import by_name, images, randomize
 
@@ -59,7 +60,7 @@ def test_places_are_told_by_name() -> None:
     )
     assert places(build("resnet8", top=False)) == ("stem", "stage1", "stage2", "stage3")
     names = ["stem_bn1", "stage12_block3_shortcut_conv", "head_dense", "images", "stack_block1_conv1", "stage1"]
-    assert [place_of(name) for name in names] == ["stem", "stage12", "head", "", "", ""]
+    assert [parse_place(name) for name in names] == ["stem", "stage12", "head", "", "", ""]
 
 
 @pytest.mark.parametrize("order", ["post", "pre"])

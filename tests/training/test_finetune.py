@@ -17,13 +17,14 @@ from reszoo.config.training import FinetuneConfig, TrainConfig
 from reszoo.errors import ReszooError
 from reszoo.evaluation.telling import finetuning
 from reszoo.nets.build import build
-from reszoo.nets.freeze import freeze, place_of
+from reszoo.nets.freeze import freeze
 from reszoo.trainer import train
 from reszoo.training import checkpoint
 from reszoo.training.devices import precision
 from reszoo.training.loop import thawed
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.step import Stepper
+from reszoo.zoo.layer_names import parse_place
 
 SHAPE = (8, 8, 3)
 PLACES = ("stem", "stage1", "stage2", "stage3", "head")
@@ -69,7 +70,7 @@ def moved(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> set[st
 
 
 def at(paths: Any, *places: str) -> set[str]:
-    return {path for path in paths if place_of(path) in places}
+    return {path for path in paths if parse_place(path) in places}
 
 
 # What learns
@@ -189,7 +190,7 @@ def test_each_place_learns_at_its_own_rate(decay: str) -> None:
     for weight, start, gradient in zip(
         model.trainable_variables, reference.trainable_variables, gradients, strict=True
     ):
-        place = "stage3" if weight.path.startswith("head_bn") else place_of(weight.path)
+        place = "stage3" if weight.path.startswith("head_bn") else parse_place(weight.path)
         expected = start.numpy() - rate * shares[place] * (gradient.numpy() + wd * start.numpy())
         np.testing.assert_allclose(weight.numpy(), expected, atol=2e-6, err_msg=weight.path)
 
@@ -286,7 +287,7 @@ class Watch(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         before, self.before = self.before, values(self.model)
-        self.rows.append(sorted({place_of(path) for path in moved(before, self.before)} - {""}))
+        self.rows.append(sorted({parse_place(path) for path in moved(before, self.before)} - {""}))
         self.path.write_text(json.dumps(self.rows))
 
 
@@ -318,7 +319,7 @@ def test_a_run_takes_the_steps_of_each_place(unbroken: Path) -> None:
     for place, share in shares.items():
         weights = [
             name for name in before if name.split("/")[-1] in ("kernel", "gamma", "beta", "bias")
-            and name.startswith("model/") and place_of(name.split("/")[2]) == place
+            and name.startswith("model/") and parse_place(name.split("/")[2]) == place
         ]  # fmt: skip
         step = max(float(np.abs(after[name] - before[name]).max()) for name in weights)
         assert 0.5 * 0.01 * share <= step <= 1.02 * 0.01 * share, place
@@ -378,7 +379,7 @@ def test_a_frozen_run_grows_and_hands_on_its_slots(tmp_path: Path) -> None:
     run = Run(tmp_path / "grown")
     assert run.meta["grown_from"]["slots"] == 2 * 8  # Adam's two, of the eight weights that learnt
     old, new = values(Run(tmp_path / "small").load_model()), values(run.load_model())
-    kept = {path for path in old if place_of(path) in ("stem", "stage1", "stage2") and "seed" not in path}
+    kept = {path for path in old if parse_place(path) in ("stem", "stage1", "stage2") and "seed" not in path}
     assert len(kept) == 25 and not moved({path: old[path] for path in kept}, new)
 
 
