@@ -24,6 +24,7 @@ LAYERS = [
     "registration",
     "versions",
     "loading",
+    "reporting",
     "validation",
     "table",
     "zoo",

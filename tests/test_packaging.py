@@ -78,6 +78,9 @@ def test_the_wheel_holds_every_module_recipe_and_the_type_marker(installed: Path
     expected = {path.relative_to(ROOT / "reszoo") for path in (ROOT / "reszoo").rglob("*.py")} | {Path("py.typed")}
     expected |= {Path("weights") / path.name for path in (ROOT / "reszoo" / "weights").glob("*.tsv")}
     expected.add(Path("serving") / "page.html")
+    templates = Path("reporting") / "templates"
+    expected |= {templates / path.name for path in (ROOT / "reszoo" / templates).glob("*.j2")}
+    assert templates / "report.html.j2" in expected
     expected |= {path.relative_to(ROOT) for path in (ROOT / "recipes").rglob("*") if path.is_file()}
     assert {path.relative_to(package) for path in package.rglob("*") if path.is_file()} == expected
     assert sorted(path.name.split("-")[0] for path in installed.iterdir()) == ["reszoo", "reszoo"]

@@ -15,10 +15,11 @@ from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
 from reszoo.lab.degradation import KINDS, base_recipe, pair
 from reszoo.lab.grid import Tell, curve, error, run_all
-from reszoo.lab.page import Plot, Section, Table, Theme, band, spread
 from reszoo.lab.record import claim, write_record
 from reszoo.lab.report import report
 from reszoo.lab.weigh import direction
+from reszoo.reporting.page import Page, Section, Table, mean_and_deviation
+from reszoo.reporting.plots import Plot, Theme, band
 from reszoo.training.run import Run
 from reszoo.zoo.count import count
 
@@ -124,70 +125,57 @@ def kept(ways: Sequence[dict[str, Any]], kind: str, way: str = "grown") -> dict[
     return {"difference": float(points.mean()), "deviation": deviation, "answer": answer}
 
 
-def present(record: dict[str, Any]) -> tuple[str, str, list[Section]]:
-    """Return title, finding and sections of the page."""
+def present(record: dict[str, Any]) -> Page:
+    """Return the page of a record that `constructed` wrote."""
     settings, ways = record["settings"], record["results"]["ways"]
     shallow, deep = settings["depths"][0], settings["depths"][-1]
     found = {kind: kept(ways, kind) for kind in KINDS}
-    sentences = [
-        f"Training {item['answer']} the constructed solution in {kind} nets ({item['difference']:+.2f} points of training error, "
-        f"{shallow} layers grown to {deep})"
-        for kind, item in found.items()
-    ]
-    lead = ". ".join(sentences) + "."
+    plain, residual = (found[kind] for kind in KINDS)
+    finding = (
+        f"Training {plain['answer']} the constructed solution in plain models ({plain['difference']:+.2f} points of training "
+        f"error) and {residual['answer']} it in residual models ({residual['difference']:+.2f} points), {shallow} layers "
+        f"grown to {deep}."
+    )
+    headers = ["", "models and steps", "training error before growth, %", "training error, %", "test error, %"]
+    headers += ["largest change of an output by growth", "training, s"]
     rows = []
     for kind, way, own in _groups(ways):
         last = [row["pieces"][-1] for row in own]
-        before = [row["pieces"][-2]["final_training_error"] for row in own if len(row["pieces"]) > 1]
+        growths = [piece["grown"]["difference"] for row in own for piece in row["pieces"] if piece["grown"]]
         rows.append(
             [
                 f"{kind}, {way}",
                 " then ".join(f"{piece['net']} {piece['steps']}" for piece in own[0]["pieces"]),
-                spread(before) if before else "-",
-                spread([piece["final_training_error"] for piece in last]),
-                spread([piece["final_test_error"] for piece in last]),
-                spread([sum(piece["seconds"] for piece in row["pieces"]) for row in own], 0),
+                mean_and_deviation(
+                    [row["pieces"][-2]["final_training_error"] for row in own if len(row["pieces"]) > 1]
+                ),
+                mean_and_deviation([piece["final_training_error"] for piece in last]),
+                mean_and_deviation([piece["final_test_error"] for piece in last]),
+                f"{max(growths):.2g}" if growths else "-",
+                mean_and_deviation([sum(piece["seconds"] for piece in row["pieces"]) for row in own], 0),
             ]
         )
-    headers = [
-        "way",
-        "nets and steps",
-        "training error before the last growth, %",
-        "training error, %",
-        "test error, %",
-        "training, s",
-    ]
-    largest = {
-        kind: max(
-            (
-                piece["grown"]["difference"]
-                for row in ways
-                if row["kind"] == kind
-                for piece in row["pieces"]
-                if piece["grown"]
-            ),
-            default=0.0,
-        )
-        for kind in KINDS
-    }
-    words = [
-        f"A net of {shallow} layers was trained, made deeper by blocks that do nothing, and trained on; beside it the deepest "
-        f"net from fresh weights. All ways spend the multiply-adds of {settings['budget']} steps of the deepest net, a step "
-        f"counted as {TRAINING_PASSES} forward passes, on {settings['data']}; each piece follows the same recipe in miniature, "
-        "so that the rate climbs again after each growth.",
-        f"Growing moved the outputs by at most {largest['residual']:.2g} in residual nets and {largest['plain']:.2g} in plain "
-        "ones, whose new normalisations were made neutral for the training images.",
+    note = (
+        f"Mean ± sample deviation over {settings['seeds']} seeds. Training error: all training images, not augmented."
+    )
+    setup = [
+        ["data", settings["data"]],
+        ["cost of each row", f"the MACs of {settings['budget']:,} steps of the deepest model"],
+        ["cost of a step", f"{TRAINING_PASSES} forward passes"],
+        ["learning rate", "the recipe's schedule, from its start after each growth"],
     ]
     plot = Plot(
         "constructed",
-        "Validation error against multiply-adds spent in training. Bands: sample deviation over seeds. Ticks on the axis: "
-        "where a net was grown; its error there is that of the net it was grown from.",
+        "Validation error against MACs spent in training. Bands: sample deviation over seeds. Ticks on the axis: a growth; "
+        "the error there is that of the shallower model.",
         lambda figure, theme: _draw(figure, theme, ways),
         (9.0, 4.4),
     )
-    note = f"Mean ± sample deviation over {settings['seeds']} seeds. Training error: on all training images, not augmented."
-    table = Table(headers, rows, note)
-    return "The constructed solution", lead, [Section("Grown and from scratch", words, [plot, table])]
+    sections = [
+        Section("Grown and from scratch", [plot, Table(headers, rows, note)]),
+        Section("Setup", [Table([], setup)]),
+    ]
+    return Page("The constructed solution", finding, sections)
 
 
 def _groups(ways: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[dict[str, Any]]]]:
@@ -206,8 +194,8 @@ def _draw(figure: Figure, theme: Theme, ways: Sequence[dict[str, Any]]) -> None:
             band(panel, spent, errors, color, way)
             for piece in own[0]["pieces"][:-1]:
                 panel.axvline(piece["multiply_adds"][-1], ymax=0.04, color=color, linewidth=1.5)
-        panel.set_title(f"{kind} nets", fontsize=11)
-        panel.set_xlabel("multiply-adds spent in training (10\N{SUPERSCRIPT NINE})")
+        panel.set_title(f"{kind} models", fontsize=11)
+        panel.set_xlabel("MACs spent in training (10\N{SUPERSCRIPT NINE})")
         panel.legend()
     axes[0].set_ylabel("validation error, top-1 (%)")
     axes[0].set_ylim(bottom=0)

@@ -15,10 +15,11 @@ from reszoo.config.overrides import Overrides, format_overrides, parse_overrides
 from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
 from reszoo.lab.grid import Tell, curve, error, run_all
-from reszoo.lab.page import Plot, Section, Table, Theme, band, spread
 from reszoo.lab.record import claim, write_record
 from reszoo.lab.report import report
 from reszoo.lab.weigh import direction
+from reszoo.reporting.page import Page, Section, Table, mean_and_deviation
+from reszoo.reporting.plots import Plot, Theme, band
 from reszoo.zoo.catalog import spec
 
 QUICK = "lab_digits"  # the embedded data
@@ -159,86 +160,81 @@ def verdict(nets: Sequence[dict[str, Any]], kind: str) -> dict[str, Any]:
 
 
 def say(found: dict[str, Any]) -> str:
-    """Return a verdict in words."""
-    sizes = f"{found['difference']:+.2f}" + (f" ± {found['deviation']:.2f}" if found["deviation"] is not None else "")
-    seeds = f"{found['seeds']} seed{'s' if found['seeds'] > 1 else ''}"
-    words = {
-        "worse": "is worse than",
-        "better": "is better than",
-        "no clear difference": "does not clearly differ from",
-    }
-    return f"{found['deep']} {words[found['answer']]} {found['shallow']} on the training images: {sizes} points of error, {seeds}"
+    """Return a verdict's difference in words."""
+    difference = f"{found['difference']:+.2f}" + (
+        f" ± {found['deviation']:.2f}" if found["deviation"] is not None else ""
+    )
+    seeds = f"{found['seeds']} seed{'' if found['seeds'] == 1 else 's'}"
+    return f"{found['deep']} differs from {found['shallow']} by {difference} points of training error over {seeds}"
 
 
-def present(record: dict[str, Any]) -> tuple[str, str, list[Section]]:
-    """Return title, finding and sections of the page."""
-    results, settings = record["results"], record["settings"]
-    nets, found = results["nets"], results["verdicts"]
-    shown = {"worse": "is there", "better": "is not there", "no clear difference": "does not show"}
-    lead = f"Degradation {shown[found['plain']['answer']]} in these plain nets: {say(found['plain'])}. {say(found['residual'])}."
-    cifar = "cifar10" in settings["data"]
-    headers = ["net", "parameters", "training error, %", "test error, %", "training, s"]
+def present(record: dict[str, Any]) -> Page:
+    """Return the page of a record that `degradation` wrote."""
+    results, settings, recipe = record["results"], record["settings"], record["results"]["recipe"]
+    models, verdicts = results["nets"], results["verdicts"]
+    answers = {"worse": "train worse", "better": "train better", "no clear difference": "show no clear difference"}
+    finding = "; ".join(
+        f"deeper {kind} models {answers[verdicts[kind]['answer']]} ({say(verdicts[kind])})" for kind in KINDS
+    )
+    headers = ["model", "parameters", "training error, %", "test error, %", "training, s"]
     rows = [
         [
-            net["name"],
-            f"{net['parameters']:,}",
-            spread(net["final_training_error"]),
-            spread(net["final_test_error"]),
-            spread(net["seconds"], 0),
+            model["name"],
+            f"{model['parameters']:,}",
+            mean_and_deviation(model["final_training_error"]),
+            mean_and_deviation(model["final_test_error"]),
+            mean_and_deviation(model["seconds"], 0),
         ]
-        for net in nets
+        for model in models
     ]
-    note = (
-        "Mean ± sample deviation over seeds, of the nets as they ended: on all training images, not augmented, and on the test "
-        "images, read once."
-    )
-    if cifar:
+    note = "At the end of training: mean ± sample deviation over seeds. Training error: all training images, not augmented."
+    if "cifar10" in settings["data"]:
         headers.append("published test error, %")
-        for row, net in zip(rows, nets, strict=True):
-            row.append(f"{PUBLISHED[net['depth']]}" if net["kind"] == "residual" and net["depth"] in PUBLISHED else "-")
-        note += f" Published: arXiv 1512.03385, table 6, clean CIFAR-10, {PAPER_STEPS:,} steps; these runs had {results['steps']:,}."
-    recipe = results["recipe"]
-    how = (
-        f"Each net was trained {settings['seeds']} times for {results['steps']:,} steps of {recipe['train']['batch_size']} "
-        f"images on {settings['data']} ({results['data']['examples']['train']:,} training images), all by the same recipe; a "
-        "plain net is its residual twin without shortcuts, equal to the last weight."
-    )
+        for row, model in zip(rows, models, strict=True):
+            row.append(f"{PUBLISHED.get(model['depth'], '-')}" if model["kind"] == "residual" else "-")
+        note += f" Published: arXiv 1512.03385, table 6, after {PAPER_STEPS:,} steps."
+    setup = [
+        ["data", f"{settings['data']}, {results['data']['examples']['train']:,} training images"],
+        [
+            "training",
+            f"{results['steps']:,} steps of {recipe['train']['batch_size']} images, {settings['seeds']} seeds",
+        ],
+        ["plain models", "the residual ones without shortcuts, with equally many parameters"],
+    ]
     plot = Plot(
         "degradation",
-        "Error against steps, as in figure 6 of arXiv 1512.03385. Thin: training images as they pass, augmented; bold: validation images; "
-        "dots: test images, at the end. Bands: sample deviation over seeds.",
-        lambda figure, theme: _draw(figure, theme, nets, len(nets[0]["steps"])),
+        "Top-1 error against steps, as in figure 6 of arXiv 1512.03385. Thin: training images, augmented; bold: validation; "
+        "dots: test, at the end. Bands: sample deviation over seeds.",
+        lambda figure, theme: _draw(figure, theme, models, len(models[0]["steps"])),
         (9.0, 4.4),
     )
-    return (
-        "The degradation problem",
-        lead,
-        [
-            Section("Error against steps", [how], [plot]),
-            Section("Where they ended", [], [Table(headers, rows, note)]),
-        ],
-    )
+    sections = [
+        Section("Error against steps", [plot]),
+        Section("Final error", [Table(headers, rows, note)]),
+        Section("Setup", [Table([], setup)]),
+    ]
+    return Page("The degradation problem", f"{finding[0].upper()}{finding[1:]}.", sections)
 
 
-def _draw(figure: Figure, theme: Theme, nets: list[dict[str, Any]], points: int) -> None:
+def _draw(figure: Figure, theme: Theme, models: list[dict[str, Any]], points: int) -> None:
     axes = figure.subplots(1, 2, sharey=True)
-    depths = sorted({net["depth"] for net in nets})
+    depths = sorted({model["depth"] for model in models})
     tops = []
     for panel, kind in zip(axes, KINDS, strict=True):
-        for net in nets:
-            if net["kind"] != kind:
+        for model in models:
+            if model["kind"] != kind:
                 continue
-            color = theme.others[depths.index(net["depth"]) % len(theme.others)]
-            steps = np.array(net["steps"])
-            band(panel, steps, net["training_error"], color, "", linewidth=0.9)
-            band(panel, steps, net["validation_error"], color, f"{net['name']}", linewidth=2.2)
+            color = theme.others[depths.index(model["depth"]) % len(theme.others)]
+            steps = np.array(model["steps"])
+            band(panel, steps, model["training_error"], color, linewidth=0.9)
+            band(panel, steps, model["validation_error"], color, model["name"], linewidth=2.2)
             panel.plot(
-                [steps[-1]] * len(net["final_test_error"]), net["final_test_error"], "o", color=color, markersize=5
+                [steps[-1]] * len(model["final_test_error"]), model["final_test_error"], "o", color=color, markersize=5
             )
-            # The first tenth, where every net is at chance, would flatten the rest.
-            late = np.array([net["training_error"], net["validation_error"]], float)[..., points // 10 :]
+            # The first tenth, where every model is at chance, would flatten the rest.
+            late = np.array([model["training_error"], model["validation_error"]], float)[..., points // 10 :]
             tops.append(np.nanmax(late.mean(axis=1)))
-        panel.set_title(f"{kind} nets", fontsize=11)
+        panel.set_title(f"{kind} models", fontsize=11)
         panel.set_xlabel("steps")
         panel.legend()
     axes[0].set_ylabel("top-1 error (%)")

@@ -9,47 +9,51 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from reszoo.lab.page import Draw, Plot, Section, Table, Theme
+from reszoo.reporting.page import Page, Section, Table
+from reszoo.reporting.plots import Draw, Plot, Theme
 
 
-def present(record: dict[str, Any]) -> tuple[str, str, list[Section]]:
-    """Return (title, one sentence of what was found, sections) of a record that `drift` wrote."""
+def present(record: dict[str, Any]) -> Page:
+    """Return the page of a record that `drift` wrote."""
     settings, results = record["settings"], record["results"]
-    stacked, control, before = results["stacked"], results["control"], results["backbone"]
-    rows, added = stacked["rows"], stacked["added"]
+    stacked, control = results["stacked"], results["control"]
+    rows, added, split = stacked["rows"], stacked["added"], settings["split"]
     name = _name(settings["backbone"])
-    last = [block for block in rows[-1]["blocks"] if block["block"] in added]
+    ratios = [block["ratio"] for block in rows[-1]["blocks"] if block["block"] in added]
     ends = [arm["rows"][-1]["val_accuracy"] for arm in (stacked, control)]
     gain, chance = 100 * (ends[0] - ends[1]), _chance(ends, rows[-1]["examples"])
-    start = rows[0]["val_accuracy"]
     verdict = f"{abs(gain):.1f} points {'more' if gain > 0 else 'less'}"
     if abs(gain) <= chance:
-        verdict += f", which {rows[-1]['examples']:,} images do not tell from chance"
-    lead = (
-        f"{len(added)} {settings['block']} blocks on {name}, the identity at first, had branches "
-        f"{_range([block['ratio'] for block in last])} as large as what enters them after {rows[-1]['step']:,} steps; "
-        f"{settings['split']} accuracy went from {100 * start:.1f} % to {100 * ends[0]:.1f} %, and to {100 * ends[1]:.1f} % "
-        f"without the blocks: {verdict}."
+        verdict += f", within two standard errors for {rows[-1]['examples']:,} images"
+    finding = (
+        f"After {rows[-1]['step']:,} steps the branches of {len(added)} {settings['block']} blocks on {name} are {_range(ratios)} "
+        f"as large as their inputs, and {split} accuracy is {100 * ends[0]:.1f} % with the blocks and {100 * ends[1]:.1f} % "
+        f"without: {verdict}."
     )
-    return (
-        f"Drift from the identity: {name} on {_name(settings['data'])}",
-        lead,
-        [_start(settings, stacked), _drift(rows, added), _bought(settings, before, stacked, control, chance)],
-    )
+    sections = [
+        _start(settings, stacked),
+        _drift(rows, added),
+        _accuracies(settings, results, chance),
+    ]
+    return Page(f"Drift from the identity: {name} on {_name(settings['data'])}", finding, sections)
 
 
 def _start(settings: dict[str, Any], stacked: dict[str, Any]) -> Section:
-    found = stacked["difference"]
-    told = "agreed bit for bit" if found == 0 else f"differed by at most {found:.3g}"
+    found, recipe = stacked["difference"], settings["recipe"]
+    agreement = "agree bit for bit" if found == 0 else f"differ by at most {found:.3g}"
+    setup = [
+        ["largest difference on random inputs", f"{stacked['random_difference']:.3g}"],
+        [
+            "training",
+            f"{settings['steps']:,} steps of {recipe['train']['batch_size']} images, the same with and without blocks",
+        ],
+        ["optimizer", f"{recipe['optimizer']['name']}, learning rate {settings['rate']:g}"],
+    ]
     return Section(
         "The same function at first",
-        [
-            f"Before fine-tuning, the outputs of the backbone and of the stacked net {told} on {settings['images']} images "
-            f"of the {settings['split']} part; on random inputs the largest difference was {stacked['random_difference']:.3g}. "
-            f"Both nets were then trained for {settings['steps']:,} steps on the same batches of "
-            f"{settings['recipe']['train']['batch_size']}, by the same optimizer "
-            f"({settings['recipe']['optimizer']['name']}) at a learning rate of {settings['rate']:g}."
-        ],
+        [Table([], setup)],
+        f"Before fine-tuning, the outputs with and without the blocks {agreement} on {settings['images']:,} {settings['split']} "
+        "images.",
     )
 
 
@@ -65,12 +69,11 @@ def _drift(rows: Sequence[dict[str, Any]], added: Sequence[str]) -> Section:
             ]
             for block in rows[-1]["blocks"]
         ],
-        note=f"After {rows[-1]['step']:,} steps, means over images.",
+        note=f"After {rows[-1]['step']:,} steps, means over images. Of the identity, |F|/|x| is 0 and the cosine 1.",
     )
     own = "" if len(added) == len(rows[-1]["blocks"]) else " Thin lines: the backbone's own blocks."
     return Section(
-        "How far each block drifted",
-        ["A block whose branch F gives 0 is the identity: |F|/|x| is 0 and the cosine of its output to its input 1."],
+        "Drift of each block",
         [
             Plot("drift_ratio", "Norm of the branch over the norm of its input." + own, _lines(rows, added, "ratio")),
             Plot("drift_cosine", "Cosine of a block's output to its input." + own, _lines(rows, added, "cosine")),
@@ -79,10 +82,13 @@ def _drift(rows: Sequence[dict[str, Any]], added: Sequence[str]) -> Section:
     )
 
 
-def _bought(settings: dict[str, Any], before: Any, stacked: Any, control: Any, chance: float) -> Section:
-    split = settings["split"]
-    arms = {"backbone": (before, stacked["rows"][0]), "without the blocks": (control, control["rows"][-1])}
-    arms |= {"with the blocks": (stacked, stacked["rows"][-1])}
+def _accuracies(settings: dict[str, Any], results: dict[str, Any], chance: float) -> Section:
+    split, stacked, control = settings["split"], results["stacked"], results["control"]
+    arms = {
+        "backbone": (results["backbone"], stacked["rows"][0]),
+        "without the blocks": (control, control["rows"][-1]),
+        "with the blocks": (stacked, stacked["rows"][-1]),
+    }
     cells = [
         [
             label,
@@ -93,13 +99,15 @@ def _bought(settings: dict[str, Any], before: Any, stacked: Any, control: Any, c
         ]
         for label, (arm, row) in arms.items()
     ]
-    sizes = f"{stacked['rows'][0]['examples']:,} {split} and {stacked['test_examples']:,} test images."
+    note = (
+        f"{stacked['rows'][0]['examples']:,} {split} and {stacked['test_examples']:,} test images, one seed. Two standard errors "
+        f"of a difference of {split} accuracies: {chance:.1f} points."
+    )
     return Section(
-        "What it bought",
-        [f"Of {split} accuracy, a difference below {chance:.1f} points is within two standard errors, from one seed."],
+        "Accuracy",
         [
             Plot("drift_accuracy", f"Accuracy on the {split} images.", _accuracy(stacked, control, split)),
-            Table(["net", "steps", f"{split} accuracy", "test accuracy", "parameters"], cells, note=sizes),
+            Table(["model", "steps", f"{split} accuracy", "test accuracy", "parameters"], cells, note),
         ],
     )
 
@@ -175,5 +183,5 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _name(text: str) -> str:
-    """Return what a backbone or set is called, without the folders it lies in."""
+    """Return the name of a backbone or dataset without its folders."""
     return Path(text.removeprefix("folder:")).name

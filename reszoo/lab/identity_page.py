@@ -1,4 +1,4 @@
-"""The page of `reszoo lab identity`: words and tables, all of them computed from the record."""
+"""The page of `reszoo lab identity`, from its record alone."""
 
 from __future__ import annotations
 
@@ -23,72 +23,42 @@ from reszoo.lab.identity_plots import (
     say,
     steps_to,
 )
-from reszoo.lab.page import Plot, Section, Table
-from reszoo.lab.stacks import FORMS, HELD, LINEAR, LINEAR_SMALL, PLAIN, RESIDUAL, SMALL, ZERO, Form
+from reszoo.lab.stacks import FORMS, HELD, PLAIN, RESIDUAL, SMALL, ZERO, Form
+from reszoo.reporting.page import Page, Section, Table
+from reszoo.reporting.plots import Plot
 
 
-def present(record: dict[str, Any]) -> tuple[str, str, list[Section]]:
-    """Return title, finding and sections of the page."""
-    found = Found(record)
-    sections = [_errors(found), _gain(found), _pace(found), _moves(found), _line(found)]
-    return "How hard is the identity?", lead(record), sections
-
-
-def lead(record: dict[str, Any]) -> str:
-    """Return in one sentence what the deepest stacks made of the identity and of what is far from it."""
+def present(record: dict[str, Any]) -> Page:
+    """Return the page of a record that `identity` wrote."""
     found = Found(record)
     deep = found.depths[-1]
 
-    def said(form: Form) -> str:
+    def errors(form: Form) -> str:
         near, far, against = (say(found.error(form, deep, target)) for target in ("identity", "G", "negation"))
         return f"{near} on the identity, {far} on a random net and {against} on -x"
 
-    return (
-        f"At depth {deep} residual stacks whose branches start small end with a relative error of {said(SMALL)}; plain ones "
-        f"with {said(PLAIN)}; plain ones that start as the identity with {said(HELD)}."
+    finding = (
+        f"At depth {deep} residual stacks whose branches start small end with a relative error of {errors(SMALL)}; plain ones "
+        f"with {errors(PLAIN)}; plain ones that start as the identity with {errors(HELD)}."
     )
+    sections = [_errors(found), _gain(found), _pace(found), _moves(found), _line(found), _setup(found)]
+    return Page("How hard is the identity?", finding, sections)
 
 
 def _errors(found: Found) -> Section:
-    settings, results = found.settings, found.results
-    deep, shallow = found.depths[-1], found.depths[0]
-
-    def on_identity(form: Form, depth: int = deep) -> str:
-        return say(found.error(form, depth, "identity"))
-
-    words = [
-        f"Stacks of blocks F(x) = relu(x W1 + b1) W2 + b2, x of width {settings['width']} and the hidden layer of twice "
-        "that, learn H(x) = (1 - t) x + t G(x), where G is a random net of one such block, and -x, from fresh "
-        f"x ~ N(0, I): {settings['steps']:,} steps of Adam on 32 examples, the rate falling from {settings['rate']:g} "
-        f"to 0, {settings['seeds']} seeds. A plain block passes on F(x), and can be the identity, or G, exactly; a "
-        "residual one passes on x + F(x). Forms differ in that and in their start alone.",
-        "Relative error: mean squared error over the target's mean square, on 4,096 examples that no step saw; the answer 0 "
-        f"has error 1. Numbers in words and tables are medians over seeds. {results['diverged']} of {results['members']} stacks diverged.",
-        f"The identity at depth {deep}: plain {on_identity(PLAIN)}; residual from the same start {on_identity(RESIDUAL)}, "
-        f"from branches that start small {on_identity(SMALL)}, from branches at zero {on_identity(ZERO)}, which is the "
-        "identity before its first step.",
-    ]
-    if found.error(RESIDUAL, deep, "identity") > found.error(PLAIN, deep, "identity"):
-        words.append(
-            "So x + F(x) alone is no help at that depth. There is no normalisation here: each random block doubles the "
-            f"mean square of what passes, 2^{deep} times over, and training does not undo it in these steps."
-        )
-    without = (
-        f"Without ReLU, the identity: plain {on_identity(LINEAR, shallow)} at depth {shallow} and {on_identity(LINEAR)} at "
-        f"{deep}; residual from small branches {on_identity(LINEAR_SMALL, shallow)} and {on_identity(LINEAR_SMALL)}."
-    )
-    if found.error(LINEAR, deep, "identity") > 10 * found.error(LINEAR, shallow, "identity"):
-        without += " So plain stacks get worse with depth without it too: it is not what makes the identity hard."
-    words.append(without)
+    deep = found.depths[-1]
     rows = [[form.name, *(_range(found.seeds(form, deep, target)) for target in found.targets)] for form in FORMS]
+    ends = ", ".join(
+        f"{say(found.error(form, deep, 'identity'))} ({form.name})" for form in (PLAIN, RESIDUAL, SMALL, ZERO)
+    )
+    shallow = [[form.name, *(say(found.error(form, depth, "identity")) for depth in found.depths)] for form in FORMS]
     return Section(
         "Error against depth",
-        words,
         [
             Plot(
                 "error-depth",
                 "Relative error at the end against depth, for each target. Mean and sample deviation of the logarithm over "
-                f"seeds; what is below {FLOOR:g} or above {TOP:g} is drawn there.",
+                f"seeds; values below {FLOOR:g} or above {TOP:g} are drawn there.",
                 by_target(
                     found,
                     lambda axes, theme, target: over_depths(found, axes, theme, target),
@@ -103,21 +73,29 @@ def _errors(found: Found) -> Section:
                 rows,
                 f"Relative error at depth {deep}: median (lowest to highest) of the seeds.",
             ),
+            Table(
+                ["form", *(f"depth {depth}" for depth in found.depths)],
+                shallow,
+                "Relative error on the identity: median of the seeds.",
+            ),
             Plot(
                 "curves",
-                f"Relative error on fresh examples against steps at depth {deep}, for each target; drawn as above. Of lines on one "
-                "another the last in the legend shows.",
+                f"Relative error on new examples against steps at depth {deep}, for each target; drawn as above. Where lines "
+                "coincide, the last in the legend is visible.",
                 by_target(
                     found, lambda axes, theme, target: over_steps(found, axes, theme, target), MAIN, "relative error", 5
                 ),
                 (9.0, 6.0),
             ),
         ],
+        f"Median relative error on the identity at depth {deep}: {ends}.",
     )
 
 
 def _gain(found: Found) -> Section:
     deep = found.depths[-1]
+    pairs = [(target, depth) for target in found.targets for depth in found.depths]
+    worse = sum(found.error(SMALL, depth, target) > found.error(PLAIN, depth, target) for target, depth in pairs)
     rows = [
         [
             target,
@@ -125,36 +103,20 @@ def _gain(found: Found) -> Section:
         ]
         for target in found.targets
     ]
-    words = []
+    starts = []
     for target in (name for name in ("t = 0.5", "G") if name in found.targets):
-        worst, held, zero = (found.error(form, deep, target) for form in (PLAIN, HELD, ZERO))
-        text = (
-            f"{target} at depth {deep}: plain from a random start {say(worst)}; plain, but started at the identity, {say(held)}; "
-            f"residual started there too, {say(zero)}"
-        )
-        if np.isfinite([worst, held, zero]).all() and worst > zero > 0 and held > 0:
-            part = np.log(worst / held) / np.log(worst / zero)
-            text += f". The start alone makes {100 * part:.0f} % of the difference in orders of magnitude, the form of the block the rest"
-        words.append(text + ".")
-    worse = [
-        f"{target} at depth {depth} ({say(found.error(SMALL, depth, target))} against {say(found.error(PLAIN, depth, target))})"
-        for target in found.targets
-        for depth in found.depths
-        if found.error(SMALL, depth, target) > found.error(PLAIN, depth, target)
-    ]
-    words.append(
-        f"The residual form (small start) did worse than the plain one on {', '.join(worse)}."
-        if worse
-        else "The residual form (small start) did worse than the plain one on no target at no depth."
-    )
+        plain, held, zero = (found.error(form, deep, target) for form in (PLAIN, HELD, ZERO))
+        share = "-"
+        if np.isfinite([plain, held, zero]).all() and plain > zero > 0 and held > 0:
+            share = f"{100 * np.log(plain / held) / np.log(plain / zero):.0f} %"
+        starts.append([target, say(plain), say(held), say(zero), share])
     panels = sorted({found.depths[0], found.depths[len(found.depths) // 2], deep})
     return Section(
-        "What the residual form gains near the identity, and what it costs far from it",
-        words,
+        "Gain near the identity, cost far from it",
         [
             Plot(
                 "error-target",
-                "Relative error at the end against how far the target is from the identity; at the right -x, its spread a "
+                "Relative error at the end against the target's distance from the identity; at the right -x, its spread a "
                 "bar. Drawn as above.",
                 lambda figure, theme: against_targets(figure, theme, found, panels),
                 (9.0, 4.2),
@@ -162,10 +124,18 @@ def _gain(found: Found) -> Section:
             Table(
                 ["target", *(f"depth {depth}" for depth in found.depths)],
                 rows,
-                "Relative error of the plain stack over that of the residual one with a small start: above 1 the residual "
-                "form gains, below 1 it costs.",
+                "Relative error of plain stacks divided by that of residual ones with a small start; above 1 the residual form "
+                "is better.",
+            ),
+            Table(
+                ["target", PLAIN.name, HELD.name, ZERO.name, "share of the start"],
+                starts,
+                f"Relative error at depth {deep}. Share: of the difference in orders of magnitude between plain stacks and "
+                "residual ones, which starting plain stacks as the identity makes up.",
             ),
         ],
+        f"The residual form with a small start has a larger error than the plain one in {worse} of {len(pairs)} pairs of target "
+        "and depth.",
     )
 
 
@@ -178,54 +148,44 @@ def _pace(found: Found) -> Section:
         return str(sum(step is not None for own in steps for step in own))
 
     rows = [[form.name, reached(form, loose), reached(form, tight)] for form in FORMS]
+    counts = ", ".join(f"{reached(form, loose)} ({form.name})" for form in (PLAIN, SMALL, ZERO))
     return Section(
         "Steps to a tolerance",
         [
-            f"Of {total} stacks of a form (all depths, targets and seeds) {reached(PLAIN, loose)} plain ones came below a "
-            f"relative error of {loose}, {reached(SMALL, loose)} residual ones with a small start and {reached(ZERO, loose)} with "
-            f"a zero start. It was looked for every {max(1, found.settings['steps'] // 100)} steps.",
-        ],
-        [
             Plot(
                 "steps",
-                f"Steps until the relative error on fresh examples is below {loose}: median of the seeds, dots are seeds, crosses never.",
+                f"Steps until the relative error on new examples is below {loose}, measured every "
+                f"{max(1, found.settings['steps'] // 100)} steps: median of the seeds; dots are seeds, crosses never.",
                 by_target(
                     found, lambda axes, theme, target: steps_to(found, axes, theme, target, loose), MAIN, "steps", 5
                 ),
                 (9.0, 6.0),
             ),
-            Table(
-                ["form", f"below {loose}", f"below {tight}"],
-                rows,
-                f"Stacks, of {total}, that came below a relative error at some look.",
-            ),
+            Table(["form", f"below {loose}", f"below {tight}"], rows, f"Stacks of {total} that came below the error."),
         ],
+        f"Of {total} stacks of each form, this many came below a relative error of {loose}: {counts}.",
     )
 
 
 def _moves(found: Found) -> Section:
     deep = found.depths[-1]
 
-    def move(form: Form, target: str) -> str:
-        return f"{median(found.seeds(form, deep, target, 'move')):.2f}"
+    def move(form: Form) -> str:
+        values = (f"{median(found.seeds(form, deep, target, 'move')):.2f}" for target in ("identity", "G", "negation"))
+        return "{} on the identity, {} on G and {} on -x".format(*values)
 
     return Section(
         "How far a block moves its input",
         [
-            "norm(H(x) - x) / norm(x) of a block H, mean over the blocks of a stack, after training. For a residual block "
-            "H(x) - x is F(x), for a plain one it is what F would have to be.",
-            f"At depth {deep} a block of a residual stack (small start) moves x by {move(SMALL, 'identity')} of its norm for "
-            f"the identity, {move(SMALL, 'G')} for G and {move(SMALL, 'negation')} for -x; a plain one by "
-            f"{move(PLAIN, 'identity')}, {move(PLAIN, 'G')} and {move(PLAIN, 'negation')}.",
-        ],
-        [
             Plot(
                 "move",
-                "norm(H(x) - x) / norm(x), mean over blocks; mean and sample deviation over seeds.",
+                "norm(H(x) - x) / norm(x) of a block H after training, mean over blocks; mean and sample deviation over seeds.",
                 lambda figure, theme: moves(figure, theme, found),
                 (9.0, 4.0),
             )
         ],
+        f"At depth {deep} blocks of residual stacks with a small start move x by {move(SMALL)} times its norm; blocks of plain "
+        f"stacks by {move(PLAIN)}.",
     )
 
 
@@ -233,7 +193,7 @@ def _line(found: Found) -> Section:
     fits, curves = found.results["line"], found.results["polynomials"]
     noisy, deep = max(fit["noise"] for fit in fits), max(fit["depth"] for fit in fits)
     forms = [form for form in FORMS if form.name in {fit["form"] for fit in fits}]
-    rows, words = [], []
+    rows = []
     for points in sorted({fit["points"] for fit in fits}):
         for noise in sorted({fit["noise"] for fit in fits}):
             own = [
@@ -246,67 +206,53 @@ def _line(found: Found) -> Section:
                 training, fresh = median(fit["training"]), median(fit["fresh"])
                 gap = median([_less(*pair) for pair in zip(fit["fresh"], fit["training"], strict=True)])
                 rows.append([str(points), f"{noise:g}", name, say(training), say(fresh), say(gap)])
-            if noise == noisy:
-                said = [f"{name} {say(median(fit['fresh']))} ({say(median(fit['training']))})" for name, fit in own]
-                words.append(f"{points} points, noise {noise:g}, fresh error (training error): {', '.join(said)}.")
-    still = [curve for curve in curves if curve["noise"] == 0 and curve["degree"] > 1]
-    exact = max((median(curve["fresh"]) for curve in still), default=np.nan)
-    few = min(fit["points"] for fit in fits)
-    clean = [fit for fit in fits if (fit["noise"], fit["points"], fit["depth"]) == (0, few, deep)]
-    bare = ", ".join(
-        f"{fit['form']} {say(median(fit['fresh']))} ({say(median(fit['training']))} in training)" for fit in clean
-    )
-    calm: list[str] = []
-    wild: list[str] = []
+    comparisons = []
     for curve in (curve for curve in curves if curve["noise"] == noisy and curve["degree"] > 1):
         alike = [fit for fit in fits if (fit["noise"], fit["points"]) == (noisy, curve["points"])]
-        worst, high = max(median(fit["fresh"]) for fit in alike), median(curve["fresh"])
-        text = f"{curve['points']} points ({say(worst)} against {say(high)})"
-        (calm if worst < high else wild).append(text)
-    verdict = "With noise, the worst stacks of any form and depth err "
-    verdict += " and ".join(
-        f"{said} the polynomial on {', '.join(cases)}"
-        for said, cases in (("less on fresh points than", calm), ("at least as much as", wild))
-        if cases
-    )
-    deepest = found.depths[-1]
-    if found.error(PLAIN, deepest, "identity") > 0.1:
-        verdict += (
-            f". Plain stacks of depth {deepest} fail on the identity where every example is fresh and nothing can be learnt by "
-            f"heart (error {say(found.error(PLAIN, deepest, 'identity'))}): overfitting is not what fails them there"
-        )
+        worst = max(median(fit["fresh"]) for fit in alike)
+        comparisons.append(f"{say(worst)} against {say(median(curve['fresh']))} on {curve['points']} points")
     return Section(
-        'Do they "overfit wildly"?',
-        [
-            "A common explanation says that nonlinear layers asked for a linear map overfit as a high polynomial does on a "
-            "line. The test: stacks of width 1, hidden layer 16, learn y = x from a few equally spaced points on [-1, 1], all "
-            f"of them in each of {found.settings['steps']:,} steps; beside them, by least squares, the polynomial through all "
-            "points and the straight line. Errors are mean squares, the fresh one over all of [-1, 1] and with noise of the "
-            "same size, below whose variance nothing comes, so that the gap between the two is what was learnt by heart.",
-            "Without noise the polynomial has nothing to overfit, for the line is a polynomial too: its fresh error is "
-            f"{say(exact)} at most. The stacks of depth {deep} have, on {few} points, {bare}.",
-            *words,
-            f"{verdict}.",
-        ],
+        "Do stacks overfit a line?",
         [
             Plot(
                 "line",
-                "Mean squared error on the line against depth: solid on fresh points (mean and sample deviation of the logarithm "
-                "over seeds), dotted on the training points (mean); dashed the fresh error of the polynomial through all points, "
-                f"dash-dotted that of the straight line. What is below {LINE_FLOOR:g} is drawn there.",
+                "Mean squared error on the line against depth: solid on new points (mean and sample deviation of the logarithm "
+                "over seeds), dotted on the training points (mean); dashed the polynomial through all points on new points, "
+                f"dash-dotted the straight line. Values below {LINE_FLOOR:g} are drawn there.",
                 lambda figure, theme: line_errors(figure, theme, fits, curves, forms),
                 (9.0, 6.2),
             ),
             Table(
-                ["points", "noise", "what", "training", "fresh", "gap"],
+                ["points", "noise", "model", "training error", "error on new points", "difference"],
                 rows,
-                f"Medians over seeds; stacks of depth {deep}.",
+                f"Medians over seeds; stacks of depth {deep}. New points have noise of the same size.",
             ),
         ],
+        f"With noise {noisy:g}, the error on new points of the worst stacks of any form and depth against that of the polynomial "
+        f"is {', '.join(comparisons)}.",
     )
 
 
+def _setup(found: Found) -> Section:
+    settings, results = found.settings, found.results
+    rows = [
+        ["block", f"F(x) = relu(x W1 + b1) W2 + b2, width {settings['width']}, hidden width {2 * settings['width']}"],
+        ["plain stack, residual stack", "passes on F(x), passes on x + F(x); forms differ in this and in their start"],
+        ["target", "H(x) = (1 - t) x + t G(x), with G a random block; and -x"],
+        ["training", f"{settings['steps']:,} steps of Adam on 32 new examples, x ~ N(0, I); {settings['seeds']} seeds"],
+        ["learning rate", f"from {settings['rate']:g} to 0"],
+        [
+            "relative error",
+            "mean squared error over the target's mean square, on 4,096 new examples; of the answer 0 it is 1",
+        ],
+        ["diverged", f"{results['diverged']:,} of {results['members']:,} stacks"],
+        ["line", "width 1, hidden width 16, y = x from equally spaced points on [-1, 1], all in each step"],
+    ]
+    return Section("Setup", [Table([], rows)])
+
+
 def named(curve: dict[str, Any]) -> str:
+    """Return what the table calls a polynomial."""
     return "straight line" if curve["degree"] == 1 else f"polynomial of degree {curve['degree']}"
 
 

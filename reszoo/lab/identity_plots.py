@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from reszoo.lab.page import Draw, Theme, band
 from reszoo.lab.stacks import FORMS, HELD, PLAIN, RESIDUAL, SMALL, ZERO, Form
+from reszoo.reporting.plots import Draw, Theme, band, legend_below
 
 FLOOR, TOP = 1e-4, 1e2
 """Relative errors beyond these are drawn at them."""
@@ -203,7 +203,7 @@ def _legend(figure: Figure, theme: Theme, forms: Sequence[Form], columns: int, e
     handles = [
         Line2D([], [], color=_look(form, theme)[0], linestyle=_look(form, theme)[1], label=form.name) for form in forms
     ]
-    figure.legend(handles=[*handles, *extra], loc="outside lower center", ncols=columns, fontsize=9)
+    legend_below(figure, [*handles, *extra], columns)
 
 
 def _look(form: Form, theme: Theme) -> tuple[str, str]:

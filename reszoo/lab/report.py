@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 from pathlib import Path
 from typing import Any
 
 from reszoo.errors import ReszooError
-from reszoo.lab.page import Section, write_page
 from reszoo.lab.record import read_record
+from reszoo.reporting.page import Page, provenance, write_page
 
-# Each module's `present(record)` returns (title, one sentence of what was found, sections).
+# The module of each experiment; its `present(record)` returns the page.
 LABS = {name: f"reszoo.lab.{name}" for name in ("degradation", "constructed", "drift", "identity", "responses")}
 
 
 def report(folder: str | os.PathLike[str]) -> Path:
-    """Write report.html and the figures of the experiment whose record.json lies in `folder`; return the page.
+    """Write report.html and the figures of the experiment in `folder` from its record.json; return the page's path.
 
-    The same record gives the same files. Raises ReszooError for a folder without a record of `reszoo lab`.
+    The same record gives the same files.
+
+    Raises:
+        ReszooError: the folder holds no record of `reszoo lab`.
     """
     record = read_record(folder)
-    title, lead, sections = _presented(record)
-    return write_page(Path(folder), title, lead, sections, _foot(record))
+    foot = provenance(record.get("command", ""), record.get("environment", {}), "record.json")
+    return write_page(Path(folder), dataclasses.replace(_present(record), foot=foot))
 
 
 def finding(record: dict[str, Any]) -> str:
-    """Return in a sentence or two what an experiment found, computed from its record."""
-    return _presented(record)[1]
+    """Return what an experiment found: one sentence computed from its record."""
+    return _present(record).finding
 
 
-def _presented(record: dict[str, Any]) -> tuple[str, str, list[Section]]:
+def _present(record: dict[str, Any]) -> Page:
     if record["lab"] not in LABS:
         raise ReszooError(f"no experiment is called {record['lab']!r}; there are {', '.join(LABS)}")
     try:
@@ -39,10 +43,3 @@ def _presented(record: dict[str, Any]) -> tuple[str, str, list[Section]]:
         raise ReszooError(
             f"the record of {record['lab']} lacks what a page needs ({error!r}); run its command again"
         ) from error
-
-
-def _foot(record: dict[str, Any]) -> list[str]:
-    made = record.get("environment", {})
-    versions = ", ".join(f"{name} {version}" for name, version in made.get("versions", {}).items())
-    lines = [f"Made by: {record['command']}"] if record.get("command") else []
-    return [*lines, f"{made.get('started', '')}; {versions}; {made.get('platform', '')}. Rebuilt from record.json."]

@@ -11,11 +11,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from reszoo.errors import ReszooError
-from reszoo.lab.page import Plot, Section, Table, Theme, band
 from reszoo.lab.record import claim, write_record
 from reszoo.lab.report import report
 from reszoo.lab.weigh import sample
 from reszoo.nets.settings import fixed_settings
+from reszoo.reporting.page import Page, Section, Table
+from reszoo.reporting.plots import Plot, Theme, band
 from reszoo.training.run import Run
 
 BATCH = 128
@@ -126,59 +127,53 @@ def _moments(tensor: Any) -> Any:
     return keras.ops.expand_dims(both, 0)
 
 
-def present(record: dict[str, Any]) -> tuple[str, str, list[Section]]:
-    """Return title, finding and sections of the page."""
-    nets: dict[str, dict[str, Any]] = {}
-    for run in record["results"]["runs"]:
-        net = nets.setdefault(run["net"], {**run, "all": []})
-        net["all"].append([row["std"] for row in run["responses"]])
-    means = {name: float(np.mean(net["all"])) for name, net in nets.items()}
-    lead = (
-        "Mean standard deviation of the layers' responses: " + ", ".join(f"{n} {m:.3f}" for n, m in means.items()) + "."
+def present(record: dict[str, Any]) -> Page:
+    """Return the page of a record that `responses` wrote."""
+    runs = record["results"]["runs"]
+    models: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        model = models.setdefault(run["net"], {**run, "all": []})
+        model["all"].append([row["std"] for row in run["responses"]])
+    means = {name: float(np.mean(model["all"])) for name, model in models.items()}
+    finding = (
+        f"Mean standard deviation of the layers' responses: {', '.join(f'{n} {m:.3f}' for n, m in means.items())}."
     )
-    for plain in [net for net in nets.values() if net["plain"]]:
-        twin = next((net for net in nets.values() if not net["plain"] and net["depth"] == plain["depth"]), None)
-        if twin:
-            less = means[twin["net"]] < means[plain["net"]]
-            lead += f" The responses of {twin['net']} are {'weaker' if less else 'not weaker'} than those of {plain['net']}."
     rows = [
         [
             name,
-            str(len(net["all"])),
-            str(len(net["responses"])),
+            str(len(model["all"])),
+            str(len(model["responses"])),
             f"{means[name]:.3f}",
-            f"{np.mean([stds[len(stds) // 2 :] for stds in net['all']]):.3f}",
+            f"{np.mean([stds[len(stds) // 2 :] for stds in model['all']]):.3f}",
         ]
-        for name, net in nets.items()
+        for name, model in models.items()
     ]
-    words = [
-        "The standard deviation of what leaves each 3x3 convolution, after its batch normalisation and before the ReLU or the "
-        f"addition, over {max(run['images'] for run in record['results']['runs']):,} images the nets were not trained on, in inference. "
-        "Arxiv 1512.03385, figure 7, finds smaller responses in residual nets than in plain ones, and smaller ones again in deeper "
-        "residual nets: each layer changes the signal less."
-    ]
+    note = (
+        f"Response: the output of a 3x3 convolution after batch normalization, before ReLU and addition, in inference; over at "
+        f"most {max(run['images'] for run in runs):,} images, pixels and channels. Reference: arXiv 1512.03385, figure 7."
+    )
     plots = [
         Plot(
             "responses",
-            "In the order of the layers. Bands: sample deviation over runs.",
-            lambda f, t: _draw(f, t, nets, False),
+            "Standard deviation of each response, from the input. Bands: sample deviation over runs.",
+            lambda f, t: _draw(f, t, models, False),
         ),
-        Plot("responses_sorted", "The same, sorted by magnitude.", lambda f, t: _draw(f, t, nets, True)),
+        Plot("responses_sorted", "The same, sorted by size.", lambda f, t: _draw(f, t, models, True)),
     ]
-    table = Table(["net", "runs", "3x3 layers", "mean std", "mean std, deeper half"], rows)
-    return "Layer responses", lead, [Section("Standard deviation of each layer's response", words, [*plots, table])]
+    table = Table(["model", "runs", "3x3 layers", "mean std", "mean std, deeper half"], rows, note)
+    return Page("Layer responses", finding, [Section("Standard deviation of each layer's response", [*plots, table])])
 
 
-def _draw(figure: Figure, theme: Theme, nets: dict[str, dict[str, Any]], ordered: bool) -> None:
+def _draw(figure: Figure, theme: Theme, models: dict[str, dict[str, Any]], ordered: bool) -> None:
     axes = figure.subplots()
-    depths = sorted({net["depth"] for net in nets.values()})
-    for name, net in nets.items():
-        values = np.array(net["all"])
+    depths = sorted({model["depth"] for model in models.values()})
+    for name, model in models.items():
+        values = np.array(model["all"])
         values = -np.sort(-values, axis=1) if ordered else values
-        color = theme.plain if net["plain"] else theme.residual
-        style = ["-", (0, (4, 2)), (0, (1, 1.5))][depths.index(net["depth"]) % 3]
+        color = theme.plain if model["plain"] else theme.residual
+        style = ["-", (0, (4, 2)), (0, (1, 1.5))][depths.index(model["depth"]) % 3]
         band(axes, np.arange(1, values.shape[1] + 1), values, color, name, linestyle=style)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("layer, sorted by magnitude" if ordered else "layer, from the input")
+    axes.set_xlabel("layer, sorted by size" if ordered else "layer, from the input")
     axes.set_ylabel("standard deviation of the response")
     axes.legend()

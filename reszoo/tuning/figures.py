@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,9 +9,9 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from reszoo.lab.page import Theme
+from reszoo.reporting.plots import Theme, legend_below, log_ticks
 from reszoo.tuning.results import SHORTCUT, Trial, is_plain, longest
 from reszoo.tuning.words import short_names
 
@@ -82,30 +81,6 @@ def _accuracy_axis(axes: Any, trials: Sequence[Trial]) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _log_axis(axis: Any, low: float, high: float) -> None:
-    """Name 1, 2 and 5 times powers of ten between `low` and `high`, or powers alone if those would be too many."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for factors in ((1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 5), (1, 3), (1,)):
-        ticks = [factor * 10.0**power for power in powers for factor in factors]
-        ticks = [tick for tick in ticks if low / 1.0001 <= tick <= high * 1.0001]  # 10.0**-2 is not quite 0.01
-        if len(ticks) <= 6:
-            break
-    axis.set_major_locator(FixedLocator(ticks or [low, high]))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _amount(value)))
-
-
-def _amount(value: float) -> str:
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:g}{unit}"
-    return f"{value:g}"
-
-
-def _legend(figure: Figure, handles: Sequence[Any]) -> None:
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)
-
-
 def _handles(axes: Any, results: Results, theme: Theme) -> list[Any]:
     return [
         axes.scatter([], [], c=color, marker=marker, s=26, label=name)
@@ -114,7 +89,7 @@ def _handles(axes: Any, results: Results, theme: Theme) -> list[Any]:
 
 
 def draw_cost(figure: Figure, theme: Theme, results: Results) -> None:
-    """Draw accuracy against parameters and against multiply-adds, with the Pareto front."""
+    """Draw accuracy against parameters and against MACs, with the Pareto front."""
     panels = figure.subplots(1, 2, sharey=True)
     own = longest(results["trials"])
     floor = _floor(own)
@@ -146,11 +121,11 @@ def draw_cost(figure: Figure, theme: Theme, results: Results) -> None:
         handles = [*_handles(axes, results, theme), line, ring]
         axes.set_xscale("log")
         axes.set_xlim(low, high)
-        _log_axis(axes.xaxis, low * 1.1, high / 1.1)  # a label at the edge would touch the next panel's
-        axes.set_xlabel(cost.replace("_", "-"))
+        log_ticks(axes.xaxis, low * 1.1, high / 1.1)  # a label at the edge would touch the next panel's
+        axes.set_xlabel({"parameters": "parameters", "multiply_adds": "MACs per image"}[cost])
     _accuracy_axis(panels[0], own)
     panels[0].set_ylabel("validation accuracy (%)")
-    _legend(figure, handles)
+    legend_below(figure, handles)
 
 
 def was_tried(effect: Mapping[str, Any]) -> bool:
@@ -176,7 +151,7 @@ def draw_choices(figure: Figure, theme: Theme, results: Results, panels: Sequenc
             low, high = told["low"], told["high"]
             if told.get("log") and low > 0:
                 axes.set_xscale("log")
-                _log_axis(axes.xaxis, low, high)
+                log_ticks(axes.xaxis, low, high)
                 axes.set_xlim(low / 1.15, high * 1.15)
             else:
                 axes.set_xlim(low - 0.06 * (high - low), high + 0.06 * (high - low))
@@ -191,7 +166,7 @@ def draw_choices(figure: Figure, theme: Theme, results: Results, panels: Sequenc
     _accuracy_axis(grid[0, 0], own)
     handles = _handles(grid[0, 0], results, theme)
     if len(handles) > 1:
-        _legend(figure, handles)
+        legend_below(figure, handles)
 
 
 def _draw_options(axes: Any, theme: Theme, results: Results, knob: str, floor: float | None) -> None:
@@ -299,4 +274,4 @@ def draw_progress(figure: Figure, theme: Theme, results: Results) -> None:
     axes.set_ylabel("validation accuracy (%)")
     _accuracy_axis(axes, done)
     lines, _ = axes.get_legend_handles_labels()
-    _legend(figure, [*_handles(axes, results, theme), *lines])
+    legend_below(figure, [*_handles(axes, results, theme), *lines])

@@ -1,4 +1,4 @@
-"""The page of a search: what was found, and how each choice did; all of it from the files in the search's folder."""
+"""The page of a search, from the files in its folder alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from reszoo.errors import ReszooError
 from reszoo.files import write_json
-from reszoo.lab.page import Plot, Section, Table, spread, write_page
+from reszoo.reporting.page import Page, Section, Table, mean_and_deviation, provenance, write_page
+from reszoo.reporting.plots import Plot
 from reszoo.tuning.figures import (
     COLUMNS,
     Results,
@@ -30,26 +31,28 @@ WIDTH = 90  # characters of a reason or a description of a failure
 
 
 def report(folder: str | os.PathLike[str]) -> Path:
-    """Write report.json, report.html and the figures of the search in `folder`, finished or not; return the page.
+    """Write report.json, report.html and the figures of the search in `folder`, finished or not; return the page's path.
 
-    The same results give the same files. Raises ReszooError for a folder without a search, or with damaged files.
+    The same results give the same files.
+
+    Raises:
+        ReszooError: the folder holds no search, or damaged files.
     """
     results = read_results(folder)
     try:
-        title, lead, sections = present(results)
-        foot = _foot(results)
+        page = present(results)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ReszooError(
             f"{folder}: search.json lacks what a page needs ({error!r}); it was changed or damaged"
         ) from error
     write_json(Path(folder) / "report.json", results)
-    return write_page(Path(folder), title, lead, sections, foot)
+    return write_page(Path(folder), page)
 
 
 def finding(results: Results) -> str:
-    """Return in a sentence or two which trial is best and, where both were tried, what depth did to plain and residual nets.
+    """Return the best trial in one sentence; without a completed trial, the most frequent reason of failure.
 
-    results: as `read_results` gives them. Without a completed trial it says so, and the commonest reason of failure.
+    results: as `read_results` gives them.
     """
     if results["best"] is None:
         return _nothing(results)
@@ -66,11 +69,11 @@ def finding(results: Results) -> str:
         text += f" over {len(best['scores'])} executions"
     if best["share"] < 1:
         text += f" after {100 * best['share']:.0f} % of the training"
-    return f"{text}, {best['parameters']:,} parameters.{_depth_words(results)}"
+    return f"{text}, {best['parameters']:,} parameters."
 
 
-def present(results: Results) -> tuple[str, str, list[Section]]:
-    """Return title, finding and sections of the page."""
+def present(results: Results) -> Page:
+    """Return the page of a search."""
     sections = [_leaders(results)]
     if results["best"] is not None:
         sections += [_cost(results), _choices(results)]
@@ -79,44 +82,39 @@ def present(results: Results) -> tuple[str, str, list[Section]]:
         sections.append(_progress(results))
     if results["totals"]["failed"] or results["refused"]:
         sections.append(_failures(results))
-    return f"Search {results['name']}", finding(results), [*sections, _how(results)]
-
-
-# Words
+    sections.append(_setup(results))
+    foot = provenance(results["command"], results["environment"], "search.json and trials/")
+    return Page(f"Search {results['name']}", finding(results), sections, foot)
 
 
 def _nothing(results: Results) -> str:
     totals = results["totals"]
     text = "No trial has completed yet" if totals["running"] else "No trial completed"
     parts = [f"{totals[status]} {status}" for status in ("failed", "running") if totals[status]]
-    text += f": {', '.join(parts)}." if parts else "."
-    for what, reasons in (("failure", _failed(results)), ("refusal", [row["reason"] for row in results["refused"]])):
+    for status, reasons in (("failed", _failed(results)), ("rejected", [row["reason"] for row in results["refused"]])):
         if reasons:
             reason, count = _collapsed(reasons)[0]
-            text += f" The commonest reason of {what}: {reason} ({count} of {len(reasons)})."
+            parts.append(f"{count} of {len(reasons)} {status} with: {reason}")
             break
-    return text
+    return f"{text}: {'; '.join(parts)}." if parts else f"{text}."
 
 
-def _depth_words(results: Results) -> str:
+def _depth_finding(results: Results) -> str:
+    """Return what depth did to plain and to residual models; "" where only one of them was tried with several depths."""
     grid = results["grid"]
-    found = {label: gap for label, gap in grid["differences"].items() if gap} if grid else {}
-    kinds = {label in grid["plain"] for label in found} if grid else set()
-    if len(kinds) < 2:
+    found = {label: gap for label, gap in grid["differences"].items() if gap}
+    if len({label in grid["plain"] for label in found}) < 2:
         return ""
-    ends = {(gap["shallow"], gap["deep"]) for gap in found.values()}
-    parts = []
-    for label, gap in found.items():
-        text = f"{_signed(gap['mean'])} ({_signed(gap['best'])}) {'in plain nets' if label in grid['plain'] else f'with shortcut {label}'}"
-        parts.append(text if len(ends) == 1 else f"{text} from {gap['shallow']} to {gap['deep']}")
-    shallow, deep = next(iter(ends))
-    way = f"from depth {shallow} to {deep}" if len(ends) == 1 else "from the shallowest depth tried to the deepest"
-    changes = f"{', '.join(parts[:-1])} and {parts[-1]}"
-    return f" Change of the mean (best) validation accuracy {way}, in points: {changes}."
+    parts = [
+        f"{_signed(gap['mean'])} ({_signed(gap['best'])}) {'in plain models' if label in grid['plain'] else f'with shortcut {label}'}"
+        f" from depth {gap['shallow']} to {gap['deep']}"
+        for label, gap in found.items()
+    ]
+    return f"Change of the mean (best) validation accuracy in points: {', '.join(parts[:-1])} and {parts[-1]}."
 
 
 def _accuracy(trial: Trial) -> str:
-    return spread([100 * score for score in trial.get("scores") or [trial["score"]] if score is not None])
+    return mean_and_deviation([100 * score for score in trial.get("scores") or [trial["score"]] if score is not None])
 
 
 def _percent(value: float | None) -> str:
@@ -153,31 +151,24 @@ def _collapsed(reasons: Sequence[str]) -> list[tuple[str, int]]:
     return sorted(rows, key=lambda row: -row[1])
 
 
-def _foot(results: Results) -> list[str]:
-    made = results["environment"]
-    versions = ", ".join(f"{name} {version}" for name, version in made.get("versions", {}).items())
-    about = [
-        made.get("started", ""),
-        versions,
-        made.get("platform", ""),
-        f"commit {made['git']}" if made.get("git") else "",
-    ]
-    lines = [f"Made by: {results['command']}"] if results["command"] else []
-    return [*lines, f"{'; '.join(str(part) for part in about if part)}. Rebuilt from search.json and trials/."]
-
-
 # Sections
 
 
 def _leaders(results: Results) -> Section:
     totals, space = results["totals"], results["space"]
-    done = completed(results)
+    counts = [f"{totals[key]:,} {key}" for key in STATUSES if totals[key]]
+    told = (
+        f"{totals['trials']:,} trial{'' if totals['trials'] == 1 else 's'}{': ' if counts else ''}{', '.join(counts)}"
+    )
+    told += f"; {totals['refused']:,} rejected." if totals["refused"] else "."
     # The sort is stable, and trials stand in the order of their ids.
-    done.sort(key=lambda trial: (-trial["share"], -trial["score"], trial["parameters"]))
+    done = sorted(completed(results), key=lambda trial: (-trial["share"], -trial["score"], trial["parameters"]))
+    if not done:
+        return Section("Trials", [], told)
     shares = len({trial["share"] for trial in done}) > 1 or any(trial.get("continues") for trial in done)
     names = short_names(list(space))
     headers = ["trial", *(["share", "continues"] if shares else []), "validation, %", "training, %"]
-    headers += [*names.values(), "parameters", "multiply-adds", "seconds"]
+    headers += [*names.values(), "parameters", "MACs", "seconds"]
     rows = []
     for trial in done[:ROWS]:
         row = [trial["trial"]]
@@ -187,47 +178,36 @@ def _leaders(results: Results) -> Section:
         row += [f"{trial['parameters']:,}", f"{trial['multiply_adds']:,}"]
         row.append("-" if trial.get("seconds") is None else f"{trial['seconds']:,.1f}")
         rows.append(row)
-    counts = ", ".join(f"{totals[key]:,} {key}" for key in STATUSES if totals[key])
-    words = [results["description"]] if results["description"] else []
-    words.append(
-        f"{totals['trials']:,} {'trial' if totals['trials'] == 1 else 'trials'}{f': {counts}' if counts else ''}."
+    note = (
+        "Validation accuracy: mean ± sample deviation over executions; it selects the best trial, whose accuracy is therefore a "
+        "little too high. Training accuracy: in the last epoch, on augmented images."
     )
-    if refused := totals["refused"]:
-        words[-1] += f" {refused:,} {'proposal was' if refused == 1 else 'proposals were'} refused."
-    if not rows:
-        return Section("Trials", words)
-    words[-1] += " The best of many is chosen by its validation accuracy, which flatters it a little."
-    note = "Validation accuracy: mean ± sample deviation over executions. Training accuracy: in the last epoch, on augmented images."
     if shares:
-        note += (
-            " Share: of the whole training, after which the trial was scored; scores of different shares are not compared. "
-            "Continues: the trial whose checkpoint it went on from."
-        )
+        note += " Share: of the whole training, then scored; different shares are not compared. Continues: the trial it resumed."
     if len(done) > ROWS:
         note += f" The best {ROWS} of {len(done)}."
-    return Section("Leaderboard", words, [Table(headers, rows, note)])
+    return Section("Leaderboard", [Table(headers, rows, note)], told)
 
 
 def _cost(results: Results) -> Section:
     caption = (
-        "Validation accuracy against parameters and against multiply-adds of one image. Line: the Pareto front, the best "
-        f"accuracy for at most that cost; ring: the best trial.{clipped_note(longest(results['trials']))}"
+        "Validation accuracy against parameters and against MACs per image. Line: the Pareto front, the best accuracy for at "
+        f"most that cost; ring: the best trial.{clipped_note(longest(results['trials']))}"
     )
     rows, trials = [], {trial["trial"]: trial for trial in results["trials"]}
     for name in results["front"]["parameters"]:
         trial = trials[name]
         words = in_words(trial["values"], results["space"])
         rows.append([name, f"{trial['parameters']:,}", f"{trial['multiply_adds']:,}", _accuracy(trial), words])
-    headers = ["trial", "parameters", "multiply-adds", "validation, %", "values"]
+    headers = ["trial", "parameters", "MACs", "validation, %", "values"]
     return Section(
         "Accuracy against cost",
-        [],
         [
             Plot("accuracy-cost", caption, lambda figure, theme: draw_cost(figure, theme, results), (9.0, 4.4)),
             Table(
                 headers,
                 rows[-ROWS:],
-                "The front in parameters: no other trial has both no more of them and no lower accuracy.",
+                "The Pareto front in parameters: no other trial has both at most as many and at least the same accuracy.",
             ),
         ],
     )
@@ -239,18 +219,18 @@ def _choices(results: Results) -> Section:
     for knob, effect in results["effects"].items():
         if "options" in effect:
             for label, own in effect["options"].items():
-                mean = spread([100 * score for score in own["scores"]])
+                mean = mean_and_deviation([100 * score for score in own["scores"]])
                 rows.append([names[knob], label, str(own["count"]), mean, _percent(own["best"]), ""])
         else:
             told = results["space"][knob]
             best = _percent(max(effect["scores"], default=None))
-            mean = spread([100 * score for score in effect["scores"]])
+            mean = mean_and_deviation([100 * score for score in effect["scores"]])
             between = f"{told['low']:g} to {told['high']:g}"
             rows.append([names[knob], between, str(effect["count"]), mean, best, _signed(effect["correlation"])])
     panels = [knob for knob, effect in results["effects"].items() if was_tried(effect)]
     lines = -(-len(panels) // COLUMNS)
     clipped = clipped_note(longest(results["trials"]))
-    caption = f"Each dot is a trial, each bar the mean of a choice; beneath a choice its number of trials.{clipped}"
+    caption = f"Each dot is a trial, each bar the mean of a value; in parentheses the number of trials.{clipped}"
     if clipped:
         caption = f"{caption[:-1]}, hollow ones means."
     plot = Plot(
@@ -260,12 +240,12 @@ def _choices(results: Results) -> Section:
         (9.0, 0.5 + 2.7 * lines),
     )
     table = Table(
-        ["knob", "choice", "trials", "mean validation, %", "best, %", "rank correlation"],
+        ["hyperparameter", "value", "trials", "mean validation, %", "best, %", "rank correlation"],
         rows,
-        "Mean ± sample deviation over trials. Rank correlation: Spearman's, of a range's values with the accuracy.",
+        "Mean ± sample deviation over trials, which differ in the other hyperparameters too. Rank correlation: Spearman's, of a "
+        "range's values with the accuracy.",
     )
-    words = ["Trials that share a choice differ in all others: a difference here may come from what else was chosen."]
-    return Section("The effect of each choice", words, [plot, table] if panels else [table])
+    return Section("Effect of each hyperparameter", [plot, table] if panels else [table])
 
 
 def _depth(results: Results) -> Section:
@@ -276,25 +256,18 @@ def _depth(results: Results) -> Section:
         for label, gap in grid["differences"].items()
     ]
     headers = ["shortcut", "shallowest", "deepest", "mean validation", "best validation", "mean training"]
-    note = (
-        "Deepest less shallowest depth tried with a shortcut, in points of accuracy; below 0 the deeper nets did worse."
-    )
-    words = [
-        "Degradation is when deeper plain nets do worse than shallow ones, in training too, and deeper residual nets do not. "
-        "Here trials of a cell, and of two cells, may differ in other choices too.",
-    ]
+    note = "Deepest minus shallowest depth tried with a shortcut, in points of accuracy. Trials differ in other values too."
     table = Table(headers, rows, note)
     if not grid["depths"]:
-        return Section("Depth by shortcut", words, [table])
+        return Section("Depth by shortcut", [table])
     size = (min(9.0, 2.4 + 1.5 * len(grid["shortcuts"])), 1.3 + 0.62 * len(grid["depths"]))
     plot = Plot(
         "depth-shortcut",
-        "Mean validation accuracy in percent by depth and shortcut, with the number of trials; the stronger "
-        "the colour, the more accurate; a dash where nothing was tried.",
+        "Mean validation accuracy in percent by depth and shortcut, with the number of trials; a dash where nothing was tried.",
         lambda figure, theme: draw_grid(figure, theme, grid),
         size,
     )
-    return Section("Depth by shortcut", words, [plot, table])
+    return Section("Depth by shortcut", [plot, table], _depth_finding(results))
 
 
 def _gaps(gap: Mapping[str, Any]) -> tuple[float | None, ...]:
@@ -303,44 +276,45 @@ def _gaps(gap: Mapping[str, Any]) -> tuple[float | None, ...]:
 
 def _progress(results: Results) -> Section:
     caption = (
-        "Validation accuracy against the steps trained so far, trials in the order of their ids. Line: the best so far of those "
-        f"with the largest share of the training; faint: trials scored after a smaller share.{clipped_note(completed(results))}"
+        "Validation accuracy against steps trained, in the order of the trials. Line: the best so far of those with the largest "
+        f"share of the training; faint: trials with a smaller share.{clipped_note(completed(results))}"
     )
     plot = Plot("progress", caption, lambda figure, theme: draw_progress(figure, theme, results), (9.0, 3.6))
-    return Section("How the search went", [], [plot])
+    return Section("Progress", [plot])
 
 
 def _failures(results: Results) -> Section:
     rows = []
     for what, reasons in (
         ("failed", _failed(results)),
-        ("refused", [str(row["reason"]) for row in results["refused"]]),
+        ("rejected", [str(row["reason"]) for row in results["refused"]]),
     ):
         rows += [[what, reason, f"{count:,}"] for reason, count in _collapsed(reasons)]
-    note = "Failed: broken off in training. Refused: by arithmetic, before anything was built."
+    note = "Failed: an error in training. Rejected: before the model was built."
     if len(rows) > ROWS:
         note += f" The first {ROWS} of {len(rows)} reasons."
-    return Section("Failures and refusals", [], [Table(["what", "reason", "times"], rows[:ROWS], note)])
+    return Section("Failures and rejections", [Table(["status", "reason", "trials"], rows[:ROWS], note)])
 
 
-def _how(results: Results) -> Section:
+def _setup(results: Results) -> Section:
     search, totals, data = results["search"], results["totals"], results["data"]
     limits = [f"{search[key]:,} {what}" for key, what in _LIMITS if search.get(key)]
     images = ", ".join(f"{count:,} {part}" for part, count in (data.get("examples") or {}).items())
     shape = " x ".join(str(side) for side in data.get("input_shape") or [])
-    rows = [
+    rows = [["description", results["description"]]] if results["description"] else []
+    rows += [
         ["tuner", str(search.get("tuner", "-"))],
         ["seed", str(search.get("seed", "-"))],
-        ["trials asked for", f"{search['trials']:,}" if search.get("trials") else "no limit of its own"],
-        ["executions of a trial", str(search.get("executions", "-"))],
-        ["limits of a net", ", ".join(limits) if limits else "none"],
+        ["trials requested", f"{search['trials']:,}" if search.get("trials") else "no limit"],
+        ["executions per trial", str(search.get("executions", "-"))],
+        ["limits of a model", ", ".join(limits) if limits else "none"],
         ["base recipe", str(results["recipe"].get("name", "-"))],
         ["data", f"{data.get('name', '-')}{f' ({images} images)' if images else ''}"],
         ["images", f"{shape}, {data.get('classes', '-')} classes"],
         ["steps trained", f"{totals['trained_steps']:,}"],
         ["time in training", _duration(totals["seconds"])],
     ]
-    return Section("How", [], [Table(["", ""], rows)])
+    return Section("Setup", [Table([], rows)])
 
 
-_LIMITS = (("max_params", "parameters"), ("max_macs", "multiply-adds"))
+_LIMITS = (("max_params", "parameters"), ("max_macs", "MACs"))

@@ -377,7 +377,7 @@ def test_the_card_names_the_license_of_the_weights(weights: Any, license: str, s
     source = dataclasses.replace(sharp, details={"weights": weights} if weights else {})
     reszoo.export(source, tmp_path / "out", format="onnx")
     assert json.loads((tmp_path / "out" / "card.json").read_text())["licence"] == license
-    assert f"| licence | {license} |" in (tmp_path / "out" / "README.md").read_text()
+    assert f"| license | {license} |" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_an_export_that_predicts_one_class_is_described_so(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -17,10 +18,10 @@ from reszoo.cli.main import main
 from reszoo.errors import ReszooError
 from reszoo.lab import degradation as lab
 from reszoo.lab.grid import run_all
-from reszoo.lab.page import LIGHT, Plot
 from reszoo.lab.record import read_record
 from reszoo.lab.report import finding, report
 from reszoo.lab.responses import layer_responses, responses
+from reszoo.reporting.plots import LIGHT, Plot
 
 OPTIONS: dict[str, Any] = {
     "depths": (8, 14),
@@ -154,16 +155,16 @@ def test_the_page_is_made_from_the_record_alone(done: Path, tmp_path: Path) -> N
     # Nothing is fetched, and both backgrounds are served.
     assert not re.search(r'(src|href|srcset)="(?!data:)', page) and "url(" not in page
     assert page.count("data:image/svg+xml") == 2 and "prefers-color-scheme: dark" in page
-    assert finding(read_record(done)).split(". ")[0] in page.replace("&#x27;", "'")
+    assert finding(read_record(done)) in html.unescape(page)
 
 
 def test_each_panel_draws_the_models_of_its_kind(done: Path) -> None:
     record = read_record(done)
-    (plot,) = (item for section in lab.present(record)[2] for item in section.items if isinstance(item, Plot))
+    (plot,) = (item for section in lab.present(record).sections for item in section.items if isinstance(item, Plot))
     figure = Figure()
     plot.draw(figure, LIGHT)
     for panel, kind in zip(figure.axes, ("plain", "residual"), strict=True):
-        assert panel.get_title() == f"{kind} nets"
+        assert panel.get_title() == f"{kind} models"
         models = [model for model in record["results"]["nets"] if model["kind"] == kind]
         assert [text.get_text() for text in panel.get_legend().get_texts()] == [model["name"] for model in models]
         curves = [line.get_xydata().T.tolist() for line in panel.lines]

@@ -20,9 +20,9 @@ from reszoo.data.pipeline import open_dataset, open_pipeline
 from reszoo.lab import drift as lab
 from reszoo.lab.backbone import logits, recipe_for
 from reszoo.lab.drift import DriftCallback, drift, measure, present
-from reszoo.lab.page import Table
 from reszoo.lab.report import report
 from reszoo.nets.stack import stack
+from reszoo.reporting.page import Table
 from reszoo.weights import load, published
 from reszoo.weights.convert import export_arrays
 from reszoo.weights.formats import RemoteFile
@@ -217,11 +217,12 @@ def test_a_broken_experiment_goes_on_and_ends_alike(
 
 def test_the_page_says_what_was_measured(done: tuple[Path, dict[str, Any]]) -> None:
     out, record = done
-    title, lead, sections = present(record)
-    assert title == "Drift from the identity: resnet8 on digits"
+    page = present(record)
+    assert page.title == "Drift from the identity: resnet8 on digits"
     ends = [100 * record["results"][arm]["rows"][-1]["val_accuracy"] for arm in ("stacked", "control")]
     assert (
-        f"to {ends[0]:.1f} %, and to {ends[1]:.1f} % without" in lead and "agreed bit for bit" in sections[0].words[0]
+        f"is {ends[0]:.1f} % with the blocks and {ends[1]:.1f} % without" in page.finding
+        and "agree bit for bit" in page.sections[0].finding
     )
     arms = record["results"]
     rows = [arms["stacked"]["rows"][0], arms["control"]["rows"][-1], arms["stacked"]["rows"][-1]]
@@ -239,7 +240,7 @@ def test_the_page_says_what_was_measured(done: tuple[Path, dict[str, Any]]) -> N
             strict=True,
         )
     ]
-    table = sections[2].items[1]
+    table = page.sections[2].items[1]
     assert isinstance(table, Table) and table.rows == expected
     text = report(out).read_text()
     assert "stack_block2" in text
@@ -249,9 +250,12 @@ def test_the_page_says_what_was_measured(done: tuple[Path, dict[str, Any]]) -> N
 def test_a_verdict_needs_more_than_chance(done: tuple[Path, dict[str, Any]]) -> None:
     record = json.loads(json.dumps(done[1]))
     arms = record["results"]
-    for gain, told in ((0.02, "2.0 points more, which 150 images do not tell from chance"), (0.3, "30.0 points more.")):
+    for gain, told in (
+        (0.02, "2.0 points more, within two standard errors for 150 images"),
+        (0.3, "30.0 points more."),
+    ):
         arms["control"]["rows"][-1]["val_accuracy"], arms["stacked"]["rows"][-1]["val_accuracy"] = 0.5, 0.5 + gain
-        assert present(record)[1].endswith(told if told.endswith(".") else f"{told}.")
+        assert present(record).finding.endswith(told if told.endswith(".") else f"{told}.")
 
 
 def test_a_file_that_ends_in_a_softmax_is_a_backbone(tmp_path: Path) -> None:

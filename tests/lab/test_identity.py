@@ -17,7 +17,6 @@ import tensorflow as tf
 from reszoo.errors import ReszooError
 from reszoo.lab import identity as lab
 from reszoo.lab.identity_plots import median, say
-from reszoo.lab.page import DARK, LIGHT, Plot, Table, render
 from reszoo.lab.stacks import (
     FORMS,
     HELD,
@@ -32,6 +31,8 @@ from reszoo.lab.stacks import (
     Stacks,
     fit,
 )
+from reszoo.reporting.page import Table
+from reszoo.reporting.plots import DARK, LIGHT, Plot, render
 
 SETTINGS: dict[str, Any] = {"depths": (2, 1), "seeds": 2, "steps": 12, "width": 3}
 
@@ -257,9 +258,10 @@ def test_figures_and_words_come_from_the_record(tiny: Path) -> None:
     targets = record["results"]["stacks"][5]["targets"]  # residual, small start, depth 2
     assert record["results"]["stacks"][5]["form"] == SMALL.name
     targets["identity"]["error"], targets["G"]["error"] = [0.0111, 0.0133], [None, None]
-    title, lead, sections = lab.present(copy.deepcopy(record))
+    page = lab.present(copy.deepcopy(record))
+    lead, sections = page.finding, page.sections
     plain = record["results"]["stacks"][1]["targets"]
-    assert title == "How hard is the identity?"
+    assert page.title == "How hard is the identity?"
     assert "error of 0.012 on the identity, not finite on a random net and" in lead and "\n" not in lead
     near, far, against = (say(median(plain[target]["error"])) for target in ("identity", "G", "negation"))
     assert f"plain ones with {near} on the identity, {far} on a random net and {against} on -x;" in lead
@@ -273,10 +275,13 @@ def test_figures_and_words_come_from_the_record(tiny: Path) -> None:
     table = next(item for item in sections[0].items if isinstance(item, Table))
     row = next(row for row in table.rows if row[0] == SMALL.name)
     assert row[1] == "0.012 (0.011 to 0.013)" and row[5] == "not finite"
-    curves = [curve for curve in record["results"]["polynomials"] if curve["degree"] > 1 and curve["noise"] == 0]
-    assert (
-        f"its fresh error is {say(max(median(curve['fresh']) for curve in curves))} at most." in sections[-1].words[1]
+    line = sections[4].items[1]
+    assert isinstance(line, Table) and len(line.rows) == 2 * 3 * 5  # points, noises; three forms and two polynomials
+    curve = next(curve for curve in record["results"]["polynomials"] if curve["degree"] > 1 and curve["noise"] > 0)
+    cells = next(
+        row for row in line.rows if row[:2] == [str(curve["points"]), f"{curve['noise']:g}"] and "degree" in row[2]
     )
+    assert cells[4] == say(median(curve["fresh"]))
 
 
 def test_the_time_left_is_estimated_by_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from reszoo.errors import ReszooError
-from reszoo.lab.page import LIGHT
+from reszoo.reporting.plots import LIGHT
 from reszoo.tuning import figures
-from reszoo.tuning.report import finding, report
+from reszoo.tuning.report import finding, present, report
 from reszoo.tuning.results import best_trial, effects, grid, pareto, read_results, spearman
 from reszoo.tuning.words import in_words, short_names
 
@@ -384,20 +384,24 @@ def test_the_finding_tells_the_best_and_what_depth_did(tmp_path: Path) -> None:
         trial(3, 0.96, values=values(5, "B"), depth=32, parameters=272_474),
         trial(4, 0.92, values=values(5, "B"), depth=32),
     ]
-    assert finding(read_results(write(tmp_path / "s", trials))) == (
+    folder = write(tmp_path / "s", trials)
+    assert finding(read_results(folder)) == (
         "Best of 5 trials is 0003 (n 5, shortcut B, zero_gamma true, rate 0.05): 96.00 ± 1.41 % validation accuracy over 2 "
-        "executions, 272,474 parameters. Change of the mean (best) validation accuracy from depth 8 to 32, in points: "
-        "-5.00 (-5.00) in plain nets and +0.00 (+2.00) with shortcut B."
+        "executions, 272,474 parameters."
     )
+
+    def depth(trials: list[dict[str, Any]], name: str) -> str:
+        sections = present(read_results(write(tmp_path / name, trials))).sections
+        return next(section.finding for section in sections if section.title == "Depth by shortcut")
+
+    change = "Change of the mean (best) validation accuracy in points: -5.00 (-5.00) in plain models from depth {} to 32 and "
+    residual = "+0.00 (+2.00) with shortcut B from depth 8 to 32."
+    assert depth(trials, "both") == change.format(8) + residual
     trials[0] |= {"depth": 14}
-    text = finding(read_results(write(tmp_path / "other", trials)))
-    assert "-5.00 (-5.00) in plain nets from 14 to 32 and +0.00 (+2.00) with shortcut B from 8 to 32" in text
-    trials[4] |= {"score": 0.92 - 1e-15}
-    shutil.rmtree(tmp_path / "other")
-    assert "+0.00 (+2.00) with shortcut B" in finding(read_results(write(tmp_path / "other", trials)))
-    for kept in (trials[:2], trials[2:], trials[1:4]):
-        shutil.rmtree(tmp_path / "other")
-        assert "depth" not in finding(read_results(write(tmp_path / "other", kept))).split("parameters.")[1]
+    trials[4] |= {"score": 0.92 - 1e-15}  # never -0.00
+    assert depth(trials, "other") == change.format(14) + residual
+    for number, kept in enumerate((trials[:2], trials[2:], trials[1:4])):
+        assert depth(kept, f"kept{number}") == ""
 
 
 def test_the_finding_of_one_execution_and_of_part_of_the_training(tmp_path: Path) -> None:
@@ -420,10 +424,10 @@ def test_a_search_that_only_failed_says_why(tmp_path: Path) -> None:
     ]
     folder = write(tmp_path / "s", trials)
     text = finding(read_results(folder))
-    assert text == "No trial completed: 4 failed. The commonest reason of failure: out of memory (2 of 4)."
+    assert text == "No trial completed: 4 failed; 2 of 4 failed with: out of memory."
     page = report(folder).read_text()
     assert text in page and "Traceback" not in page and "<img" not in page
-    assert table(page, "Failures and refusals") == [
+    assert table(page, "Failures and rejections") == [
         ["failed", "out of memory", "2"],
         ["failed", "it broke", "1"],
         ["failed", "no reason was recorded", "1"],
@@ -437,10 +441,10 @@ def test_an_empty_search_has_a_page(tmp_path: Path) -> None:
     assert running == "No trial has completed yet: 1 running."
     refused = [{"values": {}, "reason": f"{count} parameters, more than 9"} for count in ("1,200", "900", "1,200")]
     folder = write(tmp_path / "refused", [], refused)
-    said = "No trial completed. The commonest reason of refusal: 900 to 1,200 parameters, more than 9 (3 of 3)."
+    said = "No trial completed: 3 of 3 rejected with: 900 to 1,200 parameters, more than 9."
     assert finding(read_results(folder)) == said
-    assert table(report(folder).read_text(), "Failures and refusals") == [
-        ["refused", "900 to 1,200 parameters, more than 9", "3"]
+    assert table(report(folder).read_text(), "Failures and rejections") == [
+        ["rejected", "900 to 1,200 parameters, more than 9", "3"]
     ]
 
 
@@ -472,8 +476,7 @@ def test_the_page_says_what_the_results_say(done: Path) -> None:
     results, page = read_results(done), (done / "report.html").read_text()
     assert json.loads((done / "report.json").read_text()) == results
     assert (
-        html.escape(finding(results)) in page
-        and "25 trials: 22 completed, 2 failed, 1 running. 1 proposal was refused." in page
+        finding(results) in html.unescape(page) and "25 trials: 22 completed, 2 failed, 1 running; 1 rejected." in page
     )
     own = sorted(comparable(results["trials"]), key=lambda row: -row["score"])
     rows = table(page, "Leaderboard")
@@ -489,7 +492,7 @@ def test_the_page_says_what_the_results_say(done: Path) -> None:
         "1.5",
     ]
     assert [row[0] for row in table(page, "Accuracy against cost")] == results["front"]["parameters"]
-    choices = table(page, "The effect of each choice")
+    choices = table(page, "Effect of each hyperparameter")
     none = results["effects"]["model.shortcut"]["options"]["none"]
     mean = f"{100 * none['mean']:.2f} ± {100 * none['deviation']:.2f}"
     assert ["shortcut", "none", str(none["count"]), mean, f"{100 * none['best']:.2f}", ""] in choices
@@ -502,9 +505,9 @@ def test_the_page_says_what_the_results_say(done: Path) -> None:
         "32",
         *(f"{gap[key]:+.2f}" for key in ("mean", "best", "training")),
     ]
-    how = dict(table(page, "How"))
+    how = dict(table(page, "Setup"))
     assert (how["tuner"], how["seed"], how["base recipe"]) == ("random", "7", "quickstart")
-    assert how["limits of a net"] == "1,000,000 parameters" and how["steps trained"] == "3,520"
+    assert how["limits of a model"] == "1,000,000 parameters" and how["steps trained"] == "3,520"
     assert how["data"] == "digits (1,287 train, 150 validation, 360 test images)" and how["time in training"] == "33 s"
     foot = page.split("<footer>")[1]
     assert "reszoo tune depth_shortcut" in foot and "reszoo 0.1.0" in foot and "abc1234" in foot
@@ -573,7 +576,7 @@ def test_tables_end_after_twenty_rows(tmp_path: Path) -> None:
     assert [row[0] for row in table(page, "Leaderboard")] == [f"{number:04d}" for number in range(22, 2, -1)]
     assert "The best 20 of 23." in page
     assert "Triangles" not in page  # no trial is far below the rest
-    assert len(table(page, "Failures and refusals")) == 20 and "The first 20 of 23 reasons." in page
+    assert len(table(page, "Failures and rejections")) == 20 and "The first 20 of 23 reasons." in page
 
 
 def test_whatever_a_name_holds_is_escaped(tmp_path: Path) -> None:
@@ -590,7 +593,7 @@ def test_whatever_a_name_holds_is_escaped(tmp_path: Path) -> None:
     told = {"name": nasty, "description": nasty, "command": nasty, "recipe": {"name": nasty}}
     page = report(write(tmp_path / "s", trials, [{"values": {}, "reason": nasty}], space=space, **told)).read_text()
     assert "<b>" not in page and "</b>" not in page and '"x' not in page
-    assert page.count(html.escape(nasty)) > 12
+    assert html.unescape(page).count(nasty) > 12
     assert table(page, "Leaderboard")[0][3:5] == [nasty, f"{nasty}1"]
 
 

@@ -1,0 +1,1 @@
+"""Reports: one HTML template, one set of plots, and the Markdown card of an export."""

@@ -1,0 +1,80 @@
+"""A report: sections of one finding, tables and figures, written as one HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reszoo.files import write_bytes, write_text
+from reszoo.reporting.plots import DARK, LIGHT, Plot, render
+from reszoo.reporting.template import render_template
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells below headers; numbers are formatted, with their units. note: one line below."""
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, one sentence computed from the results ("" for none), and tables and figures in order."""
+
+    title: str
+    items: Sequence[Plot | Table]
+    finding: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A report. finding: the result in one sentence; foot: lines on how it was made."""
+
+    title: str
+    finding: str
+    sections: Sequence[Section]
+    foot: Sequence[str] = ()
+
+
+def write_page(folder: Path, page: Page) -> Path:
+    """Write `folder`/report.html, and each figure as a PNG and an SVG file; return the page's path."""
+    figures = {}
+    for plot in [item for section in page.sections for item in section.items if isinstance(item, Plot)]:
+        light, dark = render(plot, LIGHT, "svg"), render(plot, DARK, "svg")
+        write_bytes(folder / f"{plot.name}.png", render(plot, LIGHT, "png"))
+        write_bytes(folder / f"{plot.name}.svg", light)
+        figures[plot.name] = {"light": base64.b64encode(light).decode(), "dark": base64.b64encode(dark).decode()}
+    path = folder / "report.html"
+    write_text(path, render_template("report.html.j2", page=page, figures=figures))
+    return path
+
+
+def provenance(command: str, environment: Mapping[str, Any], source: str) -> list[str]:
+    """Return the lines at a page's foot.
+
+    Args:
+        command: what made the results, "" if unknown.
+        environment: when, with which versions and where, as a run records it.
+        source: the files that the page is made from.
+    """
+    versions = ", ".join(f"{name} {version}" for name, version in environment.get("versions", {}).items())
+    commit = f"commit {environment['git']}" if environment.get("git") else ""
+    about = [environment.get("started", ""), versions, environment.get("platform", ""), commit]
+    lines = [f"Made by: {command}"] if command else []
+    return [*lines, f"{'; '.join(str(part) for part in about if part)}. Rebuilt from {source}."]
+
+
+def mean_and_deviation(values: Sequence[float | None], digits: int = 2) -> str:
+    """Return "mean ± sample deviation" of finite values, the mean alone for one value, "-" for none."""
+    finite = [value for value in values if value is not None and np.isfinite(value)]
+    if not finite:
+        return "-"
+    deviation = f" ± {np.std(finite, ddof=1):.{digits}f}" if len(finite) > 1 else ""
+    return f"{np.mean(finite):.{digits}f}{deviation}"
