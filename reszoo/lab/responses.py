@@ -14,6 +14,7 @@ from reszoo.errors import ReszooError
 from reszoo.lab.record import claim, write_record
 from reszoo.lab.report import report
 from reszoo.lab.weigh import sample
+from reszoo.nets.graph import readers
 from reszoo.nets.settings import fixed_settings
 from reszoo.reporting.page import Page, Section, Table
 from reszoo.reporting.plots import Plot, Theme, band
@@ -45,8 +46,7 @@ def response_taps(model: keras.Model) -> dict[str, Any]:
     taps = {}
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D) and tuple(layer.kernel_size) == (3, 3):
-            readers = [node.operation for node in layer._outbound_nodes]
-            after = readers[0] if len(readers) == 1 else None
+            after = read[0] if len(read := readers(layer)) == 1 else None
             taps[layer.name] = after.output if isinstance(after, keras.layers.BatchNormalization) else layer.output
     if not taps:
         raise ReszooError(f"{model.name} has no 3x3 convolution whose response could be measured")

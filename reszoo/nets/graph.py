@@ -1,4 +1,7 @@
-"""What can be read off a functional model's graph: who made a tensor, and whether it can be negative."""
+"""The graph of a functional model: which layer made a tensor, which read it, and whether it can be negative.
+
+All uses of Keras' private parts of a graph are here; `tests/test_upstream.py` names them.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,16 @@ def producer(tensor: Any) -> tuple[Any, list[Any]]:
     """Return (the layer or operation that made a symbolic tensor, the tensors it was made from)."""
     operation, node, _ = tensor._keras_history
     return operation, list(operation._inbound_nodes[node].input_tensors)
+
+
+def readers(layer: Any) -> list[Any]:
+    """Return the layers and operations that read the outputs of a layer, in any model."""
+    return [node.operation for node in layer._outbound_nodes]
+
+
+def flatten_layers(layer: Any, *, include_self: bool = True) -> list[Any]:
+    """Return a layer and the layers inside it, at any depth."""
+    return layer._flatten_layers(include_self=include_self)
 
 
 def uses(model: keras.Model, operation: Any) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.nets.graph import can_be_negative, producer, uses, waists
+from reszoo.nets.graph import can_be_negative, flatten_layers, producer, uses, waists
 from reszoo.nets.growth import check
 from reszoo.nets.layers import conv, norm, relu
 from reszoo.nets.settings import fixed_settings
@@ -126,7 +126,7 @@ def _is_map(output: Any) -> bool:
 
 def _refuse_map(net: keras.Model, place: Any, block: str) -> None:
     """Raise ReszooError where blocks cannot stand behind the layer `place`."""
-    layers = [*net.operations, *net._flatten_layers(include_self=False)]  # those of models used as layers too
+    layers = [*net.operations, *flatten_layers(net, include_self=False)]  # those of models used as layers too
     if first := [layer for layer in layers if getattr(layer, "data_format", None) == "channels_first"]:
         raise ReszooError(
             f"{net.name} cannot be stacked: its layer {first[0].name!r} puts channels first; "
@@ -210,7 +210,7 @@ def _hand_over(old: Any, new: Any) -> None:
     """Give a copied layer the weights of the old one, and what of it is trained."""
     if new is not old:
         new.set_weights(old.get_weights())
-        for mine, theirs in zip(old._flatten_layers(), new._flatten_layers(), strict=True):
+        for mine, theirs in zip(flatten_layers(old), flatten_layers(new), strict=True):
             if mine.trainable != theirs.trainable and not isinstance(mine, keras.Model):
                 theirs.trainable = mine.trainable
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import keras_tuner
 import numpy as np
-from keras_tuner.src.engine.trial import Trial, TrialStatus
+from keras_tuner.engine.trial import Trial, TrialStatus
 
 from reszoo.errors import ReszooError
 from reszoo.files import write_json

@@ -12,8 +12,8 @@ from typing import Any
 
 import keras_tuner
 import tensorflow as tf
-from keras_tuner.src.engine.base_tuner import BaseTuner
-from keras_tuner.src.engine.trial import TrialStatus
+from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.engine.trial import TrialStatus
 
 from reszoo.errors import ReszooError
 from reszoo.training.devices import check_devices
