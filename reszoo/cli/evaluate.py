@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from reszoo.cli.net import add_net
 from reszoo.cli.output import load_tensorflow, print_table
-from reszoo.training.named import find_net
+from reszoo.evaluation.source import open_source
 
 if TYPE_CHECKING:
     from reszoo.evaluation.scores import Scores
@@ -28,13 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score, write the scores beside the run, and print them."""
-    find_net(args.net, args.weights)  # refuses what is wrong at once, before TensorFlow is loaded
+    source = open_source(args.net, args.weights)  # rejects what is wrong before TensorFlow is loaded
     load_tensorflow()
     from reszoo.evaluation.evaluate import evaluate
     from reszoo.evaluation.scores import one_class_line
-    from reszoo.evaluation.source import open_source
 
-    source = open_source(args.net, args.weights)
     scores = evaluate(
         source,
         data=args.data,

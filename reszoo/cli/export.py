@@ -7,10 +7,10 @@ from pathlib import Path
 
 from reszoo.cli.net import add_net
 from reszoo.cli.output import load_tensorflow
+from reszoo.evaluation.source import open_source
 from reszoo.exporting.formats import FORMATS, QUANTIZE, get_format
 from reszoo.files import check_output, is_plain
 from reszoo.loading import held_standard_error
-from reszoo.training.named import find_net
 
 HELP = "write a trained net as SavedModel, LiteRT or ONNX, checked and described"
 
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, check what was written in a fresh process, and say how it went."""
-    find_net(args.net, args.weights)  # refuses what is wrong at once, before TensorFlow is loaded
+    source = open_source(args.net, args.weights)  # rejects what is wrong before TensorFlow is loaded
     kind, _ = get_format(args.format, args.quantize)
     check_output(args.out, "export folder", occupied=False)
     load_tensorflow()
@@ -52,14 +52,13 @@ def run(args: argparse.Namespace) -> int:
 
     with held_standard_error():  # converters chatter there
         report = export(
-            args.net,
+            source,
             args.out,
             format=args.format,
             quantize=args.quantize,
             fold_norms=args.fold,
             image_size=args.image_size,
             data=args.data,
-            weights=args.weights,
         )
     check = report.check
     print(f"{report.path}: {kind.title}, {report.precision}, {report.bytes / 1e6:.1f} MB")

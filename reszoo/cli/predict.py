@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reszoo.cli.net import add_net
 from reszoo.cli.output import load_tensorflow, on_terminal, print_table
-from reszoo.training.named import find_net
+from reszoo.evaluation.source import open_source
 
 HELP = "classify images with a trained net"
 
@@ -29,12 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Classify, and print the most probable classes of each image."""
-    find_net(args.net, args.weights)  # refuses what is wrong at once, before TensorFlow is loaded
+    source = open_source(args.net, args.weights)  # rejects what is wrong before TensorFlow is loaded
     load_tensorflow()
     from reszoo.data.formats import printable
     from reszoo.evaluation.predict import predict
 
-    predictions = predict(args.net, args.images, top=args.top, weights=args.weights)
+    predictions = predict(source, args.images, top=args.top)
     if args.json:
         rows = [{**prediction.to_dict(), "path": printable(prediction.path)} for prediction in predictions]
         print(json.dumps(rows, indent=2, ensure_ascii=False))

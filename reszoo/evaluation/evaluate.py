@@ -16,7 +16,7 @@ from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.evaluation.plots import confusion
 from reszoo.evaluation.scores import Scores, evaluate_model
-from reszoo.evaluation.source import Given, open_source
+from reszoo.evaluation.source import Named, open_source
 from reszoo.files import check_output, check_outside, write_json, write_text
 from reszoo.keywords import explain_keywords
 from reszoo.lazy import tf
@@ -31,7 +31,7 @@ SPLITS = ("train", "validation", "test")
 @explain_keywords
 @fixed_settings()
 def evaluate(
-    net: Given,
+    net: Named,
     *,
     data: str | None = None,
     split: str = "test",

@@ -22,7 +22,7 @@ from reszoo.data.formats import (
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
 from reszoo.evaluation.inputs import Images, list_images
-from reszoo.evaluation.source import Given, open_source
+from reszoo.evaluation.source import Named, open_source
 from reszoo.keywords import explain_keywords
 from reszoo.lazy import tf
 from reszoo.nets.settings import fixed_settings
@@ -51,7 +51,7 @@ class Prediction:
 
 @explain_keywords
 @fixed_settings()
-def predict(net: Given, images: Images, *, top: int = 5, weights: str | None = None) -> list[Prediction]:
+def predict(net: Named, images: Images, *, top: int = 5, weights: str | None = None) -> list[Prediction]:
     """Classify images with a trained net, in the order given.
 
     net: a run or its folder, a net's name, whose published `weights` (by default its first) are taken, or a model built with

@@ -1,30 +1,36 @@
-"""A net to score, ask or export, wherever it comes from: a run's folder, a name with published weights, a model built with them."""
+"""A trained model by whatever a person names it: a run, a model name with published weights, or a Keras model."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
-
-import keras
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
-from reszoo.nets.build import build
-from reszoo.training.named import find_net
 from reszoo.training.run import Run
-from reszoo.weights.load import Pretrained
+from reszoo.weights.published import Weights, find_weights
 from reszoo.zoo.catalog import spec as find_spec
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What a trained net brings along.
+    """What a trained model brings along.
 
-    name: what to call it. load: makes the model; call it in the strategy's scope. preprocessing: how images become its input.
-    class_names: of its logits; class_ids: what its data set's folders may call them instead. run: where it was trained, if
-    that was here. details: what a card says of where it comes from.
+    Attributes:
+        name: What to call it.
+        load: Makes the model; call it in the strategy's scope.
+        preprocessing: How images become its input.
+        class_names: Of its logits.
+        class_ids: What its dataset's folders may call the classes instead.
+        run: Where it was trained, if that was here.
+        details: What a card says of where it comes from.
     """
 
     name: str
@@ -36,27 +42,49 @@ class Source:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-Given: TypeAlias = Source | Run | keras.Model | str | os.PathLike[str]
+Named: TypeAlias = Union[Source, Run, "keras.Model", str, os.PathLike[str]]
+"""What names a trained model: a run or its folder, a model name, or a model that `build` gave published weights."""
 
 
-def open_source(given: Given, weights: str | None = None) -> Source:
-    """Return the net that `given` means: a Run or its folder, a model that `build` gave published weights, or a net's name.
+def open_source(named: Named, weights: str | None = None) -> Source:
+    """Return the trained model that is named. TensorFlow is not imported.
 
-    weights: which published weights, for a name; the net's first when left out. Raises ReszooError for anything else, and
-    for a model whose images and classes nobody knows.
+    Args:
+        named: A run or its folder, a model name, or a model that `build` gave published weights.
+        weights: Which published weights, for a model name; by default the model's first.
+
+    Raises:
+        ReszooError: For anything else, for weights that do not fit the model, and for a model whose images and classes
+            are unknown.
     """
-    if isinstance(given, Source):
-        return given
-    if isinstance(given, keras.Model):
-        return _of_model(given)
-    if isinstance(given, Run):
-        return _of_run(given)
-    found = find_net(given, weights)
-    if isinstance(found, Run):
-        return _of_run(found)
-    net, row = found
-    record = Pretrained(weights=row, transforms=row.transforms, class_names=row.class_names, class_ids=row.class_ids)
-    return _of_weights(record, lambda: build(net, weights=row.tag))
+    if isinstance(named, Source):
+        return named
+    if isinstance(named, Run):
+        return _of_run(named)
+    if not isinstance(named, str | os.PathLike):
+        return _of_model(named)
+    path = Path(named)
+    if path.is_dir():
+        if weights is not None:
+            raise ReszooError(f"{named} is a run's folder, which has weights of its own; drop weights '{weights}'")
+        return _of_run(Run.open(path))
+    if path.is_file():
+        raise ReszooError(
+            f"{named} is a file, which does not say how its images were prepared or what its classes are called; "
+            "give a run's folder or a model name"
+        )
+    try:
+        spec = find_spec(os.fspath(named))
+    except ReszooError as error:
+        raise ReszooError(f"no run folder {named}, and {error}") from None
+    row = find_weights(spec, weights)
+
+    def load() -> keras.Model:
+        from reszoo.nets.build import build
+
+        return build(spec, weights=row.tag)
+
+    return _of_weights(row, Preprocessing.from_transforms(row.transforms), row.class_names, row.class_ids, load)
 
 
 def _of_run(run: Run) -> Source:
@@ -74,6 +102,13 @@ def _of_run(run: Run) -> Source:
 
 
 def _of_model(model: keras.Model) -> Source:
+    keras = sys.modules.get("keras")
+    if keras is None or not isinstance(model, keras.Model):
+        raise ReszooError(
+            f"{model!r} names no trained model; expected a run, its folder, a model name or a Keras model"
+        )
+    from reszoo.weights.load import Pretrained
+
     pretrained = getattr(model, "pretrained", None)
     if not isinstance(pretrained, Pretrained):
         raise ReszooError(
@@ -84,19 +119,23 @@ def _of_model(model: keras.Model) -> Source:
             f"{model.name} has no trained classifier: build it whole and for its weights' classes, train it by "
             "`reszoo train finetune`, or give its classes to export_model"
         )
-    return _of_weights(pretrained, lambda: model)
+    preprocessing = Preprocessing.from_transforms(pretrained.transforms)
+    return _of_weights(pretrained.weights, preprocessing, pretrained.class_names, pretrained.class_ids, lambda: model)
 
 
-def _of_weights(pretrained: Pretrained, load: Callable[[], keras.Model]) -> Source:
+def _of_weights(
+    weights: Weights,
+    preprocessing: Preprocessing,
+    class_names: tuple[str, ...],
+    class_ids: tuple[str, ...],
+    load: Callable[[], keras.Model],
+) -> Source:
+    name = f"{weights.model} {weights.tag}"
     return Source(
-        name=f"{pretrained.weights.model} {pretrained.weights.tag}",
+        name=name,
         load=load,
-        preprocessing=Preprocessing.from_transforms(pretrained.transforms),
-        class_names=pretrained.class_names,
-        class_ids=pretrained.class_ids,
-        details={
-            "name": f"{pretrained.weights.model} {pretrained.weights.tag}",
-            "spec": find_spec(pretrained.weights.model).to_dict(),
-            "weights": pretrained.weights.to_dict(),
-        },
+        preprocessing=preprocessing,
+        class_names=class_names,
+        class_ids=class_ids,
+        details={"name": name, "spec": find_spec(weights.model).to_dict(), "weights": weights.to_dict()},
     )

@@ -22,7 +22,7 @@ from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.evaluation.evaluate import BATCH, other_data
 from reszoo.evaluation.scores import one_class_line
-from reszoo.evaluation.source import Given, Source, open_source
+from reszoo.evaluation.source import Named, Source, open_source
 from reszoo.exporting import card as cards
 from reszoo.exporting.fold import Folded, fold, unfolded
 from reszoo.exporting.formats import Format, check_class_names, get_format
@@ -60,7 +60,7 @@ class Report:
 @explain_keywords
 @fixed_settings()
 def export(
-    net: Given,
+    net: Named,
     out: str | os.PathLike[str],
     *,
     format: str = "savedmodel",
