@@ -33,6 +33,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose complaint is a ReszooError: one line, like every other."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise the complaint as a ReszooError."""
         raise ReszooError(f"{message}; `{self.prog} --help` shows what it takes")
 
 

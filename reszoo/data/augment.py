@@ -70,10 +70,20 @@ def inception_windows(shapes: Any, area: tuple[float, float], key: Any) -> Any:
 
 
 def scale_windows(shapes: Any, scale: tuple[int, int], size: tuple[int, int], key: Any) -> Any:
-    """Draw for images of `shapes` (int32 [n, 2]) the window that a crop of `size` would show once the image's shorter side were
-    resized to a random whole length in `scale`: int32 [n, (y, x, height, width)] (He et al. 2015, section 3.4).
+    """Draw the windows of random crops of resized images.
 
     Cropping first and resizing after shows the same pixels, and lets the rest of a JPEG go undecoded.
+
+    Args:
+        shapes: Height and width of each image, int32 [n, 2].
+        scale: Shortest and longest shorter side, in pixels, to which an image is resized.
+        size: Height and width of the crop.
+        key: Of the random numbers.
+
+    Returns:
+        The window of each image that the crop shows, int32 [n, (y, x, height, width)].
+
+    Reference: arXiv 1512.03385, section 3.4.
     """
     draws = tf.random.stateless_uniform([tf.shape(shapes)[0], 3], key, dtype=tf.float32)
     length = tf.minimum(scale[0] + tf.cast(draws[:, :1] * (scale[1] - scale[0] + 1), tf.int32), scale[1])

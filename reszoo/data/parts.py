@@ -44,15 +44,19 @@ class Arrays:
 
     @property
     def count(self) -> int:
+        """The number of examples."""
         return len(self.labels)
 
     def take(self, indices: np.ndarray) -> Arrays:
+        """Return the examples with these indices, int [n]."""
         return Arrays(self.images[indices], self.labels[indices])
 
     def elements(self, key: Any | None) -> tf.data.Dataset:
+        """Return the elements in the order that `key` gives, in their own order for None."""
         return _indices(self.count, key)
 
     def load(self, element: Any) -> tuple[Any, Any]:
+        """Return the image and the label of an element."""
         images, labels = self.tensors()
         return tf.gather(images, element), tf.gather(labels, element)
 
@@ -73,12 +77,15 @@ class Files:
 
     @property
     def count(self) -> int:
+        """The number of examples."""
         return len(self.labels)
 
     def take(self, indices: np.ndarray) -> Files:
+        """Return the examples with these indices, int [n]."""
         return Files(self.paths[indices], self.labels[indices])
 
     def elements(self, key: Any | None) -> tf.data.Dataset:
+        """Return the elements in the order that `key` gives, in their own order for None."""
         with (
             tf.init_scope(),
             tf.device("CPU:0"),
@@ -87,6 +94,7 @@ class Files:
         return _indices(self.count, key).map(lambda i: (tf.gather(paths, i), tf.gather(labels, i)))
 
     def load(self, element: Any) -> tuple[Any, Any]:
+        """Return the image and the label of an element."""
         path, label = element
         return tf.io.read_file(path), label
 
@@ -109,9 +117,11 @@ class Records:
 
     @property
     def count(self) -> int:
+        """The number of examples."""
         return sum(self.takes)
 
     def take(self, indices: np.ndarray) -> Records:
+        """Return the examples with these indices, int [n]."""
         # Files are read from front to back, so only a contiguous range can be had; every choice made of Records is one.
         start, stop = int(indices[0]), int(indices[-1]) + 1
         assert len(indices) == stop - start
@@ -123,6 +133,7 @@ class Records:
         return Records(files, firsts, takes, self.parse)
 
     def elements(self, key: Any | None) -> tf.data.Dataset:
+        """Return the elements in the order that `key` gives, in their own order for None."""
         files, skips, takes = (
             tf.constant(self.files),
             tf.constant(self.skips, tf.int64),
@@ -147,6 +158,7 @@ class Records:
         return records.batch(WINDOW).enumerate().map(mixed).prefetch(1).unbatch()
 
     def load(self, element: Any) -> tuple[Any, Any]:
+        """Return the image and the label of an element."""
         return self.parse(element)
 
 

@@ -113,7 +113,7 @@ class Evaluator:
     def _run(self, images: Any, labels: Any) -> tuple[np.ndarray, list[Any]]:
         """Start one batch: pad it to the compiled shape with copies of its last row and deal it out to the replicas."""
         labels = np.asarray(labels)
-        if labels.size and not (0 <= labels.min() and labels.max() < self.classes):
+        if labels.size and not (labels.min() >= 0 and labels.max() < self.classes):
             wrong = labels[(labels < 0) | (labels >= self.classes)][0]
             raise ReszooError(f"label {wrong} is none of the {self.classes} classes 0..{self.classes - 1}")
         rows = len(labels)

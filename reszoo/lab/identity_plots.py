@@ -29,6 +29,7 @@ class Found:
         self.pieces = {(piece["form"], piece["depth"]): piece for piece in self.results["stacks"]}
 
     def seeds(self, form: Form, depth: int, target: str, what: str = "error") -> list[float | None]:
+        """Return the figure of each seed, such as the error, for a form at a depth."""
         return self.pieces[form.name, depth]["targets"][target][what]
 
     def error(self, form: Form, depth: int, target: str) -> float:
@@ -36,6 +37,7 @@ class Found:
         return median(self.seeds(form, depth, target))
 
     def steps(self, form: Form, depth: int, target: str, tolerance: str) -> list[float | None]:
+        """Return the steps to a tolerance of each seed; None for a seed that did not reach it."""
         return self.pieces[form.name, depth]["targets"][target]["reached"][tolerance]
 
     def over_depths(self, form: Form, target: str, what: str = "error") -> np.ndarray:
@@ -65,6 +67,7 @@ def by_target(
 
 
 def over_depths(found: Found, axes: Any, theme: Theme, target: str) -> None:
+    """Plot the error of every form over depth."""
     for form in FORMS:
         color, style = _look(form, theme)
         band(
@@ -82,6 +85,7 @@ def over_depths(found: Found, axes: Any, theme: Theme, target: str) -> None:
 
 
 def over_steps(found: Found, axes: Any, theme: Theme, target: str) -> None:
+    """Plot the error of the main forms over steps."""
     for form in MAIN:
         curve = next(curve for curve in found.results["curves"] if curve["form"] == form.name)
         color, style = _look(form, theme)
@@ -92,6 +96,7 @@ def over_steps(found: Found, axes: Any, theme: Theme, target: str) -> None:
 
 
 def steps_to(found: Found, axes: Any, theme: Theme, target: str, tolerance: str) -> None:
+    """Plot the steps to a tolerance over depth."""
     never = 1.12 * found.settings["steps"]
     for form in MAIN:
         color, _ = _look(form, theme)
@@ -109,6 +114,7 @@ def steps_to(found: Found, axes: Any, theme: Theme, target: str, tolerance: str)
 
 
 def against_targets(figure: Figure, theme: Theme, found: Found, depths: Sequence[int]) -> None:
+    """Plot the error against the distance of the target from the identity, one panel per depth."""
     panels = figure.subplots(1, len(depths), sharey=True, squeeze=False)[0]
     for axes, depth in zip(panels, depths, strict=True):
         for form in MAIN:
@@ -122,6 +128,7 @@ def against_targets(figure: Figure, theme: Theme, found: Found, depths: Sequence
 
 
 def moves(figure: Figure, theme: Theme, found: Found) -> None:
+    """Plot how far weights move from their initial values."""
     panels = figure.subplots(1, 3, sharey=True)
     middle = found.depths[len(found.depths) // 2]
     for form in MAIN:
@@ -150,6 +157,7 @@ def moves(figure: Figure, theme: Theme, found: Found) -> None:
 def line_errors(
     figure: Figure, theme: Theme, fits: Sequence[Any], curves: Sequence[Any], forms: Sequence[Form]
 ) -> None:
+    """Plot the errors of fitted curves."""
     noises, counts = (sorted({fit[key] for fit in fits}) for key in ("noise", "points"))
     grid = figure.subplots(len(noises), len(counts), sharex=True, sharey="row", squeeze=False)
     for row, noise in zip(grid, noises, strict=True):

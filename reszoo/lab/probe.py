@@ -80,13 +80,16 @@ class DriftCallback(keras.callbacks.Callback):
         self._probe: Probe | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
+        """Start the probe."""
         self._probe = Probe(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Record the state before the first epoch."""
         if not self.history:
             self._record(epoch)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Record the state, every so many epochs."""
         if (epoch + 1) % self.every == 0:
             self._record(epoch + 1)
 

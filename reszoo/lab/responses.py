@@ -65,9 +65,11 @@ class LayerResponses(keras.callbacks.Callback):
         self.records: list[dict[str, Any]] = []
 
     def on_train_begin(self, logs: Any = None) -> None:
+        """Measure the responses before training."""
         self._measure(0)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Measure the responses, every so many epochs."""
         if (epoch + 1) % self.every == 0:
             self._measure(epoch + 1)
 

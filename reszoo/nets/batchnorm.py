@@ -24,6 +24,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Normalize, with TensorFlow's fused kernel where it applies."""
         if not self._fused(inputs, mask):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf

@@ -61,10 +61,12 @@ class PadChannels(keras.layers.Layer):
         self.channels, self.stride, self.pad_at = channels, stride, pad_at
 
     def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape of the output."""
         batch, *sides, _ = input_shape
         return (batch, *(side if side is None else -(-side // self.stride) for side in sides), self.channels)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Return the output for `inputs`, [n, h, w, c]."""
         old = inputs.shape[-1]
         new = self.channels - old
         before = new // 2 if self.pad_at == "both" else 0
@@ -79,6 +81,7 @@ class PadChannels(keras.layers.Layer):
         return keras.ops.pad(kept, [[0, 0], [0, 0], [0, 0], [before, new - before]])
 
     def get_config(self) -> dict[str, Any]:
+        """Return the arguments from which Keras makes an equal layer."""
         return {**super().get_config(), "channels": self.channels, "stride": self.stride, "pad_at": self.pad_at}
 
 
@@ -87,10 +90,13 @@ class ReZero(keras.layers.Layer):
     """Multiply by one learned number that starts at 0 (arXiv 2003.04887). Any shape in, the same out."""
 
     def build(self, input_shape: Any) -> None:
+        """Make the scalar."""
         self.alpha = self.add_weight(shape=(), initializer="zeros", name="alpha")
 
     def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape of the output."""
         return input_shape
 
     def call(self, inputs: Any) -> Any:
+        """Return the output for `inputs`, [n, h, w, c]."""
         return inputs * keras.ops.cast(self.alpha, inputs.dtype)

@@ -30,10 +30,12 @@ class Group:
 
     @property
     def layers(self) -> list[Any]:
+        """The layers of the nodes."""
         return [node.operation for node in self.nodes if isinstance(node.operation, keras.layers.Layer)]
 
     @property
     def variables(self) -> list[Any]:
+        """The variables of the layers."""
         return [variable for layer in self.layers for variable in layer.variables]
 
     @property

@@ -38,9 +38,9 @@ def make_model(recipe: Recipe, pipeline: Pipeline, *, load_weights: bool = True)
     weights = recipe.model.weights or None if load_weights else None
     model = build(recipe.model.spec, input_shape=info.input_shape, classes=info.classes, weights=weights)
     published = recipe.model.published
-    if weights and published and not published.classifies(info.class_names):
-        if len(published.class_names) == info.classes:
-            renew_head(model)
+    other_classes = published is not None and not published.classifies(info.class_names)
+    if weights and published and other_classes and len(published.class_names) == info.classes:
+        renew_head(model)
     return model
 
 

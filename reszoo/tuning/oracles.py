@@ -206,14 +206,17 @@ class GridOracle(Searching):
 
     @property
     def limit(self) -> int:
+        """The largest number of trials; 0 for no limit."""
         return self.plan.space.search.trials
 
     @property
     def expected(self) -> int:
+        """The number of trials if none is rejected late."""
         allowed = (values for values in self.plan.space.product() if not self.plan.refusal(values))
         return sum(1 for _ in itertools.islice(allowed, self.limit or None))
 
     def propose(self, trial_id: str) -> dict[str, Any]:
+        """Return the values of the next trial."""
         if self._left is None:
             self._left = self.plan.space.product()
         for values in self._left:
@@ -233,6 +236,7 @@ class BayesianOracle(Searching, keras_tuner.oracles.BayesianOptimizationOracle):
     """
 
     def propose(self, trial_id: str) -> dict[str, Any]:
+        """Return the values of the next trial."""
         done = [trial for trial in self.trials.values() if trial.status == TrialStatus.COMPLETED]
         if len(done) < max(3, 2 * len(self.hyperparameters.space)):
             return super().propose(trial_id)
@@ -279,6 +283,7 @@ class HyperbandOracle(Searching):
 
     @property
     def limit(self) -> int:
+        """The largest number of trials; 0 for no limit."""
         return 0
 
     @property
@@ -289,13 +294,16 @@ class HyperbandOracle(Searching):
 
     @property
     def expected(self) -> int:
+        """The number of trials if none is rejected late."""
         return self.sweeps * sum(count for bracket in sweep(self.plan.units) for count, _ in bracket)
 
     @property
     def trainings(self) -> float:
+        """The cost of all trials in whole trainings."""
         return self.sweeps * sweep_cost(self.plan.units) / self.plan.units
 
     def propose(self, trial_id: str) -> dict[str, Any]:
+        """Return the values of the next trial."""
         for bracket, rounds in enumerate(sweep(self.plan.units) * self.sweeps):
             members = [self._members(bracket, number) for number, _ in enumerate(rounds)]
             size = rounds[0][0]

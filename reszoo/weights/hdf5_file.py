@@ -15,7 +15,7 @@ def load_hdf5(source: Path | IO[bytes]) -> dict[str, np.ndarray]:
     import h5py  # type: ignore[import-untyped]
 
     with h5py.File(source, "r") as file:
-        root = file["model_weights"] if "model_weights" in file else file
+        root = file.get("model_weights", file)
         if "layer_names" in root.attrs:
             return _load_legacy(root)
         found: dict[str, np.ndarray] = {}
@@ -45,7 +45,7 @@ def _load_groups(group: Any, outer: str, found: dict[str, np.ndarray]) -> None:
     for key, entry in group.items():
         if key in ("vars", "optimizer") or not hasattr(entry, "items"):
             continue
-        variables = entry["vars"] if "vars" in entry else None
+        variables = entry.get("vars", None)
         name = (variables is not None and _text(variables.attrs.get("name", ""))) or key
         if variables is not None and len(variables):
             for variable, array in _named([np.asarray(variables[number]) for number in sorted(variables, key=int)]):

@@ -129,11 +129,15 @@ def fitting(net: Spec) -> list[Weights]:
 
 
 def find_weights(net: Spec, tag: str | None = None) -> Weights:
-    """Return the published weights of `net` by tag ("timm/a1_in1k"), by its second half ("a1_in1k") or by data ("imagenet"), in
-    either case of letters.
+    """Return published weights of a model.
 
-    Without a tag, the net's first. Raises ReszooError where `net` cannot hold them, naming the field that differs, and for a
-    tag that does not exist.
+    Args:
+        net: The model.
+        tag: A tag ("timm/a1_in1k"), its second half ("a1_in1k") or a dataset ("imagenet"), in either case of letters; by
+            default the model's first weights.
+
+    Raises:
+        ReszooError: If the model cannot hold them, naming the field that differs, or the tag does not exist.
     """
     fits = fitting(net)
     if found := fits if tag is None else _tagged(fits, tag):

@@ -169,7 +169,7 @@ class Recorder:
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
-    "side, jit, fed",
+    ("side", "jit", "fed"),
     [
         ("reszoo", False, None),
         ("reszoo-jit", True, None),

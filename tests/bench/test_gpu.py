@@ -109,7 +109,7 @@ def test_the_learning_rate_drops_at_half_and_three_quarters(make_plan: Callable[
 
 
 @pytest.mark.parametrize(
-    "jit, on_device, expected",
+    ("jit", "on_device", "expected"),
     [
         (1.1, 1.1, ["train.jit=true", "data.on_device=true"]),
         (1.1, 0.9, ["train.jit=true"]),
@@ -215,7 +215,7 @@ def test_options_that_fail_are_left_out(
 
 
 @pytest.mark.parametrize(
-    "fails, count, sides", [("reszoo-jit", 2, "torch,torch-compile"), ("torch-compile", 3, "torch")]
+    ("fails", "count", "sides"), [("reszoo-jit", 2, "torch,torch-compile"), ("torch-compile", 3, "torch")]
 )
 def test_a_side_that_fails_does_not_cost_the_comparison(
     fails: str,
@@ -242,7 +242,7 @@ def test_nothing_starts_without_time(
 
 
 @pytest.mark.parametrize(
-    "arguments, line",
+    ("arguments", "line"),
     [
         (["nowhere", "out", "60"], "nowhere is invalid; expected a folder with train/CLASS"),
         (["data", "out", "0"], "SECONDS: 0 is invalid"),

@@ -189,7 +189,7 @@ def test_input(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.peers
 @pytest.mark.parametrize(
-    "name, side", [("resnet20", "torch"), ("plain20", "torch"), ("resnet18", "torch"), ("resnet18", "timm")]
+    ("name", "side"), [("resnet20", "torch"), ("plain20", "torch"), ("resnet18", "torch"), ("resnet18", "timm")]
 )
 def test_peers_train_the_same_net(name: str, side: str) -> None:
     peer = os.environ.get("RESZOO_PEER")
@@ -200,7 +200,7 @@ def test_peers_train_the_same_net(name: str, side: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments, line",
+    ("arguments", "line"),
     [
         ({"what": "walk"}, "no benchmark 'walk'; there are train, infer, input, build, first-step"),
         ({"what": "train", "models": ["resnet21"]}, "resnet21"),

@@ -73,7 +73,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_its_module_with_the_same_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     module = importlib.import_module(f"reszoo.cli.{verb.replace('-', '_')}")
-    assert module.HELP == VERBS[verb]
+    assert VERBS[verb] == module.HELP
     assert main([verb, "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"usage: reszoo {verb}")
 

@@ -145,7 +145,7 @@ def test_export_predict_and_the_served_net_agree(
 
 
 @pytest.mark.parametrize(
-    "argv, message",
+    ("argv", "message"),
     [
         (["evaluate", "{none}"], "no run folder"),
         (["evaluate", "{run}", "--split", "tset"], "no split 'tset'"),

@@ -69,7 +69,7 @@ def test_batches_are_the_pipelines_to_the_bit(augment: str, data: dict[str, Any]
     assert all(images.device.endswith("CPU:1") for images, _ in ours.train().take(1))
 
 
-@pytest.mark.parametrize("split, count", [("train", 70), ("validation", 30), ("test", 256)])
+@pytest.mark.parametrize(("split", "count"), [("train", 70), ("validation", 30), ("test", 256)])
 def test_evaluation_is_the_pipelines_to_the_bit(split: str, count: int) -> None:
     theirs, ours = both({}, AUGMENTS["all"], device="CPU:1")
     assert compare(ours.evaluation(split), theirs.evaluation(split)) == count

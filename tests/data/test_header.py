@@ -70,7 +70,7 @@ APP0 = b"\xff\xe0" + struct.pack(">H", 2002) + bytes(2000)
 
 
 @pytest.mark.parametrize(
-    "contents, wanted",
+    ("contents", "wanted"),
     [
         (jpeg(), 1),
         (jpeg(exif(6), before=APP0), 6),
@@ -120,7 +120,7 @@ def test_pixels_are_counted_off_the_header(kind: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "contents, wanted",
+    ("contents", "wanted"),
     [
         (png(50_000, 40_000), 2_000_000_000),
         (png(2**31 - 1, 2**31 - 1), (2**31 - 1) ** 2),

@@ -49,7 +49,7 @@ def by_hand(run: Run, images: np.ndarray) -> np.ndarray:
     return run.load_model().predict(images / 255 - run.preprocessing.mean, verbose=0).argmax(1)
 
 
-@pytest.mark.parametrize("batch_size, devices", [(None, "cpu"), (7, "cpu"), (1000, "cpu"), (64, "cpu:2")])
+@pytest.mark.parametrize(("batch_size", "devices"), [(None, "cpu"), (7, "cpu"), (1000, "cpu"), (64, "cpu:2")])
 def test_the_test_scores_are_those_of_training_for_any_batch_size_and_devices(
     run: Path, batch_size: int | None, devices: str
 ) -> None:
@@ -136,7 +136,7 @@ def test_a_thousand_classes_make_a_file_of_a_thousand_rows(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "name, resize, interpolation", [("folder:photos", 16, "bicubic"), ("synthetic", 0, "bilinear")]
+    ("name", "resize", "interpolation"), [("folder:photos", 16, "bicubic"), ("synthetic", 0, "bilinear")]
 )
 def test_another_dataset_is_resized_as_the_model_was_trained(name: str, resize: int, interpolation: str) -> None:
     zeros, ones = np.zeros(3, np.float32), np.ones(3, np.float32)

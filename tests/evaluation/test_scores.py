@@ -177,7 +177,7 @@ def test_ties_are_broken_by_index_in_rank_and_prediction_alike() -> None:
     assert rank.numpy().tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("classes, expected", [(2, None), (5, None), (6, 5 / 6)])
+@pytest.mark.parametrize(("classes", "expected"), [(2, None), (5, None), (6, 5 / 6)])
 def test_top5_is_absent_where_it_could_only_be_one(classes: int, expected: float | None) -> None:
     # Every label, and logits that fall with the index: the rank of class i is i.
     assert score_logits([list(range(classes, 0, -1))] * classes, list(range(classes))).top5 == expected

@@ -51,7 +51,7 @@ CASES: list[tuple[str, dict[str, Any], int, int]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name, fields, removed, kept", CASES, ids=[f"{case[0]} {case[1]}" for case in CASES])
+@pytest.mark.parametrize(("name", "fields", "removed", "kept"), CASES, ids=[f"{case[0]} {case[1]}" for case in CASES])
 def test_a_folded_net_computes_the_same_with_the_normalisations_gone(
     name: str, fields: dict[str, Any], removed: int, kept: int
 ) -> None:
@@ -106,7 +106,7 @@ def test_a_channels_first_convolution_is_left_as_it_is() -> None:
     assert (found.removed, found.kept) == ((), ("over_the_width",))
 
 
-@pytest.mark.parametrize("center, scale", [(True, False), (False, True), (False, False)])
+@pytest.mark.parametrize(("center", "scale"), [(True, False), (False, True), (False, False)])
 def test_a_normalisation_without_offset_or_scale_folds_too(center: bool, scale: bool) -> None:
     inputs = keras.Input((4, 4, 2))
     norm = keras.layers.BatchNormalization(center=center, scale=scale)

@@ -104,7 +104,7 @@ def run_card(out: Path, paths: list[Path], blocked: tuple[str, ...]) -> list[lis
     return [line.removeprefix(f"{path} ").split() for line, path in zip(done.stdout.splitlines(), paths, strict=True)]
 
 
-@pytest.mark.parametrize("name, precision", CASES)
+@pytest.mark.parametrize(("name", "precision"), CASES)
 def test_the_cards_program_answers_as_keras_does(
     name: str, precision: str, run: reszoo.Run, pictures: list[Path], tmp_path: Path
 ) -> None:
@@ -370,7 +370,7 @@ LICENSED = {"model": "resnet8", "tag": "someone/v1", "source": "example.org", "l
 
 
 @pytest.mark.parametrize(
-    "weights, license", [(LICENSED, "CC-BY-NC-4.0"), ("mine.weights.h5", "not specified"), (None, "not specified")]
+    ("weights", "license"), [(LICENSED, "CC-BY-NC-4.0"), ("mine.weights.h5", "not specified"), (None, "not specified")]
 )
 def test_the_card_names_the_license_of_the_weights(weights: Any, license: str, sharp: Source, tmp_path: Path) -> None:
     """A program reads it from card.json, a person from README.md."""

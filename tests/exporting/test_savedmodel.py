@@ -384,7 +384,7 @@ def test_a_net_that_differs_after_loading_is_not_exported(occupied: bool, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "output, row, value, message",
+    ("output", "row", "value", "message"),
     [
         ("bytes/probabilities", 3, math.nan, "differ from the Keras model's by inf"),
         ("float-0001/probabilities", 0, 2.0, "differ from the Keras model's by"),
@@ -495,7 +495,7 @@ def test_a_parent_that_is_a_file_is_rejected_and_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         ({"class_names": NAMES[:3]}, r"\(None, 7\), but there are 3 class names"),
         (

@@ -127,7 +127,7 @@ def nets(plain: list[list[float]], residual: list[list[float]]) -> list[dict[str
 
 
 @pytest.mark.parametrize(
-    "shallow, deep, answer, mean",
+    ("shallow", "deep", "answer", "mean"),
     [
         ([10, 11, 12], [20, 22, 21], "worse", 10),
         ([20, 22, 21], [10, 11, 12], "better", -10),
@@ -195,7 +195,7 @@ def test_a_record_that_is_none_is_refused_in_one_line(tmp_path: Path, capsys: py
 
 
 @pytest.mark.parametrize(
-    "argv, message",
+    ("argv", "message"),
     [
         (["degradation", "--depths", "20"], "at least two"),
         (["degradation", "--depths", "20", "21"], "no net 'resnet21'"),

@@ -124,7 +124,7 @@ def test_every_new_weight_has_a_gradient_within_two_steps(net: Spec) -> None:
 
 
 @pytest.mark.parametrize(
-    "small, large, fields",
+    ("small", "large", "fields"),
     [
         ("resnet8", "resnet20", {}),
         ("resnet8_v2", "resnet14_v2", {}),
@@ -188,7 +188,7 @@ def test_the_identity_is_no_accident() -> None:
 
 
 @pytest.mark.parametrize(
-    "net, to, message",
+    ("net", "to", "message"),
     [
         ("resnet20", "resnet8", r"lacks stage1_block2, which resnet20 has: a net grows to a deeper one only"),
         ("resnet8", "resnet8", "has all blocks of resnet8 already"),

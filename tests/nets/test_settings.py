@@ -107,7 +107,7 @@ CASES = [("everything", name) for name in MODELS] + [
 ]
 
 
-@pytest.mark.parametrize("hostile, name", dict.fromkeys(CASES))
+@pytest.mark.parametrize(("hostile", "name"), dict.fromkeys(CASES))
 def test_a_model_is_the_same_under_every_global_setting(hostile: str, name: str) -> None:
     wanted = seen(randomized(made(name)))
     with globally(**HOSTILE[hostile]):
@@ -203,7 +203,7 @@ HOSTILE_RUNS: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("policy, settings", HOSTILE_RUNS)
+@pytest.mark.parametrize(("policy", "settings"), HOSTILE_RUNS)
 def test_a_run_depends_on_its_recipe_alone(
     policy: str | None, settings: dict[str, Any], finished: reszoo.Run, tmp_path: Path
 ) -> None:

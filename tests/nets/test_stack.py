@@ -133,7 +133,7 @@ def test_a_cut_that_can_be_negative_is_refused_or_gets_pre_activation() -> None:
     stacked = stack(net, at="stage2_block1_add")
     names = [layer.name for layer in stacked.layers]
     assert "stack_block2_bn1" in names and "stack_block2_relu3" not in names
-    assert "stack_block1_add" == [name for name in names if name.startswith("stack_block1")][-1]
+    assert [name for name in names if name.startswith("stack_block1")][-1] == "stack_block1_add"
     post = stack(net, at="stage2_block1_relu2")
     assert [layer.name for layer in post.layers if layer.name.startswith("stack_block1")][-1] == "stack_block1_relu2"
 

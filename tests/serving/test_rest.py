@@ -92,7 +92,7 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "body, line",
+    ("body", "line"),
     [
         (b"", "the body is not valid JSON"),
         (b"\xff", "not valid JSON: 'utf-8' codec can't decode byte 0xff in position 0"),

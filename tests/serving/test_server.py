@@ -121,7 +121,7 @@ def test_the_page_may_run_its_own_script_and_nothing_else(server: Server, export
 
 
 @pytest.mark.parametrize(
-    "method, path, status, line",
+    ("method", "path", "status", "line"),
     [
         ("GET", "/nothing", 404, "/nothing does not exist; expected /v1/models/small_net or"),
         ("GET", "/v1/models/other", 404, "expected /v1/models/small_net"),
@@ -143,7 +143,7 @@ def test_errors_have_the_form_of_tensorflow_serving(
 
 
 @pytest.mark.parametrize(
-    "headers, status",
+    ("headers", "status"),
     [
         ({"Host": "example.com"}, 400),
         ({"Host": "127.0.0.1.example.com"}, 400),
@@ -163,7 +163,7 @@ def head(*lines: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "sent, status",
+    ("sent", "status"),
     [
         (head(f"Content-Length: {LIMIT + 1}", "Expect: 100-continue"), 413),
         (head("Content-Length: 50") + b"{", 408),  # after twice the server's timeout
@@ -289,7 +289,7 @@ def test_the_newest_version_is_served(make: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    "names, line",
+    ("names", "line"),
     [
         ((), "holds no SavedModel"),
         (("model.onnx",), "is an ONNX export, and a SavedModel is served"),

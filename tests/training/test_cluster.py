@@ -30,7 +30,7 @@ ONE = [
 ]
 
 
-@pytest.mark.parametrize("config, found", SEVERAL)
+@pytest.mark.parametrize(("config", "found"), SEVERAL)
 def test_several_tasks_are_rejected(config: dict, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
     with pytest.raises(ReszooError) as caught:

@@ -22,7 +22,7 @@ DRIVER = "no GPU found by TensorFlow; computing on the CPU (pip install 'reszoo[
 
 
 @pytest.mark.parametrize(
-    "image, driver, hidden, gpus, asked, expected",
+    ("image", "driver", "hidden", "gpus", "asked", "expected"),
     [
         ("1", False, None, 0, "auto", IMAGE),
         ("1", True, None, 0, "auto", IMAGE),

@@ -108,7 +108,7 @@ def test_a_grown_run_is_resumed_without_its_source(small: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "tables, message",
+    ("tables", "message"),
     [
         ({"model": {"name": "resnet8"}}, "has all blocks of resnet8 already"),
         ({"model": {"name": "plain14"}}, "is no deeper resnet8"),

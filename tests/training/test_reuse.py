@@ -93,7 +93,7 @@ def test_momentum_in_one_kernel_is_kerass_to_the_bit(nesterov: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, blocks, kinds",
+    ("name", "blocks", "kinds"),
     [("resnet56", 27, 5), ("plain56", 27, 5), ("resnet56_v2", 27, 6), ("resnet20_sd", 9, 9), ("resnet50", 16, 8)],
 )
 def test_blocks_that_are_alike_share_a_function(name: str, blocks: int, kinds: int) -> None:

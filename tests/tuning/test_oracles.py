@@ -243,14 +243,16 @@ def _rounds(by_id: dict[str, dict[str, Any]]) -> Iterator[list[list[str]]]:
         yield [[trial for trial in members if by_id[trial]["tuner/round"] == number] for number in range(len(bracket))]
 
 
-@pytest.mark.parametrize("trials, sweeps", [(0, 1), (5, 1), (13, 1), (14, 1), (28, 2), (42, 3)])
+@pytest.mark.parametrize(("trials", "sweeps"), [(0, 1), (5, 1), (13, 1), (14, 1), (28, 2), (42, 3)])
 def test_trials_of_hyperband_are_paid_in_whole_sweeps(trials: int, sweeps: int, tiny: Path, tmp_path: Path) -> None:
     oracle = make_oracle(plan_of(tiny, tuner="hyperband", trials=trials), tmp_path)
     assert oracle.sweeps == sweeps
     assert sweeps == 1 or sweeps * sweep_cost(27) <= trials * 27
 
 
-@pytest.mark.parametrize("epochs, units", [(1, 1), (2.9, 1), (3, 3), (8.99, 3), (9, 9), (26, 9), (27, 27), (500, 27)])
+@pytest.mark.parametrize(
+    ("epochs", "units"), [(1, 1), (2.9, 1), (3, 3), (8.99, 3), (9, 9), (26, 9), (27, 27), (500, 27)]
+)
 def test_a_training_is_cut_into_what_its_epochs_hold(epochs: float, units: int, tiny: Path) -> None:
     plan = plan_of(tiny, epochs=epochs, tuner="hyperband")
     assert plan.units == units

@@ -345,7 +345,7 @@ DAMAGE: list[tuple[str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize("name, damage, message", DAMAGE)
+@pytest.mark.parametrize(("name", "damage", "message"), DAMAGE)
 def test_damaged_files_are_named_in_one_line(name: str, damage: Any, message: str, tmp_path: Path) -> None:
     folder = write(tmp_path / "s", [trial(0, 0.9)], [])
     path = folder / name

@@ -247,7 +247,7 @@ def test_a_contradiction_is_a_refusal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text, number", [("1M", 10**6), ("2.5M", 2_500_000), ("500k", 500_000), ("200000", 200_000), ("1G", 10**9)]
+    ("text", "number"), [("1M", 10**6), ("2.5M", 2_500_000), ("500k", 500_000), ("200000", 200_000), ("1G", 10**9)]
 )
 def test_amounts(text: str, number: int) -> None:
     assert parse_amount(text) == number
@@ -346,7 +346,7 @@ def test_no_space_file_ends_in_a_traceback(data: Any, tmp_path_factory: pytest.T
 
 
 @pytest.mark.parametrize(
-    "argv, line",
+    ("argv", "line"),
     [
         (["tune"], "reszoo: which space? Give its name, depth_shortcut"),
         (["tune", "--resume"], "which search? There is none under tune/; give its folder with --run-dir"),

@@ -163,7 +163,7 @@ def test_the_exported_recipe_reproduces_the_score(tiny: Path, tmp_path: Path, sa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tuner, trials", [("bayesian", 9), ("hyperband", 0)])
+@pytest.mark.parametrize(("tuner", "trials"), [("bayesian", 9), ("hyperband", 0)])
 def test_a_seed_decides_every_score(tuner: str, trials: int, tiny: Path, tmp_path: Path, said: list[str]) -> None:
     found = [
         tune(tiny, tuner=tuner, trials=trials, run_dir=tmp_path / name, overrides=QUICK, tell=said.append)
@@ -517,7 +517,7 @@ def test_a_space_that_is_all_over_budget_is_told(tiny: Path, tmp_path: Path, sai
 
 
 @pytest.mark.parametrize(
-    "given_, expected",
+    ("given_", "expected"),
     [
         ({}, "alone"),
         ({"KERASTUNER_TUNER_ID": "chief", "KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": "80"}, "chief"),

@@ -61,6 +61,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.reply(200, {"Content-Length": str(len(server.body))})
         if self.command == "GET":
             self.wfile.write(server.body[: server.cut])
+        return None
 
     do_HEAD = do_GET
 
