@@ -30,6 +30,7 @@ from reszoo.keywords import explain_keywords
 from reszoo.lazy import tf
 from reszoo.nets.freeze import freeze
 from reszoo.nets.settings import fixed_settings
+from reszoo.reporting.page import base_name
 from reszoo.training import checkpoint
 from reszoo.training.callbacks import check_callbacks
 from reszoo.training.cluster import check_cluster
@@ -254,10 +255,10 @@ class Trainer:
             {"published": published.value, "source": f"{published.metric}, {published.source}"} if published else {}
         )
         report("drawing the curves: curves.png")
-        curves(run.history, run.path / "curves.png", title=recipe.name, **drawn)
+        curves(run.history, run.path / "curves.png", rates=self.loop.learning_rates(), title=recipe.name, **drawn)
         report(f"evaluating the test split: {pipeline.info.examples['test']} images")
         test = self.evaluator(pipeline.evaluation("test"))
-        title = f"{recipe.name}: {pipeline.info.name}, test, error {test.error:.2f} %"
+        title = f"{recipe.name}: {base_name(pipeline.info.name)}, test, error {test.error:.2f} %"
         write_scores(test, pipeline.info.class_names, run.path, title=title)
         if recipe.train.export and not (run.path / "export").exists():
             from reszoo.exporting.export import export

@@ -62,6 +62,7 @@ def test_run_folder_explains_itself(finished: Path) -> None:
         assert [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)] == run.history
     for name in (
         "curves.png",
+        "curves.svg",
         "confusion.png",
         "model.keras",
         "test.json",

@@ -21,6 +21,7 @@ from reszoo.files import check_output, check_outside, write_json, write_text
 from reszoo.keywords import explain_keywords
 from reszoo.lazy import tf
 from reszoo.nets.settings import fixed_settings
+from reszoo.reporting.page import base_name
 from reszoo.training.devices import open_strategy
 
 BATCH = 64
@@ -95,7 +96,7 @@ def evaluate(
     except tf.errors.OpError as error:
         raise pipeline.explain(error) or error from error
     tag = "-".join(([] if other is None else [_slug(other.name)]) + ([] if split == "test" else [split]))
-    title = f"{source.name}: {pipeline.info.name}, {split}, error {scores.error:.2f} %"
+    title = f"{base_name(source.name)}: {base_name(pipeline.info.name)}, {split}, error {scores.error:.2f} %"
     if folder:
         write_scores(scores, source.class_names, folder, tag=tag, title=title)
     return scores
@@ -104,7 +105,7 @@ def evaluate(
 def write_scores(
     scores: Scores, class_names: Sequence[str], folder: str | os.PathLike[str], *, tag: str = "", title: str = ""
 ) -> None:
-    """Write test.json, confusion.json and confusion.png into `folder`; with a `tag`, as evaluation-TAG.json and so on.
+    """Write test.json, confusion.json, confusion.png and confusion.svg into `folder`; with a `tag`, as evaluation-TAG.json and so on.
 
     confusion.json holds the class names and the matrix (a row a true class), a row on a line.
     """

@@ -1,4 +1,4 @@
-"""The two pictures of a run: its curves, drawn like He et al.'s figures 1, 4 and 6, and its confusion matrix."""
+"""The two figures of a run: its curves, like figures 1, 4 and 6 of arXiv 1512.03385, and its confusion matrix."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import PowerNorm
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from reszoo.errors import ReszooError
 from reszoo.files import atomic_path
+from reszoo.reporting.plots import log_ticks
 
 CELL_TEXT = 20
 """Up to this many classes each cell of the matrix holds its number."""
@@ -32,6 +34,8 @@ STYLE = {
     "axes.spines.right": False,
     "axes.edgecolor": "#666666",
     "text.parse_math": False,  # a class may be called "$x"
+    "svg.fonttype": "none",
+    "svg.hashsalt": "reszoo",
 }
 
 
@@ -39,16 +43,26 @@ def curves(
     history: Sequence[Mapping[str, Any]],
     path: str | os.PathLike[str],
     *,
+    rates: Sequence[tuple[int, float]] = (),
     title: str = "",
     published: float | None = None,
     source: str = "",
 ) -> None:
-    """Draw a run's top-1 error, loss and learning rate against its steps into the PNG file `path`.
+    """Draw a run's top-1 error, loss (log axis) and learning rate against steps into a PNG file and an SVG file beside it.
 
-    `history` is a run's history: per evaluated epoch `step` and any of `accuracy`, `val_accuracy` (0..1), `loss`,
-    `val_loss` and `rate`; a value that is absent, None or not finite leaves a gap. Training is drawn thin, validation
-    bold; light vertical lines mark the falls of a stepped learning rate. `published` (percent of error, said to be
-    from `source`) is a dashed line. Raises ReszooError when the history is empty.
+    Training is drawn thin, validation bold. Light vertical lines mark the drops of a stepped learning rate.
+
+    Args:
+        history: One row per evaluated epoch: `step` and any of `accuracy`, `val_accuracy` (0..1), `loss`, `val_loss` and
+            `rate`. A value that is absent, None or not finite leaves a gap.
+        path: The PNG file.
+        rates: The learning rate after each step, as (step, rate); by default `rate` of the rows.
+        title: A line above.
+        published: A test error in percent, drawn as a dashed line.
+        source: Where `published` is from.
+
+    Raises:
+        ReszooError: The history is empty.
     """
     if not history:
         raise ReszooError("no curves to draw: the history has no evaluated epoch")
@@ -59,6 +73,9 @@ def curves(
         name: np.array([_number(row.get(name)) for row in history])
         for name in ("accuracy", "val_accuracy", "loss", "val_loss", "rate")
     }
+    rate_steps, rate_values = steps, columns["rate"]
+    if rates:
+        rate_steps, rate_values = np.array(rates, float).T / [[unit], [1]]
     with rc_context(STYLE):
         figure = Figure(figsize=(10, 4.6), layout="constrained")
         grid = figure.add_gridspec(2, 2, width_ratios=(3, 2), height_ratios=(3, 1))
@@ -78,15 +95,21 @@ def curves(
 
         _line(loss, steps, columns["loss"], "training", bold=False)
         _line(loss, steps, columns["val_loss"], "validation", bold=True)
-        loss.set_ylim(bottom=0)
+        losses = np.concatenate([columns["loss"], columns["val_loss"]])
+        losses = losses[np.isfinite(losses) & (losses > 0)]
+        if losses.size:
+            loss.set_yscale("log")
+            low, high = losses.min() / 1.1, losses.max() * 1.1
+            loss.set_ylim(low, high)
+            log_ticks(loss.yaxis, low, high)
         loss.set_ylabel("loss (nats)")
         loss.tick_params(labelbottom=False)
 
-        _line(rate, steps, columns["rate"], "", bold=False, color=RATE)
+        _line(rate, rate_steps, rate_values, "", bold=False, color=RATE)
         rate.set_ylim(bottom=0)
         rate.set_ylabel("learning rate")
         rate.set_xlabel(unit_name)
-        for fall in _falls(steps, columns["rate"]):
+        for fall in _falls(rate_steps, rate_values):
             for axes in (error, loss):
                 axes.axvline(fall, color=RATE, linewidth=0.8, alpha=0.35, zorder=0)
         for axes in (error, loss):
@@ -103,10 +126,18 @@ def curves(
 def confusion(
     matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: str | os.PathLike[str], *, title: str = ""
 ) -> None:
-    """Draw a confusion matrix into the PNG file `path`: a row a true class, a column a predicted one.
+    """Draw a confusion matrix into a PNG file and an SVG file beside it: one row per true class, one column per predicted one.
 
-    `matrix[true][predicted]` counts examples, `class_names` names both sides. A cell's colour is its share of its row,
-    on a scale that lets small shares show; up to 20 classes it holds the count as well.
+    A cell's color is its share of its row; with up to 20 classes the cell holds the count as well.
+
+    Args:
+        matrix: `matrix[true][predicted]` counts examples.
+        class_names: Of rows and columns.
+        path: The PNG file.
+        title: A line above.
+
+    Raises:
+        ReszooError: The matrix does not have one row and column per class.
     """
     counts = np.asarray(matrix, dtype=np.int64)
     if counts.shape != (len(class_names), len(class_names)):
@@ -122,11 +153,12 @@ def confusion(
         image = axes.imshow(
             _largest(shares, block),
             cmap="Blues",
-            norm=PowerNorm(0.4, 0, 100),
+            vmin=0,
+            vmax=100,
             interpolation="nearest",
             extent=(-0.5, block * -(-classes // block) - 0.5, block * -(-classes // block) - 0.5, -0.5),
         )
-        bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=[0, 1, 5, 20, 50, 100])
+        bar = figure.colorbar(image, ax=axes, shrink=0.8)
         bar.set_label("share of the true class (%)" + (f", largest of {block} by {block} cells" if block > 1 else ""))
         bar.outline.set_visible(False)
         if classes <= NAMED_CLASSES:
@@ -148,7 +180,7 @@ def confusion(
         if classes <= CELL_TEXT:
             size = min(9.0, 500 / classes / len(str(counts.max())))
             for row, column in zip(*np.nonzero(counts), strict=True):
-                dark = shares[row, column] > 25
+                dark = shares[row, column] > 50
                 axes.text(
                     column,
                     row,
@@ -206,7 +238,10 @@ def _number(value: Any) -> float:
 
 
 def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    with atomic_path(path) as part, warnings.catch_warnings():
+    """Write a figure as PNG to `path` and as SVG beside it; the same figure gives the same files."""
+    look = {"bbox_inches": "tight", "pad_inches": 0.12}
+    with warnings.catch_warnings(), atomic_path(path) as png, atomic_path(Path(path).with_suffix(".svg")) as svg:
         # A name in a script that the font lacks is drawn as boxes; that is worth no warning for each letter.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        FigureCanvasAgg(figure).print_figure(part, dpi=150, format="png", bbox_inches="tight", pad_inches=0.12)
+        FigureCanvasAgg(figure).print_figure(png, dpi=150, format="png", **look)
+        FigureCanvasSVG(figure).print_figure(svg, format="svg", metadata={"Date": None}, **look)

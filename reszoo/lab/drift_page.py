@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from reszoo.reporting.page import Page, Section, Table
+from reszoo.reporting.page import Page, Section, Table, base_name
 from reszoo.reporting.plots import Draw, Plot, Theme
 
 
@@ -18,7 +17,7 @@ def present(record: dict[str, Any]) -> Page:
     settings, results = record["settings"], record["results"]
     stacked, control = results["stacked"], results["control"]
     rows, added, split = stacked["rows"], stacked["added"], settings["split"]
-    name = _name(settings["backbone"])
+    name = base_name(settings["backbone"])
     ratios = [block["ratio"] for block in rows[-1]["blocks"] if block["block"] in added]
     ends = [arm["rows"][-1]["val_accuracy"] for arm in (stacked, control)]
     gain, chance = 100 * (ends[0] - ends[1]), _chance(ends, rows[-1]["examples"])
@@ -35,7 +34,7 @@ def present(record: dict[str, Any]) -> Page:
         _drift(rows, added),
         _accuracies(settings, results, chance),
     ]
-    return Page(f"Drift from the identity: {name} on {_name(settings['data'])}", finding, sections)
+    return Page(f"Drift from the identity: {name} on {base_name(settings['data'])}", finding, sections)
 
 
 def _start(settings: dict[str, Any], stacked: dict[str, Any]) -> Section:
@@ -180,8 +179,3 @@ def _range(values: Sequence[float | None]) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _name(text: str) -> str:
-    """Return the name of a backbone or dataset without its folders."""
-    return Path(text.removeprefix("folder:")).name

@@ -71,6 +71,11 @@ def provenance(command: str, environment: Mapping[str, Any], source: str) -> lis
     return [*lines, f"{'; '.join(str(part) for part in about if part)}. Rebuilt from {source}."]
 
 
+def base_name(name: str) -> str:
+    """Return a model's or dataset's name without the folders of its path."""
+    return Path(name.removeprefix("folder:")).name
+
+
 def mean_and_deviation(values: Sequence[float | None], digits: int = 2) -> str:
     """Return "mean ± sample deviation" of finite values, the mean alone for one value, "-" for none."""
     finite = [value for value in values if value is not None and np.isfinite(value)]

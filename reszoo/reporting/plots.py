@@ -120,7 +120,7 @@ def legend_below(figure: Figure, handles: Sequence[Any], columns: int = 0) -> No
 def log_ticks(axis: Any, low: float, high: float) -> None:
     """Label round numbers between `low` and `high` on a logarithmic axis, at most six."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for factors in ((1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 5), (1, 3), (1,)):
+    for factors in ((1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
         ticks = [factor * 10.0**power for power in powers for factor in factors]
         ticks = [tick for tick in ticks if low / 1.0001 <= tick <= high * 1.0001]  # 10.0**-2 is not quite 0.01
         if len(ticks) <= 6:

@@ -158,7 +158,7 @@ class Loop:
         """Start the callbacks, and the progress bar."""
         self.model.stop_training = False
         if self._resumed is None:
-            self._callbacks.begin(self._rate())
+            self._callbacks.begin(self._rate(self.step))
         else:
             self._callbacks.begin(None)
             if self.step % self.pipeline.steps_per_epoch:  # what they set up there, they need in mid-epoch too
@@ -229,7 +229,7 @@ class Loop:
         self._callbacks.call("on_train_batch_begin", place, None)
         self._averaging.hide()
         own = self._callbacks.learning_rate
-        now = self._rate() if own is None else own
+        now = self._rate(self.step) if own is None else own
         if self.probe and self.step == self.probe:
             self.stepper.restart()
             self.progress.line(thawed(self.recipe, self.step))
@@ -237,10 +237,20 @@ class Loop:
         take(images, labels, now)
         self._callbacks.stepped(now)
 
-    def _rate(self) -> float:
-        """Return the learning rate of the next step by the schedule."""
+    def learning_rates(self) -> list[tuple[int, float]]:
+        """Return (step, learning rate) of each update so far, of at most some 10,000 evenly spaced ones.
+
+        The schedule gives them. If a callback set another learning rate, only those in the history are known.
+        """
+        known = [(row["step"], row["rate"]) for row in self.history]
+        if any(not math.isclose(rate, self._rate(step - 1), rel_tol=1e-6) for step, rate in known):
+            return known
+        return [(step, self._rate(step - 1)) for step in range(1, self.step + 1, max(1, self.step // 10_000))]
+
+    def _rate(self, step: int) -> float:
+        """Return the learning rate of an update, numbered from 0, by the schedule."""
         return self.recipe.schedule.rate_at(
-            self.step,
+            step,
             total_steps=self.total,
             steps_per_epoch=self.pipeline.steps_per_epoch,
             batch_size=self.recipe.train.batch_size,

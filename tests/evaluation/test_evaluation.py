@@ -68,7 +68,7 @@ def test_another_split_is_kept_apart_from_the_test_scores(run: Path) -> None:
     scores = evaluate(run, split="validation", devices="cpu")
     assert scores.examples == 150
     assert scores.top1 == Run.open(run).history[-1]["val_accuracy"]
-    added = {"evaluation-validation.json", "confusion-validation.json", "confusion-validation.png"}
+    added = {"evaluation-validation.json", *(f"confusion-validation.{kind}" for kind in ("json", "png", "svg"))}
     assert snapshot(run) - before == added
 
 
@@ -82,9 +82,12 @@ def test_other_data_is_prepared_with_the_mean_of_the_set_trained_on(run: Path, t
     np.add.at(expected, (labels, predicted), 1)
     assert scores.confusion == expected.tolist()
     assert snapshot(run) == before
-    assert len(snapshot(tmp_path / "scores")) == 3
+    assert len(snapshot(tmp_path / "scores")) == 4
+    (drawn,) = (tmp_path / "scores").glob("*.svg")
+    assert ": dim, test, error " in drawn.read_text() and str(tmp_path) not in drawn.read_text()
     assert all(
-        re.fullmatch(r"(evaluation|confusion)-folder[\w.-]+dim\.(json|png)", n) for n in snapshot(tmp_path / "scores")
+        re.fullmatch(r"(evaluation|confusion)-folder[\w.-]+dim\.(json|png|svg)", n)
+        for n in snapshot(tmp_path / "scores")
     )
 
 
@@ -132,7 +135,12 @@ def test_a_thousand_classes_make_a_file_of_a_thousand_rows(tmp_path: Path) -> No
     text = (tmp_path / "confusion.json").read_text()
     assert json.loads(text) == {"class_names": names, "matrix": matrix}
     assert len(text.splitlines()) < 1010
-    assert {path.name for path in tmp_path.iterdir()} == {"test.json", "confusion.json", "confusion.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "test.json",
+        "confusion.json",
+        "confusion.png",
+        "confusion.svg",
+    }
 
 
 @pytest.mark.parametrize(

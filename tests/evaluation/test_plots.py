@@ -55,10 +55,20 @@ def test_curves_show_error_in_percent_against_thousands_of_steps(drawn: list[Fig
     assert set(published.get_ydata()) == {8.75} and published.get_linestyle() != "-"
     assert (error.get_ylabel(), error.get_xlabel()) == ("top-1 error (%)", "thousands of steps")
     assert list(lines(loss)["validation"].get_ydata()) == pytest.approx([3 / i for i in range(1, 11)])
+    assert loss.get_yscale() == "log" and loss.get_ylim() == pytest.approx((2 / 10 / 1.1, 3 * 1.1))
     assert list(rate.lines[0].get_ydata()) == [0.1] * 5 + [0.01] * 5
     assert drawn[0].get_suptitle() == "resnet20"
     low, high = error.get_ylim()
     assert low == 0 and high > 25, "all rows are inside but the first tenth"
+
+
+def test_every_steps_learning_rate_is_drawn_where_it_is_known(drawn: list[Figure]) -> None:
+    rates = [(step, 0.1 if step <= 5500 else 0.01) for step in range(1, 10_001)]
+    plots.curves(HISTORY, "x.png", rates=rates)
+    line = drawn[0].axes[2].lines[0]
+    assert list(line.get_xdata()) == pytest.approx([step / 1000 for step, _ in rates])
+    assert list(line.get_ydata()) == [rate for _, rate in rates]
+    assert falls(drawn[0]) == [5.5]
 
 
 def falls(figure: Figure) -> list[float]:
@@ -98,9 +108,10 @@ def test_an_empty_history_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_confusion_colours_shares_of_the_true_class_and_writes_counts(drawn: list[Figure]) -> None:
+def test_confusion_colors_shares_of_the_true_class_and_writes_counts(drawn: list[Figure]) -> None:
     plots.confusion([[8, 2], [0, 50]], ["cat", "dog"], "x.png")
     axes = drawn[0].axes[0]
+    assert [float(axes.images[0].norm(share)) for share in (0, 20, 50, 100)] == pytest.approx([0, 0.2, 0.5, 1])
     assert np.asarray(axes.images[0].get_array()).tolist() == [[80, 20], [0, 100]]
     assert {text.get_text(): text.get_position() for text in axes.texts} == {"8": (0, 0), "2": (1, 0), "50": (1, 1)}
     assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]
@@ -137,7 +148,8 @@ def test_any_name_can_be_drawn_and_the_file_is_a_picture(tmp_path: Path) -> None
     assert imread(tmp_path / "new" / "c.png").std() > 0.05
     height, width, _ = imread(tmp_path / "h.png").shape
     assert 600 < height < width < 1700
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["h.png", "new"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["h.png", "h.svg", "new"]
+    assert "$b^{: 1 %" in (tmp_path / "h.svg").read_text() and "$x_{" in (tmp_path / "new" / "c.svg").read_text()
 
 
 def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -367,9 +367,14 @@ class Halve(C.Callback):
     ],
     ids=["own", "scheduler", "plateau"],
 )
-def test_callbacks_set_a_constant_learning_rate(make: Any, rates: list[float], tmp_path: Path) -> None:
+def test_callbacks_set_a_constant_learning_rate(
+    make: Any, rates: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[tuple[int, float]]] = []
+    monkeypatch.setattr("reszoo.trainer.curves", lambda *args, rates, **named: drawn.append(rates))
     result = run(tmp_path / "run", make(), epochs=3)
     assert [row["rate"] for row in result.run.history] == pytest.approx(rates)
+    assert [rate for _, rate in drawn[0]] == pytest.approx(rates), "the schedule's are not those of the steps"
 
 
 def test_a_learning_rate_of_zero_stops_learning(tmp_path: Path) -> None:

@@ -92,8 +92,10 @@ def test_hooks_are_called_as_by_fit(tmp_path: Path) -> None:
     assert all(type(value) is float for value in ours.last["on_epoch_end"].values())
 
 
-def test_every_epoch_has_logs_of_its_own_images(tmp_path: Path) -> None:
+def test_every_epoch_has_logs_of_its_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where no evaluation is due; a row of the history is over all images since the last one."""
+    drawn: list[list[tuple[int, float]]] = []
+    monkeypatch.setattr("reszoo.trainer.curves", lambda *args, rates, **named: drawn.append(rates))
     seen: list[dict[str, float]] = []
     watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(dict(logs)))
     schedule = {"kind": "cosine", "rate": 0.2, "warmup": 1, "unit": "epochs", "rate_batch": 128}
@@ -106,6 +108,9 @@ def test_every_epoch_has_logs_of_its_own_images(tmp_path: Path) -> None:
     # Four steps of warm-up to 0.2 * 32 / 128, then a cosine over the other twelve; at the last step of each epoch.
     rates = [0.05 * 4 / 5, *(0.05 * (1 + math.cos(math.pi * step / 12)) / 2 for step in (3, 7, 11))]
     assert [logs["learning_rate"] for logs in seen] == pytest.approx(rates)
+    rates = [0.01, 0.02, 0.03, 0.04, *(0.05 * (1 + math.cos(math.pi * step / 12)) / 2 for step in range(12))]
+    assert [step for step, _ in drawn[0]] == list(range(1, 17))
+    assert [rate for _, rate in drawn[0]] == pytest.approx(rates)
 
 
 class Stop(keras.callbacks.Callback):
