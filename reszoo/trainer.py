@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +14,7 @@ from reszoo.commands import format_resume
 from reszoo.config.load import load_recipe
 from reszoo.config.overrides import Overrides
 from reszoo.config.recipe import Recipe
-from reszoo.config.resolve import ResolvedRecipe, resolve_data, resolve_recipe
+from reszoo.config.resolve import ResolvedRecipe, resolve_recipe
 from reszoo.data.pipeline import Pipeline
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.evaluation.evaluate import write_scores
@@ -25,23 +22,22 @@ from reszoo.evaluation.plots import curves
 from reszoo.evaluation.scores import Evaluator, Scores
 from reszoo.evaluation.telling import closing, facts, opening
 from reszoo.exporting.formats import check_class_names
-from reszoo.files import atomic_path, check_output, check_outside, check_space
+from reszoo.files import atomic_path, check_space
 from reszoo.keywords import explain_keywords
 from reszoo.lazy import tf
 from reszoo.nets.freeze import freeze
 from reszoo.nets.settings import fixed_settings
 from reszoo.reporting.page import base_name
-from reszoo.training import checkpoint
 from reszoo.training.callbacks import check_callbacks
 from reszoo.training.cluster import check_cluster
 from reszoo.training.devices import describe, missing_gpu, open_strategy, precision
 from reszoo.training.inherit import inherit
 from reszoo.training.loop import Loop, Watch
 from reszoo.training.progress import Progress
-from reszoo.training.run import Run, advice_on_data, missing, now, relocated
+from reszoo.training.run import Run, advice_on_data, missing, now
 from reszoo.training.setup import make_model, make_stepper, open_data
+from reszoo.training.start import check_start, find_run, has_checkpoint, stored_bytes
 from reszoo.training.step import Stepper
-from reszoo.weights.formats import is_file_name, local_file
 
 
 @dataclass(frozen=True)
@@ -170,10 +166,10 @@ class Trainer:
                 f"data: {data} is for resuming a run whose images lie elsewhere now. For a new run: --set data.name={data}"
             )
         recipe = resolve_recipe(recipe)
-        run, recipe = _find_run(recipe, run_dir, resume, data)
-        started = _has_checkpoint(run)
+        run, recipe = find_run(recipe, run_dir, resume, data)
+        started = has_checkpoint(run)
         if not started:
-            _check_start(recipe)
+            check_start(recipe)
         if resume and (why := missing(recipe.data)):
             raise ReszooError(f"{why}; {advice_on_data('train', run.path, recipe.data)}")
         strategy = open_strategy(devices)
@@ -192,7 +188,7 @@ class Trainer:
             recipe.probe_steps(pipeline.steps_per_epoch)  # rejects one too long before anything is written
             stepper = make_stepper(model, recipe, strategy)
             grown = inherit(stepper, recipe, pipeline) if settings.grow_from and not started else None
-        check_space(run.path, _stored_bytes(model, stepper), "run folder")
+        check_space(run.path, stored_bytes(model, stepper), "run folder")
 
         if not resume:
             run = Run.create(run.path, recipe)
@@ -317,58 +313,3 @@ def _check_data(run: Run, recipe: Recipe, pipeline: Pipeline, resume: bool) -> N
             f'train.select: "best" is invalid; expected "last", because {pipeline.info.name} holds out no validation '
             "images. Example: --set data.validation=5000"
         )
-
-
-def _find_run(
-    recipe: ResolvedRecipe, run_dir: str | Path | None, resume: bool, data: str | None
-) -> tuple[Run, ResolvedRecipe]:
-    """Return the folder to train in, not made yet when the run is new, and the recipe with the data's present location."""
-    if not resume:
-        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        run = Run(run_dir or Path("runs") / f"{_file_name(recipe.name)}-{stamp}")
-        run.refuse_occupied()
-        if recipe.data.name.startswith("folder:"):
-            check_outside(run.path, recipe.data.name.removeprefix("folder:"), "run folder")
-        return run, recipe
-    if run_dir is None:
-        raise ReszooError("resume: no run is given; expected its folder as run_dir")
-    run = Run.open(run_dir)
-    check_output(run.path, "run folder")
-    if data is not None:
-        recipe = recipe.replace(data=resolve_data(relocated(run.recipe.data, data)))
-    run.refuse_other(recipe, moved=data is not None, started=_has_checkpoint(run))
-    if (run.path / "run.json").is_file():
-        before = run.meta.get("backend", "tensorflow")
-        if before != "tensorflow":
-            raise ReszooError(
-                f"{run.path} was trained on {before}; expected a run on tensorflow, because reszoo no longer trains on "
-                f"{before}. Finish it with reszoo 0.1, or train it anew: reszoo train {run.path / 'recipe.toml'}"
-            )
-    return run, recipe
-
-
-def _file_name(name: str) -> str:
-    """Return a recipe's name as a part of a file name: without slashes, and short."""
-    return re.sub(r"[^\w.+-]+", "-", name).lstrip("-.")[:80] or "run"
-
-
-def _check_start(recipe: Recipe) -> None:
-    """Raise ReszooError where a file or run that training starts from is not there."""
-    if is_file_name(recipe.model.weights):
-        try:
-            local_file(recipe.model.weights)
-        except ReszooError as error:
-            raise ReszooError(f"model.weights: {error}") from None
-    if recipe.train.grow_from:
-        Run.open(recipe.train.grow_from)
-
-
-def _stored_bytes(model: keras.Model, stepper: Stepper) -> int:
-    """Return about how much a run writes: the checkpoints that are kept and one more, and the model three times."""
-    own = sum(math.prod(variable.shape) for variable in model.variables)
-    held = sum(math.prod(variable.shape) for variable in stepper.state().values())
-    return 4 * ((checkpoint.KEEP + 1) * (own + held) + 3 * own)
-
-
-def _has_checkpoint(run: Run) -> bool:
-    return bool(checkpoint.steps(run.checkpoints))

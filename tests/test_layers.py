@@ -26,7 +26,6 @@ LAYERS = [
     "loading",
     "reporting",
     "validation",
-    "table",
     "zoo",
     "weights",
     "config",

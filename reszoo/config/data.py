@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import BeforeValidator, Field
 
 from reszoo.errors import ReszooError
-from reszoo.table import AS_TUPLE, Table
-from reszoo.validation import contradiction
+from reszoo.validation.messages import contradiction
+from reszoo.validation.table import AS_TUPLE, Table
 
 Pixels = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, le=1)]

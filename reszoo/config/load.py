@@ -12,7 +12,7 @@ from reszoo.config.overrides import Overrides, apply_overrides, parse_overrides
 from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import ResolvedRecipe, resolve_recipe
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.validation import show
+from reszoo.validation.messages import show
 
 
 def recipe_folder() -> Path:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, Field
 
 from reszoo.errors import ReszooError
-from reszoo.table import Table
+from reszoo.validation.table import Table
 from reszoo.weights.formats import is_file_name
 from reszoo.weights.published import Weights, find_weights
 from reszoo.weights.transforms import Transforms

@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from reszoo.table import Table
-from reszoo.validation import contradiction
+from reszoo.validation.messages import contradiction
+from reszoo.validation.table import Table
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Epsilon = Annotated[float, Field(gt=0)]

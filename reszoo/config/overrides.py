@@ -11,8 +11,8 @@ from reszoo.config import tomlfile
 from reszoo.config.recipe import TABLES
 from reszoo.config.training import unused_with_freeze
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.table import Table
-from reszoo.validation import choices, invalid, show, with_constraints
+from reszoo.validation.messages import choices, invalid, show, with_constraints
+from reszoo.validation.table import Table
 from reszoo.zoo.spec import Spec
 
 Overrides: TypeAlias = Mapping[str, Any] | Sequence[str]

@@ -14,8 +14,8 @@ from reszoo.config.optimizer import SGD, Optimizer, OptimizerConfig
 from reszoo.config.schedule import Schedule, ScheduleConfig
 from reszoo.config.training import FinetuneConfig, TrainConfig
 from reszoo.errors import ReszooError
-from reszoo.table import Table
-from reszoo.validation import contradiction
+from reszoo.validation.messages import contradiction
+from reszoo.validation.table import Table
 from reszoo.weights.transforms import Transforms, fit_transforms
 
 TABLES: dict[str, type[Table]] = {

@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import Field
 
 from reszoo.errors import ReszooError
-from reszoo.table import Floats, Table
-from reszoo.validation import contradiction
+from reszoo.validation.messages import contradiction
+from reszoo.validation.table import Floats, Table
 
 History = Sequence[Mapping[str, Any]]
 Factor = Annotated[float, Field(gt=0, lt=1, description="Factor of each drop.")]

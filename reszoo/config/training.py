@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.table import Table
-from reszoo.validation import contradiction
+from reszoo.validation.messages import contradiction
+from reszoo.validation.table import Table
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 

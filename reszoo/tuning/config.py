@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from reszoo.errors import ReszooError
-from reszoo.table import Table
-from reszoo.validation import contradiction
+from reszoo.validation.messages import contradiction
+from reszoo.validation.table import Table
 
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 

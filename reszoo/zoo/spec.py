@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypedDict
 from pydantic import Field
 
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.table import AS_TUPLE, Table
+from reszoo.validation.table import AS_TUPLE, Table
 from reszoo.zoo.foreign import explain_argument
 
 EXPANSION = {"basic": 1, "bottleneck": 4}
@@ -113,15 +113,17 @@ class Spec(Table):
 
     def check(self) -> None:
         """Raise ReszooError for the first contradiction between fields."""
+        if len(self.depths) != len(self.widths):
+            raise ReszooError(
+                f"depths has {len(self.depths)} stages, widths {len(self.widths)}; give both the same number"
+            )
+        if self.stem == "deep" and self.stem_width == 1:
+            raise ReszooError("stem_width is 1, but stem='deep' halves it in its first convolutions; give at least 2")
         for reason in self._conflicts():
             raise ReszooError(reason)
 
     def _conflicts(self) -> list[str]:
         errors = []
-        if len(self.depths) != len(self.widths):
-            errors.append(f"depths has {len(self.depths)} stages, widths {len(self.widths)}; give both the same number")
-        if self.stem == "deep" and self.stem_width == 1:
-            errors.append("stem_width is 1, but stem='deep' halves it in its first convolutions; give at least 2")
         if self.shortcut == "none":
             for key in ("zero_gamma", "rezero", "drop_path"):
                 if getattr(self, key):

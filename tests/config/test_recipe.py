@@ -20,8 +20,8 @@ from reszoo.config.resolve import resolve_recipe
 from reszoo.config.schedule import CosineSchedule, Schedule, StepSchedule
 from reszoo.config.training import FinetuneConfig, TrainConfig
 from reszoo.errors import ReszooError
-from reszoo.table import Table
-from reszoo.validation import choices
+from reszoo.validation.messages import choices
+from reszoo.validation.table import Table
 
 PUBLISHED = {  # percent error, typed from the papers' tables
     "cifar10_resnet20": 8.75, "cifar10_resnet32": 7.51, "cifar10_resnet44": 7.17, "cifar10_resnet56": 6.97,

@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 from reszoo.errors import ReszooError, did_you_mean
 
 if TYPE_CHECKING:
-    from reszoo.table import Table
+    from reszoo.validation.table import Table
 
 EXAMPLES = {"integer": 128, "number": 0.1, "boolean": True, "string": "name"}
 NUMBERS = {"integer": "an integer", "number": "a number"}

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from reszoo.errors import ReszooError
-from reszoo.validation import choices, explain, full_key, unknown_choice
+from reszoo.validation.messages import choices, explain, full_key, unknown_choice
 
 
 def _as_tuple(value: Any) -> Any:

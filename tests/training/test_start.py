@@ -15,13 +15,12 @@ import tensorflow as tf
 from PIL import Image
 
 import reszoo
-from reszoo import trainer
 from reszoo.cli.main import main
 from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import resolve_recipe
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.trainer import Trainer, train
-from reszoo.training import checkpoint
+from reszoo.training import checkpoint, start
 from reszoo.training.run import Run, missing, relocated
 
 
@@ -199,7 +198,7 @@ def test_what_training_started_from_is_not_needed_once_there_is_a_checkpoint(sto
             run.refuse_other(elsewhere)
         (run.path / "recipe.toml").write_text(Recipe(**(tables | {table: {**fields, **other}})).to_toml())
         with pytest.raises(ReszooError, match="/new/"):
-            trainer._check_start(elsewhere)
+            start.check_start(elsewhere)
         (run.path / "recipe.toml").write_text(recipe_for(stopped / "photos").to_toml())
 
 
@@ -263,7 +262,7 @@ def test_class_names_that_an_export_cannot_hold_are_refused_at_once(
 def test_the_space_of_a_run_is_estimated_from_its_checkpoints(stopped: Path) -> None:
     """Those that are kept and one more, and the model three times."""
     begun = Trainer.prepare(Run(stopped / "run").recipe, run_dir=stopped / "run", resume=True, quiet=True)
-    needed = trainer._stored_bytes(begun.loop.model, begun.loop.stepper)
+    needed = start.stored_bytes(begun.loop.model, begun.loop.stepper)
     weights = sum(array.nbytes for array in begun.loop.model.get_weights())
     sizes = [path.stat().st_size for path in (stopped / "run" / "checkpoints").glob("step-*.npz")]
     assert len(sizes) == 2 and needed == pytest.approx(sum(sizes) * 3 / 2 + 3 * weights, rel=0.1)

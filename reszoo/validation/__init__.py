@@ -1,0 +1,1 @@
+"""Checked, immutable tables of configuration, and the one format of their errors."""
