@@ -18,6 +18,7 @@ import tensorflow as tf
 
 import reszoo
 import reszoo.nets
+from reszoo.config.resolve import resolve_recipe
 from reszoo.errors import ReszooError
 from reszoo.nets.batchnorm import synchronise
 from reszoo.trainer import train
@@ -49,7 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_run_folder_explains_itself(finished: Path) -> None:
     run = reszoo.Run.open(finished)
-    assert run.recipe == recipe(train={"export": True})
+    assert run.recipe == resolve_recipe(recipe(train={"export": True}))
     meta = run.meta
     assert meta["status"] == "finished" and meta["seed"] == 0 and meta["devices"] == ["CPU:0"]
     assert reszoo.Spec(**meta["spec"]) == reszoo.spec("resnet8")
