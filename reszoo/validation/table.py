@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Self
 
@@ -14,6 +15,10 @@ from reszoo.validation.messages import choices, explain, full_key, unknown_choic
 
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _is_path(text: str) -> bool:
+    return "/" in text
 
 
 def _is_utf8(text: str) -> bool:
@@ -55,9 +60,10 @@ class Table(BaseModel):
             raise explain(error, type(self), values) from None
         for name, value in values.items():
             if isinstance(value, str) and not _is_utf8(value):
+                shown = os.fsencode(value).decode(errors="backslashreplace") if _is_path(value) else ascii(value)
                 raise ReszooError(
-                    f"{full_key(type(self), name)}: {value!r} is invalid; expected text in UTF-8, which a recipe's file can "
-                    "hold. Rename the file or folder, or give a symbolic link to it"
+                    f"{full_key(type(self), name)}: {shown} is invalid; expected {'a path' if _is_path(value) else 'text'} in UTF-8, "
+                    "which a recipe's file can hold. Rename the file or folder, or give a symbolic link to it"
                 )
         self.check()
 
