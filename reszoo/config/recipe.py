@@ -153,7 +153,7 @@ class Recipe(Table):
         return steps
 
     def batches(self, batch_size: int | None = None) -> dict[str, Any]:
-        """Return what is asked of a dataset beside [data] and [augment]: batch_size, seed and transforms."""
+        """Return the other arguments with which a dataset is opened: batch_size, seed and transforms."""
         return {
             "batch_size": batch_size or self.train.batch_size,
             "seed": self.train.seed,

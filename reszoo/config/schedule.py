@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -58,8 +59,9 @@ class Schedule(Table):
         unit = steps_per_epoch if self.unit == "epochs" else 1
         return self._scaled(step, scale, unit, total_steps, history)
 
+    @abstractmethod
     def _scaled(self, step: int, scale: float, unit: int, total_steps: int, history: History) -> float:
-        raise NotImplementedError
+        """Return the learning rate of `step`, multiplied by `scale`; `unit` is the steps in a unit of the recipe."""
 
 
 class _Warmed(Schedule):

@@ -1,4 +1,4 @@
-"""A report: sections of one finding, tables and figures, written as one HTML file that needs nothing beside it."""
+"""A report: sections of one finding, tables and figures, written as one self-contained HTML file."""
 
 from __future__ import annotations
 
