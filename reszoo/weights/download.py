@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import http.client
+import logging
 import os
 import re
 import sys
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from reszoo.errors import ReszooError
@@ -41,7 +43,8 @@ def fetch(files: Sequence[RemoteFile]) -> Path:
                 print(f"{path}: {wrong}; the file is damaged", file=sys.stderr)
                 damaged = path if file is files[0] else damaged
         file = files[0]
-        return _download(file, damaged)
+        with _quiet_hub():
+            return _download(file, damaged)
     except ReszooError:
         raise
     except Exception as error:  # the HTTP library of huggingface_hub, and so its errors, differ between versions
@@ -69,6 +72,18 @@ def _find(file: RemoteFile) -> Path | None:
         return Path(found) if isinstance(found, str) else None
     path = cache_path(file)
     return path if path.exists() else None
+
+
+@contextlib.contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Hold back the warnings of huggingface_hub about attempts that failed; `fetch` reports the failure."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _download(file: RemoteFile, damaged: Path | None) -> Path:

@@ -219,12 +219,17 @@ def test_the_answer_of_the_server_is_named(
 
 @BOTH
 def test_without_a_network_the_line_says_what_to_do(
-    file: RemoteFile, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file: RemoteFile,
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setenv("RESZOO_MIRROR", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     line = refused(file)
+    assert capfd.readouterr().err.splitlines() == [f"downloading {file.url}"]
     assert "download failed (Connection refused). Check the connection, HTTPS_PROXY or " in line
     if file is HUB:
         assert "HF_ENDPOINT, or run 'hf download timm/net.tv_in1k model.safetensors' on another machine" in line
