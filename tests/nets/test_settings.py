@@ -306,7 +306,8 @@ import keras
 import reszoo
 assert keras.config.image_data_format() == "channels_first"
 model = reszoo.build("resnet8", se_ratio=0.25)
-print(json.dumps([model(keras.ops.ones((1, 32, 32, 3))).shape[1], model.count_params()]
+outputs = model.compute_output_spec(keras.KerasTensor((1, 32, 32, 3)))  # calls each layer
+print(json.dumps([outputs.shape[1], model.count_params()]
     + [[layer.name, layer.output.shape[1:]] for layer in model.layers]))
 """
     (tmp_path / "keras.json").write_text(json.dumps({**EVERYTHING, "backend": "tensorflow"}))

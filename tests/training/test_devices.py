@@ -71,7 +71,7 @@ def test_training_tells_it_in_its_log(tmp_path: Path, monkeypatch: pytest.Monkey
 
 TABLES: dict[str, Any] = {
     "name": "small",
-    "model": {"name": "resnet8"},
+    "model": {"name": "resnet8", "depths": [1], "widths": [8], "stem_width": 8},
     "data": {"name": "digits", "examples": 70, "validation": 30},
     "augment": {"crop": "pad", "pad": 1, "flip": True},
     "train": {"steps": 5, "batch_size": 32, "export": False, "deterministic": True, "checkpoint_every": 2},

@@ -19,7 +19,7 @@ from reszoo.training import checkpoint, loop
 
 TABLES: dict[str, Any] = {
     "name": "tiny",
-    "model": {"name": "resnet8"},
+    "model": {"name": "resnet8", "depths": [1], "widths": [8], "stem_width": 8},
     "data": {"name": "digits", "validation": 96, "examples": 128},
     "train": {"epochs": 2, "batch_size": 32, "export": False},  # four steps per epoch, three validation batches
     "optimizer": {"name": "sgd"},

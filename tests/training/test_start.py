@@ -23,6 +23,8 @@ from reszoo.trainer import Trainer, train
 from reszoo.training import checkpoint, start
 from reszoo.training.run import Run, missing, relocated
 
+TINY: dict[str, Any] = {"name": "resnet8", "depths": [1], "widths": [8], "stem_width": 8}
+
 
 def write_images(root: Path, classes: tuple[str, ...] = ("ant", "bee", "cow"), count: int = 10) -> Path:
     for number, name in enumerate(classes):
@@ -36,7 +38,7 @@ def write_images(root: Path, classes: tuple[str, ...] = ("ant", "bee", "cow"), c
 def recipe_for(data: Path, **more: Any) -> Recipe:
     tables = {
         "name": "tiny",
-        "model": {"name": "resnet8", **more.pop("model", {})},
+        "model": {**TINY, **more.pop("model", {})},
         "data": {"name": f"folder:{data}", "image_size": [8, 8], "normalize": "unit", **more.pop("data", {})},
         "train": {"steps": 4, "batch_size": 8, "checkpoint_every": 1, "export": False, **more.pop("train", {})},
         "schedule": {"kind": "constant", "rate": 0.05},
@@ -184,7 +186,7 @@ def test_what_training_started_from_is_not_needed_once_there_is_a_checkpoint(sto
     """The file of `model.weights` or the run of `train.grow_from` may be gone, or lie elsewhere."""
     run = Run(stopped / "run")
     for change, other in (
-        ({"model": {"name": "resnet8", "weights": "/gone/a.weights.h5"}}, {"weights": "/new/a.weights.h5"}),
+        ({"model": {**TINY, "weights": "/gone/a.weights.h5"}}, {"weights": "/new/a.weights.h5"}),
         ({"train": {**run.recipe.to_dict()["train"], "grow_from": "/gone/run"}}, {"grow_from": "/new/run"}),
     ):
         tables = run.recipe.to_dict() | change
@@ -259,12 +261,18 @@ def test_class_names_that_an_export_cannot_hold_are_refused_at_once(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_space_of_a_run_is_estimated_from_its_checkpoints(stopped: Path) -> None:
+LARGER = {"depths": [1, 1, 1], "widths": [16, 32, 64], "stem_width": 16}
+"""The fields of resnet8, whose weights outweigh the names in its checkpoints."""
+
+
+def test_the_space_of_a_run_is_estimated_from_its_checkpoints(tmp_path: Path) -> None:
     """Those that are kept and one more, and the model three times."""
-    begun = Trainer.prepare(Run(stopped / "run").recipe, run_dir=stopped / "run", resume=True, quiet=True)
+    recipe = recipe_for(write_images(tmp_path / "photos"), model=LARGER)
+    begun = Trainer.prepare(recipe, run_dir=tmp_path / "run", quiet=True)
+    begun.fit(2)
     needed = start.stored_bytes(begun.loop.model, begun.loop.stepper)
     weights = sum(array.nbytes for array in begun.loop.model.get_weights())
-    sizes = [path.stat().st_size for path in (stopped / "run" / "checkpoints").glob("step-*.npz")]
+    sizes = [path.stat().st_size for path in (tmp_path / "run" / "checkpoints").glob("step-*.npz")]
     assert len(sizes) == 2 and needed == pytest.approx(sum(sizes) * 3 / 2 + 3 * weights, rel=0.1)
 
 
@@ -272,7 +280,7 @@ def test_too_little_space_is_refused_at_once(tmp_path: Path, monkeypatch: pytest
     photos = write_images(tmp_path / "photos")
     usage: Any = shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)  # type: ignore[attr-defined]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    assert "has 0 MB left; expected at least 3 MB" in refusal(recipe_for(photos), tmp_path / "run")
+    assert "has 0 MB left; expected at least 3 MB" in refusal(recipe_for(photos, model=LARGER), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

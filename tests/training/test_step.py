@@ -22,6 +22,7 @@ from reszoo.training.optimizers import decays, make_optimizer
 from reszoo.training.step import SCALE_START, Stepper
 
 SHAPE = (8, 8, 3)
+SMALL: dict[str, Any] = {"depths": (1, 1), "widths": (4, 8), "stem_width": 4}
 STEPS = 20
 
 
@@ -38,7 +39,7 @@ def make(
     settings = TrainConfig(**{"batch_size": 16, "steps": STEPS, **train})
     config = Optimizer.of(**(optimizer or {"name": "sgd", "weight_decay": 1e-4}))
     with strategy.scope(), precision(policy or settings.precision):
-        model = build("resnet8", input_shape=SHAPE)
+        model = build("resnet8", input_shape=SHAPE, **SMALL)
         if sync:
             synchronise(model)
         return Stepper(model, make_optimizer(config), settings, config, strategy)
@@ -78,7 +79,7 @@ CASES = {
     "rmsprop": {"optimizer": {"name": "rmsprop"}},
     "ragged": {"rows": 7},
     "accumulated": {"accumulate": 2},
-    "accumulated and ragged": {"accumulate": 2, "rows": 13},
+    "accumulated, ragged and clipped": {"accumulate": 2, "rows": 13, "clip_norm": 0.5},
     "clipped": {"clip_norm": 0.5},
     "averaged": {"ema": 0.9},
     "smoothed": {"label_smoothing": 0.1},
@@ -93,7 +94,7 @@ def test_two_replicas_equal_one_device_in_float32(strategy: tf.distribute.Strate
     assert largest_difference(weights(one), weights(two)) < 1e-6
 
 
-ALWAYS = ("sgd", "ragged", "accumulated and ragged", "clipped")
+ALWAYS = ("sgd", "accumulated, ragged and clipped")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_shares_hold_each_row_once(replicas: int) -> None:
 
 
 JIT_CASES = {name: CASES[name] for name in ("sgd", "adamw", "ragged", "accumulated", "clipped", "averaged")}
-JIT_QUICK = (("accumulated", 1), ("ragged", 2))
+JIT_QUICK = (("accumulated", 1),)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ def test_jit_compiles_the_gradients_with_xla() -> None:
         graph = stepper._step.get_concrete_function().graph.as_graph_def()
         compiled = [each for each in graph.library.function if each.attr["_XlaMustCompile"].b]
         convolutions = [sum(node.op == "Conv2DBackpropFilter" for node in each.node_def) for each in compiled]
-        assert convolutions == ([9] if jit else [])
+        assert convolutions == ([6] if jit else [])
         assert any(node.op == "Conv2DBackpropFilter" for node in graph.node) != jit
 
 
@@ -282,7 +283,7 @@ def test_only_a_share_leaves_the_device_of_the_images(replicas: int, strategy: t
         keras.utils.set_random_seed(1)
         settings, config = TrainConfig(batch_size=16, steps=1), SGD()
         with over.scope():
-            model = build("resnet8", input_shape=SHAPE)
+            model = build("resnet8", input_shape=SHAPE, **SMALL)
             stepper = Stepper(model, make_optimizer(config), settings, config, over, images_on=device)
         nodes = stepper._step.get_concrete_function().graph.get_operations()
         slices = [node for node in nodes if node.type == "StridedSlice" and node.outputs[0].shape.rank == 4]
