@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -39,49 +37,6 @@ def default_policy() -> Iterator[None]:
     yield
     if "keras" in sys.modules:
         sys.modules["keras"].config.set_dtype_policy("float32")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def undrawn_figures() -> Iterator[None]:
-    """Write the text of a run's figures instead of drawing them, which takes half a second per run and more.
-
-    `plots._save.__wrapped__` draws; tests/evaluation/test_plots.py uses it.
-    """
-    from matplotlib.text import Text
-
-    from reszoo.evaluation import plots
-
-    @functools.wraps(plots._save)
-    def save(figure: Any, path: str) -> None:
-        text = "\n".join(each.get_text() for each in figure.findobj(Text))
-        for suffix in (".png", ".svg"):
-            Path(path).with_suffix(suffix).write_text(text)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "_save", save)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def exports_run_here(two_devices: None) -> Iterator[None]:
-    """Run each export for its check in this process, and for its speed once: a fresh interpreter takes four seconds.
-
-    `parity._run.__wrapped__` starts one; tests/exporting uses it.
-    """
-    from reszoo.errors import ReszooError
-    from reszoo.exporting import parity
-
-    @functools.wraps(parity._run)
-    def run(kind: str, export: Path, folder: Path) -> dict[str, Any]:
-        try:
-            return parity.reload.PROGRAMS[kind](str(export), folder)
-        except Exception as error:
-            raise ReszooError(str(error)) from error
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parity, "_run", run)
-        patch.setattr(parity.reload, "SECONDS", 0)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -87,7 +87,7 @@ class Evaluator:
         def score(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
             return score_rows(model(images, training=False), labels)
 
-        @tf.function(autograph=False)  # nothing here branches on a tensor
+        @tf.function(reduce_retracing=False)
         def step(images: tf.Tensor, labels: tf.Tensor) -> Any:
             return self._strategy.run(score, args=(images, labels))
 

@@ -17,12 +17,6 @@ from matplotlib.image import imread
 from reszoo.errors import ReszooError
 from reszoo.evaluation import plots
 
-
-@pytest.fixture(autouse=True)
-def drawn_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "_save", plots._save.__wrapped__)  # type: ignore[attr-defined]
-
-
 HISTORY = [
     {
         "epoch": i,

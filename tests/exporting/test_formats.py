@@ -476,7 +476,7 @@ def test_data_that_is_gone_is_said_and_photographs_stand_in(
     def gone(*_: Any) -> None:
         raise ReszooError("the set has moved")
 
-    monkeypatch.setattr(reszoo.Run, "open_dataset", gone)
+    monkeypatch.setattr(reszoo.Run, "open_pipeline", gone)
     report = reszoo.export(run, tmp_path / "out", format="onnx")
     assert report.note == "the set has moved" and "photographs" in report.check.what and report.check.accuracy is None
     with pytest.raises(ReszooError, match="the set has moved"):

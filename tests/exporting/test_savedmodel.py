@@ -116,10 +116,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, Pat
     """An export whose check ran in an interpreter of its own."""
     out = tmp_path_factory.mktemp("exported") / "deep" / "out"
     model = small_net()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parity, "_run", parity._run.__wrapped__)  # type: ignore[attr-defined]
-        report = export_model(model, out, preprocessing=colour(), class_names=NAMES, details={"recipe": "r"})
-    return model, out, report
+    return model, out, export_model(model, out, preprocessing=colour(), class_names=NAMES, details={"recipe": "r"})
 
 
 @pytest.fixture(scope="module")
@@ -439,7 +436,6 @@ def test_a_net_that_cannot_be_run_by_tensorflow_alone_is_not_exported(
     script = tmp_path / "reload.py"
     script.write_text("raise SystemExit('no such op')")
     monkeypatch.setattr(parity.reload, "__file__", str(script))
-    monkeypatch.setattr(parity, "_run", parity._run.__wrapped__)  # type: ignore[attr-defined]
     with pytest.raises(ReszooError, match="does not load by TensorFlow alone: no such op"):
         export_model(small_net(), tmp_path / "out", preprocessing=colour(), class_names=NAMES)
     assert [p.name for p in tmp_path.iterdir()] == ["reload.py"]
