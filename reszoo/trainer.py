@@ -28,13 +28,14 @@ from reszoo.lazy import tf
 from reszoo.nets.freeze import freeze
 from reszoo.nets.settings import fixed_settings
 from reszoo.reporting.page import base_name
-from reszoo.training.callbacks import check_callbacks
+from reszoo.training.callback_checks import check_callbacks
 from reszoo.training.cluster import check_cluster
+from reszoo.training.data_location import advice_on_data, missing
 from reszoo.training.devices import describe, missing_gpu, open_strategy, precision
 from reszoo.training.inherit import inherit
 from reszoo.training.loop import Loop, Watch
 from reszoo.training.progress import Progress
-from reszoo.training.run import Run, advice_on_data, missing, now
+from reszoo.training.run import Run, now
 from reszoo.training.setup import make_model, make_stepper, open_data
 from reszoo.training.start import check_start, find_run, has_checkpoint, stored_bytes
 from reszoo.training.step import Stepper

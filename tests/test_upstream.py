@@ -22,7 +22,7 @@ from google.protobuf.json_format import MessageToDict
 
 import reszoo
 from reszoo.nets.graph import POSITIVE_OPS
-from reszoo.training.callbacks import REMADE
+from reszoo.training.callback_state import REMADE
 
 PACKAGE = Path(reszoo.__file__).parent
 

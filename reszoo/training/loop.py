@@ -20,8 +20,9 @@ from reszoo.training import checkpoint
 from reszoo.training.averaging import WeightAverages
 from reszoo.training.callbacks import Callbacks
 from reszoo.training.progress import Progress
-from reszoo.training.run import Run, TensorBoard
+from reszoo.training.run import Run
 from reszoo.training.step import Stepper
+from reszoo.training.tensorboard import TensorBoard
 
 CHECK_EVERY = 50  # steps between looks at whether the loss is still a number
 

@@ -8,8 +8,6 @@ import io
 import json
 import os
 import platform
-import shlex
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,10 +17,17 @@ from reszoo.commands import format_resume
 from reszoo.config.load import load_recipe
 from reszoo.config.recipe import Recipe
 from reszoo.errors import ChangedDataError, ReszooError
-from reszoo.files import check_output, expand_user, write_json, write_text
-from reszoo.lazy import tf
+from reszoo.files import check_output, write_json, write_text
+from reszoo.training.data_location import (
+    ignore_location,
+    ignore_start,
+    location,
+    location_of,
+    missing,
+    placeholder,
+    same_but_location,
+)
 from reszoo.versions import module_versions
-from reszoo.weights.formats import is_file_name
 
 if TYPE_CHECKING:
     import keras
@@ -74,16 +79,16 @@ class Run:
         """
         before, after = self.recipe.to_dict(), recipe.to_dict()
         if moved:
-            _same_location(before, after)
+            ignore_location(before, after)
         if started:
-            _same_start(before, after)
+            ignore_start(before, after)
         for table in after:
             if table in ("name", "description") or before.get(table) == after[table]:
                 continue
-            if table == "data" and _same_but_location(before[table], after[table]):
+            if table == "data" and same_but_location(before[table], after[table]):
                 raise ReszooError(
-                    f"{self.path} was trained on {_location(before[table])}, not {_location(after[table])}; if the same images "
-                    f"lie there now, resume with: {format_resume('train', self.path, '--data', _location(after[table]))}"
+                    f"{self.path} was trained on {location_of(before[table])}, not {location_of(after[table])}; if the same images "
+                    f"lie there now, resume with: {format_resume('train', self.path, '--data', location_of(after[table]))}"
                 )
             raise ReszooError(
                 f"{self.path} was trained with another [{table}] than the recipe given; resume with its own recipe: "
@@ -188,7 +193,7 @@ class Run:
         recipe = self.recipe
         advice = (
             f"to use other images, give data (--data). If the run's own images lie elsewhere now: "
-            f"{format_resume('train', self.path, '--data', _placeholder(recipe.data))}"
+            f"{format_resume('train', self.path, '--data', placeholder(recipe.data))}"
         )
         if data is None and (why := missing(recipe.data)):
             raise ReszooError(f"{why}; {advice}")
@@ -224,110 +229,6 @@ class Run:
             raise ReszooError(f"{self.path} holds no {name}; the run stopped before it began to train") from error
         except ValueError as error:
             raise ReszooError(f"{path} is not JSON; it was changed or damaged") from error
-
-
-def relocated(data: DataConfig, place: str) -> DataConfig:
-    """Return `[data]` with the location of the same images replaced.
-
-    Args:
-        data: the table of a run.
-        place: `folder:PATH`, or for a dataset of TensorFlow Datasets the folder in which prepared datasets lie now.
-
-    Raises:
-        ReszooError: if `place` is a plain path where `folder:PATH` is needed.
-    """
-    own_folder = data.name.startswith("folder:")
-    if own_folder and not place.startswith("folder:") and expand_user(place).is_dir():
-        raise ReszooError(
-            f"data: {place} is invalid; expected folder:PATH. Example: --data {shlex.quote(f'folder:{place}')}"
-        )
-    prepared = not own_folder and data.name not in ("digits", "synthetic")
-    if prepared and place != data.name and not place.startswith("folder:"):
-        if not expand_user(place).is_dir():
-            raise ReszooError(
-                f"data: {place} is invalid; expected the folder in which {data.name} is prepared now. "
-                "Example: --data /data/tensorflow_datasets"
-            )
-        return data.replace(dir=place)
-    return data if place == data.name else data.replace(name=place)
-
-
-def missing(data: DataConfig) -> str:
-    """Return why nothing lies at the location of a table `[data]`, as a part of a message; "" where something does."""
-    from reszoo.data.catalog import data_home, is_prepared
-
-    kind, colon, path = data.name.partition(":")
-    if colon and kind == "folder" and not expand_user(path).is_dir():
-        return f"data.name: {data.name} does not exist"
-    if data.dir and not colon and not is_prepared(data.name, data_home(data.dir)):
-        return f"data.dir: {data.dir} holds no prepared {data.name}"
-    return ""
-
-
-def advice_on_data(command: str, run_dir: str | os.PathLike[str], data: DataConfig) -> str:
-    """Return how to resume where the data lies elsewhere now.
-
-    Args:
-        command: "train" or "tune".
-        run_dir: the folder of the run or search.
-        data: its table `[data]`.
-    """
-    return f"if the same images lie elsewhere now, resume with: {format_resume(command, run_dir, '--data', _placeholder(data))}"
-
-
-def _placeholder(data: DataConfig) -> str:
-    return "folder:PATH" if data.name.startswith("folder:") else "FOLDER"
-
-
-def location(data: DataConfig) -> str:
-    """Return where the images of a table `[data]` lie, as `relocated` takes it."""
-    return _location(data.to_dict())
-
-
-def _location(data: Mapping[str, Any]) -> str:
-    """Return what --data says of a table `[data]`."""
-    return str(data["dir"] if data.get("dir") else data["name"])
-
-
-def _same_but_location(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    return {**before, "name": "", "dir": ""} == {**after, "name": "", "dir": ""}
-
-
-def _same_location(before: dict[str, Any], after: dict[str, Any]) -> None:
-    for key in ("name", "dir"):
-        before["data"][key] = after["data"][key]
-
-
-def _same_start(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Let the paths of the files that training started from be equal where both recipes name a file."""
-    ours, theirs = before["model"].get("weights", ""), after["model"].get("weights", "")
-    if is_file_name(ours) and is_file_name(theirs):
-        before["model"]["weights"] = theirs
-    if before["train"].get("grow_from") and after["train"].get("grow_from"):
-        before["train"]["grow_from"] = after["train"]["grow_from"]
-
-
-class TensorBoard:
-    """Scalars for TensorBoard, one file per process that trained; rows from before a resume are written anew."""
-
-    def __init__(self, run: Run, history: Sequence[Mapping[str, Any]]) -> None:
-        folder = run.path / "tensorboard"
-        shutil.rmtree(folder, ignore_errors=True)
-        self._writer = tf.summary.create_file_writer(str(folder))
-        for row in history:
-            self.add(row)
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Write one row of the history."""
-        with self._writer.as_default():
-            for key, value in row.items():
-                if key not in ("step", "epoch"):
-                    tf.summary.scalar(key, value, step=row["step"])
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._writer.close()
 
 
 def environment() -> dict[str, Any]:

@@ -14,7 +14,8 @@ from reszoo.config.resolve import ResolvedRecipe, resolve_data
 from reszoo.errors import ReszooError
 from reszoo.files import check_output, check_outside
 from reszoo.training import checkpoint
-from reszoo.training.run import Run, relocated
+from reszoo.training.data_location import relocated
+from reszoo.training.run import Run
 from reszoo.training.step import Stepper
 from reszoo.weights.formats import is_file_name, local_file
 

@@ -19,7 +19,8 @@ from reszoo.files import atomic_dir, write_json, write_text
 from reszoo.lab.grid import release
 from reszoo.trainer import Trainer
 from reszoo.training import checkpoint
-from reszoo.training.run import Run, location
+from reszoo.training.data_location import location
+from reszoo.training.run import Run
 from reszoo.tuning.plan import Plan
 
 RECORD = "trial.json"

@@ -23,8 +23,9 @@ from reszoo.data.fingerprint import difference
 from reszoo.data.pipeline import open_pipeline
 from reszoo.errors import ReszooError
 from reszoo.files import check_output, check_outside, expand_user
+from reszoo.training.data_location import advice_on_data, missing, relocated
 from reszoo.training.devices import check_devices
-from reszoo.training.run import advice_on_data, environment, missing, relocated
+from reszoo.training.run import environment
 from reszoo.tuning import environment as parts
 from reszoo.tuning.knobs import Choice, Knob
 from reszoo.tuning.oracles import make_oracle

@@ -18,8 +18,9 @@ from keras_tuner.engine.trial import TrialStatus
 from reszoo.errors import ReszooError
 from reszoo.training.devices import check_devices
 from reszoo.tuning import environment as parts
-from reszoo.tuning.oracles import OBJECTIVE, ORACLES
+from reszoo.tuning.oracles import ORACLES
 from reszoo.tuning.plan import NAME, Plan, read_plan
+from reszoo.tuning.searching import OBJECTIVE
 from reszoo.tuning.trial import folder_of, run_trial
 
 WAIT_SECONDS = 60.0  # that a worker waits for the chief to write the plan

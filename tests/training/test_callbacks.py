@@ -19,7 +19,8 @@ from reszoo.errors import ReszooError
 from reszoo.evaluation.scores import evaluate_model
 from reszoo.trainer import Result, train
 from reszoo.training import checkpoint
-from reszoo.training.callbacks import Callbacks, check_callbacks
+from reszoo.training.callback_checks import check_callbacks
+from reszoo.training.callbacks import Callbacks
 
 C = keras.callbacks
 TABLES: dict[str, Any] = {

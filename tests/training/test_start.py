@@ -21,7 +21,8 @@ from reszoo.config.resolve import resolve_recipe
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.trainer import Trainer, train
 from reszoo.training import checkpoint, start
-from reszoo.training.run import Run, missing, relocated
+from reszoo.training.data_location import missing, relocated
+from reszoo.training.run import Run
 
 TINY: dict[str, Any] = {"name": "resnet8", "depths": [1], "widths": [8], "stem_width": 8}
 

@@ -1,0 +1,98 @@
+"""Where the images of a run lie: moved data, missing data, and the command that resumes with either."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from reszoo.commands import format_resume
+from reszoo.config.data import DataConfig
+from reszoo.errors import ReszooError
+from reszoo.files import expand_user
+from reszoo.weights.formats import is_file_name
+
+
+def relocated(data: DataConfig, place: str) -> DataConfig:
+    """Return `[data]` with the location of the same images replaced.
+
+    Args:
+        data: the table of a run.
+        place: `folder:PATH`, or for a dataset of TensorFlow Datasets the folder in which prepared datasets lie now.
+
+    Raises:
+        ReszooError: if `place` is a plain path where `folder:PATH` is needed.
+    """
+    own_folder = data.name.startswith("folder:")
+    if own_folder and not place.startswith("folder:") and expand_user(place).is_dir():
+        raise ReszooError(
+            f"data: {place} is invalid; expected folder:PATH. Example: --data {shlex.quote(f'folder:{place}')}"
+        )
+    prepared = not own_folder and data.name not in ("digits", "synthetic")
+    if prepared and place != data.name and not place.startswith("folder:"):
+        if not expand_user(place).is_dir():
+            raise ReszooError(
+                f"data: {place} is invalid; expected the folder in which {data.name} is prepared now. "
+                "Example: --data /data/tensorflow_datasets"
+            )
+        return data.replace(dir=place)
+    return data if place == data.name else data.replace(name=place)
+
+
+def missing(data: DataConfig) -> str:
+    """Return why nothing lies at the location of a table `[data]`, as a part of a message; "" where something does."""
+    from reszoo.data.catalog import data_home, is_prepared
+
+    kind, colon, path = data.name.partition(":")
+    if colon and kind == "folder" and not expand_user(path).is_dir():
+        return f"data.name: {data.name} does not exist"
+    if data.dir and not colon and not is_prepared(data.name, data_home(data.dir)):
+        return f"data.dir: {data.dir} holds no prepared {data.name}"
+    return ""
+
+
+def advice_on_data(command: str, run_dir: str | os.PathLike[str], data: DataConfig) -> str:
+    """Return how to resume where the data lies elsewhere now.
+
+    Args:
+        command: "train" or "tune".
+        run_dir: the folder of the run or search.
+        data: its table `[data]`.
+    """
+    return f"if the same images lie elsewhere now, resume with: {format_resume(command, run_dir, '--data', placeholder(data))}"
+
+
+def placeholder(data: DataConfig) -> str:
+    """Return what stands for the location of the data in an example of a command."""
+    return "folder:PATH" if data.name.startswith("folder:") else "FOLDER"
+
+
+def location(data: DataConfig) -> str:
+    """Return where the images of a table `[data]` lie, as `relocated` takes it."""
+    return location_of(data.to_dict())
+
+
+def location_of(data: Mapping[str, Any]) -> str:
+    """Return what --data says of a table `[data]`."""
+    return str(data["dir"] if data.get("dir") else data["name"])
+
+
+def same_but_location(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Return whether two tables [data] differ at most in the location of the images."""
+    return {**before, "name": "", "dir": ""} == {**after, "name": "", "dir": ""}
+
+
+def ignore_location(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Give one recipe the location of the images that another one names."""
+    for key in ("name", "dir"):
+        before["data"][key] = after["data"][key]
+
+
+def ignore_start(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Give one recipe the paths of the files that another one starts from, where both name a file."""
+    ours, theirs = before["model"].get("weights", ""), after["model"].get("weights", "")
+    if is_file_name(ours) and is_file_name(theirs):
+        before["model"]["weights"] = theirs
+    if before["train"].get("grow_from") and after["train"].get("grow_from"):
+        before["train"]["grow_from"] = after["train"]["grow_from"]
