@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +19,7 @@ from reszoo.training.averaging import WeightAverages
 from reszoo.training.callbacks import Callbacks
 from reszoo.training.progress import Progress
 from reszoo.training.run import Run
+from reszoo.training.signals import stop_on_signal
 from reszoo.training.step import Stepper
 from reszoo.training.tensorboard import TensorBoard
 
@@ -145,7 +144,7 @@ class Loop:
         board = TensorBoard(self.run, self.history)
         try:
             self._begin()
-            with _stop_signal() as stopped:
+            with stop_on_signal() as stopped:
                 if not self.complete:
                     self._take_steps(board, stopped)
                 self.signalled = stopped.is_set()
@@ -390,26 +389,3 @@ def thawed(recipe: Recipe, step: int) -> str:
     norms = ["the frozen normalisations"] if recipe.frozen and recipe.finetune.batch_norm == "train" else []
     now = ", ".join([*norms, *lower])
     return f"step {step}: the classifier has learnt alone; now {now} and {head} learn"
-
-
-@contextlib.contextmanager
-def _stop_signal() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C or SIGTERM into an event; a second one acts as it would have."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before: dict[int, Any] = {}
-
-    def handle(number: int, frame: Any) -> None:
-        event.set()
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    for caught in (signal.SIGINT, signal.SIGTERM):
-        before[caught] = signal.signal(caught, handle)
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -94,7 +94,7 @@ def test_an_open_size_takes_any(net: Spec) -> None:
         ({"input_shape": (8, 8, None)}, "leaves the channels open; give a number, such as 3"),
         ({"classes": 0}, "resnet8: classes is 0, but must be a whole number"),
         ({"top": False, "classes": 10}, "top=False leaves the classifier out, so classes=10 has no place"),
-        ({"shortcut": "D"}, "resnet8: shortcut is 'D'"),
+        ({"shortcut": "D"}, 'resnet8: shortcut: "D" is invalid'),
         ({"shortcutt": "B"}, "resnet8: no field 'shortcutt'; did you mean 'shortcut'"),
     ],
 )
