@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from reszoo import Recipe, Run
 from reszoo.config.optimizer import Optimizer
+from reszoo.config.resolve import resolve_recipe
 from reszoo.config.training import FinetuneConfig, TrainConfig
 from reszoo.errors import ReszooError
 from reszoo.evaluation.telling import finetuning
@@ -390,7 +391,7 @@ def test_a_run_from_before_the_table_goes_on(tmp_path: Path) -> None:
     assert plain.finetune == FinetuneConfig() and "[finetune]" in text
     folder.mkdir()
     (folder / "recipe.toml").write_text(text[: text.index("[finetune]")])
-    assert Run.open(folder).recipe == plain
+    assert Run.open(folder).recipe == resolve_recipe(plain)
     Run.open(folder).refuse_other(plain)
     with pytest.raises(ReszooError, match=r"another \[finetune\]"):
         Run.open(folder).refuse_other(recipe())
@@ -419,22 +420,22 @@ def test_the_lines_of_a_run() -> None:
 @pytest.mark.parametrize(
     ("table", "says"),
     [
-        ({"freeze": "satge2"}, "finetune.freeze is 'satge2', but must be 'none', 'stem', a stage such as 'stage2', or 'all'; did"),
-        ({"freeze": "head"}, "finetune.freeze is 'head', but must be"),
-        ({"freeze": "stage0"}, "finetune.freeze is 'stage0', but must be"),
-        ({"freeze": "stage4"}, "finetune.freeze is 'stage4', but resnet8 has 'none', 'stem', 'stage1', 'stage2', 'stage3', 'all'"),
-        ({"freeze": 3}, "finetune.freeze is 3, but must be text"),
+        ({"freeze": "satge2"}, 'finetune.freeze: "satge2" is invalid; expected "none", "stem", a stage such as "stage2"'),
+        ({"freeze": "head"}, 'finetune.freeze: "head" is invalid; expected "none"'),
+        ({"freeze": "stage0"}, 'finetune.freeze: "stage0" is invalid; expected "none"'),
+        ({"freeze": "stage4"}, "expected one of 'none', 'stem', 'stage1', 'stage2', 'stage3', 'all' with model resnet8"),
+        ({"freeze": 3}, "finetune.freeze: 3 is invalid; expected text"),
         ({"batch_norm": "evla", "freeze": "stem"}, "did you mean 'eval'"),
-        ({"freeze": "none", "batch_norm": "train"}, "batch_norm does nothing with freeze = 'none': leave it out, or give freeze = 'stem'"),
-        ({"freeze": "all"}, "finetune.probe_epochs does nothing with freeze = 'all': leave it out, or give freeze = a place below"),
-        ({"freeze": "stage3"}, "finetune.probe_epochs does nothing with freeze = 'stage3'"),
-        ({"freeze": "all", "probe_epochs": 0}, "finetune.stage_decay does nothing with freeze = 'all'"),
-        ({"freeze": "stage3", "probe_epochs": 0}, "finetune.stage_decay does nothing with freeze = 'stage3'"),
-        ({"stage_decay": 0}, "finetune.stage_decay is 0.0, but must be above 0 and at most 1"),
-        ({"stage_decay": 1.5}, "finetune.stage_decay is 1.5, but must be above 0 and at most 1"),
-        ({"probe_epochs": -1}, "finetune.probe_epochs is -1.0, but must be at least 0"),
-        ({"probe_epochs": 4}, "finetune.probe_epochs is 4, but must be below train.epochs (4)"),
-        ({"probe_epoch": 4}, "no key finetune.probe_epoch; did you mean 'probe_epochs'?"),
+        ({"freeze": "none", "batch_norm": "train"}, 'finetune.batch_norm: not used with finetune.freeze = "none"'),
+        ({"freeze": "all"}, 'finetune.probe_epochs: not used with finetune.freeze = "all"; remove finetune.probe_epochs'),
+        ({"freeze": "stage3"}, 'finetune.probe_epochs: not used with finetune.freeze = "stage3"'),
+        ({"freeze": "all", "probe_epochs": 0}, 'finetune.stage_decay: not used with finetune.freeze = "all"'),
+        ({"freeze": "stage3", "probe_epochs": 0}, 'finetune.stage_decay: not used with finetune.freeze = "stage3"'),
+        ({"stage_decay": 0}, "finetune.stage_decay: 0 is invalid; expected a number > 0 and <= 1"),
+        ({"stage_decay": 1.5}, "finetune.stage_decay: 1.5 is invalid; expected a number > 0 and <= 1"),
+        ({"probe_epochs": -1}, "finetune.probe_epochs: -1 is invalid; expected a number >= 0"),
+        ({"probe_epochs": 4}, "finetune.probe_epochs: 4.0 is invalid; expected less than train.epochs = 4"),
+        ({"probe_epoch": 4}, "finetune.probe_epoch: unknown key; did you mean 'probe_epochs'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused_in_one_line(table: dict[str, Any], says: str) -> None:
@@ -444,7 +445,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line(table: dict[str, Any], says
 
 
 def test_configs_made_in_python_are_refused_alike() -> None:
-    with pytest.raises(ReszooError, match="probe_epochs does nothing with freeze = 'all'"):
+    with pytest.raises(ReszooError, match="finetune.probe_epochs: not used with finetune.freeze"):
         FinetuneConfig(freeze="all", probe_epochs=1)
     assert recipe(finetune={"freeze": "all", "batch_norm": "train"}).frozen == PLACES[:-1]
     assert recipe(finetune={"freeze": "stage2"}).frozen == PLACES[:3] and recipe().places == PLACES
@@ -455,7 +456,9 @@ def test_a_probe_as_long_as_the_training_is_refused_before_anything_is_written(t
     tables["train"] |= {"epochs": 0, "steps": 6}  # of 3 steps to an epoch
     with pytest.raises(ReszooError) as caught:
         train(Recipe(**tables), run_dir=tmp_path / "run", quiet=True)
-    assert "probe_epochs is 2, which is 6 steps, but must be shorter than the training (6 steps)" in str(caught.value)
+    assert "finetune.probe_epochs: 2 (6 steps) is invalid; expected less than the training (6 steps)" in str(
+        caught.value
+    )
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
     tables["finetune"]["probe_epochs"] = 0.01
     assert Recipe(**tables).probe_steps(3) == 1

@@ -179,10 +179,10 @@ def test_a_new_classifier_is_made_where_as_many_classes_are_others(row: Weights,
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["data.normalize=channel"], "were trained on inputs normalised their own way"),
+        (["data.normalize=channel"], "were trained on inputs normalized their own way"),
         (["model.weights=nope"], "resnet8 has no weights 'nope'; it has someone/v1"),
-        (["train.grow_from=runs/x"], "model.weights and train.grow_from both say"),
-        (["model.weights=''", "data.normalize=weights"], "names no published weights"),
+        (["train.grow_from=runs/x"], "train.grow_from: .* is invalid; expected no model.weights with it"),
+        (["model.weights=''", "data.normalize=weights"], "expected published weights in model.weights with it"),
     ],
 )
 def test_recipes_that_contradict_themselves_are_refused(overrides: list[str], says: str, row: Weights) -> None:
