@@ -532,7 +532,7 @@ def test_a_mistake_in_a_callback_stays_what_it_is(tmp_path: Path) -> None:
 
 def test_files_are_closed_when_a_callback_cannot_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[bool] = []
-    monkeypatch.setattr("reszoo.training.run.TensorBoard.close", lambda self: closed.append(True))
+    monkeypatch.setattr("reszoo.training.tensorboard.TensorBoard.close", lambda self: closed.append(True))
     with pytest.raises(FileNotFoundError):
         run(tmp_path / "run", C.CSVLogger(str(tmp_path / "nowhere" / "log.csv")))
     assert closed == [True]
