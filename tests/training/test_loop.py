@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -191,36 +189,3 @@ def test_a_mean_over_no_images_is_not_a_number() -> None:
     assert loop._means(np.array([6.0, 3.0, 4.0, 0.0])) == {"loss": 1.5, "accuracy": 0.75}
     none = loop._means(np.array([0.0, 0.0, 0.0, 2.0]))
     assert math.isnan(none["loss"]) and none["accuracy"] == 0
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_an_event_and_the_second_acts(number: signal.Signals) -> None:
-    seen: list[int] = []
-    before = signal.signal(number, lambda caught, frame: seen.append(caught))
-    try:
-        with loop._stop_signal() as stopped:
-            assert not stopped.is_set()
-            signal.raise_signal(number)
-            assert stopped.is_set() and not seen
-            signal.raise_signal(number)
-            assert seen == [number]
-        with loop._stop_signal():
-            pass
-        signal.raise_signal(number)
-        assert seen == [number, number]
-    finally:
-        signal.signal(number, before)
-
-
-def test_a_thread_trains_without_signals() -> None:
-    """Python lets the main thread alone set handlers."""
-    found: list[bool] = []
-
-    def enter() -> None:
-        with loop._stop_signal() as stopped:
-            found.append(stopped.is_set())
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    assert found == [False]
