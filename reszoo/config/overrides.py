@@ -11,7 +11,7 @@ from reszoo.config import tomlfile
 from reszoo.config.recipe import TABLES
 from reszoo.config.training import unused_with_freeze
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.validation.messages import choices, invalid, show, with_constraints
+from reszoo.validation.messages import invalid, show, with_constraints
 from reszoo.validation.table import Table
 from reszoo.zoo.spec import Spec
 
@@ -107,12 +107,9 @@ def _unused_keys(table: str, values: Mapping[str, Any]) -> set[str]:
     if table == "finetune":
         return set(unused_with_freeze(values["freeze"])) if isinstance(values.get("freeze"), str) else set()
     family = TABLES[table]
-    if family.CHOICE not in values:
-        return set()
-    chosen = [
-        each for each in family.alternatives() if choices(each.model_fields[family.CHOICE]) == (values[family.CHOICE],)
-    ]
-    return set(family.fields_of_alternatives()) - set(chosen[0].model_fields) if chosen else set()
+    given = values.get(family.CHOICE)
+    chosen = family.alternatives_by_choice().get(given) if isinstance(given, str) else None
+    return set(family.fields_of_alternatives()) - set(chosen.model_fields) if chosen else set()
 
 
 def _parse(text: str) -> tuple[str, Any]:

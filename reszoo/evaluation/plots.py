@@ -48,7 +48,7 @@ def curves(
     published: float | None = None,
     source: str = "",
 ) -> None:
-    """Draw a run's top-1 error, loss (log axis) and learning rate against steps into a PNG file and an SVG file beside it.
+    """Draw a run's top-1 error, loss (log axis) and learning rate against steps into a PNG file, and into an SVG file of the same name.
 
     Training is drawn thin, validation bold. Light vertical lines mark the drops of a stepped learning rate.
 
@@ -126,7 +126,9 @@ def curves(
 def confusion(
     matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: str | os.PathLike[str], *, title: str = ""
 ) -> None:
-    """Draw a confusion matrix into a PNG file and an SVG file beside it: one row per true class, one column per predicted one.
+    """Draw a confusion matrix into a PNG file, and into an SVG file of the same name.
+
+    There is one row per true class and one column per predicted class.
 
     A cell's color is its share of its row; with up to 20 classes the cell holds the count as well.
 
@@ -238,7 +240,7 @@ def _number(value: Any) -> float:
 
 
 def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG to `path` and as SVG beside it; the same figure gives the same files."""
+    """Write a figure as PNG to `path`, and as SVG under the same name; equal figures give equal files."""
     look = {"bbox_inches": "tight", "pad_inches": 0.12}
     with warnings.catch_warnings(), atomic_path(path) as png, atomic_path(Path(path).with_suffix(".svg")) as svg:
         # A name in a script that the font lacks is drawn as boxes; that is worth no warning for each letter.

@@ -15,7 +15,7 @@ UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 class SearchConfig(Table):
-    """How a search proceeds, beside its space."""
+    """How a search proceeds, without its space."""
 
     TABLE: ClassVar[str] = "search"
 

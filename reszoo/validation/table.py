@@ -28,7 +28,6 @@ def _is_utf8(text: str) -> bool:
 AS_TUPLE = BeforeValidator(_as_tuple)
 """Accepts a list, which TOML and JSON have, where a field is a tuple."""
 
-Ints = Annotated[tuple[int, ...], AS_TUPLE]
 Floats = Annotated[tuple[float, ...], AS_TUPLE]
 
 
@@ -91,11 +90,16 @@ class Table(BaseModel):
         Raises:
             ReszooError: If the deciding field is missing without a default, or unknown; and as the class does.
         """
-        found = {choices(each.model_fields[cls.CHOICE])[0]: each for each in cls.alternatives()}
+        found = cls.alternatives_by_choice()
         given = values.get(cls.CHOICE, cls.DEFAULT)
         if not isinstance(given, str) or given not in found:
             raise unknown_choice(cls, given, found)
         return found[given](**values)
+
+    @classmethod
+    def alternatives_by_choice(cls) -> dict[str, type[Table]]:
+        """Return the alternatives of this table by their value of the deciding field."""
+        return {choices(each.model_fields[cls.CHOICE])[0]: each for each in cls.alternatives()}
 
     @classmethod
     def alternatives(cls) -> Iterator[type[Table]]:
