@@ -18,7 +18,9 @@ def format_command(*words: str | os.PathLike[str]) -> str:
     return " ".join(["reszoo", *(_quoted(_plain(word)) for word in words)])
 
 
-def format_resume(command: str, run_dir: str | os.PathLike[str], *more: str | os.PathLike[str]) -> str:
+def format_resume(
+    command: str, run_dir: str | os.PathLike[str], *more: str | os.PathLike[str]
+) -> str:
     """Return the command that resumes the run or search in `run_dir`.
 
     Args:

@@ -83,7 +83,9 @@ def plain_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     if is_plain(target.absolute()):
         yield target
         return
-    place = next((place for place in (tempfile.gettempdir(), "/tmp", "/var/tmp") if is_plain(place)), None)
+    place = next(
+        (place for place in (tempfile.gettempdir(), "/tmp", "/var/tmp") if is_plain(place)), None
+    )
     with tempfile.TemporaryDirectory(prefix="reszoo-link-", dir=place) as folder:
         link = Path(folder) / "folder"
         link.symlink_to(target.absolute(), target_is_directory=True)
@@ -109,9 +111,13 @@ def check_output(path: str | os.PathLike[str], what: str, *, occupied: bool = Tr
     """
     target = Path(path)
     if not _is_utf8(os.fspath(target)):
-        raise ReszooError(f"{what}: {os.fsencode(target)!r} is invalid; expected a path in UTF-8. Give another name")
+        raise ReszooError(
+            f"{what}: {os.fsencode(target)!r} is invalid; expected a path in UTF-8. Give another name"
+        )
     if "\0" in os.fspath(target):
-        raise ReszooError(f"{what}: {os.fspath(target)!r} is invalid; expected a path without a null character")
+        raise ReszooError(
+            f"{what}: {os.fspath(target)!r} is invalid; expected a path without a null character"
+        )
     try:
         found = target.absolute()
         while not os.path.lexists(found):
@@ -125,10 +131,14 @@ def check_output(path: str | os.PathLike[str], what: str, *, occupied: bool = Tr
             f"{what}: a name in {_shown(target)} has {len(os.fsencode(long[0]))} bytes; expected at most {longest}"
         )
     if below and not found.is_dir():
-        raise ReszooError(f"{what}: {_shown(target)} cannot be made: {_shown(found)} is not a folder")
+        raise ReszooError(
+            f"{what}: {_shown(target)} cannot be made: {_shown(found)} is not a folder"
+        )
     folder = found if found.is_dir() else found.parent
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ReszooError(f"{what}: {_shown(target)} cannot be written: no permission to write in {_shown(folder)}")
+        raise ReszooError(
+            f"{what}: {_shown(target)} cannot be written: no permission to write in {_shown(folder)}"
+        )
     if not occupied and not below and (not found.is_dir() or any(found.iterdir())):
         state = "is not empty" if found.is_dir() else "is a file"
         raise ReszooError(f"{what}: {_shown(target)} {state}; give a new folder")

@@ -113,11 +113,17 @@ def explain_keywords(function: Callable[P, T]) -> Callable[P, T]:
 def _explain(function: str, key: str, value: Any, known: tuple[str, ...]) -> str:
     start = f"{function}: {key}={_short(value)} is invalid"
     if "recipe" in known and (recipe_key := RECIPE_KEYS.get(key)):
-        shown = value if isinstance(value, int | float) and not isinstance(value, bool) else SHAPES.get(recipe_key)
+        shown = (
+            value
+            if isinstance(value, int | float) and not isinstance(value, bool)
+            else SHAPES.get(recipe_key)
+        )
         if isinstance(value, str) and recipe_key != "data.name":
             shown = value
         text = f"{recipe_key}={224 if shown is None else shown}"
-        return f'{start}; it is a key of the recipe. Example: {function}(recipe, overrides=["{text}"])'
+        return (
+            f'{start}; it is a key of the recipe. Example: {function}(recipe, overrides=["{text}"])'
+        )
     for parameter, others in PARAMETERS.items():
         if parameter in known and key in others:
             return f"{start}; expected {parameter}. Example: {function}(..., {parameter}=...)"

@@ -18,7 +18,9 @@ else:
             except ModuleNotFoundError as error:
                 if error.name != "tensorflow":
                     raise
-                raise ReszooError("this needs TensorFlow, which is not installed: pip install tensorflow") from error
+                raise ReszooError(
+                    "this needs TensorFlow, which is not installed: pip install tensorflow"
+                ) from error
 
     tf = _TensorFlow()
 

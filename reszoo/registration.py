@@ -28,7 +28,9 @@ def register_with_keras() -> None:
 
 
 def _register() -> None:
-    with contextlib.suppress(ImportError):  # the import of reszoo.nets says why, where it is asked for
+    with contextlib.suppress(
+        ImportError
+    ):  # the import of reszoo.nets says why, where it is asked for
         importlib.import_module("reszoo.nets")
 
 
@@ -38,7 +40,9 @@ class _KerasFinder(importlib.abc.MetaPathFinder):
     def __init__(self) -> None:
         self._searching = False
 
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """Return Keras' own spec, whose loader registers the layers afterwards; None for every other module."""
         if name != KERAS or self._searching:
             return None

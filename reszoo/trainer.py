@@ -28,13 +28,13 @@ from reszoo.lazy import tf
 from reszoo.nets.freeze import freeze
 from reszoo.nets.settings import fixed_settings
 from reszoo.reporting.page import base_name
+from reszoo.reporting.reporter import Reporter
 from reszoo.training.callback_checks import check_callbacks
 from reszoo.training.cluster import check_cluster
 from reszoo.training.data_location import advice_on_data, missing
 from reszoo.training.devices import describe, missing_gpu, open_strategy, precision
 from reszoo.training.inherit import inherit
 from reszoo.training.loop import Loop, Watch
-from reszoo.training.progress import Progress
 from reszoo.training.run import Run, now
 from reszoo.training.setup import make_model, make_stepper, open_data
 from reszoo.training.start import check_start, find_run, has_checkpoint, stored_bytes
@@ -96,12 +96,18 @@ def train(
     check_cluster()
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
     trainer = Trainer.prepare(
-        recipe, run_dir=run_dir, resume=resume, data=data, devices=devices, callbacks=callbacks, quiet=quiet
+        recipe,
+        run_dir=run_dir,
+        resume=resume,
+        data=data,
+        devices=devices,
+        callbacks=callbacks,
+        quiet=quiet,
     )
     if trainer.fit():
         return Result(trainer.run, trainer.finish())
     loop = trainer.loop
-    trainer.progress.line(f"stopped at step {loop.step} of {loop.total}; {_how_to_resume(trainer)}")
+    trainer.reporter.line(f"stopped at step {loop.step} of {loop.total}; {_how_to_resume(trainer)}")
     return Result(trainer.run, None)
 
 
@@ -125,7 +131,7 @@ class Trainer:
         pipeline: The data.
         model: The model, compiled with its optimizer.
         evaluator: Scores the model on batches.
-        progress: Reports to the terminal and to train.log.
+        reporter: Reports to the terminal and to train.log.
         loop: The training loop.
     """
 
@@ -138,10 +144,10 @@ class Trainer:
         pipeline: Pipeline,
         stepper: Stepper,
         evaluator: Evaluator,
-        progress: Progress,
+        reporter: Reporter,
     ) -> None:
         self.run, self.recipe, self.pipeline, self.model = run, recipe, pipeline, stepper.model
-        self.evaluator, self.progress, self._stepper = evaluator, progress, stepper
+        self.evaluator, self.reporter, self._stepper = evaluator, reporter, stepper
 
     @classmethod
     def prepare(
@@ -186,20 +192,24 @@ class Trainer:
         with strategy.scope(), precision(settings.precision):
             model = make_model(recipe, pipeline, load_weights=not started)
             freeze(model, recipe.finetune.freeze, recipe.finetune.batch_norm)
-            recipe.probe_steps(pipeline.steps_per_epoch)  # rejects one too long before anything is written
+            recipe.probe_steps(
+                pipeline.steps_per_epoch
+            )  # rejects one too long before anything is written
             stepper = make_stepper(model, recipe, strategy)
-            grown = inherit(stepper, recipe, pipeline) if settings.grow_from and not started else None
+            grown = (
+                inherit(stepper, recipe, pipeline) if settings.grow_from and not started else None
+            )
         check_space(run.path, stored_bytes(model, stepper), "run folder")
 
         if not resume:
             run = Run.create(run.path, recipe)
-        progress = Progress(run.path / "train.log", quiet)
+        reporter = Reporter(log=run.path / "train.log", quiet=quiet)
         evaluator = Evaluator(model, classes=pipeline.info.classes, strategy=strategy)
-        trainer = cls(run, recipe, pipeline, stepper, evaluator, progress)
+        trainer = cls(run, recipe, pipeline, stepper, evaluator, reporter)
         with trainer._recording_failure():
             trainer._open_loop(checked, describe(strategy), grown, resume)
             if note := missing_gpu(devices):
-                progress.line(note)
+                reporter.line(note)
         return trainer
 
     def _open_loop(
@@ -210,7 +220,7 @@ class Trainer:
         resume: bool,
     ) -> None:
         """Record the start of the run, and stand at its first step or at its newest checkpoint."""
-        run, recipe, pipeline, progress = self.run, self.recipe, self.pipeline, self.progress
+        run, recipe, pipeline, reporter = self.run, self.recipe, self.pipeline, self.reporter
         if not resume or not (run.path / "run.json").is_file():
             run.write_meta(**facts(recipe, pipeline))
         if resume:
@@ -220,13 +230,13 @@ class Trainer:
         run.write_meta(status="running", devices=devices)
         self._stepper.spread_seeds()
         validate = self._validate if pipeline.info.examples["validation"] else None
-        self.loop = Loop(run, recipe, self._stepper, pipeline, progress, validate, callbacks)
+        self.loop = Loop(run, recipe, self._stepper, pipeline, reporter, validate, callbacks)
         if resume:
             self.loop.resume()
         for line in opening(recipe, pipeline, run, devices, self.loop.step):
-            progress.line(line)
+            reporter.line(line)
         if grown:
-            progress.line(
+            reporter.line(
                 f"grown from {grown['net']} of {grown['run']}: {len(grown['added'])} new blocks, outputs within {grown['difference']:.2g}"
             )
 
@@ -234,7 +244,9 @@ class Trainer:
         """Train to the end, or to step `until`; return whether training is complete. run.json records what was reached."""
         with self._recording_failure(), fixed_settings():
             complete = self.loop.fit(until)
-            self.run.write_meta(status="trained" if complete else "stopped", seconds=round(self.loop.seconds, 1))
+            self.run.write_meta(
+                status="trained" if complete else "stopped", seconds=round(self.loop.seconds, 1)
+            )
             return complete
 
     def finish(self) -> Scores:
@@ -243,16 +255,24 @@ class Trainer:
             return self._finish()
 
     def _finish(self) -> Scores:
-        run, recipe, pipeline, report = self.run, self.recipe, self.pipeline, self.progress.line
+        run, recipe, pipeline, report = self.run, self.recipe, self.pipeline, self.reporter.line
         report("saving the model: model.keras")
         with atomic_path(run.path / "model.keras") as part:
             self.model.save(part)
         published = recipe.published
         drawn: dict[str, Any] = (
-            {"published": published.value, "source": f"{published.metric}, {published.source}"} if published else {}
+            {"published": published.value, "source": f"{published.metric}, {published.source}"}
+            if published
+            else {}
         )
         report("drawing the curves: curves.png")
-        curves(run.history, run.path / "curves.png", rates=self.loop.learning_rates(), title=recipe.name, **drawn)
+        curves(
+            run.history,
+            run.path / "curves.png",
+            rates=self.loop.learning_rates(),
+            title=recipe.name,
+            **drawn,
+        )
         report(f"evaluating the test split: {pipeline.info.examples['test']} images")
         test = self.evaluator(pipeline.evaluation("test"))
         title = f"{recipe.name}: {base_name(pipeline.info.name)}, test, error {test.error:.2f} %"
@@ -261,7 +281,9 @@ class Trainer:
             from reszoo.exporting.export import export
             from reszoo.exporting.samples import CHECKED, draw
 
-            report("exporting the SavedModel and checking it: export/ (train.export=false skips this)")
+            report(
+                "exporting the SavedModel and checking it: export/ (train.export=false skips this)"
+            )
             export(run, run.path / "export", check=draw(pipeline, "test", CHECKED))
         run.write_meta(status="finished", finished=now())
         for line in closing(run, test):
@@ -282,7 +304,9 @@ class Trainer:
             known = _explain_memory(error, self.recipe)
             damaged = None if known else self.pipeline.explain(error)
             with contextlib.suppress(OSError):  # the disk may be what failed
-                self.run.write_meta(status="failed", reason=str(known or damaged or error).split("\n")[0])
+                self.run.write_meta(
+                    status="failed", reason=str(known or damaged or error).split("\n")[0]
+                )
                 if damaged and "data" in self.run.meta:  # mended files have other digests
                     self.run.write_meta(data={**self.run.meta["data"], "fingerprint": {}})
             if explained := known or damaged:
@@ -306,7 +330,9 @@ def _check_data(run: Run, recipe: Recipe, pipeline: Pipeline, resume: bool) -> N
         try:
             run.refuse_other_data(pipeline.info)
         except ChangedDataError as error:
-            raise ChangedDataError(f"{error}; {advice_on_data('train', run.path, recipe.data)}") from None
+            raise ChangedDataError(
+                f"{error}; {advice_on_data('train', run.path, recipe.data)}"
+            ) from None
     if recipe.train.export:
         check_class_names(pipeline.info.class_names)
     if recipe.train.select == "best" and not pipeline.info.examples["validation"]:

@@ -17,4 +17,7 @@ def module_versions(*names: str) -> dict[str, str]:
     Returns:
         The value of `__version__` for each name, or "unknown" if a module has none.
     """
-    return {name: str(getattr(importlib.import_module(name), "__version__", "unknown")) for name in names}
+    return {
+        name: str(getattr(importlib.import_module(name), "__version__", "unknown"))
+        for name in names
+    }

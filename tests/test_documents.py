@@ -51,7 +51,9 @@ def commands(path: Path) -> list[list[str]]:
     """
     found = []
     for code in code_lines(path.read_text(encoding="utf-8")):
-        started = re.match(r"(?:[A-Z_]+=\S+ )*(?:docker run .* |python -m )?reszoo(?::\w+)? (?=[a-z-])", code)
+        started = re.match(
+            r"(?:[A-Z_]+=\S+ )*(?:docker run .* |python -m )?reszoo(?::\w+)? (?=[a-z-])", code
+        )
         if not started or re.search(r"\[-|\[[A-Z]|\.\.\.|\|", code):
             continue
         words = shlex.split(code[started.end() :].replace("seed=S", "seed=0"), comments=True)
@@ -65,7 +67,9 @@ def commands(path: Path) -> list[list[str]]:
     return found
 
 
-COMMANDS = [(path, argv) for path in DOCUMENTS if path.name != "CHANGELOG.md" for argv in commands(path)]
+COMMANDS = [
+    (path, argv) for path in DOCUMENTS if path.name != "CHANGELOG.md" for argv in commands(path)
+]
 
 
 def test_the_readme_shows_every_command_of_a_run() -> None:
@@ -75,7 +79,9 @@ def test_the_readme_shows_every_command_of_a_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "argv"), COMMANDS, ids=[f"{path.relative_to(ROOT)}: {shlex.join(argv)}" for path, argv in COMMANDS]
+    ("path", "argv"),
+    COMMANDS,
+    ids=[f"{path.relative_to(ROOT)}: {shlex.join(argv)}" for path, argv in COMMANDS],
 )
 def test_a_command_in_the_documents_is_one_that_reszoo_takes(path: Path, argv: list[str]) -> None:
     verb, *rest = argv
@@ -157,7 +163,9 @@ def python_blocks(path: Path) -> list[str]:
     """Return the Python blocks of a document, those of the interpreter's prompt included."""
     text = path.read_text(encoding="utf-8")
     fenced = re.findall(r"^ *```python\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
-    return [textwrap.dedent(block) for block in fenced] + re.findall(r"^ *>>> (.*)$", text, re.MULTILINE)
+    return [textwrap.dedent(block) for block in fenced] + re.findall(
+        r"^ *>>> (.*)$", text, re.MULTILINE
+    )
 
 
 WITH_PYTHON = [name for name, path in zip(NAMES, DOCUMENTS, strict=True) if python_blocks(path)]
@@ -183,7 +191,9 @@ def weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return path
 
     monkeypatch.setattr(load, "fetch", fetch)
-    monkeypatch.setattr(load, "_has_torch", lambda: True)  # the file that `fetch` makes needs no PyTorch
+    monkeypatch.setattr(
+        load, "_has_torch", lambda: True
+    )  # the file that `fetch` makes needs no PyTorch
 
 
 @pytest.fixture
@@ -198,9 +208,18 @@ def port(folder: Path) -> Iterator[int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_PYTHON)
 def test_the_python_of_a_document_runs(
-    name: str, folder: Path, weights: None, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    name: str,
+    folder: Path,
+    weights: None,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
-    for made in ("runs/mine", "served", "lab/short", "mine.keras"):  # the page itself makes some of these
+    for made in (
+        "runs/mine",
+        "served",
+        "lab/short",
+        "mine.keras",
+    ):  # the page itself makes some of these
         shutil.rmtree(folder / made, ignore_errors=True)
     shutil.copytree(folder / "runs" / "first", folder / "runs" / "mine")
     shutil.copytree(folder / "runs" / "first" / "export", folder / "served")
@@ -217,30 +236,54 @@ def test_the_python_of_a_document_runs(
             block = block.replace("127.0.0.1:8501", f"127.0.0.1:{request.getfixturevalue('port')}")
         for made in ('run_dir="runs/mine"', '"served", preprocessing', 'result.run, "served"'):
             if made in block:
-                shutil.rmtree(folder / ("runs/mine" if "runs" in made else "served"), ignore_errors=True)
-        block = block.replace('["daisy", "rose", ...]', str([f"class {number}" for number in range(7)]))
+                shutil.rmtree(
+                    folder / ("runs/mine" if "runs" in made else "served"), ignore_errors=True
+                )
+        block = block.replace(
+            '["daisy", "rose", ...]', str([f"class {number}" for number in range(7)])
+        )
         exec(compile(block, name, "exec"), namespace)
 
 
 def test_the_program_for_jax_trains_on_two_devices(tmp_path: Path) -> None:
     """As if TensorFlow were not installed; the file that it leaves is read here."""
     pytest.importorskip("jax")
-    (block,) = [block for block in python_blocks(ROOT / "docs" / "training.md") if "KERAS_BACKEND=jax" in block]
+    (block,) = [
+        block
+        for block in python_blocks(ROOT / "docs" / "training.md")
+        if "KERAS_BACKEND=jax" in block
+    ]
     check = """
 assert keras.config.backend() == "jax" and len(devices) == 2
 assert len(model.trainable_weights[0].value.sharding.device_set) == 2
 print(*model.evaluate(images[1536:1792], labels[1536:1792], batch_size=64, verbose=0))
 """
-    (tmp_path / "program.py").write_text("import sys; sys.modules['tensorflow'] = None\n" + block + check)
-    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
-    done = subprocess.run([sys.executable, "program.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    (tmp_path / "program.py").write_text(
+        "import sys; sys.modules['tensorflow'] = None\n" + block + check
+    )
+    environment = os.environ | {
+        "KERAS_BACKEND": "jax",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "2",
+    }
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     loss, accuracy = (float(word) for word in done.stdout.split("\n")[-2].split())
     assert accuracy > 0.8
-    model = reszoo.build("resnet8", classes=10, input_shape=(8, 8, 1), weights=tmp_path / "digits.weights.h5")
+    model = reszoo.build(
+        "resnet8", classes=10, input_shape=(8, 8, 1), weights=tmp_path / "digits.weights.h5"
+    )
     digits = load_digits()
     logits = model.predict(digits.images[1536:1792, ..., None] / 16, verbose=0)
-    assert (logits.argmax(axis=-1) == digits.target[1536:1792]).mean() == pytest.approx(accuracy, abs=0.01)
+    assert (logits.argmax(axis=-1) == digits.target[1536:1792]).mean() == pytest.approx(
+        accuracy, abs=0.01
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -268,18 +311,25 @@ def _is_module(parts: list[str]) -> bool:
 # Each row of the table in docs/zoo.md, and a change of fields that it speaks of.
 CONTRADICTIONS: dict[str, list[dict[str, Any]]] = {
     '`shortcut="none"` with `zero_gamma`, `rezero` or `drop_path`': [
-        {"shortcut": "none", key: value} for key, value in (("zero_gamma", True), ("rezero", True), ("drop_path", 0.1))
+        {"shortcut": "none", key: value}
+        for key, value in (("zero_gamma", True), ("rezero", True), ("drop_path", 0.1))
     ],
     '`shortcut="none"` with `shortcut_scale`, `shortcut_dropout` or `gate`': [
         {"shortcut": "none", key: value}
-        for key, value in (("shortcut_scale", 0.5), ("shortcut_dropout", 0.5), ("gate", "exclusive"))
+        for key, value in (
+            ("shortcut_scale", 0.5),
+            ("shortcut_dropout", 0.5),
+            ("gate", "exclusive"),
+        )
     ],
     '`shortcut="none"` with `branch_scale`': [{"shortcut": "none", "branch_scale": 0.5}],
     "`zero_gamma` with `rezero`": [{"zero_gamma": True, "rezero": True}],
     '`zero_gamma` with `order="pre"` or `"bn_after_add"`': [
         {"zero_gamma": True, "order": order} for order in ("pre", "bn_after_add")
     ],
-    '`zero_gamma` with `order="relu_before_add"`': [{"zero_gamma": True, "order": "relu_before_add"}],
+    '`zero_gamma` with `order="relu_before_add"`': [
+        {"zero_gamma": True, "order": "relu_before_add"}
+    ],
     "`rezero` with `branch_scale`": [{"rezero": True, "branch_scale": 0.5}],
     "`gate_bias` without `gate`": [{"gate_bias": -5}],
     '`pad_at="end"` without `shortcut="A"`': [{"pad_at": "end", "shortcut": "B"}],
@@ -287,7 +337,9 @@ CONTRADICTIONS: dict[str, list[dict[str, Any]]] = {
         {"shrink": "avgpool", "shortcut": shortcut} for shortcut in ("none", "A")
     ],
     '`shrink_at="last"` with `shortcut="A"`': [{"shrink_at": "last", "shortcut": "A"}],
-    '`shrink_at="last"` with `shrink="avgpool"`': [{"shrink_at": "last", "shrink": "avgpool", "shortcut": "B"}],
+    '`shrink_at="last"` with `shrink="avgpool"`': [
+        {"shrink_at": "last", "shrink": "avgpool", "shortcut": "B"}
+    ],
     '`stem="bare"` without `order="pre"`': [{"stem": "bare"}],
     '`bias="unnormed"` with `order="post"`, `"relu_before_add"` or `"relu_pre"`': [
         {"bias": "unnormed", "order": order} for order in ("post", "relu_before_add", "relu_pre")
@@ -298,7 +350,15 @@ CONTRADICTIONS: dict[str, list[dict[str, Any]]] = {
         {"depths": (2,), "widths": (16,), "shortcut": "B", key: value}
         for key, value in (("shrink", "avgpool"), ("shrink_at", "last"))
     ]
-    + [{"depths": (2,), "widths": (16,), "shortcut": "B", "block": "bottleneck", "stride_at": "conv2"}],
+    + [
+        {
+            "depths": (2,),
+            "widths": (16,),
+            "shortcut": "B",
+            "block": "bottleneck",
+            "stride_at": "conv2",
+        }
+    ],
     "a `group_width` with width * `group_width` / 64 not whole": [
         {"block": "bottleneck", "shortcut": "B", "group_width": 3}
     ],
@@ -309,7 +369,9 @@ CONTRADICTIONS: dict[str, list[dict[str, Any]]] = {
 def test_the_table_of_contradictions_is_complete_and_true() -> None:
     text = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
     section = text[text.index("### Fields that contradict each other") :]
-    rows = re.findall(r"^\| (?!fields|---)(.*?) \| ", section[: section.index("Also rejected")], re.MULTILINE)
+    rows = re.findall(
+        r"^\| (?!fields|---)(.*?) \| ", section[: section.index("Also rejected")], re.MULTILINE
+    )
     assert rows == list(CONTRADICTIONS)
     spec = reszoo.spec("resnet8")
     said = set()
@@ -318,7 +380,9 @@ def test_the_table_of_contradictions_is_complete_and_true() -> None:
             spec.replace(**changes)
         said.add(re.sub(r"'\w+'|^\w+: |\d+", "", str(caught.value)))
     source = (ROOT / "reszoo" / "zoo" / "spec.py").read_text(encoding="utf-8")
-    checks = source[source.index("def _conflicts") : source.index("def out_channels")].count("errors.append(")
+    checks = source[source.index("def _conflicts") : source.index("def out_channels")].count(
+        "errors.append("
+    )
     assert len(rows) == checks, "a row for each check of reszoo.zoo.spec"
     assert len(said) >= checks
     assert isinstance(spec, Spec)
@@ -333,6 +397,11 @@ def test_the_index_lists_every_page() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_documents_links_lead_somewhere(name: str) -> None:
     path = ROOT / name
-    prose = re.sub(r"^```.*?^```|^    .*?$|`.*?`", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    prose = re.sub(
+        r"^```.*?^```|^    .*?$|`.*?`",
+        "",
+        path.read_text(encoding="utf-8"),
+        flags=re.DOTALL | re.MULTILINE,
+    )
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", prose):
         assert (path.parent / target).exists(), target

@@ -30,7 +30,9 @@ from reszoo.files import (
 LONG = "x" * 255
 
 
-@pytest.mark.parametrize("name", [LONG, f"a.{'b' * 250}", "a [b].txt", "-x", ".hidden", "a\nb", "é.json"])
+@pytest.mark.parametrize(
+    "name", [LONG, f"a.{'b' * 250}", "a [b].txt", "-x", ".hidden", "a\nb", "é.json"]
+)
 def test_every_name_that_the_file_system_takes_is_written(name: str, tmp_path: Path) -> None:
     write_text(tmp_path / name, "whole")
     assert (tmp_path / name).read_text() == "whole"
@@ -84,7 +86,9 @@ def refusal(path: Path, **more: Any) -> str:
     return str(caught.value)
 
 
-def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_that_cannot_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     assert "file is not a folder" in refusal(tmp_path / "file" / "run" / "deep")
@@ -102,7 +106,9 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: 
 
 
 def test_output_inside_the_data_is_refused(tmp_path: Path) -> None:
-    check_outside(tmp_path / "photos" / "run", tmp_path / "photos", "run folder")  # nothing there: told elsewhere
+    check_outside(
+        tmp_path / "photos" / "run", tmp_path / "photos", "run folder"
+    )  # nothing there: told elsewhere
     (tmp_path / "photos").mkdir()
     for inside in ("photos", "photos/runs/a", "photos/../photos/x"):
         with pytest.raises(ReszooError, match="expected a folder outside the data"):
@@ -144,7 +150,9 @@ def test_home_is_put_in_place_of_the_tilde(monkeypatch: pytest.MonkeyPatch, tmp_
 
 @pytest.mark.usefixtures("homeless")
 def test_no_home_is_one_line() -> None:
-    with pytest.raises(ReszooError, match=r"^~/pets: the home folder is unknown; .* Example: export HOME=/tmp$"):
+    with pytest.raises(
+        ReszooError, match=r"^~/pets: the home folder is unknown; .* Example: export HOME=/tmp$"
+    ):
         expand_user("~/pets")
     assert expand_user("/pets") == Path("/pets")
 

@@ -34,7 +34,9 @@ from reszoo.keywords import PARAMETERS, RECIPE_KEYS, explain_keywords
         ("predict", {"top_k": 3}, "expected top"),
     ],
 )  # fmt: skip
-def test_an_unknown_keyword_names_the_right_one(function: str, keywords: dict[str, Any], says: str) -> None:
+def test_an_unknown_keyword_names_the_right_one(
+    function: str, keywords: dict[str, Any], says: str
+) -> None:
     with pytest.raises(ReszooError) as caught:
         getattr(reszoo, function)("quickstart", **keywords)
     assert says in str(caught.value) and "\n" not in str(caught.value)

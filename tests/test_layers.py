@@ -22,6 +22,7 @@ LAYERS = [
     "keywords",
     "lazy",
     "registration",
+    "types",
     "versions",
     "loading",
     "reporting",
@@ -43,19 +44,53 @@ LAYERS = [
 ]
 
 # Importable with neither TensorFlow nor Keras nor NumPy installed: names, counts, recipes, the command line.
-LIGHT = ["reszoo", "reszoo.zoo.count", "reszoo.zoo.catalog", "reszoo.config.load", "reszoo.config.schedule"]
+LIGHT = [
+    "reszoo",
+    "reszoo.zoo.count",
+    "reszoo.zoo.catalog",
+    "reszoo.config.load",
+    "reszoo.config.schedule",
+]
 LIGHT += ["reszoo.cli.main", "reszoo.cli.list", "reszoo.cli.show", "reszoo.cli.recipes"]
-LIGHT += ["reszoo.weights.published", "reszoo.weights.transforms", "reszoo.tuning.space", "reszoo.cli.tune"]
-LIGHT += ["reszoo.serving.versions", "reszoo.cli.serve_check", "reszoo.bench.run", "reszoo.cli.bench"]
-HEAVY = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn", "tensorflow_datasets", "rich", "starlette", "uvicorn"}
+LIGHT += [
+    "reszoo.weights.published",
+    "reszoo.weights.transforms",
+    "reszoo.tuning.space",
+    "reszoo.cli.tune",
+]
+LIGHT += [
+    "reszoo.serving.versions",
+    "reszoo.cli.serve_check",
+    "reszoo.bench.run",
+    "reszoo.cli.bench",
+]
+HEAVY = {
+    "tensorflow",
+    "keras",
+    "numpy",
+    "matplotlib",
+    "sklearn",
+    "tensorflow_datasets",
+    "rich",
+    "starlette",
+    "uvicorn",
+}
 
 
 def imports(path: Path) -> set[str]:
     """Return the names of reszoo's own modules that a file imports, anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "reszoo":
-            found |= {node.module} if node.module != "reszoo" else {f"reszoo.{alias.name}" for alias in node.names}
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.split(".")[0] == "reszoo"
+        ):
+            found |= (
+                {node.module}
+                if node.module != "reszoo"
+                else {f"reszoo.{alias.name}" for alias in node.names}
+            )
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names if alias.name.startswith("reszoo.")}
     return found
@@ -71,7 +106,9 @@ def test_no_module_imports_from_a_layer_above_it() -> None:
             layer = name.split(".")[1]
             if layer == "__version__":
                 continue
-            assert LAYERS.index(layer) <= LAYERS.index(parts[0]), f"{path.relative_to(ROOT)} imports {name}"
+            assert LAYERS.index(layer) <= LAYERS.index(parts[0]), (
+                f"{path.relative_to(ROOT)} imports {name}"
+            )
             seen += 1
     assert seen > 100
 

@@ -25,7 +25,12 @@ def run_python(script: str, cwd: Path, **environment: str) -> subprocess.Complet
     clean = {key: value for key, value in os.environ.items() if not key.startswith("TF_")}
     clean |= {"PYTHONPATH": str(Path(reszoo.__file__).parents[1]), **environment}
     return subprocess.run(
-        [sys.executable, "-c", script], cwd=cwd, env=clean, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script],
+        cwd=cwd,
+        env=clean,
+        capture_output=True,
+        text=True,
+        check=True,
     )
 
 
@@ -35,7 +40,8 @@ def test_training_from_python_prints_none_of_tensorflows_log_lines(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "statement", ["reszoo.build", "import reszoo.nets", "from reszoo.lab.degradation import degradation"]
+    "statement",
+    ["reszoo.build", "import reszoo.nets", "from reszoo.lab.degradation import degradation"],
 )
 def test_loading_tensorflow_prints_nothing(statement: str, tmp_path: Path) -> None:
     script = f"""
@@ -52,14 +58,17 @@ assert "keras" in sys.modules
 def test_a_log_level_that_the_user_set_stays(tmp_path: Path) -> None:
     script = "import logging\nlogging.getLogger('tensorflow').setLevel('INFO')\nimport reszoo\nreszoo.build\n"
     shown = run_python(
-        script + "import os; print(logging.getLogger('tensorflow').level, os.environ['TF_CPP_MIN_LOG_LEVEL'])",
+        script
+        + "import os; print(logging.getLogger('tensorflow').level, os.environ['TF_CPP_MIN_LOG_LEVEL'])",
         tmp_path,
         TF_CPP_MIN_LOG_LEVEL="1",
     )
     assert shown.stdout.split() == ["20", "1"]
 
 
-def test_standard_error_is_held_back_unless_the_block_fails(capfd: pytest.CaptureFixture[str]) -> None:
+def test_standard_error_is_held_back_unless_the_block_fails(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     with held_standard_error():
         os.write(2, b"note\n")
     os.write(2, b"after\n")

@@ -66,17 +66,29 @@ def test_the_metadata_is_the_packages(installed: Path) -> None:
     assert (told["Name"], told["Version"]) == ("reszoo", reszoo.__version__)
     assert told["Requires-Python"] == "<3.14,>=3.11"
     assert told["License-Expression"] == "Apache-2.0"
-    assert {"gpu", "dev", "torch", "litert", "onnx", "browser"} == set(told.get_all("Provides-Extra") or [])
+    assert {"gpu", "dev", "torch", "litert", "onnx", "browser"} == set(
+        told.get_all("Provides-Extra") or []
+    )
     body = told.get_payload()
-    assert isinstance(body, str) and body.strip() == (ROOT / "README.md").read_text(encoding="utf-8").strip()
+    assert (
+        isinstance(body, str)
+        and body.strip() == (ROOT / "README.md").read_text(encoding="utf-8").strip()
+    )
     (license,) = installed.glob("*.dist-info/licenses/LICENSE")
-    assert "Version 2.0, January 2004" in license.read_text() and license.read_text().count("\n") == 202
+    assert (
+        "Version 2.0, January 2004" in license.read_text()
+        and license.read_text().count("\n") == 202
+    )
 
 
 def test_the_wheel_holds_every_module_recipe_and_the_type_marker(installed: Path) -> None:
     package = installed / "reszoo"
-    expected = {path.relative_to(ROOT / "reszoo") for path in (ROOT / "reszoo").rglob("*.py")} | {Path("py.typed")}
-    expected |= {Path("weights") / path.name for path in (ROOT / "reszoo" / "weights").glob("*.tsv")}
+    expected = {path.relative_to(ROOT / "reszoo") for path in (ROOT / "reszoo").rglob("*.py")} | {
+        Path("py.typed")
+    }
+    expected |= {
+        Path("weights") / path.name for path in (ROOT / "reszoo" / "weights").glob("*.tsv")
+    }
     expected.add(Path("serving") / "page.html")
     templates = Path("reporting") / "templates"
     expected |= {templates / path.name for path in (ROOT / "reszoo" / templates).glob("*.j2")}
@@ -87,7 +99,10 @@ def test_the_wheel_holds_every_module_recipe_and_the_type_marker(installed: Path
 
 
 def test_the_wheel_works_away_from_the_checkout(installed: Path) -> None:
-    assert python(installed, "-c", "import reszoo; print(reszoo.__file__)") == f"{installed}/reszoo/__init__.py"
+    assert (
+        python(installed, "-c", "import reszoo; print(reszoo.__file__)")
+        == f"{installed}/reszoo/__init__.py"
+    )
     assert python(installed, "-m", "reszoo", "--version") == f"reszoo {reszoo.__version__}"
     script = "import reszoo; print(*(recipe.name for recipe in reszoo.list_recipes()))"
     names = python(installed, "-c", script).split()
@@ -118,7 +133,9 @@ def test_the_sdist_builds_the_same_wheel(built: tuple[Path, Path], tmp_path: Pat
 def test_the_extras_are_what_the_container_and_the_ranges_expect() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (plain,) = [line for line in project["dependencies"] if re.match(r"tensorflow[>=]", line)]
-    assert project["optional-dependencies"]["gpu"] == [plain.replace("tensorflow", "tensorflow[and-cuda]")]
+    assert project["optional-dependencies"]["gpu"] == [
+        plain.replace("tensorflow", "tensorflow[and-cuda]")
+    ]
 
 
 def test_the_container_tells_the_version() -> None:
@@ -133,7 +150,11 @@ def test_tensorflow_takes_a_gpu_s_memory_as_needed() -> None:
     """So that several processes share a GPU. TensorFlow reads the variable when it finds GPUs; a user's choice stays."""
     script = "import os, reszoo; print(os.environ['TF_FORCE_GPU_ALLOW_GROWTH'])"
     for given, expected in ((None, "true"), ("false", "false")):
-        env = {key: value for key, value in os.environ.items() if key != "TF_FORCE_GPU_ALLOW_GROWTH"}
+        env = {
+            key: value for key, value in os.environ.items() if key != "TF_FORCE_GPU_ALLOW_GROWTH"
+        }
         env |= {"TF_FORCE_GPU_ALLOW_GROWTH": given} if given else {}
-        done = subprocess.run([sys.executable, "-c", script], env=env, text=True, check=True, capture_output=True)
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=env, text=True, check=True, capture_output=True
+        )
         assert done.stdout.strip() == expected

@@ -34,10 +34,12 @@ def words(text: str) -> str:
 def test_the_answer_quotes_what_each_experiment_found(path: Path) -> None:
     answer = words((ROOT / "docs" / "why-residual.md").read_text(encoding="utf-8"))
     assert words(finding(read_record(path.parent))) in answer
-    assert f"results/lab/{path.parent.name}/" in (ROOT / "docs" / "why-residual.md").read_text(encoding="utf-8")
-    assert f"lab/{path.parent.name}/record.json" in (ROOT / "docs" / "results" / "README.md").read_text(
+    assert f"results/lab/{path.parent.name}/" in (ROOT / "docs" / "why-residual.md").read_text(
         encoding="utf-8"
     )
+    assert f"lab/{path.parent.name}/record.json" in (
+        ROOT / "docs" / "results" / "README.md"
+    ).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.parent.name)
@@ -47,7 +49,9 @@ def test_a_kept_record_still_makes_its_page(path: Path, tmp_path: Path) -> None:
     assert finding(read_record(tmp_path)) in page
     drawn = {figure.name for figure in tmp_path.glob("*.png")}
     assert drawn == {figure.name for figure in path.parent.glob("*.png")}
-    assert not re.search(r'"(/|folder:/)', path.read_text(encoding="utf-8")), "a folder of somebody's machine"
+    assert not re.search(r'"(/|folder:/)', path.read_text(encoding="utf-8")), (
+        "a folder of somebody's machine"
+    )
 
 
 def test_kept_verdicts_follow_from_the_kept_errors() -> None:
@@ -62,14 +66,19 @@ def test_kept_verdicts_follow_from_the_kept_errors() -> None:
 
 def test_errors_by_precision_are_the_records() -> None:
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    rows = json.loads((ROOT / "docs" / "results" / "precision.json").read_text(encoding="utf-8"))["rows"]
+    rows = json.loads((ROOT / "docs" / "results" / "precision.json").read_text(encoding="utf-8"))[
+        "rows"
+    ]
     assert {row["precision"] for row in rows} == {"float32", "mixed_bfloat16"}
     for row in rows:
         errors = row["test_errors"]
         assert len(errors) == len(row["seeds"]) == 3
         mean, deviation = statistics.mean(errors), statistics.stdev(errors)
         shown = ", ".join(f"{error:.2f}" for error in errors)
-        assert f"| {row['recipe']} | {row['precision']} | {shown} | {mean:.2f} ± {deviation:.2f} |" in page
+        assert (
+            f"| {row['recipe']} | {row['precision']} | {shown} | {mean:.2f} ± {deviation:.2f} |"
+            in page
+        )
         assert row["command"] in page
 
 
@@ -85,7 +94,10 @@ def test_the_tables_of_published_weights_are_the_records() -> None:
     for row in kept("parity.json"):
         figures = " | ".join(f"{row[key]:.1e}" for key in ("logits", "gradient", "back"))
         sizes = ", ".join(map(str, row["sizes"]))
-        assert f"| `{row['model']}` | {row['layout']} | {sizes} | {figures} | {row['seconds']:.2f} |" in page
+        assert (
+            f"| `{row['model']}` | {row['layout']} | {sizes} | {figures} | {row['seconds']:.2f} |"
+            in page
+        )
     for row in kept("images.json"):
         assert (
             f"| {row['pixels_differing_percent']:g} | {row['largest_pixel_difference']} | {row['logits']:.1e} | {row['other_answers']} |"
@@ -102,7 +114,10 @@ def test_the_tables_of_published_weights_are_the_records() -> None:
 def test_every_net_of_the_published_weights_was_compared() -> None:
     compared = {(row["model"], row["layout"]) for row in kept("parity.json")}
     assert compared == {(row.model, row.layout) for row in reszoo.list_weights()}
-    assert all(max(row[key] for key in ("logits", "gradient", "back")) < 1e-4 for row in kept("parity.json"))
+    assert all(
+        max(row[key] for key in ("logits", "gradient", "back")) < 1e-4
+        for row in kept("parity.json")
+    )
 
 
 TUNE = ROOT / "docs" / "results" / "tune"
@@ -139,16 +154,25 @@ def test_the_tuners_figures_are_the_records() -> None:
         deviation = statistics.stdev(100 * row["best"] for row in own)
         steps = ", ".join(f"{row['trained_steps']:,}" for row in own)
         assert f"| {tuner} | {shown} | {mean:.2f} ± {deviation:.2f} | {steps} |" in page
-    rates = {count: [row["trials_a_minute"] for row in rows["workers"] if row["workers"] == count] for count in (1, 2)}
+    rates = {
+        count: [row["trials_a_minute"] for row in rows["workers"] if row["workers"] == count]
+        for count in (1, 2)
+    }
     for count, found in rates.items():
         assert f"| {count} | {', '.join(f'{rate:.2f}' for rate in found)} |" in page
     for row in rows["faults"]:
         same = "yes" if row["equal_to_unbroken"] else "-"
         lost = f"{row['trials_lost']} | {row['results_lost']}"
-        assert f"| {row['tuner']} | {row['killed']} | {row['kills']} | {row['trials']} | {lost} | {same} |" in page
+        assert (
+            f"| {row['tuner']} | {row['killed']} | {row['kills']} | {row['trials']} | {lost} | {same} |"
+            in page
+        )
     memory = rows["memory"]
     for number in (5, 10, 20, 30):
-        assert f"| {number} | {memory[number - 1]['VmRSS']:,} | {memory[number - 1]['VmHWM']:,} |" in page
+        assert (
+            f"| {number} | {memory[number - 1]['VmRSS']:,} | {memory[number - 1]['VmHWM']:,} |"
+            in page
+        )
 
 
 EXPORT = ROOT / "docs" / "results" / "export"
@@ -167,7 +191,10 @@ def speed_rows(record: dict) -> list[str]:
         for batch in batches:
             row = batch["rows"][name]
             low, high = row["ratio_range"]
-            cells += [f"{row['images_per_second']:.1f}", f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"]
+            cells += [
+                f"{row['images_per_second']:.1f}",
+                f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})",
+            ]
         rows.append("| " + " | ".join(cells) + " |")
     return rows
 
@@ -194,18 +221,30 @@ def parity_rows(record: dict) -> list[str]:
 
 def test_the_tables_of_exports_are_the_records() -> None:
     page = (ROOT / "docs" / "results" / "README.md").read_text(encoding="utf-8")
-    for row in speed_rows(exported("speed")) + fold_rows(exported("fold")) + parity_rows(exported("parity")):
+    for row in (
+        speed_rows(exported("speed"))
+        + fold_rows(exported("fold"))
+        + parity_rows(exported("parity"))
+    ):
         assert row in page
     for name in ("speed", "fold", "parity", "load", "fuzz_signature", "fuzz_endpoint", "fuzz_page"):
         assert command(exported(name)) in page
     for name in ("signature", "endpoint", "page"):
         record = exported(f"fuzz_{name}")
         memory = record["resident_mb_by_tenths"]
-        counts = [record[key] for key in ("files", "crashes", "wrong_statuses", "disturbed_neighbours")]
-        assert f"| {name} | {' | '.join(f'{count:,}' for count in counts)} | {memory[0]:,} | {memory[-1]:,} |" in page
+        counts = [
+            record[key] for key in ("files", "crashes", "wrong_statuses", "disturbed_neighbours")
+        ]
+        assert (
+            f"| {name} | {' | '.join(f'{count:,}' for count in counts)} | {memory[0]:,} | {memory[-1]:,} |"
+            in page
+        )
     load = exported("load")
     shown = ", ".join(f"{one:,}" for one in load["resident_mb_by_sixths"])
-    assert f"{load['requests']:,} requests, {load['errors']} errors; resident memory {shown} MB" in page
+    assert (
+        f"{load['requests']:,} requests, {load['errors']} errors; resident memory {shown} MB"
+        in page
+    )
 
 
 BENCH = ROOT / "docs" / "results" / "bench"
@@ -220,10 +259,18 @@ def bench_rows(record: dict) -> list[str]:
         own = sides.pop("reszoo")
         unit, key = ("s", "seconds") if seconds else ("images/s", "images_per_second")
         name = (
-            f"{model['model']}, b{model['batch']}" if "batch" in model and record["what"] != "build" else model["model"]
+            f"{model['model']}, b{model['batch']}"
+            if "batch" in model and record["what"] != "build"
+            else model["model"]
         )
-        peak = f"{100 * own['share_of_matrix_product']:.0f} %" if "share_of_matrix_product" in own else ""
-        memory = f"{own['peak_mb']:,} MB" if own.get("peak_mb") and record["what"] != "build" else ""
+        peak = (
+            f"{100 * own['share_of_matrix_product']:.0f} %"
+            if "share_of_matrix_product" in own
+            else ""
+        )
+        memory = (
+            f"{own['peak_mb']:,} MB" if own.get("peak_mb") and record["what"] != "build" else ""
+        )
         for side, row in sides.items() or [("", None)]:
             ratio = ""
             if row:
@@ -253,17 +300,23 @@ def test_a_record_of_speed_is_in_a_section_that_names_its_processor_and_precisio
         record = json.loads(path.read_text(encoding="utf-8"))
         (section,) = (text for text in sections if f"`{record['command']}`" in text)
         assert all(row in section for row in bench_rows(record)), path.name
-        assert record["machine"]["processor"] in section and record["precision"] in section, path.name
+        assert record["machine"]["processor"] in section and record["precision"] in section, (
+            path.name
+        )
 
 
 def test_the_table_of_kernels_is_the_records() -> None:
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     shares = []
     for name in ("float32", "bfloat16"):
-        record = json.loads((ROOT / "docs" / "results" / f"kernels_{name}.json").read_text(encoding="utf-8"))
+        record = json.loads(
+            (ROOT / "docs" / "results" / f"kernels_{name}.json").read_text(encoding="utf-8")
+        )
         assert f"`{command(record)}`" in page and record["processor"] in page
         kernels = record["kernel_milliseconds"]
-        shares.append({kernel: 100 * spent / sum(kernels.values()) for kernel, spent in kernels.items()})
+        shares.append(
+            {kernel: 100 * spent / sum(kernels.values()) for kernel, spent in kernels.items()}
+        )
     for kernel in shares[0]:
         assert f"| {kernel} | {shares[0][kernel]:.0f} % | {shares[1][kernel]:.0f} % |" in page
 
@@ -275,12 +328,23 @@ def depth_rows(first: dict, train: dict) -> list[str]:
         assert start["model"] == steps["model"] and start["batch"] == steps["batch"]
         own = start["sides"]["reszoo"]
         step = 1000 * steps["batch"] / steps["sides"]["reszoo"]["images_per_second"]
-        now = [reszoo.count(start["model"]).depth, step, own["seconds"], own["build_seconds"], own["peak_mb"]]
+        now = [
+            reszoo.count(start["model"]).depth,
+            step,
+            own["seconds"],
+            own["build_seconds"],
+            own["peak_mb"],
+        ]
         cells = [f"{now[1]:,.0f} ms", f"{now[2]:.2f} s", f"{now[3]:.2f} s", f"{now[4]:,} MB"]
         if before:
             layers = now[0] - before[0]
             each = [(b - a) / layers for a, b in zip(before[1:], now[1:], strict=True)]
-            more = [f"{each[0]:.2f} ms", f"{1000 * each[1]:.1f} ms", f"{1000 * each[2]:.1f} ms", f"{each[3]:.2f} MB"]
+            more = [
+                f"{each[0]:.2f} ms",
+                f"{1000 * each[1]:.1f} ms",
+                f"{1000 * each[2]:.1f} ms",
+                f"{each[3]:.2f} MB",
+            ]
             cells = [f"{cell} ({extra})" for cell, extra in zip(cells, more, strict=True)]
         rows.append("| " + " | ".join([start["model"], *cells]) + " |")
         before = now
@@ -290,7 +354,8 @@ def depth_rows(first: dict, train: dict) -> list[str]:
 def test_the_table_of_depth_is_the_records() -> None:
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     first, train = (
-        json.loads((BENCH / f"depth_{name}.json").read_text(encoding="utf-8")) for name in ("first_step", "train")
+        json.loads((BENCH / f"depth_{name}.json").read_text(encoding="utf-8"))
+        for name in ("first_step", "train")
     )
     rows = depth_rows(first, train)
     assert len(rows) == 4
@@ -301,10 +366,19 @@ def test_the_table_of_depth_is_the_records() -> None:
 def test_what_speed_is_made_of_is_the_records() -> None:
     results = ROOT / "docs" / "results"
     page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    convolutions = json.loads((results / "convolutions.json").read_text(encoding="utf-8"))["share_of_matrix_product"]
+    convolutions = json.loads((results / "convolutions.json").read_text(encoding="utf-8"))[
+        "share_of_matrix_product"
+    ]
     for channels, row in convolutions.items():
-        assert "| " + " | ".join([channels, *(f"{100 * share:.0f} %" for share in row.values())]) + " |" in page
-    stages = json.loads((results / "photographs.json").read_text(encoding="utf-8"))["core_milliseconds_an_image_up_to"]
+        assert (
+            "| "
+            + " | ".join([channels, *(f"{100 * share:.0f} %" for share in row.values())])
+            + " |"
+            in page
+        )
+    stages = json.loads((results / "photographs.json").read_text(encoding="utf-8"))[
+        "core_milliseconds_an_image_up_to"
+    ]
     assert ", ".join(f"{name} {spent:.2f}" for name, spent in stages.items()) in page
     engine = json.loads((results / "engine.json").read_text(encoding="utf-8"))
     assert f"costs {100 * engine['engine_share_of_wall']:.1f} % of a run of resnet20" in page

@@ -37,7 +37,8 @@ TABLES = {
 
 def recipe(**tables: object) -> reszoo.Recipe:
     merged = {
-        key: {**value, **tables.get(key, {})} if isinstance(value, dict) else value for key, value in TABLES.items()
+        key: {**value, **tables.get(key, {})} if isinstance(value, dict) else value
+        for key, value in TABLES.items()
     }
     return reszoo.Recipe(**merged)
 
@@ -55,13 +56,17 @@ def test_run_folder_explains_itself(finished: Path) -> None:
     meta = run.meta
     assert meta["status"] == "finished" and meta["seed"] == 0 and meta["devices"] == ["CPU:0"]
     assert reszoo.Spec(**meta["spec"]) == reszoo.spec("resnet8")
-    assert meta["parameters"] == sum(int(np.prod(w.shape)) for w in run.load_model().trainable_weights)
+    assert meta["parameters"] == sum(
+        int(np.prod(w.shape)) for w in run.load_model().trainable_weights
+    )
     assert meta["versions"]["tensorflow"] == tf.__version__
     assert [row["epoch"] for row in run.history] == [1, 2, 3]
     assert [row["step"] for row in run.history] == [7, 14, 21]  # 400 images, 64 at a time
     assert [row["rate"] for row in run.history] == pytest.approx([0.05, 0.05, 0.005])
     with open(finished / "history.csv", newline="") as file:
-        assert [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)] == run.history
+        assert [
+            {k: float(v) for k, v in row.items()} for row in csv.DictReader(file)
+        ] == run.history
     for name in (
         "curves.png",
         "curves.svg",
@@ -82,8 +87,13 @@ def test_tensorboard_log_is_the_history(finished: Path) -> None:
 
     events = EventAccumulator(str(finished / "tensorboard"), size_guidance={"tensors": 0})
     events.Reload()
-    read = [(e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors("val_accuracy")]
-    assert read == [(row["step"], pytest.approx(row["val_accuracy"])) for row in reszoo.Run.open(finished).history]
+    read = [
+        (e.step, float(tf.make_ndarray(e.tensor_proto))) for e in events.Tensors("val_accuracy")
+    ]
+    assert read == [
+        (row["step"], pytest.approx(row["val_accuracy"]))
+        for row in reszoo.Run.open(finished).history
+    ]
 
 
 def test_test_scores_are_those_of_the_saved_model(finished: Path, tmp_path: Path) -> None:
@@ -109,14 +119,18 @@ def test_learning_happens(tmp_path: Path) -> None:
 def test_same_seed_same_run_other_seed_other_run(tmp_path: Path) -> None:
     losses = []
     for index, seed in enumerate((3, 3, 4)):
-        result = train(recipe(train={"epochs": 1, "seed": seed}), run_dir=tmp_path / str(index), quiet=True)
+        result = train(
+            recipe(train={"epochs": 1, "seed": seed}), run_dir=tmp_path / str(index), quiet=True
+        )
         losses.append(result.run.history[0]["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4) and abs(losses[0] - losses[2]) > 1e-3
 
 
 def test_best_weights_are_the_best_epochs(tmp_path: Path) -> None:
     run = train(
-        recipe(train={"epochs": 6, "select": "best"}, schedule={"rate": 0.3}), run_dir=tmp_path / "run", quiet=True
+        recipe(train={"epochs": 6, "select": "best"}, schedule={"rate": 0.3}),
+        run_dir=tmp_path / "run",
+        quiet=True,
     ).run
     scores = reszoo.evaluate(run, split="validation", out=tmp_path)
     assert scores.top1 == pytest.approx(max(row["val_accuracy"] for row in run.history))
@@ -134,7 +148,9 @@ def test_a_callback_may_stop_the_run(tmp_path: Path) -> None:
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             self.model.stop_training = epoch == 1
 
-    result = train(recipe(train={"epochs": 5}), run_dir=tmp_path / "run", callbacks=[Stop()], quiet=True)
+    result = train(
+        recipe(train={"epochs": 5}), run_dir=tmp_path / "run", callbacks=[Stop()], quiet=True
+    )
     assert result.finished and result.run.meta["status"] == "finished"
     assert len(result.run.history) == 2 and result.run.load_model().name == "resnet8"
 
@@ -163,9 +179,7 @@ def test_a_stopped_run_with_callbacks_says_how_to_resume_with_them(
     folder = tmp_path / "it's mine"
     assert not train(recipe(), run_dir=folder, callbacks=[Signal()]).finished
     said = capsys.readouterr().out
-    resume = (
-        f"reszoo.train({str(folder / 'recipe.toml')!r}, run_dir={str(folder)!r}, resume=True, callbacks=[Signal(...)])"
-    )
+    resume = f"reszoo.train({str(folder / 'recipe.toml')!r}, run_dir={str(folder)!r}, resume=True, callbacks=[Signal(...)])"
     assert f"stopped at step 7 of 21; resume with the same callbacks: {resume}" in said
 
 
@@ -173,10 +187,14 @@ def test_paths_of_a_run_hold_from_anywhere(tmp_path: Path, monkeypatch: pytest.M
     from PIL import Image
 
     random = np.random.default_rng(0)
-    for split, label, index in [(s, c, i) for s in ("train", "test") for c in ("a", "b") for i in range(8)]:
+    for split, label, index in [
+        (s, c, i) for s in ("train", "test") for c in ("a", "b") for i in range(8)
+    ]:
         folder = tmp_path / "pictures" / split / label
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(
+            folder / f"{index}.png"
+        )
     monkeypatch.chdir(tmp_path)
     data = {"name": "folder:pictures", "validation": 0, "examples": 0}
     train(recipe(data=data, train={"epochs": 1, "batch_size": 8}), run_dir="run", quiet=True)
@@ -191,7 +209,9 @@ def test_synchronised_statistics_are_a_recipe_field() -> None:
     assert len(norms) == 7 and all(layer.synchronized for layer in norms)
 
 
-def test_a_run_on_two_replicas_is_scored_as_it_is_saved(strategy: tf.distribute.Strategy, tmp_path: Path) -> None:
+def test_a_run_on_two_replicas_is_scored_as_it_is_saved(
+    strategy: tf.distribute.Strategy, tmp_path: Path
+) -> None:
     """With statistics per replica there are two nets in training, but one that is scored, saved and gone on with."""
     settings = recipe(train={"batch_norm": "local", "epochs": 2})
     run = train(settings, run_dir=tmp_path / "run", devices="cpu:2", quiet=True).run
@@ -205,9 +225,14 @@ def run_cli(*arguments: str, file_limit: int | None = None) -> subprocess.Comple
         if file_limit:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
 
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = os.environ | {
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     command = [sys.executable, "-m", "reszoo", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, preexec_fn=limit, check=False)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, preexec_fn=limit, check=False
+    )
 
 
 def test_two_replicas_from_the_command_line(tmp_path: Path) -> None:
@@ -250,16 +275,22 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
-def test_running_out_of_memory_says_what_to_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_out_of_memory_says_what_to_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def exhausted(*_: object) -> None:
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
     monkeypatch.setattr("reszoo.training.step.Stepper.__call__", exhausted)
-    with pytest.raises(ReszooError, match=r"out of memory with batches of 64; lower train\.batch_size"):
+    with pytest.raises(
+        ReszooError, match=r"out of memory with batches of 64; lower train\.batch_size"
+    ):
         train(recipe(), run_dir=tmp_path / "run", quiet=True)
     assert reszoo.Run.open(tmp_path / "run").meta["status"] == "failed"
 
 
 def test_resume_needs_a_folder() -> None:
-    with pytest.raises(ReszooError, match="resume: no run is given; expected its folder as run_dir"):
+    with pytest.raises(
+        ReszooError, match="resume: no run is given; expected its folder as run_dir"
+    ):
         train(recipe(), resume=True)

@@ -44,7 +44,9 @@ def test_mypy_accepts_a_program_and_reports_mistakes(tmp_path: Path) -> None:
         for line in printed.splitlines()
         if line.startswith(str(source)) and "error:" in line
     }
-    assert set(reported) == set(range(len(lines) + 1, len(lines) + 1 + len(MISTAKES))), printed + problems
+    assert set(reported) == set(range(len(lines) + 1, len(lines) + 1 + len(MISTAKES))), (
+        printed + problems
+    )
     for number, (mistake, message) in enumerate(MISTAKES.items(), len(lines) + 1):
         assert message in reported[number], mistake
 
@@ -57,7 +59,10 @@ def test_names_for_type_checkers_are_the_public_names() -> None:
         if isinstance(node, ast.If) and node.body and isinstance(node.body[0], ast.ImportFrom)
     ]
     declared = {
-        alias.asname: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
+        alias.asname: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
     }
     assert declared == reszoo._PUBLIC
 

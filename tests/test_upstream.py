@@ -39,7 +39,9 @@ def attributes(*kinds: type) -> set[str]:
 
 def model() -> keras.Model:
     x = keras.Input((4, 4, 1))
-    return keras.Model(x, keras.layers.Dense(2)(keras.layers.Flatten()(keras.layers.Dropout(0.5)(x))))
+    return keras.Model(
+        x, keras.layers.Dense(2)(keras.layers.Flatten()(keras.layers.Dropout(0.5)(x)))
+    )
 
 
 # Keras' graph: nets/graph.py, training/reuse.py
@@ -49,7 +51,10 @@ def keras_history() -> bool:
     net = model()
     operation, node, tensor = net.output._keras_history
     history = net.output._keras_history
-    return operation is net.layers[-1] and (node, tensor) == (0, 0) == (history.node_index, history.tensor_index)
+    return operation is net.layers[-1] and (node, tensor) == (0, 0) == (
+        history.node_index,
+        history.tensor_index,
+    )
 
 
 def inbound_nodes() -> bool:
@@ -66,7 +71,12 @@ def nodes_by_depth() -> bool:
     net = model()
     (last,) = net._nodes_by_depth[0]
     (first,) = net._nodes_by_depth[max(net._nodes_by_depth)]
-    return last.operation is net.layers[-1] and last.outputs[0] is net.output and first.is_input and not last.is_input
+    return (
+        last.operation is net.layers[-1]
+        and last.outputs[0] is net.output
+        and first.is_input
+        and not last.is_input
+    )
 
 
 def arguments_of_a_node() -> bool:
@@ -82,7 +92,10 @@ def call_context_args() -> bool:
 
 def flatten_layers() -> bool:
     net = model()
-    return net._flatten_layers(include_self=True)[0] is net and net._flatten_layers(include_self=False) == net.layers
+    return (
+        net._flatten_layers(include_self=True)[0] is net
+        and net._flatten_layers(include_self=False) == net.layers
+    )
 
 
 def modules_of_operations() -> bool:
@@ -94,7 +107,8 @@ def modules_of_operations() -> bool:
     }  # fmt: skip
     found = {name: type(call(x)._keras_history.operation) for name, call in calls.items()}
     return set(found) == set(POSITIVE_OPS) and all(
-        kind.__name__ == name and kind.__module__.startswith("keras.src.ops.") for name, kind in found.items()
+        kind.__name__ == name and kind.__module__.startswith("keras.src.ops.")
+        for name, kind in found.items()
     )
 
 
@@ -112,12 +126,16 @@ def compile_metrics() -> bool:
     net = model()
     net.compile("sgd", "mse", metrics=["accuracy"])
     net._compile_metrics.build(keras.ops.zeros((1,)), keras.ops.zeros((1, 2)))
-    return net._compile_metrics.built and "accuracy" in [metric.name for metric in net._compile_metrics.metrics]
+    return net._compile_metrics.built and "accuracy" in [
+        metric.name for metric in net._compile_metrics.metrics
+    ]
 
 
 def attributes_of_callbacks() -> bool:
     callbacks = keras.callbacks
-    known = attributes(callbacks.TensorBoard, callbacks.ProgbarLogger, callbacks.CSVLogger, callbacks.EarlyStopping)
+    known = attributes(
+        callbacks.TensorBoard, callbacks.ProgbarLogger, callbacks.CSVLogger, callbacks.EarlyStopping
+    )
     return known >= REMADE
 
 
@@ -164,9 +182,13 @@ def state_of_the_oracle() -> bool:
 
 
 def gaussian_process() -> bool:
-    oracle = keras_tuner.oracles.BayesianOptimizationOracle(keras_tuner.Objective("score", "max"), seed=3)
+    oracle = keras_tuner.oracles.BayesianOptimizationOracle(
+        keras_tuner.Objective("score", "max"), seed=3
+    )
     process = oracle._make_gpr().fit(np.zeros((2, 1)), np.zeros(2))
-    return len(process.predict(np.zeros((1, 1)), return_std=True)) == 2 and isinstance(oracle.beta, float)
+    return len(process.predict(np.zeros((1, 1)), return_std=True)) == 2 and isinstance(
+        oracle.beta, float
+    )
 
 
 def hooks_of_the_tuner() -> bool:
@@ -196,8 +218,15 @@ def locks() -> bool:
 
     held = []
     oracle = keras_tuner.Oracle()
-    keras_tuner.synchronized(lambda self: held.append((LOCKS[oracle].locked(), THREADS[oracle])))(oracle)
-    return held[0][0] and isinstance(held[0][1], str) and not LOCKS[oracle].locked() and THREADS[oracle] is None
+    keras_tuner.synchronized(lambda self: held.append((LOCKS[oracle].locked(), THREADS[oracle])))(
+        oracle
+    )
+    return (
+        held[0][0]
+        and isinstance(held[0][1], str)
+        and not LOCKS[oracle].locked()
+        and THREADS[oracle] is None
+    )
 
 
 KERAS, TUNER = f"Keras {keras.__version__}", f"KerasTuner {keras_tuner.__version__}"
@@ -228,8 +257,12 @@ USES: list[tuple[str, str, Callable[[], bool]]] = [
 ]
 
 
-@pytest.mark.parametrize(("library", "names", "check"), USES, ids=[check.__name__ for _, _, check in USES])
-def test_a_private_part_is_what_reszoo_expects(library: str, names: str, check: Callable[[], bool]) -> None:
+@pytest.mark.parametrize(
+    ("library", "names", "check"), USES, ids=[check.__name__ for _, _, check in USES]
+)
+def test_a_private_part_is_what_reszoo_expects(
+    library: str, names: str, check: Callable[[], bool]
+) -> None:
     try:
         fits, reason = check(), "behaves differently"
     except Exception as error:  # whatever its removal raises
@@ -241,14 +274,32 @@ def test_every_private_use_is_named_here() -> None:
     """A use is an attribute `_name` that reszoo itself does not define, or a private module."""
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree)]
-    own = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
-    own |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
-    own |= {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    own = {
+        node.name
+        for node in nodes
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    own |= {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+    }
+    own |= {
+        node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
     read = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     used = {name for name in read - own if name.startswith("_") and not name.startswith("__")}
     modules = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-    modules |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    private = ("keras.src", "keras_tuner.src", "tensorflow.core", "tensorflow.python", "tensorflow.tsl")
+    modules |= {
+        alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names
+    }
+    private = (
+        "keras.src",
+        "keras_tuner.src",
+        "tensorflow.core",
+        "tensorflow.python",
+        "tensorflow.tsl",
+    )
     used |= {name for name in modules if name.startswith(private)}
     named = {name for _, names, _ in USES for name in names.split()}
     assert "_keras_history" in used and not used - named

@@ -48,32 +48,51 @@ importlib.metadata.distribution = distribution
 
 
 @pytest.fixture
-def only_tensorflow_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def only_tensorflow_cpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """An environment as in the CPU image, where the distribution `tensorflow` is not installed."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "sitecustomize.py").write_text(HIDE)
     monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH') or ROOT}")
-    monkeypatch.setattr(importlib.metadata, "distribution", importlib.metadata.distribution)  # put back afterwards
+    monkeypatch.setattr(
+        importlib.metadata, "distribution", importlib.metadata.distribution
+    )  # put back afterwards
     exec(HIDE, {})
     code = "import importlib.metadata; importlib.metadata.version('tensorflow')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stderr.strip().endswith("PackageNotFoundError: No package metadata was found for tensorflow")
+    assert done.stderr.strip().endswith(
+        "PackageNotFoundError: No package metadata was found for tensorflow"
+    )
     with pytest.raises(importlib.metadata.PackageNotFoundError):
         importlib.metadata.version("tensorflow")
 
 
 def test_a_module_is_asked_for_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "no_version", types.ModuleType("no_version"))
-    assert module_versions("numpy", "no_version") == {"numpy": np.__version__, "no_version": "unknown"}
+    assert module_versions("numpy", "no_version") == {
+        "numpy": np.__version__,
+        "no_version": "unknown",
+    }
 
 
 @pytest.mark.usefixtures("only_tensorflow_cpu")
 def test_training_and_its_export_work_with_tensorflow_cpu_alone(tmp_path: Path) -> None:
-    settings = ["model.name=resnet8", "train.epochs=1", "schedule.warmup=0", "data.examples=64", "data.validation=0"]
-    run = reszoo.train("quickstart", overrides=settings, run_dir=tmp_path / "run", devices="cpu", quiet=True).run
+    settings = [
+        "model.name=resnet8",
+        "train.epochs=1",
+        "schedule.warmup=0",
+        "data.examples=64",
+        "data.validation=0",
+    ]
+    run = reszoo.train(
+        "quickstart", overrides=settings, run_dir=tmp_path / "run", devices="cpu", quiet=True
+    ).run
     assert {name: run.meta["versions"][name] for name in STACK} == STACK
     card = json.loads((run.path / "export" / "card.json").read_text())
-    assert card["exported_with"] == {name: STACK[name] for name in ("reszoo", "tensorflow", "keras")}
+    assert card["exported_with"] == {
+        name: STACK[name] for name in ("reszoo", "tensorflow", "keras")
+    }
 
 
 @pytest.mark.usefixtures("only_tensorflow_cpu")
@@ -82,7 +101,9 @@ def test_an_export_records_the_versions_of_its_runtime(name: str) -> None:
     modules = [pytest.importorskip(module) for module in FORMATS[name].needs]
     found = _versions(FORMATS[name])
     assert all(found[module.__name__.replace("_", "-")] == module.__version__ for module in modules)
-    assert set(found) == {"reszoo", "tensorflow", "keras"} | {module.__name__.replace("_", "-") for module in modules}
+    assert set(found) == {"reszoo", "tensorflow", "keras"} | {
+        module.__name__.replace("_", "-") for module in modules
+    }
 
 
 @pytest.mark.usefixtures("only_tensorflow_cpu")
@@ -97,5 +118,8 @@ def test_a_benchmark_works_with_tensorflow_cpu_alone(monkeypatch: pytest.MonkeyP
 def test_no_module_asks_for_an_installed_distribution() -> None:
     """A distribution's name is a matter of the installation: tensorflow-cpu, tf-nightly, a folder on the path."""
     for path in sorted([*ROOT.glob("reszoo/**/*.py"), *ROOT.glob("tests/bench/*.py")]):
-        found = re.findall(r"importlib\.metadata|import metadata\b|importlib_metadata|pkg_resources", path.read_text())
+        found = re.findall(
+            r"importlib\.metadata|import metadata\b|importlib_metadata|pkg_resources",
+            path.read_text(),
+        )
         assert not found, f"{path}: {found[0]}; use reszoo.versions.module_versions"

@@ -37,13 +37,21 @@ def main(job: dict[str, Any]) -> None:
         run, told = side.prepare(job["what"])
         run(1)
     except (LookupError, ImportError) as error:
-        print(json.dumps({"error": str(error.args[0] if error.args else error)}), file=real, flush=True)
+        print(
+            json.dumps({"error": str(error.args[0] if error.args else error)}),
+            file=real,
+            flush=True,
+        )
         return
     print(json.dumps({"version": side.version, **told}), file=real, flush=True)
     for line in sys.stdin:
         start = time.perf_counter()
         run(int(line))
-        print(json.dumps({"seconds": time.perf_counter() - start, "peak_mb": _peak()}), file=real, flush=True)
+        print(
+            json.dumps({"seconds": time.perf_counter() - start, "peak_mb": _peak()}),
+            file=real,
+            flush=True,
+        )
 
 
 def _first_step(side: Any) -> dict[str, float]:
@@ -75,7 +83,9 @@ def _peak() -> int:
 def _require_gpu(job: dict[str, Any], library: str, find: Callable[[], Any]) -> None:
     """Raise LookupError if the job is for a GPU that `library` does not find: it would measure the CPU."""
     if job["device"] == "gpu" and not find():
-        raise LookupError(f"{library} does not find a GPU; expected one for --device gpu. Example: --device cpu")
+        raise LookupError(
+            f"{library} does not find a GPU; expected one for --device gpu. Example: --device cpu"
+        )
 
 
 class Tensorflow:
@@ -135,9 +145,18 @@ class Tensorflow:
         from reszoo.training.step import Stepper
 
         config = SGD(momentum=MOMENTUM, weight_decay=DECAY)
-        settings = TrainConfig(batch_size=self.job["batch"], steps=1, precision=self.job["precision"], jit=self.jit)
+        settings = TrainConfig(
+            batch_size=self.job["batch"], steps=1, precision=self.job["precision"], jit=self.jit
+        )
         batches, device = self._batches()
-        stepper = Stepper(net, make_optimizer(config), settings, config, tf.distribute.get_strategy(), images_on=device)
+        stepper = Stepper(
+            net,
+            make_optimizer(config),
+            settings,
+            config,
+            tf.distribute.get_strategy(),
+            images_on=device,
+        )
 
         def call() -> None:
             images, labels = next(batches)
@@ -223,7 +242,9 @@ class TensorflowOnHost(Tensorflow):
         part = Arrays(images, random.integers(0, classes, count, dtype=np.int32))
         names = tuple(str(number) for number in range(classes))
         dataset = ImageSet(name="random", class_names=names, parts={"train": part})
-        preprocessing = Preprocessing((size, size), 3, 0, np.full(3, 127.5, np.float32), np.full(3, 64, np.float32))
+        preprocessing = Preprocessing(
+            (size, size), 3, 0, np.full(3, 127.5, np.float32), np.full(3, 64, np.float32)
+        )
         augment = PadCrop(pad=4, flip=True)
         return kind(dataset, preprocessing, augment, batch_size=batch, seed=0, **more)
 
@@ -256,7 +277,12 @@ class Keras(Tensorflow):
             self._reset()
             kind = getattr(keras.applications, f"ResNet{own[1]}{(own[2] or '').replace('_v', 'V')}")
             shape = (self.job["size"], self.job["size"], 3)
-            return kind(weights=None, classifier_activation=None, input_shape=shape, classes=self.job["classes"])
+            return kind(
+                weights=None,
+                classifier_activation=None,
+                input_shape=shape,
+                classes=self.job["classes"],
+            )
         if self.job["what"] in ("build", "first-step"):
             raise LookupError(
                 f"keras.applications has no {name}, so there is no such build to time; train and infer go"
@@ -273,7 +299,10 @@ class Keras(Tensorflow):
         """Return a call of `train_on_batch`."""
         import keras
 
-        net.compile(keras.optimizers.SGD(RATE, MOMENTUM), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        net.compile(
+            keras.optimizers.SGD(RATE, MOMENTUM),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
         images, labels = _batch(self.job)
         return _repeat(lambda: net.train_on_batch(images, labels))
 
@@ -300,7 +329,9 @@ class Torch:
     def _make(self) -> Callable[[], Any]:
         name = self.job["model"]
         if (depth := re.fullmatch(r"(resnet|plain)(\d+)", name)) and self.job["size"] == 32:
-            return lambda: _cifar(self.torch, int(depth[2]), plain=depth[1] == "plain", classes=self.job["classes"])
+            return lambda: _cifar(
+                self.torch, int(depth[2]), plain=depth[1] == "plain", classes=self.job["classes"]
+            )
         import torchvision
 
         self.version = f"torch {self.torch.__version__}, torchvision {torchvision.__version__}"
@@ -377,7 +408,9 @@ class Timm(Torch):
 
         self.version = f"timm {timm.__version__}, torch {self.torch.__version__}"
         if self.job["model"] not in timm.list_models() or self.job["size"] == 32:
-            raise LookupError(f"timm has no {self.job['model']} of {self.job['size']} x {self.job['size']}")
+            raise LookupError(
+                f"timm has no {self.job['model']} of {self.job['size']} x {self.job['size']}"
+            )
         return lambda: timm.create_model(self.job["model"], num_classes=self.job["classes"])
 
 

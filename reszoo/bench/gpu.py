@@ -87,7 +87,9 @@ class Plan:
         """Print a line with the seconds since the start."""
         print(f"{self.clock.passed:6.0f} s  {line}", flush=True)
 
-    def run(self, name: str, words: Sequence[str], stage: str, program: Sequence[str] | None = None) -> Outcome:
+    def run(
+        self, name: str, words: Sequence[str], stage: str, program: Sequence[str] | None = None
+    ) -> Outcome:
         """Run one command of reszoo, or of another program, until its stage ends, and report why it failed."""
         left = self.clock.left(SHARES[stage])
         if left <= 0:
@@ -104,14 +106,22 @@ class Plan:
         if outcome.status is None:
             self.say(f"{name}: stopped after {outcome.seconds:.0f} s, at its limit")
         elif not outcome.succeeded:
-            lines = (self.out / "logs" / f"{name}.log").read_text(errors="replace").strip().splitlines()
-            self.say(f"{name}: failed with status {outcome.status}: {lines[-1] if lines else 'no output'}")
+            lines = (
+                (self.out / "logs" / f"{name}.log").read_text(errors="replace").strip().splitlines()
+            )
+            self.say(
+                f"{name}: failed with status {outcome.status}: {lines[-1] if lines else 'no output'}"
+            )
 
     def train(self, recipe: str, folder: Path, settings: Sequence[str] = ()) -> list[str]:
         """Return the words that train by a recipe in a run folder, or resume the run there, whose images may have moved."""
         words = ["train", "--devices", self.device, "--run-dir", str(folder)]
         if (folder / "recipe.toml").is_file():
-            return [*words, "--resume", *(("--data", f"folder:{self.data}") if recipe.startswith("cifar10_") else ())]
+            return [
+                *words,
+                "--resume",
+                *(("--data", f"folder:{self.data}") if recipe.startswith("cifar10_") else ()),
+            ]
         return [words[0], recipe, *words[1:], *(("--set", *settings) if settings else ())]
 
 
@@ -124,13 +134,23 @@ def measure(plan: Plan) -> int:
     overflow(plan)
     kill(plan)
     missing = [name for name in records() if not plan.record(name).is_file()]
-    plan.say(f"missing: {', '.join(missing)}; start again to resume" if missing else "all records are written")
+    plan.say(
+        f"missing: {', '.join(missing)}; start again to resume"
+        if missing
+        else "all records are written"
+    )
     return 1 if missing else 0
 
 
 def records() -> list[str]:
     """Return the names of all records."""
-    return ["quickstart", *BENCHES, "figure6_budget", *(f"figure6_{model}" for model in MODELS), *REST]
+    return [
+        "quickstart",
+        *BENCHES,
+        "figure6_budget",
+        *(f"figure6_{model}" for model in MODELS),
+        *REST,
+    ]
 
 
 def quickstart(plan: Plan) -> None:
@@ -156,10 +176,21 @@ def benchmarks(plan: Plan) -> None:
                 break
 
 
-def bench(plan: Plan, name: str, words: str, against: str, stage: str, precision: str = "mixed_bfloat16") -> Outcome:
+def bench(
+    plan: Plan, name: str, words: str, against: str, stage: str, precision: str = "mixed_bfloat16"
+) -> Outcome:
     """Run one benchmark and write its record, to which the card's name is added by `reszoo bench`."""
     rounds = "1" if plan.steps else "3"
-    options = ["--against", against, "--peer", plan.peer, "--device", plan.device, "--rounds", rounds]
+    options = [
+        "--against",
+        against,
+        "--peer",
+        plan.peer,
+        "--device",
+        plan.device,
+        "--rounds",
+        rounds,
+    ]
     options += ["--precision", precision, "--json", str(plan.record(name))]
     return plan.run(name, ["bench", *words.split(), *options], stage)
 
@@ -177,7 +208,10 @@ def figure6(plan: Plan) -> None:
     budget = json.loads(plan.record("figure6_budget").read_text())
     settings = [*budget["settings"], *length(plan, budget["steps"])]
     commands = {
-        name: [*plan.reszoo, *plan.train(f"cifar10_{name.removeprefix('figure6_')}", folder, settings)]
+        name: [
+            *plan.reszoo,
+            *plan.train(f"cifar10_{name.removeprefix('figure6_')}", folder, settings),
+        ]
         for name, folder in todo.items()
     }
     if (left := plan.clock.left(share(plan))) <= 0:
@@ -189,7 +223,9 @@ def figure6(plan: Plan) -> None:
             plan.write(name, summarize(folders[name]))
 
     plan.say(f"figure6: {', '.join(todo)} started, {budget['steps']} steps each")
-    for name, outcome in run_commands(commands, plan.out / "logs", left, plan.clock.grace, ended=ended).items():
+    for name, outcome in run_commands(
+        commands, plan.out / "logs", left, plan.clock.grace, ended=ended
+    ).items():
         plan.explain(name, outcome)
 
 
@@ -209,7 +245,9 @@ def choose(plan: Plan) -> None:
         if found is None:
             continue
         seconds_per_step, overhead = found
-        steps = budget_steps(plan.clock.left(share(plan)), overhead, seconds_per_step, plan.steps or STEPS)
+        steps = budget_steps(
+            plan.clock.left(share(plan)), overhead, seconds_per_step, plan.steps or STEPS
+        )
         if not steps:
             plan.say("figure6: skipped, because no step ends in time; give more seconds")
             return
@@ -241,7 +279,11 @@ def budget_steps(left: float, overhead: float, seconds_per_step: float, most: in
 
 def length(plan: Plan, steps: int) -> list[str]:
     """Return the settings of a run of `steps` steps: the learning rate drops at 1/2 and 3/4 of it."""
-    return [f"train.steps={steps}", f"schedule.boundaries=[{steps / 2:g}, {3 * steps / 4:g}]", *images(plan)]
+    return [
+        f"train.steps={steps}",
+        f"schedule.boundaries=[{steps / 2:g}, {3 * steps / 4:g}]",
+        *images(plan),
+    ]
 
 
 def images(plan: Plan) -> list[str]:
@@ -257,7 +299,10 @@ def faster_options(plan: Plan) -> list[str]:
         return []
     (row,) = json.loads(file.read_text())["models"]
     speed = {side: values["images_per_second"] for side, values in row["sides"].items()}
-    pairs = {"train.jit=true": ("reszoo-jit", "reszoo"), "data.on_device=true": ("reszoo-on-device", "reszoo-on-host")}
+    pairs = {
+        "train.jit=true": ("reszoo-jit", "reszoo"),
+        "data.on_device=true": ("reszoo-on-device", "reszoo-on-host"),
+    }
     return [
         setting
         for setting, (side, plain) in pairs.items()
@@ -278,10 +323,15 @@ def probe(plan: Plan, options: Sequence[str]) -> tuple[float, float] | None:
         return None
     settings = [*options, "train.epochs=2", *images(plan)]
     commands = {
-        f"probe_{model}": [*plan.reszoo, *plan.train(f"cifar10_{model}", folder / f"probe_{model}", settings)]
+        f"probe_{model}": [
+            *plan.reszoo,
+            *plan.train(f"cifar10_{model}", folder / f"probe_{model}", settings),
+        ]
         for model in MODELS
     }
-    rows: dict[str, list[tuple[int, float]]] = {name: [] for name in commands}  # (step, time) of each row of a history
+    rows: dict[str, list[tuple[int, float]]] = {
+        name: [] for name in commands
+    }  # (step, time) of each row of a history
 
     def observe() -> None:
         for name, seen in rows.items():
@@ -300,7 +350,9 @@ def probe(plan: Plan, options: Sequence[str]) -> tuple[float, float] | None:
             each[name] = (after - before) / (last - first)
         else:  # both rows appeared between two looks
             each[name] = json.loads((folder / name / "run.json").read_text())["seconds"] / last
-    overhead = max(outcome.seconds - rows[name][-1][0] * each[name] for name, outcome in outcomes.items())
+    overhead = max(
+        outcome.seconds - rows[name][-1][0] * each[name] for name, outcome in outcomes.items()
+    )
     return max(each.values()), max(overhead, 0.0)
 
 
@@ -335,7 +387,10 @@ def overflow(plan: Plan) -> None:
     if (outcome := plan.run("overflow", command, "rest", program=())).succeeded:
         found = summarize(folder)
         skipped = sum(row["skipped"] for row in found["history"])
-        plan.write("overflow", {"wall_seconds": round(outcome.seconds, 1), "skipped_steps": skipped, **found})
+        plan.write(
+            "overflow",
+            {"wall_seconds": round(outcome.seconds, 1), "skipped_steps": skipped, **found},
+        )
 
 
 def train_overflow(folder: str, device: str, *settings: str) -> None:
@@ -354,7 +409,11 @@ def kill(plan: Plan) -> None:
     if plan.record("kill").is_file():
         return
     unbroken, killed = (plan.out / "runs" / name for name in ("kill_unbroken", "kill_killed"))
-    settings = [*short(plan), "train.deterministic=true", f"train.checkpoint_every={1 if plan.steps else 20}"]
+    settings = [
+        *short(plan),
+        "train.deterministic=true",
+        f"train.checkpoint_every={1 if plan.steps else 20}",
+    ]
     if not (unbroken / "test.json").is_file():
         plan.run("kill_unbroken", plan.train("quickstart", unbroken, settings), "rest")
     shutil.rmtree(killed, ignore_errors=True)
@@ -364,7 +423,11 @@ def kill(plan: Plan) -> None:
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
     try:
-        while process.poll() is None and not any(killed.glob("checkpoints/step-*")) and plan.clock.left() > 0:
+        while (
+            process.poll() is None
+            and not any(killed.glob("checkpoints/step-*"))
+            and plan.clock.left() > 0
+        ):
             time.sleep(POLL)
     finally:
         process.kill()
@@ -372,7 +435,9 @@ def kill(plan: Plan) -> None:
     if plan.run("kill", plan.train("quickstart", killed, settings), "rest").succeeded:
         one, other = summarize(unbroken), summarize(killed)
         equal = all(one[key] == other[key] for key in ("history", "test"))
-        plan.write("kill", {"status_of_killed": process.returncode, "equal_to_the_bit": equal, **other})
+        plan.write(
+            "kill", {"status_of_killed": process.returncode, "equal_to_the_bit": equal, **other}
+        )
 
 
 def short(plan: Plan) -> list[str]:
@@ -382,8 +447,12 @@ def short(plan: Plan) -> list[str]:
 
 def summarize(folder: Path) -> dict[str, Any]:
     """Return what a record keeps of a finished run: no path of the machine."""
-    run, history = (json.loads((folder / name).read_text()) for name in ("run.json", "history.json"))
-    test = json.loads((folder / "test.json").read_text()) if (folder / "test.json").is_file() else {}
+    run, history = (
+        json.loads((folder / name).read_text()) for name in ("run.json", "history.json")
+    )
+    test = (
+        json.loads((folder / "test.json").read_text()) if (folder / "test.json").is_file() else {}
+    )
     kept = ("devices", "versions", "backend", "parameters", "seed", "steps", "seconds")
     return {
         **{key: run[key] for key in kept if key in run},
@@ -394,23 +463,40 @@ def summarize(folder: Path) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure within the limit; return 0 if every record is written, else 1."""
-    parser = argparse.ArgumentParser(prog="gpu.sh", description="Measure what needs a GPU, within a time limit.")
+    parser = argparse.ArgumentParser(
+        prog="gpu.sh", description="Measure what needs a GPU, within a time limit."
+    )
     parser.add_argument("data", type=Path, help="folder of CIFAR-10: train/CLASS/*, test/CLASS/*")
     parser.add_argument("out", type=Path, help="folder of records, logs and runs")
     parser.add_argument("seconds", type=float, help="everything ends within so many seconds")
     parser.add_argument(
-        "--peer", default=sys.executable, help="Python of an environment with PyTorch (default: this one)"
+        "--peer",
+        default=sys.executable,
+        help="Python of an environment with PyTorch (default: this one)",
     )
-    parser.add_argument("--device", default="gpu", choices=("gpu", "cpu"), help="cpu is for a rehearsal")
+    parser.add_argument(
+        "--device", default="gpu", choices=("gpu", "cpu"), help="cpu is for a rehearsal"
+    )
     parser.add_argument("--steps", type=int, default=0, help="steps of each run of a rehearsal")
     args = parser.parse_args(argv)
     for split in ("train", "test"):
         if not (args.data / split).is_dir():
-            parser.error(f"DATA: {args.data} is invalid; expected a folder with train/CLASS/* and test/CLASS/*")
+            parser.error(
+                f"DATA: {args.data} is invalid; expected a folder with train/CLASS/* and test/CLASS/*"
+            )
     if not args.seconds > 0:
-        parser.error(f"SECONDS: {args.seconds:g} is invalid; expected a number above 0. Example: 600")
+        parser.error(
+            f"SECONDS: {args.seconds:g} is invalid; expected a number above 0. Example: 600"
+        )
     args.out.mkdir(parents=True, exist_ok=True)
-    plan = Plan(args.data.resolve(), args.out.resolve(), Clock(args.seconds), args.peer, args.device, args.steps)
+    plan = Plan(
+        args.data.resolve(),
+        args.out.resolve(),
+        Clock(args.seconds),
+        args.peer,
+        args.device,
+        args.steps,
+    )
     with exit_on_sigterm():
         return measure(plan)
 

@@ -82,11 +82,17 @@ def run_commands(
     outcomes: dict[str, Outcome] = {}
     with contextlib.ExitStack() as stack:
         running: dict[str, subprocess.Popen[bytes]] = {}
-        stack.callback(lambda: stop(running.values(), grace))  # also if a signal interrupts this function
+        stack.callback(
+            lambda: stop(running.values(), grace)
+        )  # also if a signal interrupts this function
         for name, words in commands.items():
             log = stack.enter_context(open(logs / f"{name}.log", "ab"))
             running[name] = subprocess.Popen(
-                list(words), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                list(words),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         while running and time.monotonic() - begun < seconds:
             for name in [name for name, process in running.items() if process.poll() is not None]:
@@ -123,7 +129,9 @@ def exit_on_sigterm() -> Iterator[None]:
     def leave(number: int, _: object) -> None:
         raise SystemExit(128 + number)
 
-    if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main thread alone
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # Python handles signals in the main thread alone
         yield
         return
     before = signal.signal(signal.SIGTERM, leave)

@@ -31,7 +31,11 @@ def main(side: str, what: str, folder: str) -> None:
         start = time.perf_counter()
         for _ in range(int(line)):
             next(batches)
-        print(json.dumps({"seconds": time.perf_counter() - start, "peak_mb": 0}), file=real, flush=True)
+        print(
+            json.dumps({"seconds": time.perf_counter() - start, "peak_mb": 0}),
+            file=real,
+            flush=True,
+        )
 
 
 def _reszoo(what: str, folder: str) -> tuple[Iterator[Any], str]:
@@ -46,10 +50,16 @@ def _reszoo(what: str, folder: str) -> tuple[Iterator[Any], str]:
     from reszoo.data.statistics import fitted
     from reszoo.versions import module_versions
 
-    version = f"reszoo {reszoo.__version__}, tensorflow {module_versions('tensorflow')['tensorflow']}"
+    version = (
+        f"reszoo {reszoo.__version__}, tensorflow {module_versions('tensorflow')['tensorflow']}"
+    )
     if what == "photographs":
-        config = DataConfig(name=f"folder:{folder}", image_size=(224, 224), validation=0, normalize="channel")
-        return iter(open_dataset(config, InceptionCrop(flip=True), batch_size=BATCH[what], seed=0).train()), version
+        config = DataConfig(
+            name=f"folder:{folder}", image_size=(224, 224), validation=0, normalize="channel"
+        )
+        return iter(
+            open_dataset(config, InceptionCrop(flip=True), batch_size=BATCH[what], seed=0).train()
+        ), version
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (45_000, 32, 32, 3), dtype=np.uint8)
     part = Arrays(images, random.integers(0, 10, 45_000, dtype=np.int32))
@@ -57,7 +67,9 @@ def _reszoo(what: str, folder: str) -> tuple[Iterator[Any], str]:
     preprocessing = fitted(preprocessing, part, "pixel_mean")
     some = ImageSet(name="random", class_names=tuple("0123456789"), parts={"train": part})
     augment = PadCrop(pad=4, flip=True)
-    return iter(Pipeline(some, preprocessing, augment, batch_size=BATCH[what], seed=0).train()), version
+    return iter(
+        Pipeline(some, preprocessing, augment, batch_size=BATCH[what], seed=0).train()
+    ), version
 
 
 def _torch(what: str, folder: str) -> tuple[Iterator[Any], str]:
@@ -70,8 +82,12 @@ def _torch(what: str, folder: str) -> tuple[Iterator[Any], str]:
     normal = [transforms.ToTensor(), transforms.Normalize((0.5,) * 3, (0.25,) * 3)]
 
     class Cifar(torch.utils.data.Dataset):
-        images = numpy.random.default_rng(0).integers(0, 256, (45_000, 32, 32, 3), dtype=numpy.uint8)
-        change = transforms.Compose([transforms.RandomCrop(32, 4), transforms.RandomHorizontalFlip(), *normal])
+        images = numpy.random.default_rng(0).integers(
+            0, 256, (45_000, 32, 32, 3), dtype=numpy.uint8
+        )
+        change = transforms.Compose(
+            [transforms.RandomCrop(32, 4), transforms.RandomHorizontalFlip(), *normal]
+        )
 
         def __len__(self) -> int:
             return len(self.images)
@@ -82,17 +98,27 @@ def _torch(what: str, folder: str) -> tuple[Iterator[Any], str]:
     if what == "cifar":
         pictures: Any = Cifar()
     else:
-        change = transforms.Compose([transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), *normal])
+        change = transforms.Compose(
+            [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), *normal]
+        )
         pictures = torchvision.datasets.ImageFolder(os.path.join(folder, "train"), change)
     loader = torch.utils.data.DataLoader(
-        pictures, BATCH[what], shuffle=True, num_workers=WORKERS, persistent_workers=True, drop_last=True
+        pictures,
+        BATCH[what],
+        shuffle=True,
+        num_workers=WORKERS,
+        persistent_workers=True,
+        drop_last=True,
     )
 
     def forever() -> Iterator[Any]:
         while True:
             yield from loader
 
-    return forever(), f"torch {torch.__version__}, torchvision {torchvision.__version__}, {WORKERS} workers"
+    return (
+        forever(),
+        f"torch {torch.__version__}, torchvision {torchvision.__version__}, {WORKERS} workers",
+    )
 
 
 SIDES = {"reszoo": _reszoo, "torch": _torch}

@@ -83,7 +83,9 @@ def bench(
     rows = []
     for name in models or MODELS[what]:
         job = shared if what == "input" else shared | _describe(name, batch)
-        measured = _measure(job | {"model": name}, ["reszoo", *against], peer or sys.executable, rounds, say)
+        measured = _measure(
+            job | {"model": name}, ["reszoo", *against], peer or sys.executable, rounds, say
+        )
         rows.append(_summary(job | {"model": name}, measured))
     return {
         "what": what,
@@ -92,13 +94,19 @@ def bench(
         "precision": precision,
         "threads": threads,
         **({"card": card_name()} if device == "gpu" else {}),
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "machine": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+        },
         "versions": _versions("reszoo", "tensorflow", "keras", "numpy"),
         "models": rows,
     }
 
 
-def _check(what: str, models: Sequence[str], against: Sequence[str], rounds: int, device: str) -> None:
+def _check(
+    what: str, models: Sequence[str], against: Sequence[str], rounds: int, device: str
+) -> None:
     if what not in KINDS:
         raise ReszooError(f"no benchmark {what!r}; there are {', '.join(KINDS)}")
     if device not in ("cpu", "gpu"):
@@ -133,11 +141,19 @@ def _check_unused(what: str, batch: int, precision: str) -> None:
 def _describe(name: str, batch: int) -> dict[str, Any]:
     spec = get_spec(name)
     size = spec.default_input_shape[0]
-    return {"size": size, "classes": spec.default_classes, "batch": batch or (128 if size == 32 else 16)}
+    return {
+        "size": size,
+        "classes": spec.default_classes,
+        "batch": batch or (128 if size == 32 else 16),
+    }
 
 
-def _measure(job: dict[str, Any], names: Sequence[str], peer: str, rounds: int, say: Say) -> list[Side]:
-    pythons = {name: sys.executable if name in ("reszoo", "keras", *VARIANTS) else peer for name in names}
+def _measure(
+    job: dict[str, Any], names: Sequence[str], peer: str, rounds: int, say: Say
+) -> list[Side]:
+    pythons = {
+        name: sys.executable if name in ("reszoo", "keras", *VARIANTS) else peer for name in names
+    }
     if job["what"] == "first-step":
         return _fresh(job, pythons, rounds, say)
     with contextlib.ExitStack() as stack:
@@ -146,8 +162,12 @@ def _measure(job: dict[str, Any], names: Sequence[str], peer: str, rounds: int, 
     sides = []
     for name, one in turns.items():
         unit = 1 if name == "matrix" else rows
-        values = one.seconds if job["what"] == "build" else [unit / seconds for seconds in one.seconds]
-        sides.append(Side(name, one.ready["version"], values, one.peak_mb, one.ready.get("parameters", 0)))
+        values = (
+            one.seconds if job["what"] == "build" else [unit / seconds for seconds in one.seconds]
+        )
+        sides.append(
+            Side(name, one.ready["version"], values, one.peak_mb, one.ready.get("parameters", 0))
+        )
     return sides
 
 
@@ -160,7 +180,9 @@ class Turns:
     peak_mb: int = 0
 
 
-def take_turns(commands: Mapping[str, list[str]], job: Mapping[str, Any], rounds: int, say: Say) -> dict[str, Turns]:
+def take_turns(
+    commands: Mapping[str, list[str]], job: Mapping[str, Any], rounds: int, say: Say
+) -> dict[str, Turns]:
     """Measure several programs that take turns.
 
     Args:
@@ -171,12 +193,16 @@ def take_turns(commands: Mapping[str, list[str]], job: Mapping[str, Any], rounds
         say: prints a line of progress.
     """
     with contextlib.ExitStack() as stack:
-        children = [stack.enter_context(_child(command, name, job)) for name, command in commands.items()]
+        children = [
+            stack.enter_context(_child(command, name, job)) for name, command in commands.items()
+        ]
         turns = {}
         for child in children:  # they get ready in parallel
             turns[child.name] = Turns(child.wait_ready())
             say(f"{job['model']}: {child.name} ready")
-        calls = {child.name: max(1, round(2 * TURN / child.ask(2)["seconds"])) for child in children}
+        calls = {
+            child.name: max(1, round(2 * TURN / child.ask(2)["seconds"])) for child in children
+        }
         for number in range(rounds):
             first = number % len(children)
             for child in children[first:] + children[:first]:
@@ -192,7 +218,11 @@ def _fresh(job: dict[str, Any], pythons: dict[str, str], rounds: int, say: Say) 
     sides = [Side(name, "") for name in pythons]
     for number in range(rounds):
         for side in sides:
-            command = [pythons[side.name], str(_program("child")), json.dumps(job | {"side": side.name})]
+            command = [
+                pythons[side.name],
+                str(_program("child")),
+                json.dumps(job | {"side": side.name}),
+            ]
             with _child(command, side.name, job) as child:
                 told = child.wait_ready()
             side.version, side.peak_mb = told["version"], max(side.peak_mb, told["peak_mb"])
@@ -232,10 +262,14 @@ def write_photographs(folder: Path, count: int = 256) -> None:
     for number in range(count):
         image = whole[number % 2]
         top, left = int(rng.integers(0, 60)), int(rng.integers(0, 90))
-        part = tf.image.resize(image[top : top + 367, left : left + 550], (400, 600), method="bicubic")
+        part = tf.image.resize(
+            image[top : top + 367, left : left + 550], (400, 600), method="bicubic"
+        )
         path = folder / "train" / f"class{number % 2}" / f"{number:03}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = BytesIO(tf.io.encode_jpeg(tf.cast(tf.clip_by_value(part, 0, 255), tf.uint8), quality=93).numpy())
+        file = BytesIO(
+            tf.io.encode_jpeg(tf.cast(tf.clip_by_value(part, 0, 255), tf.uint8), quality=93).numpy()
+        )
         path.write_bytes(file.getvalue())
 
 
@@ -293,7 +327,11 @@ class _Child:
             raise ReszooError(f"{self.name} ended without an answer: {last}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            hint = "; --peer PYTHON names an environment that has it" if "No module named" in answer["error"] else ""
+            hint = (
+                "; --peer PYTHON names an environment that has it"
+                if "No module named" in answer["error"]
+                else ""
+            )
             raise ReszooError(f"{self.name} cannot take part: {answer['error']}{hint}")
         self._signal(signal.SIGSTOP)
         return answer
@@ -333,13 +371,17 @@ def _summary(job: dict[str, Any], sides: list[Side]) -> dict[str, Any]:
         "build",
         "first-step",
     )  # fewer seconds are better; ratios say how many times faster reszoo is
-    result: dict[str, Any] = {"model": job["model"]} | {key: job[key] for key in ("batch", "size") if key in job}
+    result: dict[str, Any] = {"model": job["model"]} | {
+        key: job[key] for key in ("batch", "size") if key in job
+    }
     work = 0.0
     if job["what"] in ("train", "infer"):
         work = 2 * count(job["model"]).multiply_adds * (3 if job["what"] == "train" else 1) / 1e9
         result["gflop_an_image"] = round(work, 4)
     rows = {}
-    peak = next((PRODUCT * statistics.median(side.values) for side in sides if side.name == "matrix"), 0.0)
+    peak = next(
+        (PRODUCT * statistics.median(side.values) for side in sides if side.name == "matrix"), 0.0
+    )
     if peak:
         result["matrix_product_gflops"] = round(peak, 1)
     for side in sides:
@@ -380,13 +422,18 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
 
 
 def _versions(*names: str) -> dict[str, str]:
     """Return the versions of modules, asked in a process of its own: TensorFlow prints log lines when it is imported."""
     code = "import json, sys; from reszoo.versions import module_versions; print(json.dumps(module_versions(*sys.argv[1:])))"
-    done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *names], capture_output=True, text=True, check=True
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -23,21 +23,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `reszoo bench` takes."""
     parser.add_argument("what", metavar="WHAT", help=", ".join(KINDS))
     parser.add_argument(
-        "models", metavar="MODEL", nargs="*", default=[], help="nets by name; for input: cifar, photographs"
+        "models",
+        metavar="MODEL",
+        nargs="*",
+        default=[],
+        help="nets by name; for input: cifar, photographs",
+    )
+    parser.add_argument("--against", metavar="SIDES", default="", help=SIDES)
+    parser.add_argument(
+        "--peer",
+        metavar="PYTHON",
+        help="of an environment with them (default: RESZOO_PEER, or this one)",
     )
     parser.add_argument(
-        "--against",
-        metavar="SIDES",
-        default="",
-        help=SIDES,
+        "--batch", type=int, default=0, help="images a call (default: 128 of 32 x 32, else 16)"
     )
     parser.add_argument(
-        "--peer", metavar="PYTHON", help="of an environment with them (default: RESZOO_PEER, or this one)"
+        "--rounds", type=int, default=5, help="turns of each side (default %(default)s)"
     )
-    parser.add_argument("--batch", type=int, default=0, help="images a call (default: 128 of 32 x 32, else 16)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each side (default %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu or gpu (default %(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="of every side (default: the machine's cores)")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="of every side (default: the machine's cores)"
+    )
     parser.add_argument("--precision", default="float32", choices=("float32", "mixed_bfloat16"))
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the record there too")
 
@@ -46,7 +53,9 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print a table, and write the record if asked."""
     lively = sys.stderr.isatty()
     against = [side for side in args.against.split(",") if side]
-    with exit_on_sigterm():  # or the processes of the sides would stay, stopped, and keep their memory
+    with (
+        exit_on_sigterm()
+    ):  # or the processes of the sides would stay, stopped, and keep their memory
         record = bench(
             args.what,
             args.models,
@@ -57,7 +66,9 @@ def run(args: argparse.Namespace) -> int:
             device=args.device,
             threads=args.threads,
             precision=args.precision,
-            say=lambda line: print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True) if lively else None,
+            say=lambda line: (
+                print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True) if lively else None
+            ),
         )
     if lively:
         print("\r\x1b[K", end="", file=sys.stderr)
@@ -84,7 +95,9 @@ def table(record: dict[str, Any]) -> tuple[Sequence[str], list[Sequence[str]]]:
     rows: list[Sequence[str]] = []
     for model in record["models"]:
         name = (
-            f"{model['model']} b{model['batch']}" if "batch" in model and record["what"] != "build" else model["model"]
+            f"{model['model']} b{model['batch']}"
+            if "batch" in model and record["what"] != "build"
+            else model["model"]
         )
         for side, row in model["sides"].items():
             low, high = row["range"]
@@ -96,8 +109,12 @@ def table(record: dict[str, Any]) -> tuple[Sequence[str], list[Sequence[str]]]:
                     side,
                     f"{row['seconds'] if seconds else row['images_per_second']:,.4g}",
                     f"{low:,.4g} to {high:,.4g}",
-                    "" if times is None else f"{times:.2f} times as fast ({spread[0]:.2f} to {spread[1]:.2f})",
-                    f"{100 * row['share_of_matrix_product']:.0f} %" if "share_of_matrix_product" in row else "",
+                    ""
+                    if times is None
+                    else f"{times:.2f} times as fast ({spread[0]:.2f} to {spread[1]:.2f})",
+                    f"{100 * row['share_of_matrix_product']:.0f} %"
+                    if "share_of_matrix_product" in row
+                    else "",
                     f"{row['peak_mb']:,} MB" if "peak_mb" in row else "",
                     row["version"],
                 )

@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IN",
         help="a checkpoint (.safetensors, .pth, .ckpt, .h5, .keras ...), FILE#ENTRY for one of its models, or a run's folder",
     )
-    parser.add_argument("out", metavar="OUT", type=Path, help="a new .weights.h5, or with --to a new .safetensors")
+    parser.add_argument(
+        "out", metavar="OUT", type=Path, help="a new .weights.h5, or with --to a new .safetensors"
+    )
     parser.add_argument(
         "--model",
         nargs="+",
@@ -30,12 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the net that the checkpoint holds, such as resnet50, and changes to its spec, such as shortcut=B",
     )
     parser.add_argument(
-        "--from", dest="layout", metavar="LAYOUT", help="whose names its tensors have (default: found out)"
+        "--from",
+        dest="layout",
+        metavar="LAYOUT",
+        help="whose names its tensors have (default: found out)",
     )
-    parser.add_argument("--to", metavar="LAYOUT", help="torchvision, timm or akamaster: write what they load")
-    parser.epilog = (
-        "Layouts: reszoo, torchvision, timm, akamaster, keras. PyTorch's own files need `pip install 'reszoo[torch]'`."
+    parser.add_argument(
+        "--to", metavar="LAYOUT", help="torchvision, timm or akamaster: write what they load"
     )
+    parser.epilog = "Layouts: reszoo, torchvision, timm, akamaster, keras. PyTorch's own files need `pip install 'reszoo[torch]'`."
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,7 +57,9 @@ def run(args: argparse.Namespace) -> int:
         print_table(("tensor", "in the file", "what became of it"), rows)
         print()
     if not found.complete:
-        raise ReszooError(f"{args.source} does not fit {model}: {found.reason}; {args.out} was not written")
+        raise ReszooError(
+            f"{args.source} does not fit {model}: {found.reason}; {args.out} was not written"
+        )
     size = args.out.stat().st_size / 1e6
     told = f", {len(found.matched)} tensors of {found.layout}'s layout" if found.matched else ""
     print(f"{args.out}: {size:.1f} MB{told}" + (f", for {args.to}" if args.to else ""))
@@ -61,7 +68,10 @@ def run(args: argparse.Namespace) -> int:
 
 def account(found: Conversion) -> list[tuple[str, str, str]]:
     """Return a row for every tensor: ours, the file's, and what became of it."""
-    rows = [(ours, theirs, "adapted" if ours in found.adapted else "matched") for ours, theirs in found.matched.items()]
+    rows = [
+        (ours, theirs, "adapted" if ours in found.adapted else "matched")
+        for ours, theirs in found.matched.items()
+    ]
     rows += [
         (ours, theirs, f"wrong shape: {list(there)} in the file, {list(here)} in the net")
         for ours, theirs, there, here in found.wrong_shape

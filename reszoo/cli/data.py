@@ -21,7 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     preparing.add_argument("name", metavar="NAME", help="a set, or folder:PATH")
     preparing.add_argument(
-        "--from", dest="from_dir", type=Path, metavar="DIR", help="take the archives from DIR; download nothing"
+        "--from",
+        dest="from_dir",
+        type=Path,
+        metavar="DIR",
+        help="take the archives from DIR; download nothing",
     )
     for verb in (listing, preparing):
         verb.add_argument(
@@ -54,11 +58,19 @@ def _list(data_dir: Path | None) -> None:
     home = data_home(data_dir)
     table = Table(box=None, pad_edge=False, collapse_padding=True)
     for column in ("name", "images", "classes", "train", "test", "size", "here"):
-        table.add_column(column, justify="right" if column in ("classes", "train", "test") else "left", no_wrap=True)
+        table.add_column(
+            column,
+            justify="right" if column in ("classes", "train", "test") else "left",
+            no_wrap=True,
+        )
     for known in KNOWN.values():
-        here = "always" if known.name in EMBEDDED else "yes" if is_prepared(known.name, home) else "no"
+        here = (
+            "always" if known.name in EMBEDDED else "yes" if is_prepared(known.name, home) else "no"
+        )
         counts = (f"{known.classes:,}", f"{known.train:,}", f"{known.test:,}")
         table.add_row(known.name, known.title, *counts, known.shape, here)
     Console(highlight=False).print(table)
     print(f"\nPrepared sets lie in {home}. Prepare one: reszoo data prepare NAME [--from DIR]")
-    print("Any other image-classification set of TensorFlow Datasets goes by its name, and folder:PATH by its path.")
+    print(
+        "Any other image-classification set of TensorFlow Datasets goes by its name, and folder:PATH by its path."
+    )

@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `reszoo export` takes."""
     add_net(parser)
     parser.add_argument("out", metavar="OUT", type=Path, help="new folder for it")
-    parser.add_argument("--format", choices=list(FORMATS), default="savedmodel", help="default: savedmodel")
+    parser.add_argument(
+        "--format", choices=list(FORMATS), default="savedmodel", help="default: savedmodel"
+    )
     parser.add_argument(
         "--quantize",
         choices=QUANTIZE,
@@ -38,13 +40,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="input of 192, or 160x224 (height x width), in place of the net's own",
     )
     parser.add_argument(
-        "--data", metavar="SET", help="images to check on, and to find the ranges of int8 on (default: the run's own)"
+        "--data",
+        metavar="SET",
+        help="images to check on, and to find the ranges of int8 on (default: the run's own)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Export, check what was written in a fresh process, and say how it went."""
-    source = open_source(args.net, args.weights)  # rejects what is wrong before TensorFlow is loaded
+    source = open_source(
+        args.net, args.weights
+    )  # rejects what is wrong before TensorFlow is loaded
     kind, _ = get_format(args.format, args.quantize)
     check_output(args.out, "export folder", occupied=False)
     load_tensorflow()
@@ -71,8 +77,14 @@ def run(args: argparse.Namespace) -> int:
         f"probabilities within {check.probability_difference:.1g}"
     )
     if check.accuracy is not None and check.keras_accuracy is not None:
-        balanced = "" if check.balanced_accuracy is None else f", balanced {100 * check.balanced_accuracy:.2f} %"
-        print(f"accuracy {100 * check.accuracy:.2f} %{balanced}, Keras {100 * check.keras_accuracy:.2f} %")
+        balanced = (
+            ""
+            if check.balanced_accuracy is None
+            else f", balanced {100 * check.balanced_accuracy:.2f} %"
+        )
+        print(
+            f"accuracy {100 * check.accuracy:.2f} %{balanced}, Keras {100 * check.keras_accuracy:.2f} %"
+        )
     if report.one_class:
         print(report.one_class)
     if report.note:
@@ -81,12 +93,21 @@ def run(args: argparse.Namespace) -> int:
         print(
             "TensorFlow does not load a SavedModel from a path with [ ] * ? or \\: copy the folder elsewhere to load it"
         )
-    print("speed " + ", ".join(f"{speed:,.0f} images/s in batches of {rows}" for rows, speed in check.speed.items()))
+    print(
+        "speed "
+        + ", ".join(
+            f"{speed:,.0f} images/s in batches of {rows}" for rows, speed in check.speed.items()
+        )
+    )
     return 0
 
 
 def _size(text: str) -> tuple[int, int]:
     sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and int(side) > 0 for side in sides):
-        raise argparse.ArgumentTypeError(f"a side, such as 192, or height x width, such as 160x224, not '{text}'")
+    if len(sides) > 2 or not all(
+        side.isascii() and side.isdigit() and int(side) > 0 for side in sides
+    ):
+        raise argparse.ArgumentTypeError(
+            f"a side, such as 192, or height x width, such as 160x224, not '{text}'"
+        )
     return int(sides[0]), int(sides[-1])

@@ -24,15 +24,24 @@ LABS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the experiments and what each takes."""
     labs = parser.add_subparsers(dest="lab", metavar="LAB", required=True)
-    own = {name: labs.add_parser(name, help=text, description=text, allow_abbrev=False) for name, text in LABS.items()}
+    own = {
+        name: labs.add_parser(name, help=text, description=text, allow_abbrev=False)
+        for name, text in LABS.items()
+    }
     for name in ("degradation", "constructed"):
         _grid(own[name], name)
     _identity(own["identity"])
     _drift(own["drift"])
-    own["responses"].add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs")
-    own["responses"].add_argument("--images", type=int, default=1000, metavar="N", help="images at most (default 1000)")
+    own["responses"].add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs"
+    )
+    own["responses"].add_argument(
+        "--images", type=int, default=1000, metavar="N", help="images at most (default 1000)"
+    )
     _out(own["responses"], "responses")
-    own["report"].add_argument("folder", type=Path, metavar="DIR", help="folder of an experiment, with its record.json")
+    own["report"].add_argument(
+        "folder", type=Path, metavar="DIR", help="folder of an experiment, with its record.json"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,7 +93,9 @@ def _grid(parser: argparse.ArgumentParser, name: str) -> None:
         metavar="N",
         help=f"as in resnet20 and plain20 (default {' '.join(map(str, depths))})",
     )
-    parser.add_argument("--seeds", type=int, default=seeds, metavar="N", help=f"runs of each net (default {seeds})")
+    parser.add_argument(
+        "--seeds", type=int, default=seeds, metavar="N", help=f"runs of each net (default {seeds})"
+    )
     parser.add_argument(
         "--budget",
         type=int,
@@ -93,7 +104,9 @@ def _grid(parser: argparse.ArgumentParser, name: str) -> None:
         help="steps of a run of the deepest net (default: the recipe's; the paper's 64,000 for any set but digits)",
     )
     add_overrides(parser)
-    parser.add_argument("--devices", default="auto", help="as for `reszoo train` (default %(default)s)")
+    parser.add_argument(
+        "--devices", default="auto", help="as for `reszoo train` (default %(default)s)"
+    )
     _out(parser, name)
 
 
@@ -106,11 +119,25 @@ def _identity(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="blocks in a stack (default 1 to 32)",
     )
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="repeats of each stack (default %(default)s)")
-    parser.add_argument("--steps", type=int, default=2000, metavar="N", help="of training (default %(default)s)")
-    parser.add_argument("--width", type=int, default=16, metavar="N", help="numbers in x (default %(default)s)")
     parser.add_argument(
-        "--rate", type=float, default=2e-3, metavar="R", help="first learning rate (default %(default)s)"
+        "--seeds",
+        type=int,
+        default=3,
+        metavar="N",
+        help="repeats of each stack (default %(default)s)",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=2000, metavar="N", help="of training (default %(default)s)"
+    )
+    parser.add_argument(
+        "--width", type=int, default=16, metavar="N", help="numbers in x (default %(default)s)"
+    )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=2e-3,
+        metavar="R",
+        help="first learning rate (default %(default)s)",
     )
     _out(parser, "identity")
 
@@ -124,23 +151,55 @@ def _drift(parser: argparse.ArgumentParser) -> None:
         help="folder of a finished run, a .keras file, vgg16 or a net of the zoo, which are trained first (default %(default)s)",
     )
     parser.add_argument(
-        "--recipe", metavar="NAME", help="data, augmentation and optimizer (default: the run's, else quickstart)"
+        "--recipe",
+        metavar="NAME",
+        help="data, augmentation and optimizer (default: the run's, else quickstart)",
     )
     add_overrides(parser)
-    parser.add_argument("--blocks", type=int, default=2, metavar="N", help="blocks to stack (default %(default)s)")
-    parser.add_argument("--at", metavar="LAYER", help="layer to stack them on (default: the last one with a map)")
-    parser.add_argument("--block", default="basic", help="basic or bottleneck (default %(default)s)")
-    parser.add_argument("--order", default="auto", help="post, pre, or auto: post where the map cannot be negative")
     parser.add_argument(
-        "--train-steps", type=int, default=0, metavar="N", help="of the backbone first (default: the recipe's)"
-    )
-    parser.add_argument("--steps", type=int, default=200, metavar="N", help="of fine-tuning (default %(default)s)")
-    parser.add_argument("--every", type=int, default=20, metavar="N", help="steps between looks (default %(default)s)")
-    parser.add_argument(
-        "--rate", type=float, default=0.0, metavar="R", help="of fine-tuning (default: a tenth of the recipe's)"
+        "--blocks", type=int, default=2, metavar="N", help="blocks to stack (default %(default)s)"
     )
     parser.add_argument(
-        "--images", type=int, default=256, metavar="N", help="to measure blocks on (default %(default)s)"
+        "--at", metavar="LAYER", help="layer to stack them on (default: the last one with a map)"
     )
-    parser.add_argument("--devices", default="auto", help="as for `reszoo train` (default %(default)s)")
+    parser.add_argument(
+        "--block", default="basic", help="basic or bottleneck (default %(default)s)"
+    )
+    parser.add_argument(
+        "--order", default="auto", help="post, pre, or auto: post where the map cannot be negative"
+    )
+    parser.add_argument(
+        "--train-steps",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of the backbone first (default: the recipe's)",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=200, metavar="N", help="of fine-tuning (default %(default)s)"
+    )
+    parser.add_argument(
+        "--every",
+        type=int,
+        default=20,
+        metavar="N",
+        help="steps between looks (default %(default)s)",
+    )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=0.0,
+        metavar="R",
+        help="of fine-tuning (default: a tenth of the recipe's)",
+    )
+    parser.add_argument(
+        "--images",
+        type=int,
+        default=256,
+        metavar="N",
+        help="to measure blocks on (default %(default)s)",
+    )
+    parser.add_argument(
+        "--devices", default="auto", help="as for `reszoo train` (default %(default)s)"
+    )
     _out(parser, "drift")

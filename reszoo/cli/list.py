@@ -16,8 +16,12 @@ HELP = "list the nets that can be built by name"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `reszoo list` takes."""
-    parser.add_argument("pattern", nargs="?", default="*", help="names to show, such as 'resnet*_v2' (default: all)")
-    parser.add_argument("--weights", action="store_true", help="list published weights in place of nets")
+    parser.add_argument(
+        "pattern", nargs="?", default="*", help="names to show, such as 'resnet*_v2' (default: all)"
+    )
+    parser.add_argument(
+        "--weights", action="store_true", help="list published weights in place of nets"
+    )
     parser.epilog = (
         "Parameters are the trained ones; multiply-adds are for one image of the size the family was published on: "
         "32x32 with 10 classes, or 224x224 with 1000. CIFAR nets of any depth 6n+2 and wide nets wrnD_K are built by name too."

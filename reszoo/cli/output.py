@@ -25,7 +25,11 @@ GAP = 2  # spaces between the columns of a table
 
 
 def print_table(
-    headers: Sequence[str], rows: Iterable[Sequence[str | int]], *, whole: int = 1, spare: Sequence[str] = ()
+    headers: Sequence[str],
+    rows: Iterable[Sequence[str | int]],
+    *,
+    whole: int = 1,
+    spare: Sequence[str] = (),
 ) -> None:
     """Print a table to standard output: drawn on a terminal, tab-separated for another program.
 
@@ -48,8 +52,12 @@ def print_table(
     from rich.text import Text
 
     console = Console()
-    cells = [[f"{value:,}" if isinstance(value, int) else value for value in line] for line in lines]
-    widths = [max(len(cell) for cell in column) + GAP for column in zip(headers, *cells, strict=True)]
+    cells = [
+        [f"{value:,}" if isinstance(value, int) else value for value in line] for line in lines
+    ]
+    widths = [
+        max(len(cell) for cell in column) + GAP for column in zip(headers, *cells, strict=True)
+    ]
     shown = list(range(len(headers)))
     omitted: list[str] = []
     for name in spare:
@@ -60,13 +68,18 @@ def print_table(
     for index in shown:
         number = bool(lines) and isinstance(lines[0][index], int)
         table.add_column(
-            headers[index], justify="right" if number else "left", no_wrap=index < whole or number, overflow="fold"
+            headers[index],
+            justify="right" if number else "left",
+            no_wrap=index < whole or number,
+            overflow="fold",
         )
     for row in cells:
         table.add_row(*(Text(row[index]) for index in shown))
     console.print(table)
     if omitted:
-        print(f"Not shown in {console.width} columns: {', '.join(omitted)}. A pipe gets all columns: add `| cat`.")
+        print(
+            f"Not shown in {console.width} columns: {', '.join(omitted)}. A pipe gets all columns: add `| cat`."
+        )
 
 
 def print_weights(rows: Sequence[Weights], *, named: bool = True) -> None:

@@ -17,9 +17,15 @@ HELP = "list the training recipes, or print one in full"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `reszoo recipes` takes."""
-    parser.add_argument("recipe", nargs="?", help="print this recipe (a name or a .toml file) with every key spelt out")
+    parser.add_argument(
+        "recipe",
+        nargs="?",
+        help="print this recipe (a name or a .toml file) with every key spelt out",
+    )
     add_overrides(parser)
-    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a recipe, for editors")
+    parser.add_argument(
+        "--schema", action="store_true", help="print the JSON Schema of a recipe, for editors"
+    )
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
@@ -43,19 +49,28 @@ def run(args: argparse.Namespace) -> int:
     if args.recipe is not None:
         resolved = load_recipe(args.recipe, args.overrides).to_toml()
         lines = find_recipe(args.recipe).read_text(encoding="utf-8").splitlines()
-        print("\n".join([*takewhile(lambda line: line.startswith("#"), lines), "", resolved]), end="")
+        print(
+            "\n".join([*takewhile(lambda line: line.startswith("#"), lines), "", resolved]), end=""
+        )
         return 0
     if args.overrides:
-        raise ReszooError("--set changes one recipe: name it, such as `reszoo recipes quickstart --set train.epochs=2`")
+        raise ReszooError(
+            "--set changes one recipe: name it, such as `reszoo recipes quickstart --set train.epochs=2`"
+        )
     print_table(
         ("recipe", "length", "error %", "description"),
-        [(recipe.name, _length(recipe), _published(recipe), recipe.description) for recipe in list_recipes()],
+        [
+            (recipe.name, _length(recipe), _published(recipe), recipe.description)
+            for recipe in list_recipes()
+        ],
     )
     return 0
 
 
 def _length(recipe: Recipe) -> str:
-    return f"{recipe.train.steps:,} steps" if recipe.train.steps else f"{recipe.train.epochs:g} epochs"
+    return (
+        f"{recipe.train.steps:,} steps" if recipe.train.steps else f"{recipe.train.epochs:g} epochs"
+    )
 
 
 def _published(recipe: Recipe) -> str:

@@ -20,8 +20,12 @@ HELP = "try an exported net on a page and in TensorFlow Serving's REST shape; no
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `reszoo serve-check` takes."""
-    parser.add_argument("out", metavar="OUT", type=Path, help="what `reszoo export` wrote: a SavedModel in OUT/1")
-    parser.add_argument("--port", type=_port, default=8501, help="0 finds a free one (default %(default)s)")
+    parser.add_argument(
+        "out", metavar="OUT", type=Path, help="what `reszoo export` wrote: a SavedModel in OUT/1"
+    )
+    parser.add_argument(
+        "--port", type=_port, default=8501, help="0 finds a free one (default %(default)s)"
+    )
     parser.add_argument("--name", help="the model's name in the address (default: the folder's)")
 
 

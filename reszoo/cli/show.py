@@ -19,9 +19,13 @@ HELP = "show what a net is made of, and what each stage costs"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `reszoo show` takes."""
     parser.add_argument("name", help="a net, such as resnet56")
-    parser.add_argument("fields", nargs="*", metavar="field=value", help="changes to its spec, such as shortcut=B")
     parser.add_argument(
-        "--input", metavar="HxWxC", help="size of one image (default: what the family was published on)"
+        "fields", nargs="*", metavar="field=value", help="changes to its spec, such as shortcut=B"
+    )
+    parser.add_argument(
+        "--input",
+        metavar="HxWxC",
+        help="size of one image (default: what the family was published on)",
     )
     parser.add_argument("--classes", type=int, help="classes told apart (default: likewise)")
 
@@ -50,8 +54,12 @@ def run(args: argparse.Namespace) -> int:
         ],
     )
     print()
-    print(f"depth {size.depth}, {size.parameters:,} parameters ({size.state:,} moving statistics beside them),")
-    print(f"{size.multiply_adds:,} multiply-adds for one {'x'.join(map(str, shape))} image and {classes:,} classes")
+    print(
+        f"depth {size.depth}, {size.parameters:,} parameters ({size.state:,} moving statistics beside them),"
+    )
+    print(
+        f"{size.multiply_adds:,} multiply-adds for one {'x'.join(map(str, shape))} image and {classes:,} classes"
+    )
     if weights := fitting(net):
         print()
         print_weights(weights, named=False)
@@ -67,12 +75,16 @@ def _alias(name: str) -> str:
     if paper not in list_models() or alias_of(paper):
         return f"is another name of {row}\n"
     ours, theirs = spec(row).to_dict(), spec(paper).to_dict()
-    changed = [f"{key}={value}" for key, value in theirs.items() if key != "name" and ours[key] != value]
+    changed = [
+        f"{key}={value}" for key, value in theirs.items() if key != "name" and ours[key] != value
+    ]
     return f"is another name of {row}; the paper's own net is {paper}, with {' '.join(changed)}\n"
 
 
 def _blocks(net: Spec, place: str) -> str:
-    return str(net.depths[int(place.removeprefix("stage")) - 1]) if place.startswith("stage") else ""
+    return (
+        str(net.depths[int(place.removeprefix("stage")) - 1]) if place.startswith("stage") else ""
+    )
 
 
 def parse_field(text: str) -> tuple[str, object]:
@@ -86,6 +98,8 @@ def parse_field(text: str) -> tuple[str, object]:
 def _shape(text: str) -> tuple[int, int, int]:
     sides = text.lower().split("x")
     if len(sides) != 3 or not all(side.isascii() and side.isdigit() for side in sides):
-        raise ReszooError(f"--input is '{text}', but must be height x width x channels, such as 32x32x3")
+        raise ReszooError(
+            f"--input is '{text}', but must be height x width x channels, such as 32x32x3"
+        )
     height, width, channels = map(int, sides)
     return height, width, channels

@@ -18,10 +18,19 @@ HELP = "train a net by a recipe"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `reszoo train` takes."""
-    parser.add_argument("recipe", nargs="?", help="a recipe's name (`reszoo recipes` lists them) or a .toml file")
+    parser.add_argument(
+        "recipe", nargs="?", help="a recipe's name (`reszoo recipes` lists them) or a .toml file"
+    )
     add_overrides(parser)
-    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="folder of the run (default: a new one under runs)")
-    parser.add_argument("--resume", action="store_true", help="resume the run in DIR exactly where it stopped")
+    parser.add_argument(
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of the run (default: a new one under runs)",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="resume the run in DIR exactly where it stopped"
+    )
     parser.add_argument(
         "--data",
         metavar="PLACE",
@@ -51,11 +60,15 @@ def run(args: argparse.Namespace) -> int:
     load_tensorflow()
     from reszoo import trainer
 
-    result = trainer.train(recipe, run_dir=run_dir, resume=args.resume, data=args.data, devices=args.devices)
+    result = trainer.train(
+        recipe, run_dir=run_dir, resume=args.resume, data=args.data, devices=args.devices
+    )
     return 0 if result.finished else 130
 
 
-def choose(recipe: str | None, run_dir: Path | None, resume: bool) -> tuple[str | Path, Path | None]:
+def choose(
+    recipe: str | None, run_dir: Path | None, resume: bool
+) -> tuple[str | Path, Path | None]:
     """Return (what to load the recipe from, the run's folder).
 
     A run to be resumed brings its recipe; where its folder is given in the recipe's place, that is understood.
@@ -67,7 +80,9 @@ def choose(recipe: str | None, run_dir: Path | None, resume: bool) -> tuple[str 
     if recipe is not None:
         return recipe, run_dir
     if run_dir is None or not resume:
-        raise ReszooError("which recipe? Give its name before any --set; `reszoo recipes` lists them")
+        raise ReszooError(
+            "which recipe? Give its name before any --set; `reszoo recipes` lists them"
+        )
     if not (run_dir / "recipe.toml").is_file():
         raise ReszooError(f"{run_dir} is not a run that can be resumed: it has no recipe.toml")
     return run_dir / "recipe.toml", run_dir

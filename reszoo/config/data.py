@@ -67,7 +67,9 @@ class DataConfig(Table):
     on_corrupt: Literal["error", "skip"] = Field(
         "error", description="Stop at an undecodable file of a folder, or skip it with a warning."
     )
-    examples: int = Field(0, ge=0, description="Train on this many examples only, stratified by class; 0 means all.")
+    examples: int = Field(
+        0, ge=0, description="Train on this many examples only, stratified by class; 0 means all."
+    )
     on_device: bool = Field(
         False,
         description="Keep the images in the memory of the training device, which makes the batches there.",
@@ -82,11 +84,17 @@ class DataConfig(Table):
             )
         if self.resize and self.image_size is None:
             raise contradiction(
-                "data.resize", self.resize, "data.image_size too, the size of the crop", "data.image_size=[224, 224]"
+                "data.resize",
+                self.resize,
+                "data.image_size too, the size of the crop",
+                "data.image_size=[224, 224]",
             )
         if self.resize and self.image_size and self.resize < max(self.image_size):
             raise contradiction(
-                "data.resize", self.resize, f"at least data.image_size = {list(self.image_size)}", "data.resize=0"
+                "data.resize",
+                self.resize,
+                f"at least data.image_size = {list(self.image_size)}",
+                "data.resize=0",
             )
         is_folder = self.name.startswith("folder:")
         if not is_folder:
@@ -95,7 +103,9 @@ class DataConfig(Table):
             self._reject_unused("dir", "with a dataset of TensorFlow Datasets")
         if self.name == "synthetic":
             for key in ("resize", "interpolation"):
-                self._reject_unused(key, "with real images; synthetic ones have the size data.image_size")
+                self._reject_unused(
+                    key, "with real images; synthetic ones have the size data.image_size"
+                )
 
     def _reject_unused(self, key: str, where: str) -> None:
         value = getattr(self, key)
@@ -142,7 +152,12 @@ class ScaleCrop(Augmentation):
     def check(self) -> None:
         """Raise ReszooError for a falling range."""
         if self.scale[0] > self.scale[1]:
-            raise contradiction("augment.scale", self.scale, "two integers in rising order", "augment.scale=[256, 480]")
+            raise contradiction(
+                "augment.scale",
+                self.scale,
+                "two integers in rising order",
+                "augment.scale=[256, 480]",
+            )
 
 
 class InceptionCrop(Augmentation):
@@ -156,7 +171,9 @@ class InceptionCrop(Augmentation):
     def check(self) -> None:
         """Raise ReszooError for a falling range."""
         if self.area[0] > self.area[1]:
-            raise contradiction("augment.area", self.area, "two numbers in rising order", "augment.area=[0.08, 1.0]")
+            raise contradiction(
+                "augment.area", self.area, "two numbers in rising order", "augment.area=[0.08, 1.0]"
+            )
 
 
 AugmentConfig: TypeAlias = NoCrop | PadCrop | ScaleCrop | InceptionCrop

@@ -25,7 +25,12 @@ def recipe_folder() -> Path:
 def recipe_names() -> list[str]:
     """Return the names of the packaged recipes, with numbers in them in numeric order."""
     names = (path.stem for path in recipe_folder().glob("*.toml"))
-    return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+    return sorted(
+        names,
+        key=lambda name: [
+            int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)
+        ],
+    )
 
 
 def list_recipes() -> list[Recipe]:
@@ -44,7 +49,10 @@ def find_recipe(name_or_path: str | Path) -> Path:
         return path
     names = recipe_names()
     if path.name not in names:
-        hint = did_you_mean(path.name, names) or "; `reszoo recipes` lists them, and a file's name ends in .toml"
+        hint = (
+            did_you_mean(path.name, names)
+            or "; `reszoo recipes` lists them, and a file's name ends in .toml"
+        )
         raise ReszooError(f"no recipe '{path.name}'{hint}")
     return recipe_folder() / f"{path.name}.toml"
 
@@ -82,7 +90,9 @@ def validate_recipe(tables: Mapping[str, Any], where: str, changes: Mapping[str,
         return Recipe(**tables)
     except ReszooError as error:
         key = str(error).partition(":")[0]
-        if key in changes or (key == "model" and any(name.startswith("model.") for name in changes)):
+        if key in changes or (
+            key == "model" and any(name.startswith("model.") for name in changes)
+        ):
             raise
         flags = " ".join(f"--set {name}={show(value)}" for name, value in changes.items())
         raise ReszooError(f"{where}{f' with {flags}' if flags else ''}: {error}") from None

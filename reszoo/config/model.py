@@ -30,7 +30,9 @@ class ModelConfig(Table):
 
     model_config = ConfigDict(extra="allow")
 
-    name: str = Field(examples=["resnet20"], description="Name of the model; `reszoo list` prints them.")
+    name: str = Field(
+        examples=["resnet20"], description="Name of the model; `reszoo list` prints them."
+    )
     weights: str = Field(
         "",
         examples=["imagenet"],
@@ -75,7 +77,11 @@ class ModelConfig(Table):
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for TOML and JSON, without weights if there are none."""
         values = super().to_dict()
-        return values if self.weights else {key: value for key, value in values.items() if key != "weights"}
+        return (
+            values
+            if self.weights
+            else {key: value for key, value in values.items() if key != "weights"}
+        )
 
 
 class Published(Table):
@@ -85,7 +91,9 @@ class Published(Table):
 
     metric: str = Field(examples=["test error"], description="Which error it is.")
     value: float = Field(ge=0, le=100, examples=[8.75], description="Error in percent.")
-    source: str = Field(examples=["arXiv 1512.03385, table 6"], description="Where it is published.")
+    source: str = Field(
+        examples=["arXiv 1512.03385, table 6"], description="Where it is published."
+    )
 
 
 def _as_tuples(value: Any) -> Any:

@@ -26,7 +26,9 @@ class Optimizer(Table):
         description="coupled adds weight_decay * w to the gradient (L2, as in the papers); decoupled subtracts "
         "rate * weight_decay * w from the weight itself.",
     )
-    decay_norms: bool = Field(True, description="Decay scales and biases of batch normalization too, as in the papers.")
+    decay_norms: bool = Field(
+        True, description="Decay scales and biases of batch normalization too, as in the papers."
+    )
 
 
 class SGD(Optimizer):
@@ -39,7 +41,12 @@ class SGD(Optimizer):
     def check(self) -> None:
         """Raise ReszooError for Nesterov momentum without momentum."""
         if self.nesterov and not self.momentum:
-            raise contradiction("optimizer.nesterov", True, "optimizer.momentum > 0 with it", "optimizer.momentum=0.9")
+            raise contradiction(
+                "optimizer.nesterov",
+                True,
+                "optimizer.momentum > 0 with it",
+                "optimizer.momentum=0.9",
+            )
 
 
 class RMSprop(Optimizer):
@@ -71,7 +78,10 @@ class AdamW(_Adaptive):
         """Raise ReszooError for coupled decay, which would make it Adam."""
         if self.weight_decay and self.decay == "coupled":
             raise contradiction(
-                "optimizer.decay", "coupled", '"decoupled" with optimizer.name = "adamw"', "optimizer.decay=decoupled"
+                "optimizer.decay",
+                "coupled",
+                '"decoupled" with optimizer.name = "adamw"',
+                "optimizer.decay=decoupled",
             )
 
 

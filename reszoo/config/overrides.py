@@ -39,7 +39,8 @@ def parse_overrides(overrides: Overrides) -> dict[str, Any]:
 def format_overrides(overrides: Overrides) -> list[str]:
     """Return overrides as texts `table.key=value`, for records and commands."""
     return [
-        f"{key}={value if isinstance(value, str) else show(value)}" for key, value in parse_overrides(overrides).items()
+        f"{key}={value if isinstance(value, str) else show(value)}"
+        for key, value in parse_overrides(overrides).items()
     ]
 
 
@@ -48,10 +49,14 @@ def check_key(key: str) -> None:
     table, _, name = key.partition(".")
     if table == "model" and name:
         return
-    keys = [f"{table}.{name}" for table, cls in TABLES.items() for name in cls.fields_of_alternatives()]
+    keys = [
+        f"{table}.{name}" for table, cls in TABLES.items() for name in cls.fields_of_alternatives()
+    ]
     if key not in keys:
         same = [known for known in keys if known.split(".")[1] == key]
-        near = f"; did you mean {' or '.join(map(repr, same))}?" if same else did_you_mean(key, keys)
+        near = (
+            f"; did you mean {' or '.join(map(repr, same))}?" if same else did_you_mean(key, keys)
+        )
         tables = ", ".join(f"{table}.KEY" for table in TABLES)
         raise ReszooError(f"{show(key)}: unknown recipe key{near or f'; expected {tables}'}")
 
@@ -65,7 +70,9 @@ def check_value(key: str, value: Any) -> None:
     """
     check_key(key)
     table, _, name = key.partition(".")
-    owner: type[Table] = Spec if table == "model" and name not in TABLES["model"].model_fields else TABLES[table]
+    owner: type[Table] = (
+        Spec if table == "model" and name not in TABLES["model"].model_fields else TABLES[table]
+    )
     if name not in owner.fields_of_alternatives():
         near = did_you_mean(name, owner.fields_of_alternatives())
         raise ReszooError(f"{key}: unknown key{near}")
@@ -85,7 +92,9 @@ def apply_overrides(tables: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
     A key that loses its meaning is dropped: train.steps where train.epochs is given and the reverse, and keys of
     another schedule.kind, optimizer.name, augment.crop or finetune.freeze than the one given.
     """
-    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tables.items()}
+    result = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in tables.items()
+    }
     given: dict[str, dict[str, Any]] = {}
     for key, value in overrides.items():
         table, _, name = key.partition(".")
@@ -103,9 +112,15 @@ def apply_overrides(tables: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
 def _unused_keys(table: str, values: Mapping[str, Any]) -> set[str]:
     """Return the keys of a table that lose their meaning with overrides of it."""
     if table == "train":
-        return {"steps": {"epochs"}, "epochs": {"steps"}}.get("".join(values.keys() & {"steps", "epochs"}), set())
+        return {"steps": {"epochs"}, "epochs": {"steps"}}.get(
+            "".join(values.keys() & {"steps", "epochs"}), set()
+        )
     if table == "finetune":
-        return set(unused_with_freeze(values["freeze"])) if isinstance(values.get("freeze"), str) else set()
+        return (
+            set(unused_with_freeze(values["freeze"]))
+            if isinstance(values.get("freeze"), str)
+            else set()
+        )
     family = TABLES[table]
     given = values.get(family.CHOICE)
     chosen = family.alternatives_by_choice().get(given) if isinstance(given, str) else None

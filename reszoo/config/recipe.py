@@ -34,7 +34,9 @@ TABLES: dict[str, type[Table]] = {
 class Recipe(Table):
     """Everything that decides a run."""
 
-    name: str = Field("unnamed", description="For people; a packaged recipe is named after its file.")
+    name: str = Field(
+        "unnamed", description="For people; a packaged recipe is named after its file."
+    )
     description: str = Field("", description="For people.")
     model: ModelConfig
     data: DataConfig
@@ -89,7 +91,10 @@ class Recipe(Table):
             )
         if given == "weights" and not self.model.published:
             raise contradiction(
-                "data.normalize", given, "published weights in model.weights with it", "model.weights=imagenet"
+                "data.normalize",
+                given,
+                "published weights in model.weights with it",
+                "model.weights=imagenet",
             )
         if self.model.weights and self.train.grow_from:
             raise contradiction(
@@ -122,7 +127,11 @@ class Recipe(Table):
     @property
     def places(self) -> tuple[str, ...]:
         """The places of the model from its images to its classes: "stem", "stage1", ..., "head"."""
-        return ("stem", *(f"stage{number}" for number, _ in enumerate(self.model.spec.depths, 1)), "head")
+        return (
+            "stem",
+            *(f"stage{number}" for number, _ in enumerate(self.model.spec.depths, 1)),
+            "head",
+        )
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -162,7 +171,9 @@ class Recipe(Table):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as the tables of its TOML file, with every key except those that are None."""
-        return {key: value for key in type(self).model_fields if (value := self._plain(key)) is not None}
+        return {
+            key: value for key in type(self).model_fields if (value := self._plain(key)) is not None
+        }
 
     def _plain(self, key: str) -> Any:
         value = getattr(self, key)
@@ -176,7 +187,11 @@ class Recipe(Table):
 def fill_from_transforms(data: Mapping[str, Any], transforms: Transforms) -> dict[str, Any]:
     """Return the table [data] with missing keys as published weights need them: size, crop, channels, normalization."""
     size = data.get("image_size", list(transforms.image_size))
-    filled: dict[str, Any] = {"normalize": "weights", "channels": len(transforms.mean), "image_size": size}
+    filled: dict[str, Any] = {
+        "normalize": "weights",
+        "channels": len(transforms.mean),
+        "image_size": size,
+    }
     if data.get("name") != "synthetic" and isinstance(size, list | tuple) and len(size) == 2:
         fitted = fit_transforms(transforms, (*size, len(transforms.mean)))
         filled |= {"resize": fitted.resize, "interpolation": fitted.interpolation}

@@ -29,7 +29,9 @@ def resolve_recipe(recipe: Recipe) -> ResolvedRecipe:
     if train.grow_from:
         train = train.replace(grow_from=_absolute("train.grow_from", train.grow_from))
     tables = {name: getattr(recipe, name) for name in Recipe.model_fields}
-    return ResolvedRecipe(**{**tables, "model": model, "data": resolve_data(recipe.data), "train": train})
+    return ResolvedRecipe(
+        **{**tables, "model": model, "data": resolve_data(recipe.data), "train": train}
+    )
 
 
 def resolve_data(data: DataConfig) -> DataConfig:

@@ -60,7 +60,9 @@ class Schedule(Table):
         return self._scaled(step, scale, unit, total_steps, history)
 
     @abstractmethod
-    def _scaled(self, step: int, scale: float, unit: int, total_steps: int, history: History) -> float:
+    def _scaled(
+        self, step: int, scale: float, unit: int, total_steps: int, history: History
+    ) -> float:
         """Return the learning rate of `step`, multiplied by `scale`; `unit` is the steps in a unit of the recipe."""
 
 
@@ -77,17 +79,24 @@ class _Warmed(Schedule):
         """Raise ReszooError for a warm-up rate without a warm-up."""
         if self.warmup_rate is not None and not self.warmup:
             raise contradiction(
-                "schedule.warmup_rate", self.warmup_rate, "schedule.warmup > 0 with it", "schedule.warmup=400"
+                "schedule.warmup_rate",
+                self.warmup_rate,
+                "schedule.warmup > 0 with it",
+                "schedule.warmup=400",
             )
 
-    def _scaled(self, step: int, scale: float, unit: int, total_steps: int, history: History) -> float:
+    def _scaled(
+        self, step: int, scale: float, unit: int, total_steps: int, history: History
+    ) -> float:
         warmup = round(self.warmup * unit)
         if step < warmup:
             rising = self.rate * (step + 1) / (warmup + 1)
             return scale * (rising if self.warmup_rate is None else self.warmup_rate)
         return self._after_warmup(step, scale, unit, total_steps, history)
 
-    def _after_warmup(self, step: int, scale: float, unit: int, total_steps: int, history: History) -> float:
+    def _after_warmup(
+        self, step: int, scale: float, unit: int, total_steps: int, history: History
+    ) -> float:
         return scale * self.rate
 
 
@@ -101,7 +110,9 @@ class StepSchedule(_Warmed):
     """The learning rate drops at given steps (arXiv 1512.03385, section 4.2)."""
 
     kind: Literal["step"]
-    boundaries: Floats = Field(min_length=1, examples=[[32000, 48000]], description="When the learning rate drops.")
+    boundaries: Floats = Field(
+        min_length=1, examples=[[32000, 48000]], description="When the learning rate drops."
+    )
     factor: Factor = 0.1
 
     def check(self) -> None:
@@ -114,7 +125,9 @@ class StepSchedule(_Warmed):
                 f"{self.warmup:g}. Example: --set schedule.boundaries=[32000, 48000]"
             )
 
-    def _after_warmup(self, step: int, scale: float, unit: int, total_steps: int, history: History) -> float:
+    def _after_warmup(
+        self, step: int, scale: float, unit: int, total_steps: int, history: History
+    ) -> float:
         passed = sum(step >= round(boundary * unit) for boundary in self.boundaries)
         return scale * self.rate * self.factor**passed
 
@@ -123,10 +136,14 @@ class PlateauSchedule(_Warmed):
     """The learning rate drops when accuracy stops rising (arXiv 1512.03385, section 3.4)."""
 
     kind: Literal["plateau"]
-    patience: int = Field(ge=1, examples=[3], description="Evaluations without a better accuracy before a drop.")
+    patience: int = Field(
+        ge=1, examples=[3], description="Evaluations without a better accuracy before a drop."
+    )
     factor: Factor = 0.1
 
-    def _after_warmup(self, step: int, scale: float, unit: int, total_steps: int, history: History) -> float:
+    def _after_warmup(
+        self, step: int, scale: float, unit: int, total_steps: int, history: History
+    ) -> float:
         return scale * self.rate * self.factor ** count_plateaus(history, step, self.patience)
 
 
@@ -141,24 +158,32 @@ class CosineSchedule(_Warmed):
         super().check()
         _check_final_rate(self)
 
-    def _after_warmup(self, step: int, scale: float, unit: int, total_steps: int, history: History) -> float:
+    def _after_warmup(
+        self, step: int, scale: float, unit: int, total_steps: int, history: History
+    ) -> float:
         warmup = round(self.warmup * unit)
         done = (step - warmup) / max(1, total_steps - warmup)
-        return scale * (self.final_rate + (self.rate - self.final_rate) * (1 + math.cos(math.pi * done)) / 2)
+        return scale * (
+            self.final_rate + (self.rate - self.final_rate) * (1 + math.cos(math.pi * done)) / 2
+        )
 
 
 class TriangularSchedule(Schedule):
     """The learning rate rises and falls in straight lines (arXiv 1708.07120)."""
 
     kind: Literal["triangular"]
-    peak: float = Field(0.25, gt=0, lt=1, description="Fraction of the training at which the rate is highest.")
+    peak: float = Field(
+        0.25, gt=0, lt=1, description="Fraction of the training at which the rate is highest."
+    )
     final_rate: float = Field(0.0, ge=0, description="Learning rate at the end.")
 
     def check(self) -> None:
         """Raise ReszooError for an end above the top."""
         _check_final_rate(self)
 
-    def _scaled(self, step: int, scale: float, unit: int, total_steps: int, history: History) -> float:
+    def _scaled(
+        self, step: int, scale: float, unit: int, total_steps: int, history: History
+    ) -> float:
         top = round(self.peak * total_steps)
         if step < top:
             return scale * self.rate * (step + 1) / (top + 1)
@@ -166,7 +191,9 @@ class TriangularSchedule(Schedule):
         return scale * (self.rate + (self.final_rate - self.rate) * done)
 
 
-ScheduleConfig: TypeAlias = StepSchedule | CosineSchedule | TriangularSchedule | ConstantSchedule | PlateauSchedule
+ScheduleConfig: TypeAlias = (
+    StepSchedule | CosineSchedule | TriangularSchedule | ConstantSchedule | PlateauSchedule
+)
 
 
 def count_plateaus(history: History, step: int, patience: int) -> int:

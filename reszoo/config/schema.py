@@ -16,7 +16,8 @@ def recipe_schema() -> dict[str, Any]:
     schema = Recipe.model_json_schema()
     fields = Spec.model_json_schema()["properties"]
     optional = {
-        name: {key: value for key, value in field.items() if key != "default"} for name, field in fields.items()
+        name: {key: value for key, value in field.items() if key != "default"}
+        for name, field in fields.items()
     }
     model = schema["$defs"]["ModelConfig"]
     model["properties"] = {**optional, **model["properties"]}
@@ -25,4 +26,8 @@ def recipe_schema() -> dict[str, Any]:
         arms = schema["properties"][table]
         arms["anyOf"] = arms.pop("oneOf")
         arms.pop("discriminator")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "reszoo recipe"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "reszoo recipe",
+    }

@@ -19,7 +19,9 @@ class TrainConfig(Table):
 
     TABLE: ClassVar[str] = "train"
 
-    batch_size: int = Field(ge=1, examples=[128], description="Images per update, over all replicas and micro-batches.")
+    batch_size: int = Field(
+        ge=1, examples=[128], description="Images per update, over all replicas and micro-batches."
+    )
     steps: int = Field(0, ge=0, description="Length in updates of the weights; or give epochs.")
     epochs: float = Field(0.0, ge=0, examples=[20], description="Length in epochs; or give steps.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of weights, order and augmentation.")
@@ -30,22 +32,31 @@ class TrainConfig(Table):
         "local",
         description="Batch norm statistics of each replica (local, as in the papers) or of all replicas (sync).",
     )
-    accumulate: int = Field(1, ge=1, description="Micro-batches into which a batch is divided, to save memory.")
-    clip_norm: float = Field(0.0, ge=0, description="Largest norm of the whole gradient; 0 for no limit.")
+    accumulate: int = Field(
+        1, ge=1, description="Micro-batches into which a batch is divided, to save memory."
+    )
+    clip_norm: float = Field(
+        0.0, ge=0, description="Largest norm of the whole gradient; 0 for no limit."
+    )
     ema: Fraction = Field(
         0.0,
         description="Decay per step of the averaged weights that are evaluated and exported; 0 for none.",
     )
     label_smoothing: Fraction = Field(
-        0.0, description="Share of the target spread over all classes (arXiv 1512.00567, section 7)."
+        0.0,
+        description="Share of the target spread over all classes (arXiv 1512.00567, section 7).",
     )
     evaluate_every: int = Field(1, ge=1, description="Epochs between evaluations.")
-    checkpoint_every: int = Field(0, ge=0, description="Steps between checkpoints; 0 for the end of each epoch.")
+    checkpoint_every: int = Field(
+        0, ge=0, description="Steps between checkpoints; 0 for the end of each epoch."
+    )
     select: Literal["last", "best"] = Field(
         "last",
         description="Weights with which the run ends: the last, or those with the best top-1 validation accuracy.",
     )
-    deterministic: bool = Field(False, description="Run only operations that repeat to the bit, at some cost in speed.")
+    deterministic: bool = Field(
+        False, description="Run only operations that repeat to the bit, at some cost in speed."
+    )
     jit: bool = Field(
         False,
         description="Compile forward pass, loss and gradients of a replica with XLA; not with batch_norm sync, "

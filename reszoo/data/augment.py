@@ -42,7 +42,9 @@ def take_window(payload: Any, window: Any, preprocessing: Preprocessing, layout:
     return tf.ensure_shape(image, preprocessing.input_shape)
 
 
-def random_windows(shapes: Any, augment: ScaleCrop | InceptionCrop, size: tuple[int, int], key: Any) -> Any:
+def random_windows(
+    shapes: Any, augment: ScaleCrop | InceptionCrop, size: tuple[int, int], key: Any
+) -> Any:
     """Draw a window for each image of `shapes` (int32 [n, 2]: h, w), by `crop` = `scale` or `inception`: int32 [n, 4]."""
     if augment.crop == "inception":
         return inception_windows(shapes, augment.area, key)
@@ -58,8 +60,12 @@ def inception_windows(shapes: Any, area: tuple[float, float], key: Any) -> Any:
     draws = tf.random.stateless_uniform([tf.shape(shapes)[0], ATTEMPTS, 4], key, dtype=tf.float32)
     full = tf.cast(shapes, tf.float32)[:, tf.newaxis]
     target = full[..., 0] * full[..., 1] * (area[0] + draws[..., 0] * (area[1] - area[0]))
-    aspect = tf.exp(math.log(ASPECT[0]) + draws[..., 1] * (math.log(ASPECT[1]) - math.log(ASPECT[0])))
-    sizes = tf.cast(tf.round(tf.sqrt(tf.stack([target / aspect, target * aspect], axis=-1))), tf.int32)
+    aspect = tf.exp(
+        math.log(ASPECT[0]) + draws[..., 1] * (math.log(ASPECT[1]) - math.log(ASPECT[0]))
+    )
+    sizes = tf.cast(
+        tf.round(tf.sqrt(tf.stack([target / aspect, target * aspect], axis=-1))), tf.int32
+    )
     fits = tf.reduce_all((sizes >= 1) & (sizes <= shapes[:, tf.newaxis]), axis=-1)
     pick, found = tf.argmax(fits, axis=-1), tf.reduce_any(fits, axis=-1, keepdims=True)
     side = tf.reduce_min(shapes, axis=-1, keepdims=True)
@@ -86,7 +92,9 @@ def scale_windows(shapes: Any, scale: tuple[int, int], size: tuple[int, int], ke
     Reference: arXiv 1512.03385, section 3.4.
     """
     draws = tf.random.stateless_uniform([tf.shape(shapes)[0], 3], key, dtype=tf.float32)
-    length = tf.minimum(scale[0] + tf.cast(draws[:, :1] * (scale[1] - scale[0] + 1), tf.int32), scale[1])
+    length = tf.minimum(
+        scale[0] + tf.cast(draws[:, :1] * (scale[1] - scale[0] + 1), tf.int32), scale[1]
+    )
     resized = shorter_side(shapes, length)
     offset = random_offset(resized - tf.constant(size), draws[:, 1:])
     ratio = tf.cast(shapes, tf.float32) / tf.cast(resized, tf.float32)

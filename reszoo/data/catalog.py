@@ -33,12 +33,46 @@ class Known:
 KNOWN = {
     known.name: known
     for known in (
-        Known(name="digits", title="handwritten digits", classes=10, train=1437, test=360, shape="8x8x1"),
-        Known(name="synthetic", title="made-up stripes", classes=10, train=1024, test=256, shape="32x32x3"),
-        Known(name="mnist", title="handwritten digits", classes=10, train=60000, test=10000, shape="28x28x1"),
-        Known(name="fashion_mnist", title="articles of clothing", classes=10, train=60000, test=10000, shape="28x28x1"),
         Known(
-            name="cifar10", title="small photographs", classes=10, train=50000, test=10000, shape="32x32x3", order="id"
+            name="digits",
+            title="handwritten digits",
+            classes=10,
+            train=1437,
+            test=360,
+            shape="8x8x1",
+        ),
+        Known(
+            name="synthetic",
+            title="made-up stripes",
+            classes=10,
+            train=1024,
+            test=256,
+            shape="32x32x3",
+        ),
+        Known(
+            name="mnist",
+            title="handwritten digits",
+            classes=10,
+            train=60000,
+            test=10000,
+            shape="28x28x1",
+        ),
+        Known(
+            name="fashion_mnist",
+            title="articles of clothing",
+            classes=10,
+            train=60000,
+            test=10000,
+            shape="28x28x1",
+        ),
+        Known(
+            name="cifar10",
+            title="small photographs",
+            classes=10,
+            train=50000,
+            test=10000,
+            shape="32x32x3",
+            order="id",
         ),
         Known(
             name="cifar100",
@@ -49,7 +83,14 @@ KNOWN = {
             shape="32x32x3",
             order="id",
         ),
-        Known(name="svhn_cropped", title="house numbers", classes=10, train=73257, test=26032, shape="32x32x3"),
+        Known(
+            name="svhn_cropped",
+            title="house numbers",
+            classes=10,
+            train=73257,
+            test=26032,
+            shape="32x32x3",
+        ),
         Known(
             name="imagenette",
             title="ten ImageNet classes",

@@ -17,16 +17,23 @@ from reszoo.lazy import tf
 _log = logging.getLogger("reszoo")
 
 
-def drop_corrupt(parts: dict[str, Files], *, skip: bool) -> tuple[dict[str, Files], tuple[str, ...]]:
+def drop_corrupt(
+    parts: dict[str, Files], *, skip: bool
+) -> tuple[dict[str, Files], tuple[str, ...]]:
     """Read both ends of every file and decode the doubtful ones; return the splits and the bad paths, left out if `skip`."""
     bad: set[str] = set()
     with ThreadPoolExecutor(16) as pool:
         for files in parts.values():
             whole = pool.map(looks_whole, files.paths)
-            bad |= {path for path, fine in zip(files.paths, whole, strict=True) if not fine and not _decodes(path)}
+            bad |= {
+                path
+                for path, fine in zip(files.paths, whole, strict=True)
+                if not fine and not _decodes(path)
+            }
     report_corrupt(sorted(bad), sum(files.count for files in parts.values()), skip=skip)
     good = {
-        role: files.take(np.flatnonzero([path not in bad for path in files.paths])) for role, files in parts.items()
+        role: files.take(np.flatnonzero([path not in bad for path in files.paths]))
+        for role, files in parts.items()
     }
     return good, tuple(map(printable, sorted(bad)))
 
@@ -63,14 +70,25 @@ def decode_all(paths: np.ndarray) -> tuple[list[str], np.ndarray]:
 
 def explain(images: ImageSet, error: BaseException) -> ReszooError | None:
     """Return the one-line reason for an error that reading `images` raised: the files that cannot be decoded; None if there are none."""
-    if not isinstance(error, tf.errors.InvalidArgumentError | tf.errors.DataLossError | tf.errors.NotFoundError):
+    if not isinstance(
+        error, tf.errors.InvalidArgumentError | tf.errors.DataLossError | tf.errors.NotFoundError
+    ):
         return None
-    bad = [path for part in images.parts.values() if isinstance(part, Files) for path in find_corrupt(part.paths)]
+    bad = [
+        path
+        for part in images.parts.values()
+        if isinstance(part, Files)
+        for path in find_corrupt(part.paths)
+    ]
     if bad:
-        return ReszooError(f"{len(bad)} images cannot be decoded: {_named(bad)}; repair or remove them")
+        return ReszooError(
+            f"{len(bad)} images cannot be decoded: {_named(bad)}; repair or remove them"
+        )
     streamed = any(isinstance(part, Records) for part in images.parts.values())
     if streamed and (isinstance(error, tf.errors.DataLossError) or "JPEG" in str(error)):
-        return ReszooError(f"a record of {images.name} is damaged; remove the prepared dataset and prepare it again")
+        return ReszooError(
+            f"a record of {images.name} is damaged; remove the prepared dataset and prepare it again"
+        )
     return None
 
 

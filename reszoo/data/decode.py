@@ -27,7 +27,9 @@ def decode(contents: Any, channels: int) -> Any:
     """
     # Always by way of RGB: TensorFlow cannot decode CMYK files to one channel. INTEGER_ACCURATE is the transform
     # libjpeg (so PIL, and most viewers) uses by default.
-    return to_channels(tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE"), channels)
+    return to_channels(
+        tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE"), channels
+    )
 
 
 def decode_upright(contents: Any, channels: int) -> Any:
@@ -64,7 +66,9 @@ def decode_window(contents: Any, window: Any, channels: int, layout: Any = None)
     layout = find_layout(contents) if layout is None else layout
     rgb = tf.cond(
         tf.io.is_jpeg(contents) & (layout[2] == 1),
-        lambda: tf.image.decode_and_crop_jpeg(contents, window, channels=3, dct_method="INTEGER_ACCURATE"),
+        lambda: tf.image.decode_and_crop_jpeg(
+            contents, window, channels=3, dct_method="INTEGER_ACCURATE"
+        ),
         lambda: crop(decode_file(contents, 3), window),
     )
     return to_channels(rgb, channels)
@@ -84,14 +88,18 @@ def find_layout(contents: Any) -> Any:
     # Two common kinds of files without EXIF are recognized here, because a call of Python costs as much as decoding a small image:
     # a JFIF segment and then a quantization table, and a PNG of three chunks (header, pixels, end).
     plain_jpeg = starts(0, b"\xff\xd8\xff\xe0\0\x10JFIF") & starts(20, b"\xff\xdb")
-    plain_png = starts(0, b"\x89PNG\r\n\x1a\n") & starts(37, b"IDAT") & (numbers(33, 1)[0] == length - 57)
+    plain_png = (
+        starts(0, b"\x89PNG\r\n\x1a\n") & starts(37, b"IDAT") & (numbers(33, 1)[0] == length - 57)
+    )
     found = tf.cond(
         plain_jpeg,
         lambda: tf.concat([tf.image.extract_jpeg_shape(contents)[:2], [1]], axis=0),
         lambda: tf.cond(
             plain_png,
             lambda: tf.concat([numbers(16, 2)[::-1], [1]], axis=0),
-            lambda: _in_python(lambda given: np.array(read_layout(given), np.int32), tf.int32, contents),
+            lambda: _in_python(
+                lambda given: np.array(read_layout(given), np.int32), tf.int32, contents
+            ),
         ),
     )
     return tf.ensure_shape(found, [3])
@@ -100,7 +108,8 @@ def find_layout(contents: Any) -> Any:
 def crop(image: Any, window: Any) -> Any:
     """Cut `window` (int32 [y, x, height, width]) out of `image` [h, w, c]."""
     return tf.ensure_shape(
-        tf.slice(image, [window[0], window[1], 0], [window[2], window[3], -1]), [None, None, image.shape[2]]
+        tf.slice(image, [window[0], window[1], 0], [window[2], window[3], -1]),
+        [None, None, image.shape[2]],
     )
 
 
@@ -128,7 +137,9 @@ def _is_native(contents: Any) -> Any:
 
 
 def _turned(image: Any, orientation: Any) -> Any:
-    return tf.cond(orientation > 1, lambda: _in_python(turn, tf.uint8, image, orientation), lambda: image)
+    return tf.cond(
+        orientation > 1, lambda: _in_python(turn, tf.uint8, image, orientation), lambda: image
+    )
 
 
 def _in_python(function: Callable[..., np.ndarray], dtype: Any, *arguments: Any) -> Any:

@@ -36,7 +36,12 @@ def open_device_pipeline(recipe: Recipe, *, device: str = "CPU:0") -> DevicePipe
             )
     train = recipe.train
     return DevicePipeline(
-        images, preprocessing, recipe.augment, batch_size=train.batch_size, seed=train.seed, device=device
+        images,
+        preprocessing,
+        recipe.augment,
+        batch_size=train.batch_size,
+        seed=train.seed,
+        device=device,
     )
 
 
@@ -95,7 +100,9 @@ class DevicePipeline(Pipeline):
             rows = self._rows(step)
             return {"rows": rows, **self._draw(step, tf.size(rows))}, tf.gather(labels, rows)
 
-        plans = tf.data.Dataset.range(start_step, FOREVER).map(plan, num_parallel_calls=tf.data.AUTOTUNE)
+        plans = tf.data.Dataset.range(start_step, FOREVER).map(
+            plan, num_parallel_calls=tf.data.AUTOTUNE
+        )
         return self._batches("train", plans)
 
     def evaluation(self, split: str) -> Any:
@@ -104,14 +111,18 @@ class DevicePipeline(Pipeline):
         assert isinstance(part, Arrays)
         _, labels = part.tensors()
         plans = part.elements(None).batch(self._batch_size)
-        return self._batches(split, plans.map(lambda rows: ({"rows": rows}, tf.gather(labels, rows))))
+        return self._batches(
+            split, plans.map(lambda rows: ({"rows": rows}, tf.gather(labels, rows)))
+        )
 
     def _draw(self, step: Any, count: Any) -> dict[str, Any]:
         """Return the random part of the plan of a training batch of `count` images: what `Pipeline` draws for it."""
         augment, plan = self._augment, {}
         if augment.color == "pca":
             key = make_key(self._seed, BATCH, step, 0)
-            plan["noise"] = draw_pca_noise(count, self.preprocessing.channels, self.preprocessing.std, key)
+            plan["noise"] = draw_pca_noise(
+                count, self.preprocessing.channels, self.preprocessing.std, key
+            )
         if self._moves:
             key = make_key(self._seed, BATCH, step, 1)
             top, left, mirrored = draw_crop_flip(count, self._pad, augment.flip, key)
@@ -135,7 +146,9 @@ class DevicePipeline(Pipeline):
             assert isinstance(part, Arrays)
             # A variable, because TensorFlow gathers bytes on a GPU from a variable alone.
             with tf.init_scope(), tf.device(self._device):
-                self._stored[split] = tf.Variable(part.images, trainable=False, name=f"images_{split}")
+                self._stored[split] = tf.Variable(
+                    part.images, trainable=False, name=f"images_{split}"
+                )
         return self._stored[split]
 
     def _make_batch(self, images: Any, plan: dict[str, Any]) -> Any:
@@ -144,5 +157,7 @@ class DevicePipeline(Pipeline):
             if "noise" in plan:
                 batch += plan["noise"]
             if "top" in plan:
-                batch = apply_crop_flip(batch, self._pad, plan["top"], plan["left"], plan.get("mirrored"))
+                batch = apply_crop_flip(
+                    batch, self._pad, plan["top"], plan["left"], plan.get("mirrored")
+                )
             return batch

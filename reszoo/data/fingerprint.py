@@ -80,7 +80,10 @@ def of_versions(facts: Mapping[str, Sequence[Any]]) -> Fingerprint:
     Args:
         facts: for each split what identifies it: name, configuration, version, the examples of each file.
     """
-    digests = {split: hashlib.sha256(repr(list(known)).encode()).hexdigest() for split, known in facts.items()}
+    digests = {
+        split: hashlib.sha256(repr(list(known)).encode()).hexdigest()
+        for split, known in facts.items()
+    }
     return {"format": FORMAT, "compares": "name, version, examples of each file", "splits": digests}
 
 
@@ -91,7 +94,9 @@ def difference(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     lack the fingerprint, is not compared.
     """
     return (
-        _different_names(list(recorded.get("class_names") or found["class_names"]), list(found["class_names"]))
+        _different_names(
+            list(recorded.get("class_names") or found["class_names"]), list(found["class_names"])
+        )
         or _different_counts(recorded["examples"], found["examples"])
         or _different_contents(recorded.get("fingerprint") or {}, found.get("fingerprint") or {})
     )
@@ -103,9 +108,15 @@ def _different_names(before: list[str], now: list[str]) -> str:
     missing = [name for name in before if name not in now]
     new = [name for name in now if name not in before]
     if not missing and not new:
-        place = next(place for place, pair in enumerate(zip(before, now, strict=True)) if len(set(pair)) > 1)
+        place = next(
+            place for place, pair in enumerate(zip(before, now, strict=True)) if len(set(pair)) > 1
+        )
         return f"the class names are in another order: class {place} was {before[place]!r} and is {now[place]!r}"
-    parts = [f"{title} {_listed(names)}" for title, names in (("missing", missing), ("new", new)) if names]
+    parts = [
+        f"{title} {_listed(names)}"
+        for title, names in (("missing", missing), ("new", new))
+        if names
+    ]
     return f"the class names differ: {'; '.join(parts)}"
 
 
@@ -122,14 +133,18 @@ def _different_contents(before: Mapping[str, Any], now: Mapping[str, Any]) -> st
     if not before or not now or before.get("format") != now.get("format"):
         return ""
     ours, theirs = before.get("splits") or {}, now.get("splits") or {}
-    changed = [split for split in dict.fromkeys([*ours, *theirs]) if ours.get(split) != theirs.get(split)]
+    changed = [
+        split for split in dict.fromkeys([*ours, *theirs]) if ours.get(split) != theirs.get(split)
+    ]
     if not changed:
         return ""
     return f"the content of {' and '.join(changed)} differs ({before.get('compares') or 'digests'})"
 
 
 def _listed(names: list[str], count: int = 3) -> str:
-    return ", ".join(map(repr, names[:count])) + (f" and {len(names) - count} more" if len(names) > count else "")
+    return ", ".join(map(repr, names[:count])) + (
+        f" and {len(names) - count} more" if len(names) > count else ""
+    )
 
 
 def _folder(paths: list[bytes]) -> bytes:

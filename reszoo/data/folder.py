@@ -36,13 +36,33 @@ from reszoo.lazy import tf
 SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 
 # Names that people give to splits. Two of these beside each other are not two classes.
-SPLIT_LIKE = {"train", "training", "trn", "val", "valid", "validation", "dev", "test", "testing", "tst", "eval"}
+SPLIT_LIKE = {
+    "train",
+    "training",
+    "trn",
+    "val",
+    "valid",
+    "validation",
+    "dev",
+    "test",
+    "testing",
+    "tst",
+    "eval",
+}
 
 # A folder without a test split gives a fifth of each class to one, as digits does.
 TEST_SHARE = 5
 
 # Files and folders that operating systems and tools leave behind. Names that begin with a dot are hidden too.
-CLUTTER = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "@eadir"}
+CLUTTER = {
+    "__macosx",
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "$recycle.bin",
+    "system volume information",
+    "@eadir",
+}
 HIDDEN, LOOSE = "hidden", "images outside the class folders"
 
 # Files at 16 bits per channel whose range is checked, at most, and the share of the range that they must use.
@@ -86,10 +106,15 @@ def list_folder(root: str) -> Listing:
     if "train" in folders:
         odd = [name for name in folders if name not in SPLITS]
         if odd:
-            raise ReszooError(f"{path}: unexpected folder {odd[0]!r} beside 'train'; splits are train, val and test")
+            raise ReszooError(
+                f"{path}: unexpected folder {odd[0]!r} beside 'train'; splits are train, val and test"
+            )
         if {"val", "validation"} <= set(folders):
             raise ReszooError(f"{path}: both 'val' and 'validation'; remove or rename one")
-        roles = {SPLITS[name]: path / name for name in ["train", *(name for name in folders if name != "train")]}
+        roles = {
+            SPLITS[name]: path / name
+            for name in ["train", *(name for name in folders if name != "train")]
+        }
     elif set(folders) & set(SPLITS):
         raise ReszooError(f"{path}: a folder {folders[0]!r} but no 'train' beside it")
     elif len(folders) > 1 and all(name.lower() in SPLIT_LIKE for name in folders):
@@ -112,7 +137,9 @@ def list_folder(root: str) -> Listing:
     if "test" not in parts:
         whole = parts["train"]
         if whole.count // TEST_SHARE > whole.count - len(names) or whole.count < TEST_SHARE:
-            raise ReszooError(f"{path}: {whole.count} images are too few to test on some; put them in train and test")
+            raise ReszooError(
+                f"{path}: {whole.count} images are too few to test on some; put them in train and test"
+            )
         test = stratified(whole.labels, whole.count // TEST_SHARE)
         parts["train"], parts["test"] = whole.take(rest(whole.count, test)), whole.take(test)
     return Listing(names, parts, dict(sorted(ignored.items())))
@@ -187,7 +214,9 @@ def _read(path: str) -> np.ndarray | None:
         return None
 
 
-def _decoded(paths: np.ndarray, preprocessing: Preprocessing) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _decoded(
+    paths: np.ndarray, preprocessing: Preprocessing
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Give, in pieces, (indices, sizes before [n, 2], uint8 images at the input's size) of the files that can be decoded."""
 
     def load(index: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -204,7 +233,9 @@ def _is_hidden(name: str) -> bool:
 
 
 def _subfolders(path: Path) -> list[str]:
-    return sorted(entry.name for entry in _scan(path) if _is_folder(entry) and not _is_hidden(entry.name))
+    return sorted(
+        entry.name for entry in _scan(path) if _is_folder(entry) and not _is_hidden(entry.name)
+    )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -227,9 +258,14 @@ def _same_classes(classes: dict[str, list[str]], roles: dict[str, Path]) -> tupl
     if not names:
         raise ReszooError(f"{roles['train']} holds no class folders")
     for role, others in classes.items():
-        for where, odd in ((roles["train"], set(names) - set(others)), (roles[role], set(others) - set(names))):
+        for where, odd in (
+            (roles["train"], set(names) - set(others)),
+            (roles[role], set(others) - set(names)),
+        ):
             if odd:
-                shown = ", ".join(map(repr, map(printable, sorted(odd)[:3]))) + (" and more" if len(odd) > 3 else "")
+                shown = ", ".join(map(repr, map(printable, sorted(odd)[:3]))) + (
+                    " and more" if len(odd) > 3 else ""
+                )
                 raise ReszooError(
                     f"class folders differ between {roles['train']} and {roles[role]}: only in {where}: {shown}"
                 )
@@ -247,7 +283,9 @@ def _count_loose(folder: Path, ignored: Counter[str]) -> None:
             ignored[LOOSE] += 1
 
 
-def _list_classes(folder: Path, names: tuple[str, ...], ignored: Counter[str], deep: set[str]) -> Files:
+def _list_classes(
+    folder: Path, names: tuple[str, ...], ignored: Counter[str], deep: set[str]
+) -> Files:
     """List the images of each class; count the other files in `ignored` and name those at 16 bits per channel in `deep`."""
     paths: list[str] = []
     labels: list[int] = []
@@ -263,7 +301,9 @@ def _list_classes(folder: Path, names: tuple[str, ...], ignored: Counter[str], d
                 else:
                     ignored[kind] += 1
             if not found:
-                raise ReszooError(f"class folder {folder / name} holds no image ({', '.join(FORMATS)})")
+                raise ReszooError(
+                    f"class folder {folder / name} holds no image ({', '.join(FORMATS)})"
+                )
             paths += found
             labels += [label] * len(found)
     return Files(np.array(paths, dtype=object), np.array(labels, np.int32))
@@ -298,11 +338,19 @@ def _look(entry: os.DirEntry[str]) -> tuple[str, bytes]:
     try:
         if not _is_regular(entry):
             broken = entry.is_symlink() and not os.path.exists(entry.path)
-            return (FORMATS[0] if broken and claims else "broken link" if broken else "not a regular file"), b""
+            return (
+                FORMATS[0]
+                if broken and claims
+                else "broken link"
+                if broken
+                else "not a regular file"
+            ), b""
         start = read_start(entry.path)
     except OSError:
         return (FORMATS[0] if claims else "unreadable"), b""
-    return image_format(start) or (FORMATS[0] if claims else describe_file(entry.name, start)), start
+    return image_format(start) or (
+        FORMATS[0] if claims else describe_file(entry.name, start)
+    ), start
 
 
 def _is_regular(entry: os.DirEntry[str]) -> bool:
@@ -327,10 +375,14 @@ def _check_range(parts: dict[str, Files], names: tuple[str, ...], deep: set[str]
     if not deep:
         return
     found = [
-        (path, int(label)) for files in parts.values() for path, label in zip(files.paths, files.labels, strict=True)
+        (path, int(label))
+        for files in parts.values()
+        for path, label in zip(files.paths, files.labels, strict=True)
     ]
     found = [(path, label) for path, label in found if path in deep]
-    chosen = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, RANGE_CHECKED).astype(int))]
+    chosen = [
+        found[i] for i in np.unique(np.linspace(0, len(found) - 1, RANGE_CHECKED).astype(int))
+    ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         ranges = list(pool.map(value_range, [path for path, _ in chosen]))
     by_class: dict[int, list[tuple[int, str]]] = {}
@@ -343,7 +395,9 @@ def _check_range(parts: dict[str, Files], names: tuple[str, ...], deep: set[str]
     for label, values_of in by_class.items():
         largest, path = max(values_of)
         if 0 < largest < RANGE_USED:
-            raise ReszooError(_low_range(path, largest, f"is the brightest of class {names[label]!r}"))
+            raise ReszooError(
+                _low_range(path, largest, f"is the brightest of class {names[label]!r}")
+            )
 
 
 def _low_range(path: str, largest: int, why: str) -> str:

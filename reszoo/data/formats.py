@@ -24,7 +24,19 @@ MAX_PIXELS = 2**26
 """The largest number of pixels that an untrusted file may decode to: 8192 x 8192, 200 MB in RGB. A few kilobytes can hold far more."""
 
 # Suffixes of the formats above. A file with one of these that is not an image is reported as damaged instead of ignored.
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff")
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".bmp",
+    ".dib",
+    ".gif",
+    ".webp",
+    ".tif",
+    ".tiff",
+)
 
 # Formats that people keep beside their images and that are not read, by their first bytes.
 OTHERS = (
@@ -41,7 +53,9 @@ OTHERS = (
 
 # Exif 2.32: the directory of an EXIF block and its orientation tag.
 ORIENTATION, SHORT = 0x0112, 3
-HEAD = 2**18  # the EXIF segment of a JPEG lies within these bytes; it is at most 2**16 long and stands near the front
+HEAD = (
+    2**18
+)  # the EXIF segment of a JPEG lies within these bytes; it is at most 2**16 long and stands near the front
 SEGMENTS = 64  # JPEG segments that are searched for it; cameras write about five
 ENTRIES = 256  # entries of an EXIF directory that are read; cameras write about twenty
 
@@ -90,8 +104,12 @@ def describe_file(name: str, start: bytes) -> str:
 
 def printable(text: str) -> str:
     r"""Return `text` fit for a terminal and for UTF-8 files: bytes that are not UTF-8 and control characters become \x.. escapes."""
-    decoded = os.fsencode(text).decode("utf-8", "backslashreplace") if _has_surrogates(text) else text
-    return "".join(one.encode("unicode_escape").decode() if is_control(one) else one for one in decoded)
+    decoded = (
+        os.fsencode(text).decode("utf-8", "backslashreplace") if _has_surrogates(text) else text
+    )
+    return "".join(
+        one.encode("unicode_escape").decode() if is_control(one) else one for one in decoded
+    )
 
 
 def is_control(character: str) -> bool:
@@ -130,7 +148,9 @@ def read_layout(contents: bytes) -> tuple[int, int, int]:
     else:
         with _open(contents) as file:
             width, height = file.size
-            if kind == "TIFF":  # some versions of Pillow give the size of the upright image, others the stored one
+            if (
+                kind == "TIFF"
+            ):  # some versions of Pillow give the size of the upright image, others the stored one
                 width, height = int(file.tag_v2[256]), int(file.tag_v2[257])  # type: ignore[attr-defined]
             turned = file.getexif().get(ORIENTATION) in (5, 6, 7, 8)
         return (width, height, 1) if turned else (height, width, 1)
@@ -154,7 +174,15 @@ def decode_pixels(contents: bytes) -> np.ndarray:
             # JPEG and PNG are turned by the same reading of EXIF as in TensorFlow's graph.
             native = file.format in ("JPEG", "MPO", "PNG")
             image = _to_rgb(file if native else ImageOps.exif_transpose(file), deep)
-        except (OSError, SyntaxError, struct.error, EOFError, IndexError, TypeError, KeyError) as error:
+        except (
+            OSError,
+            SyntaxError,
+            struct.error,
+            EOFError,
+            IndexError,
+            TypeError,
+            KeyError,
+        ) as error:
             raise ValueError(str(error) or type(error).__name__) from error
     if native:
         image = turn(image, read_layout(contents)[2])
@@ -236,7 +264,10 @@ def _tiff_whole(path: str, size: int) -> bool:
             tags = file.tag_v2  # type: ignore[attr-defined]
             for starts, lengths in ((273, 279), (324, 325)):
                 if starts in tags:
-                    ends = [int(at) + int(many) for at, many in zip(tags[starts], tags[lengths], strict=True)]
+                    ends = [
+                        int(at) + int(many)
+                        for at, many in zip(tags[starts], tags[lengths], strict=True)
+                    ]
                     return max(ends) <= size and not has_32_bits(file)
     except (OSError, ValueError, SyntaxError, KeyError, TypeError, Image.DecompressionBombError):
         pass
@@ -288,7 +319,13 @@ def _jpeg_layout(contents: bytes) -> tuple[int, int, int]:
     while at + 4 <= len(contents) and contents[at] == 0xFF:
         marker = contents[at + 1]
         length = int.from_bytes(contents[at + 2 : at + 4], "big")
-        searching = searching and searched < SEGMENTS and at < HEAD and marker != QUANTIZATION and not orientation
+        searching = (
+            searching
+            and searched < SEGMENTS
+            and at < HEAD
+            and marker != QUANTIZATION
+            and not orientation
+        )
         searched += 1
         if marker == 0xFF:  # may be repeated before a marker
             at += 1

@@ -27,16 +27,24 @@ def pixel_count(contents: Any) -> Any:
         start = tf.strings.substr(contents, 0, 24)
         is_png = _is_png(contents) & (tf.strings.length(start) == 24)
         sides = tf.cond(
-            is_png, lambda: tf.io.decode_raw(tf.strings.substr(start, 16, 8), tf.uint8), lambda: tf.zeros([8], tf.uint8)
+            is_png,
+            lambda: tf.io.decode_raw(tf.strings.substr(start, 16, 8), tf.uint8),
+            lambda: tf.zeros([8], tf.uint8),
         )
         height, width = tf.unstack(_whole(tf.reshape(sides, [2, 4]), False))
-        return tf.minimum(height, 2**31) * tf.minimum(width, 2**31)  # of a damaged file: a product must fit 64 bits
+        return tf.minimum(height, 2**31) * tf.minimum(
+            width, 2**31
+        )  # of a damaged file: a product must fit 64 bits
 
     def of_jpeg() -> Any:
         return tf.reduce_prod(tf.cast(tf.image.extract_jpeg_shape(contents)[:2], tf.int64))
 
     is_long = tf.strings.length(contents) >= 4
-    return tf.cond(is_long, lambda: tf.cond(tf.io.is_jpeg(contents), of_jpeg, of_png), lambda: tf.constant(0, tf.int64))
+    return tf.cond(
+        is_long,
+        lambda: tf.cond(tf.io.is_jpeg(contents), of_jpeg, of_png),
+        lambda: tf.constant(0, tf.int64),
+    )
 
 
 def orientation(contents: Any) -> Any:
@@ -49,7 +57,9 @@ def orientation(contents: Any) -> Any:
     return tf.cond(
         tf.io.is_jpeg(contents),
         lambda: _jpeg_orientation(contents),
-        lambda: tf.cond(_is_png(contents), lambda: _png_orientation(contents), lambda: tf.constant(1)),
+        lambda: tf.cond(
+            _is_png(contents), lambda: _png_orientation(contents), lambda: tf.constant(1)
+        ),
     )
 
 
@@ -60,7 +70,8 @@ def upright(image: Any, orientation: Any) -> Any:
         # By index, because oneDNN transposes no uint8 and complains on standard error.
         shape = tf.shape(image)
         swapped, mirrored, upended = (
-            tf.reduce_any(orientation == tf.constant(some)) for some in ((5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8))
+            tf.reduce_any(orientation == tf.constant(some))
+            for some in ((5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8))
         )
         height, width = tf.where(swapped, shape[1], shape[0]), tf.where(swapped, shape[0], shape[1])
         y, x = tf.range(height)[:, tf.newaxis], tf.range(width)[tf.newaxis]
@@ -82,9 +93,15 @@ def _jpeg_orientation(contents: Any) -> Any:
     def step(at: Any, found: Any) -> tuple[Any, Any]:
         start, marker = byte(at), byte(at + 1)
         length = tf.cast(_whole(byte(at + 2 + tf.range(2)), False), tf.int32)
-        is_exif = (marker == 0xE1) & tf.reduce_all(byte(at + 4 + tf.range(6)) == tf.constant(EXIF, tf.uint8))
+        is_exif = (marker == 0xE1) & tf.reduce_all(
+            byte(at + 4 + tf.range(6)) == tf.constant(EXIF, tf.uint8)
+        )
         last = (
-            (start != 0xFF) | (marker == 0xDA) | (marker == 0xD9) | (marker == QUANTIZATION) | (length < 2)
+            (start != 0xFF)
+            | (marker == 0xDA)
+            | (marker == 0xD9)
+            | (marker == QUANTIZATION)
+            | (length < 2)
         )  # tables and pixels follow, or it is not a segment
         after = tf.where(
             marker == 0xFF, at + 1, tf.where(last, size, at + 2 + length)
@@ -122,12 +139,20 @@ def _png_orientation(contents: Any) -> Any:
 
     def near_end() -> Any:
         first = tf.maximum(size - HEAD, 8)
-        tail = tf.io.decode_raw(tf.strings.substr(contents, tf.minimum(first, size), HEAD), tf.uint8)
+        tail = tf.io.decode_raw(
+            tf.strings.substr(contents, tf.minimum(first, size), HEAD), tf.uint8
+        )
         tail = tf.concat([tail, tf.zeros([4], tf.uint8)], axis=0)
         count = tf.size(tail) - 4
-        match = tf.reduce_all(tf.stack([tail[i : count + i] == one for i, one in enumerate(b"eXIf")]), axis=0)
+        match = tf.reduce_all(
+            tf.stack([tail[i : count + i] == one for i, one in enumerate(b"eXIf")]), axis=0
+        )
         places = tf.where(match)[:, 0]
-        return tf.cond(tf.size(places) > 0, lambda: first + tf.cast(places[-1], tf.int32) + 4, lambda: tf.constant(-1))
+        return tf.cond(
+            tf.size(places) > 0,
+            lambda: first + tf.cast(places[-1], tf.int32) + 4,
+            lambda: tf.constant(-1),
+        )
 
     block = tf.cond(front >= 0, lambda: front, near_end)
 
@@ -145,10 +170,16 @@ def _exif_orientation(byte: Any, block: Any) -> Any:
     at = tf.cast(block, tf.int64)
     first = at + _whole(byte(at + 4 + tf.range(4, dtype=tf.int64)), little)
     entries = first + 2 + 12 * tf.range(ENTRIES, dtype=tf.int64)
-    fields = _whole(byte(entries[:, tf.newaxis, tf.newaxis] + [[0, 1], [2, 3], [8, 9]]), little)  # tag, type, value
-    known = tf.range(ENTRIES, dtype=tf.int64) < _whole(byte(first + tf.range(2, dtype=tf.int64)), little)
+    fields = _whole(
+        byte(entries[:, tf.newaxis, tf.newaxis] + [[0, 1], [2, 3], [8, 9]]), little
+    )  # tag, type, value
+    known = tf.range(ENTRIES, dtype=tf.int64) < _whole(
+        byte(first + tf.range(2, dtype=tf.int64)), little
+    )
     match = known & (fields[:, 0] == 0x0112) & (fields[:, 1] == 3)
-    value = tf.gather(tf.concat([fields[:, 2], [1]], axis=0), tf.argmax(tf.concat([match, [True]], axis=0)))
+    value = tf.gather(
+        tf.concat([fields[:, 2], [1]], axis=0), tf.argmax(tf.concat([match, [True]], axis=0))
+    )
     is_tiff = (byte(at) == byte(at + 1)) & (little | (byte(at) == ord("M")))
     return tf.where(is_tiff & (value >= 1) & (value <= 8), tf.cast(value, tf.int32), 1)
 
@@ -160,7 +191,12 @@ def _bytes_of(text: Any) -> tuple[Any, Any]:
     raw = tf.concat([raw, tf.zeros([1], tf.uint8)], axis=0)
 
     def byte(index: Any) -> Any:
-        return tf.gather(raw, tf.cast(tf.clip_by_value(tf.cast(index, tf.int64), 0, tf.cast(size, tf.int64)), tf.int32))
+        return tf.gather(
+            raw,
+            tf.cast(
+                tf.clip_by_value(tf.cast(index, tf.int64), 0, tf.cast(size, tf.int64)), tf.int32
+            ),
+        )
 
     return byte, size
 

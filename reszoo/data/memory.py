@@ -29,7 +29,10 @@ def load_digits() -> ImageSet:
     images = np.round(bunch.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
     whole = Arrays(images, bunch.target.astype(np.int32))
     test = stratified(whole.labels, DIGITS_TEST)
-    parts: dict[str, Part] = {"train": whole.take(rest(whole.count, test)), "test": whole.take(test)}
+    parts: dict[str, Part] = {
+        "train": whole.take(rest(whole.count, test)),
+        "test": whole.take(test),
+    }
     return ImageSet("digits", tuple(str(d) for d in range(10)), parts)
 
 
@@ -47,7 +50,9 @@ def load_synthetic(shape: tuple[int, int, int] | None = None) -> ImageSet:
         images = np.empty((count, height, width, channels), np.uint8)
         for i, label in enumerate(labels):
             angle = math.pi * label / SYNTHETIC_CLASSES
-            wave = np.sin(2 * math.pi * (4 * (x * math.cos(angle) + y * math.sin(angle)) + random.rand()))
+            wave = np.sin(
+                2 * math.pi * (4 * (x * math.cos(angle) + y * math.sin(angle)) + random.rand())
+            )
             noise = random.randint(-48, 49, (height, width, channels))
             images[i] = np.clip(127.5 + 64 * wave[..., np.newaxis] + noise, 0, 255)
         parts[part] = Arrays(images, labels)

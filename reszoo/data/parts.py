@@ -128,7 +128,9 @@ class Records:
         ends = np.cumsum(self.takes)
         low, high = np.clip(start, ends - self.takes, ends), np.clip(stop, ends - self.takes, ends)
         skips = self.skips + low - (ends - self.takes)
-        kept = [(f, int(s), int(t)) for f, s, t in zip(self.files, skips, high - low, strict=True) if t]
+        kept = [
+            (f, int(s), int(t)) for f, s, t in zip(self.files, skips, high - low, strict=True) if t
+        ]
         files, firsts, takes = zip(*kept, strict=True)
         return Records(files, firsts, takes, self.parse)
 
@@ -148,7 +150,9 @@ class Records:
         if key is None:
             return order.flat_map(read)
         # deterministic and a fixed cycle: the order must not depend on the machine's cores or speed.
-        records = order.interleave(read, cycle_length=READ_FILES, num_parallel_calls=READ_FILES, deterministic=True)
+        records = order.interleave(
+            read, cycle_length=READ_FILES, num_parallel_calls=READ_FILES, deterministic=True
+        )
 
         def mixed(number: Any, window: Any) -> Any:
             size = tf.size(window, out_type=tf.int64)
@@ -182,7 +186,9 @@ class ImageSet:
         """Return a part. Raises `ReszooError` where the set lacks it."""
         if split not in self.parts:
             hint = "; set data.validation to hold some out" if split == "validation" else ""
-            raise ReszooError(f"{self.name} has no {split!r} part (it has {', '.join(self.parts)}){hint}")
+            raise ReszooError(
+                f"{self.name} has no {split!r} part (it has {', '.join(self.parts)}){hint}"
+            )
         return self.parts[split]
 
 

@@ -10,7 +10,14 @@ import numpy as np
 
 from reszoo.config.data import AugmentConfig, DataConfig, InceptionCrop, ScaleCrop
 from reszoo.config.recipe import Recipe
-from reszoo.data.augment import mirror, mirrored, pad_crop_flip, pca_noise, random_windows, take_window
+from reszoo.data.augment import (
+    mirror,
+    mirrored,
+    pad_crop_flip,
+    pca_noise,
+    random_windows,
+    take_window,
+)
 from reszoo.data.corrupt import explain
 from reszoo.data.decode import decode_file, find_layout
 from reszoo.data.formats import START, decode_pixels, image_format
@@ -102,7 +109,12 @@ def open_pipeline(recipe: Recipe, *, batch_size: int | None = None) -> Pipeline:
 
 
 def open_dataset(
-    data: DataConfig, augment: AugmentConfig, *, batch_size: int, seed: int, transforms: Transforms | None = None
+    data: DataConfig,
+    augment: AugmentConfig,
+    *,
+    batch_size: int,
+    seed: int,
+    transforms: Transforms | None = None,
 ) -> Pipeline:
     """Open a dataset without a recipe.
 
@@ -116,12 +128,19 @@ def open_dataset(
     Raises:
         ReszooError: If dataset, sizes and augmentation do not fit together.
     """
-    images, preprocessing = prepare(data, augment, batch_size=batch_size, seed=seed, transforms=transforms)
+    images, preprocessing = prepare(
+        data, augment, batch_size=batch_size, seed=seed, transforms=transforms
+    )
     return Pipeline(images, preprocessing, augment, batch_size=batch_size, seed=seed)
 
 
 def prepare(
-    data: DataConfig, augment: AugmentConfig, *, batch_size: int, seed: int, transforms: Transforms | None
+    data: DataConfig,
+    augment: AugmentConfig,
+    *,
+    batch_size: int,
+    seed: int,
+    transforms: Transforms | None,
 ) -> tuple[ImageSet, Preprocessing]:
     """Load the set that `data` names, and return it with how its images become the net's input; see `open_dataset`."""
     if batch_size < 1:
@@ -144,9 +163,20 @@ class Pipeline:
     """
 
     def __init__(
-        self, images: ImageSet, preprocessing: Preprocessing, augment: AugmentConfig, *, batch_size: int, seed: int
+        self,
+        images: ImageSet,
+        preprocessing: Preprocessing,
+        augment: AugmentConfig,
+        *,
+        batch_size: int,
+        seed: int,
     ) -> None:
-        self._images, self._augment, self._batch_size, self._seed = images, augment, batch_size, seed
+        self._images, self._augment, self._batch_size, self._seed = (
+            images,
+            augment,
+            batch_size,
+            seed,
+        )
         self.preprocessing = preprocessing
         self.info = DataInfo.of(images, preprocessing)
         self.steps_per_epoch = -(-self.info.examples["train"] // batch_size)
@@ -203,7 +233,9 @@ class Pipeline:
         part = self._images.part(split)
         chosen = part.elements(None).shard(-(-part.count // count), 0).map(_packed(part.load))
         examples = [(_portable(image), label) for image, label in chosen.as_numpy_iterator()]
-        return [image for image, _ in examples], np.array([label for _, label in examples], np.int32)
+        return [image for image, _ in examples], np.array(
+            [label for _, label in examples], np.int32
+        )
 
     def explain(self, error: BaseException) -> ReszooError | None:
         """The one-line reason for an error that a batch raised, if the images are to blame; else None."""
@@ -280,18 +312,31 @@ class Pipeline:
                 target = self.preprocessing.image_size
                 windows = random_windows(layouts[:, :2], augment, target, fold(key, number))
                 turns = mirrored(
-                    tf.shape(labels)[0], make_key(self._seed, BATCH, epoch * self.steps_per_epoch + number, 1)
+                    tf.shape(labels)[0],
+                    make_key(self._seed, BATCH, epoch * self.steps_per_epoch + number, 1),
                 )
                 return payloads, layouts, windows, turns, labels
 
-            drawn = elements.map(load, num_parallel_calls=auto).batch(size).enumerate(batch).map(draw)
+            drawn = (
+                elements.map(load, num_parallel_calls=auto).batch(size).enumerate(batch).map(draw)
+            )
             return drawn.unbatch().map(cut, num_parallel_calls=auto).batch(size)
 
-        batches = tf.data.Dataset.range(first_epoch, FOREVER).flat_map(epoch_batches).enumerate(start_step)
-        return batches.map(lambda step, batch: self._augmented(step, *batch), num_parallel_calls=auto)
+        batches = (
+            tf.data.Dataset.range(first_epoch, FOREVER)
+            .flat_map(epoch_batches)
+            .enumerate(start_step)
+        )
+        return batches.map(
+            lambda step, batch: self._augmented(step, *batch), num_parallel_calls=auto
+        )
 
     def _sized(self, payload: Any) -> Any:
-        image = decode_file(payload, self.preprocessing.channels) if payload.dtype == tf.string else payload
+        image = (
+            decode_file(payload, self.preprocessing.channels)
+            if payload.dtype == tf.string
+            else payload
+        )
         return self.preprocessing.to_input(image)
 
     def _augmented(self, step: Any, images: Any, labels: Any) -> tuple[Any, Any]:
@@ -301,7 +346,9 @@ class Pipeline:
         if augment.color == "pca":
             images = pca_noise(images, self.preprocessing.std, make_key(self._seed, BATCH, step, 0))
         if self._moves:
-            images = pad_crop_flip(images, self._pad, augment.flip, make_key(self._seed, BATCH, step, 1))
+            images = pad_crop_flip(
+                images, self._pad, augment.flip, make_key(self._seed, BATCH, step, 1)
+            )
         return images, labels
 
 

@@ -36,11 +36,15 @@ def prepare(name: str, *, from_dir: Path | None = None, data_dir: Path | None = 
         if builder.is_prepared():
             return f"{name} is already in {builder.data_dir}: {_counts(builder)}"
     files = archives(builder, name)
-    advice = format_command("data", "prepare", name, "--from", "DIR", *(("--dir", data_dir) if data_dir else ()))
+    advice = format_command(
+        "data", "prepare", name, "--from", "DIR", *(("--dir", data_dir) if data_dir else ())
+    )
     if from_dir is not None:
         _check_archives(advice, files, from_dir)
     elif builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-        raise ReszooError(f"{name} cannot be downloaded without an account; {_wanted(advice, files)}")
+        raise ReszooError(
+            f"{name} cannot be downloaded without an account; {_wanted(advice, files)}"
+        )
     elif files:
         _check_network(name, advice, files)
     _write(builder, name, advice, files, from_dir)
@@ -97,10 +101,14 @@ def _check_network(name: str, advice: str, files: dict[str, tuple[str, int]]) ->
         pass  # it answered; some servers refuse HEAD
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise ReszooError(f"{name} is absent and cannot be downloaded ({reason}); {_wanted(advice, files)}") from error
+        raise ReszooError(
+            f"{name} is absent and cannot be downloaded ({reason}); {_wanted(advice, files)}"
+        ) from error
 
 
-def _write(builder: Any, name: str, advice: str, files: dict[str, tuple[str, int]], from_dir: Path | None) -> None:
+def _write(
+    builder: Any, name: str, advice: str, files: dict[str, tuple[str, int]], from_dir: Path | None
+) -> None:
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
@@ -113,16 +121,22 @@ def _write(builder: Any, name: str, advice: str, files: dict[str, tuple[str, int
         with quiet():
             builder.download_and_prepare(download_config=config)
     except tfds.download.DownloadError as error:
-        raise ReszooError(f"{name} cannot be downloaded ({first_line(error)}); {_wanted(advice, files)}") from error
+        raise ReszooError(
+            f"{name} cannot be downloaded ({first_line(error)}); {_wanted(advice, files)}"
+        ) from error
     except tfds.core.download.download_manager.NonMatchingChecksumError as error:
-        raise ReszooError(f"{name}: a file is not the one expected, its sha256 differs: {first_line(error)}") from error
+        raise ReszooError(
+            f"{name}: a file is not the one expected, its sha256 differs: {first_line(error)}"
+        ) from error
     except (OSError, ValueError, AssertionError, ImportError, EOFError, tf.errors.OpError) as error:
         hint = f"; {_wanted(advice, files)}" if from_dir is None else ""
         raise ReszooError(f"{name} cannot be prepared: {first_line(error)}{hint}") from error
 
 
 def _counts(builder: Any) -> str:
-    return ", ".join(f"{info.num_examples:,} {split}" for split, info in builder.info.splits.items())
+    return ", ".join(
+        f"{info.num_examples:,} {split}" for split, info in builder.info.splits.items()
+    )
 
 
 def _check_folder(root: str) -> str:
@@ -160,5 +174,8 @@ def _sizes_line(least: list[int], most: list[int]) -> str:
     """Return the images' height and width in words; training on images of several sizes needs data.image_size."""
     if least == most:
         return f"height x width: {least[0]}x{least[1]}"
-    ranges = " x ".join(f"{low}" if low == high else f"{low} to {high}" for low, high in zip(least, most, strict=True))
+    ranges = " x ".join(
+        f"{low}" if low == high else f"{low} to {high}"
+        for low, high in zip(least, most, strict=True)
+    )
     return f"height x width: {ranges}; training needs data.image_size. Example: --set data.image_size=[224,224]"

@@ -45,7 +45,9 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
-            raise ReszooError(f"images are prepared in 1 or 3 channels, but this net takes {self.channels}")
+            raise ReszooError(
+                f"images are prepared in 1 or 3 channels, but this net takes {self.channels}"
+            )
         shape = (*self.image_size, self.channels)
         if self.mean.shape not in (shape, shape[2:]) or self.std.shape != shape[2:]:
             raise ReszooError(
@@ -58,7 +60,9 @@ class Preprocessing:
             )
         for name, choices in (("interpolation", INTERPOLATIONS), ("channel_order", CHANNEL_ORDERS)):
             if getattr(self, name) not in choices:
-                raise ReszooError(f"preprocessing: {name} must be {' or '.join(choices)}, got {getattr(self, name)!r}")
+                raise ReszooError(
+                    f"preprocessing: {name} must be {' or '.join(choices)}, got {getattr(self, name)!r}"
+                )
 
     @classmethod
     def from_transforms(cls, transforms: Transforms) -> Preprocessing:
@@ -92,7 +96,9 @@ class Preprocessing:
         shift = np.tile(shift, width) if shift.ndim == 1 else shift.reshape(shift.shape[0], -1)
         rows = tf.reshape(images, tf.concat([shape[:-2], [len(scale)]], axis=0))
         rows = tf.cast(rows, tf.float32) * (scale[0] if (scale == scale[0]).all() else scale)
-        return tf.ensure_shape(tf.reshape(rows - shift if shift.any() else rows, shape), images.shape)
+        return tf.ensure_shape(
+            tf.reshape(rows - shift if shift.any() else rows, shape), images.shape
+        )
 
     def to_input(self, image: Any) -> Any:
         """Bring one image [h, w, c] of any size, values 0..255 of any dtype, to uint8 [height, width, channels]."""
@@ -163,7 +169,9 @@ class Preprocessing:
             height, width = values["image_size"]
             channels, mean = int(values["channels"]), values["mean"]
             if isinstance(mean, Mapping):
-                mean = np.frombuffer(base64.b64decode(mean["float32"]), "<f4").reshape(height, width, channels)
+                mean = np.frombuffer(base64.b64decode(mean["float32"]), "<f4").reshape(
+                    height, width, channels
+                )
             return cls(
                 image_size=(int(height), int(width)),
                 channels=channels,
@@ -176,7 +184,9 @@ class Preprocessing:
         except ReszooError:
             raise
         except (KeyError, TypeError, ValueError) as error:
-            raise ReszooError(f"preprocessing is not readable: {type(error).__name__}: {error}") from error
+            raise ReszooError(
+                f"preprocessing is not readable: {type(error).__name__}: {error}"
+            ) from error
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Preprocessing) and self.to_dict() == other.to_dict()
@@ -185,7 +195,9 @@ class Preprocessing:
 def shorter_side(shape: Any, length: Any) -> Any:
     """Return int32 [..., 2]: `shape` (int32 [..., 2]) scaled so that its shorter side is `length`; the other is rounded down."""
     wide = tf.cast(shape, tf.int64)  # a product of two lengths may not fit 32 bits
-    return tf.cast(wide * tf.cast(length, tf.int64) // tf.reduce_min(wide, axis=-1, keepdims=True), tf.int32)
+    return tf.cast(
+        wide * tf.cast(length, tf.int64) // tf.reduce_min(wide, axis=-1, keepdims=True), tf.int32
+    )
 
 
 def centre_window(shape: Any, height: int, width: int) -> Any:
@@ -254,4 +266,6 @@ def _resample(lines: Any, span: _Span, kernel: str) -> Any:
         kernel_type=kernel,
         antialias=True,
     )
-    return tf.floor(tf.clip_by_value(resampled[0, :, 0] + 0.5, 0.0, 255.0))  # halves go up, as PIL's do
+    return tf.floor(
+        tf.clip_by_value(resampled[0, :, 0] + 0.5, 0.0, 255.0)
+    )  # halves go up, as PIL's do

@@ -93,16 +93,22 @@ def _load_folder(data: DataConfig, whole: bool) -> tuple[ImageSet, Preprocessing
     skip = data.on_corrupt == "skip"
     parts: dict[str, Part]
     if not whole and fits_memory((f.count for f in files.values()), preprocessing.input_shape):
-        arrays, skipped = read_folder(files, preprocessing, skip=skip, resized=data.image_size is not None)
+        arrays, skipped = read_folder(
+            files, preprocessing, skip=skip, resized=data.image_size is not None
+        )
         parts = dict(arrays)
     else:
         if data.image_size is None:
-            raise ReszooError(f"data.image_size is needed to stream {data.name}, e.g. data.image_size=[224, 224]")
+            raise ReszooError(
+                f"data.image_size is needed to stream {data.name}, e.g. data.image_size=[224, 224]"
+            )
         kept, skipped = drop_corrupt(files, skip=skip)
         parts = dict(kept)
     missing = set(range(len(names))) - set(parts["train"].labels)  # type: ignore[attr-defined]
     if missing:
-        raise ReszooError(f"{data.name}: no training image of class {names[min(missing)]!r} can be decoded")
+        raise ReszooError(
+            f"{data.name}: no training image of class {names[min(missing)]!r} can be decoded"
+        )
     return ImageSet(data.name, names, parts, skipped, listing.ignored, identity), preprocessing
 
 
@@ -112,12 +118,16 @@ def _load_embedded(data: DataConfig, whole: bool) -> tuple[ImageSet, Preprocessi
     else:
         shape = (*(data.image_size or SYNTHETIC_SHAPE[:2]), data.channels or SYNTHETIC_SHAPE[2])
         if not fits_memory(SYNTHETIC_COUNTS.values(), shape):
-            raise ReszooError(f"data.image_size = {list(shape[:2])} makes synthetic images too large for memory")
+            raise ReszooError(
+                f"data.image_size = {list(shape[:2])} makes synthetic images too large for memory"
+            )
         images = load_synthetic(shape)
     own = images.parts["train"].images.shape[1:]  # type: ignore[attr-defined]
     preprocessing = plain(data.image_size or own[:2], data.channels or own[2], data)
     stored = {role: (part.images, part.labels) for role, part in images.parts.items()}  # type: ignore[attr-defined]
-    parts: dict[str, Part] = {role: at_input(part, preprocessing, whole) for role, part in images.parts.items()}
+    parts: dict[str, Part] = {
+        role: at_input(part, preprocessing, whole) for role, part in images.parts.items()
+    }
     return replace(images, parts=parts, fingerprint=fingerprint.of_arrays(stored)), preprocessing
 
 
@@ -127,6 +137,10 @@ def at_input(part: Part, preprocessing: Preprocessing, whole: bool) -> Arrays:
     shape = part.images.shape[1:]
     if shape == preprocessing.input_shape or (whole and shape[2] == preprocessing.channels):
         return part
-    change = partial(to_channels, channels=preprocessing.channels) if whole else preprocessing.to_input
-    images = tf.data.Dataset.from_tensor_slices(part.images).map(change, num_parallel_calls=tf.data.AUTOTUNE)
+    change = (
+        partial(to_channels, channels=preprocessing.channels) if whole else preprocessing.to_input
+    )
+    images = tf.data.Dataset.from_tensor_slices(part.images).map(
+        change, num_parallel_calls=tf.data.AUTOTUNE
+    )
     return Arrays(np.stack(list(images.as_numpy_iterator())), part.labels)

@@ -32,14 +32,22 @@ def fitted(
     transforms: what `normalize` = "weights" stands for.
     """
     channels = preprocessing.channels
-    order = slice(None, None, -1 if preprocessing.channel_order == "BGR" else 1)  # what is measured here is in RGB
+    order = slice(
+        None, None, -1 if preprocessing.channel_order == "BGR" else 1
+    )  # what is measured here is in RGB
     if normalize == "unit":
         return preprocessing
     if normalize == "weights":
         if transforms is None:
-            raise ReszooError("data.normalize = 'weights' needs published weights to start from; give model.weights")
-        wanted = Preprocessing.from_transforms(fit_transforms(transforms, preprocessing.input_shape))
-        return replace(preprocessing, mean=wanted.mean, std=wanted.std, channel_order=wanted.channel_order)
+            raise ReszooError(
+                "data.normalize = 'weights' needs published weights to start from; give model.weights"
+            )
+        wanted = Preprocessing.from_transforms(
+            fit_transforms(transforms, preprocessing.input_shape)
+        )
+        return replace(
+            preprocessing, mean=wanted.mean, std=wanted.std, channel_order=wanted.channel_order
+        )
     if normalize == "pixel_mean":
         if not isinstance(train, Arrays) or train.images.shape[1:] != preprocessing.input_shape:
             raise ReszooError(
@@ -54,7 +62,9 @@ def fitted(
         mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
         if channels == 1:
             mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
-    return replace(preprocessing, mean=mean[order].astype(np.float32), std=std[order].astype(np.float32))
+    return replace(
+        preprocessing, mean=mean[order].astype(np.float32), std=std[order].astype(np.float32)
+    )
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,9 @@ LISTED = 10
 IMBALANCED = 3
 
 
-def describe_classes(class_names: Sequence[str], class_counts: Mapping[str, Sequence[int]]) -> list[str]:
+def describe_classes(
+    class_names: Sequence[str], class_counts: Mapping[str, Sequence[int]]
+) -> list[str]:
     """Return one line per split with the number of images of each class, or their range if there are many classes.
 
     Args:
@@ -21,7 +23,9 @@ def describe_classes(class_names: Sequence[str], class_counts: Mapping[str, Sequ
     lines = []
     for split, counts in class_counts.items():
         if len(counts) <= LISTED:
-            text = ", ".join(f"{name} {count:,}" for name, count in zip(class_names, counts, strict=True))
+            text = ", ".join(
+                f"{name} {count:,}" for name, count in zip(class_names, counts, strict=True)
+            )
         else:
             order = sorted(range(len(counts)), key=lambda label: counts[label])
             low, middle, high = order[0], order[len(order) // 2], order[-1]
@@ -38,14 +42,18 @@ def is_imbalanced(counts: Sequence[int]) -> bool:
     return max(counts) >= IMBALANCED * min(counts) and max(counts) > min(counts)
 
 
-def warn_of_imbalance(class_names: Sequence[str], class_counts: Mapping[str, Sequence[int]]) -> list[str]:
+def warn_of_imbalance(
+    class_names: Sequence[str], class_counts: Mapping[str, Sequence[int]]
+) -> list[str]:
     """Return a warning if the training classes are imbalanced, or if a class is missing in another split; else no line."""
     lines = []
     for split, counts in class_counts.items():
         absent = [name for name, count in zip(class_names, counts, strict=True) if not count]
         if absent:
             more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
-            lines.append(f"warning: the {split} split has no image of {', '.join(absent[:3])}{more}")
+            lines.append(
+                f"warning: the {split} split has no image of {', '.join(absent[:3])}{more}"
+            )
     training: list[int] = list(class_counts.get("train", ()))
     if training and min(training) > 0 and is_imbalanced(training):
         low, high = training.index(min(training)), training.index(max(training))
@@ -61,5 +69,8 @@ def describe_ignored(ignored: Mapping[str, int]) -> list[str]:
     """Return a line with how many files were not read, by kind; no line if there are none."""
     if not ignored:
         return []
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(ignored.items(), key=lambda one: (-one[1], one[0])))
+    kinds = ", ".join(
+        f"{count:,} {kind}"
+        for kind, count in sorted(ignored.items(), key=lambda one: (-one[1], one[0]))
+    )
     return [f"files not read: {kinds}"]

@@ -83,10 +83,15 @@ def _suggest_name(name: str) -> str:
     def plain_form(text: str) -> str:
         return re.sub("[^a-z0-9]", "", text.lower())
 
-    options = [*KNOWN, *(one for one in tfds.list_builders(with_community_datasets=False) if one not in KNOWN)]
+    options = [
+        *KNOWN,
+        *(one for one in tfds.list_builders(with_community_datasets=False) if one not in KNOWN),
+    ]
     alike = [option for option in options if plain_form(option) == plain_form(name)]
     return (
-        f"; did you mean {alike[0]!r}?" if alike else did_you_mean(name, options) or "; give 'folder:PATH' for a folder"
+        f"; did you mean {alike[0]!r}?"
+        if alike
+        else did_you_mean(name, options) or "; give 'folder:PATH' for a folder"
     )
 
 
@@ -107,7 +112,9 @@ def open_source(name: str, home: Path) -> Source:
         return Source(builder, pair[0], pair[1])
     if len(images) == 1 and len(labels) == 1:
         return Source(builder, images[0], labels[0])
-    raise ReszooError(f"{name} is no image-classification set: its features are {', '.join(features)}")
+    raise ReszooError(
+        f"{name} is no image-classification set: its features are {', '.join(features)}"
+    )
 
 
 def load_tfds(data: DataConfig, whole: bool) -> tuple[ImageSet, Preprocessing]:
@@ -121,10 +128,14 @@ def load_tfds(data: DataConfig, whole: bool) -> tuple[ImageSet, Preprocessing]:
     kind = source.builder.info.features[source.image]
     height, width, channels = kind.shape
     if kind.np_dtype != np.uint8:
-        raise ReszooError(f"{data.name}: its images are {np.dtype(kind.np_dtype).name}; only 8-bit images can be read")
+        raise ReszooError(
+            f"{data.name}: its images are {np.dtype(kind.np_dtype).name}; only 8-bit images can be read"
+        )
     size = data.image_size or ((height, width) if height and width else None)
     if size is None:
-        raise ReszooError(f"{data.name}'s images vary in size; set data.image_size, e.g. data.image_size=[224, 224]")
+        raise ReszooError(
+            f"{data.name}'s images vary in size; set data.image_size, e.g. data.image_size=[224, 224]"
+        )
     preprocessing = plain(size, data.channels or (1 if channels == 1 else 3), data)
     kept = (height, width, preprocessing.channels) if whole else preprocessing.input_shape
     parts: dict[str, Part] = {}
@@ -139,7 +150,9 @@ def load_tfds(data: DataConfig, whole: bool) -> tuple[ImageSet, Preprocessing]:
         last = np.arange(train.count - train.count // TEST_SHARE, train.count)
         parts["train"], parts["test"] = train.take(rest(train.count, last)), train.take(last)
     names = source.builder.info.features[source.label].names
-    return ImageSet(data.name, tuple(names), parts, fingerprint=_fingerprint(source.builder, splits)), preprocessing
+    return ImageSet(
+        data.name, tuple(names), parts, fingerprint=_fingerprint(source.builder, splits)
+    ), preprocessing
 
 
 def _fingerprint(builder: Any, splits: dict[str, str]) -> fingerprint.Fingerprint:
@@ -147,7 +160,9 @@ def _fingerprint(builder: Any, splits: dict[str, str]) -> fingerprint.Fingerprin
     config = builder.builder_config.name if builder.builder_config else ""
     about = (builder.name, config, str(builder.version))
     lengths = {role: builder.info.splits[split].shard_lengths for role, split in splits.items()}
-    return fingerprint.of_versions({role: (*about, splits[role], *map(int, lengths[role])) for role in splits})
+    return fingerprint.of_versions(
+        {role: (*about, splits[role], *map(int, lengths[role])) for role in splits}
+    )
 
 
 def _roles(source: Source, name: str) -> dict[str, str]:
@@ -158,7 +173,9 @@ def _roles(source: Source, name: str) -> dict[str, str]:
     roles = {"train": "train"}
     for role, options in (("validation", VALIDATION_NAMES), ("test", ("test",))):
         for split in options:
-            if split in have and all(int(e[source.label]) >= 0 for e in source.stored(split).take(1)):
+            if split in have and all(
+                int(e[source.label]) >= 0 for e in source.stored(split).take(1)
+            ):
                 roles.setdefault(role, split)
     if "validation" in roles and "test" not in roles:
         roles["test"] = roles.pop("validation")
@@ -171,7 +188,13 @@ def _decoder(preprocessing: Preprocessing, whole: bool) -> Callable[[Any], Any]:
     return lambda contents: preprocessing.to_input(decode_file(contents, preprocessing.channels))
 
 
-def _read(source: Source, split: str, shape: tuple[int, int, int], decoder: Callable[[Any], Any], order: str) -> Arrays:
+def _read(
+    source: Source,
+    split: str,
+    shape: tuple[int, int, int],
+    decoder: Callable[[Any], Any],
+    order: str,
+) -> Arrays:
     """Read a split into memory, in the order of its files, or of the original archive where a feature tells it."""
     images = np.empty((source.count(split), *shape), np.uint8)
     labels = np.empty(len(images), np.int32)
@@ -181,7 +204,12 @@ def _read(source: Source, split: str, shape: tuple[int, int, int], decoder: Call
     def example(record: Any) -> tuple[Any, Any, Any]:
         return decoder(record[source.image]), record[source.label], record[order] if order else ""
 
-    batches = source.stored(split).map(example, num_parallel_calls=tf.data.AUTOTUNE).batch(256).prefetch(2)
+    batches = (
+        source.stored(split)
+        .map(example, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(256)
+        .prefetch(2)
+    )
     for image, label, place in batches.as_numpy_iterator():
         images[done : done + len(label)], labels[done : done + len(label)] = image, label
         places += list(place)
@@ -195,7 +223,9 @@ def _read(source: Source, split: str, shape: tuple[int, int, int], decoder: Call
 def _records(source: Source, split: str, name: str) -> Records:
     info = source.builder.info
     if info.file_format != tfds.core.FileFormat.TFRECORD:
-        raise ReszooError(f"{name} is stored as {info.file_format.value}; only TFRecord files can be streamed")
+        raise ReszooError(
+            f"{name} is stored as {info.file_format.value}; only TFRecord files can be streamed"
+        )
     files = info.splits[split].file_instructions
 
     def parse(record: Any) -> tuple[Any, Any]:

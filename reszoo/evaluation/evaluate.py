@@ -79,7 +79,9 @@ def evaluate(
         except ChangedDataError:
             if data is None:
                 raise
-            other = other_data(data, own, preprocessing)  # the same location, named on purpose: other data
+            other = other_data(
+                data, own, preprocessing
+            )  # the same location, named on purpose: other data
             pipeline = run.open_pipeline(batch_size, other)
     else:
         assert other is not None
@@ -92,10 +94,14 @@ def evaluate(
     # The net's own numbers, not those of the set to be scored or of files that may have changed since.
     pipeline.preprocessing = preprocessing
     try:
-        scores = evaluate_model(model, pipeline.evaluation(split), classes=len(source.class_names), strategy=strategy)
+        scores = evaluate_model(
+            model, pipeline.evaluation(split), classes=len(source.class_names), strategy=strategy
+        )
     except tf.errors.OpError as error:
         raise pipeline.explain(error) or error from error
-    tag = "-".join(([] if other is None else [_slug(other.name)]) + ([] if split == "test" else [split]))
+    tag = "-".join(
+        ([] if other is None else [_slug(other.name)]) + ([] if split == "test" else [split])
+    )
     title = f"{base_name(source.name)}: {base_name(pipeline.info.name)}, {split}, error {scores.error:.2f} %"
     if folder:
         write_scores(scores, source.class_names, folder, tag=tag, title=title)
@@ -103,7 +109,12 @@ def evaluate(
 
 
 def write_scores(
-    scores: Scores, class_names: Sequence[str], folder: str | os.PathLike[str], *, tag: str = "", title: str = ""
+    scores: Scores,
+    class_names: Sequence[str],
+    folder: str | os.PathLike[str],
+    *,
+    tag: str = "",
+    title: str = "",
 ) -> None:
     """Write test.json, confusion.json, confusion.png and confusion.svg into `folder`; with a `tag`, as evaluation-TAG.json and so on.
 
@@ -141,7 +152,9 @@ def refuse_other_classes(name: str, found: Sequence[str], wanted: Sequence[str])
         raise ReszooError(f"{name} has {len(found)} classes, but the net tells {len(wanted)} apart")
     for number, (theirs, ours) in enumerate(zip(found, wanted, strict=True)):
         if theirs != ours:
-            raise ReszooError(f"class {number} of {name} is '{theirs}', but the net was trained to call it '{ours}'")
+            raise ReszooError(
+                f"class {number} of {name} is '{theirs}', but the net was trained to call it '{ours}'"
+            )
 
 
 def _slug(name: str) -> str:

@@ -31,7 +31,9 @@ class Item:
     contents: bytes | None = None
     pixels: np.ndarray | None = None
 
-    def read(self, read_file: Callable[[Path], Any], read_pixels: Callable[[np.ndarray], Any]) -> Any:
+    def read(
+        self, read_file: Callable[[Path], Any], read_pixels: Callable[[np.ndarray], Any]
+    ) -> Any:
         """Return the input of a model, by one of two readers. Raises ReszooError if the image cannot be read."""
         if self.pixels is not None:
             return read_pixels(self.pixels)
@@ -88,10 +90,16 @@ def _check_values(array: np.ndarray, name: str) -> None:
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ReszooError(f"{name}: values that are not finite are invalid; {EXPECTED}")
     if low < 0 or high > 255:
-        more = ". Normalized images are not taken: give pixels, which are prepared as in training" if low < 0 else ""
+        more = (
+            ". Normalized images are not taken: give pixels, which are prepared as in training"
+            if low < 0
+            else ""
+        )
         raise ReszooError(f"{name}: values {low:g}..{high:g} are invalid; {EXPECTED}{more}")
     if array.dtype.kind == "f" and 0 < high <= 1:
-        raise ReszooError(f"{name}: values {low:g}..{high:g} are invalid; {EXPECTED}. Example: array * 255")
+        raise ReszooError(
+            f"{name}: values {low:g}..{high:g} are invalid; {EXPECTED}. Example: array * 255"
+        )
 
 
 def _is_one(images: object) -> bool:
@@ -103,7 +111,9 @@ def _is_one(images: object) -> bool:
 
 
 def _is_array(value: object) -> bool:
-    return isinstance(value, np.ndarray) or (hasattr(value, "__array__") and hasattr(value, "shape"))
+    return isinstance(value, np.ndarray) or (
+        hasattr(value, "__array__") and hasattr(value, "shape")
+    )
 
 
 def _is_pillow(value: object) -> bool:
@@ -130,10 +140,16 @@ def _of_pillow(image: Any, name: str) -> np.ndarray:
 
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
-        raise ReszooError(f"{name}: a Pillow image of mode {image.mode} is invalid; expected 8 bits per channel")
+        raise ReszooError(
+            f"{name}: a Pillow image of mode {image.mode} is invalid; expected 8 bits per channel"
+        )
     if image.mode not in ("L", "RGB"):
         # Alpha is dropped, not blended, as where files are read.
-        image = image.convert("RGBA").convert("RGB") if "transparency" in image.info else image.convert("RGB")
+        image = (
+            image.convert("RGBA").convert("RGB")
+            if "transparency" in image.info
+            else image.convert("RGB")
+        )
     return check_pixels(np.asarray(image), name)[0]
 
 
@@ -150,7 +166,10 @@ def _files(folder: Path) -> Iterator[Item]:
             f"{printable(str(folder))}: no image in this folder; {skipped} other files. Expected JPEG, PNG, GIF or BMP files"
         )
     if skipped:
-        print(f"{printable(str(folder))}: {skipped} files that are not images were skipped", file=sys.stderr)
+        print(
+            f"{printable(str(folder))}: {skipped} files that are not images were skipped",
+            file=sys.stderr,
+        )
     return (Item(str(path), path=path) for path in sorted(found))
 
 

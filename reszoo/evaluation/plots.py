@@ -87,8 +87,12 @@ def curves(
         _line(error, steps, errors["accuracy"], "training", bold=False)
         _line(error, steps, errors["val_accuracy"], "validation", bold=True)
         if published is not None:
-            label = f"published, {source}: {published:g} %" if source else f"published: {published:g} %"
-            error.axhline(published, color=PUBLISHED, linewidth=1.2, linestyle=(0, (5, 3)), label=label)
+            label = (
+                f"published, {source}: {published:g} %" if source else f"published: {published:g} %"
+            )
+            error.axhline(
+                published, color=PUBLISHED, linewidth=1.2, linestyle=(0, (5, 3)), label=label
+            )
         error.set_ylim(*_error_limits(list(errors.values()), published))
         error.set_ylabel("top-1 error (%)")
         error.set_xlabel(unit_name)
@@ -124,7 +128,11 @@ def curves(
 
 
 def confusion(
-    matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: str | os.PathLike[str], *, title: str = ""
+    matrix: Sequence[Sequence[int]],
+    class_names: Sequence[str],
+    path: str | os.PathLike[str],
+    *,
+    title: str = "",
 ) -> None:
     """Draw a confusion matrix into a PNG file, and into an SVG file of the same name.
 
@@ -143,7 +151,9 @@ def confusion(
     """
     counts = np.asarray(matrix, dtype=np.int64)
     if counts.shape != (len(class_names), len(class_names)):
-        raise ReszooError(f"a confusion matrix of shape {counts.shape} does not fit {len(class_names)} class names")
+        raise ReszooError(
+            f"a confusion matrix of shape {counts.shape} does not fit {len(class_names)} class names"
+        )
     classes = len(counts)
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     with rc_context(STYLE):
@@ -158,14 +168,25 @@ def confusion(
             vmin=0,
             vmax=100,
             interpolation="nearest",
-            extent=(-0.5, block * -(-classes // block) - 0.5, block * -(-classes // block) - 0.5, -0.5),
+            extent=(
+                -0.5,
+                block * -(-classes // block) - 0.5,
+                block * -(-classes // block) - 0.5,
+                -0.5,
+            ),
         )
         bar = figure.colorbar(image, ax=axes, shrink=0.8)
-        bar.set_label("share of the true class (%)" + (f", largest of {block} by {block} cells" if block > 1 else ""))
+        bar.set_label(
+            "share of the true class (%)"
+            + (f", largest of {block} by {block} cells" if block > 1 else "")
+        )
         bar.outline.set_visible(False)
         if classes <= NAMED_CLASSES:
             size = 9 if classes <= CELL_TEXT else 5.5
-            names = [name if len(name) <= 20 else name[:19] + "\N{HORIZONTAL ELLIPSIS}" for name in class_names]
+            names = [
+                name if len(name) <= 20 else name[:19] + "\N{HORIZONTAL ELLIPSIS}"
+                for name in class_names
+            ]
             slanted = max(map(len, names)) > 2
             axes.set_xticks(
                 range(classes),
@@ -177,7 +198,9 @@ def confusion(
             )
             axes.set_yticks(range(classes), names, fontsize=size)
             axes.tick_params(length=0)
-        axes.set_xlabel("predicted class" if classes <= NAMED_CLASSES else "predicted class (index)")
+        axes.set_xlabel(
+            "predicted class" if classes <= NAMED_CLASSES else "predicted class (index)"
+        )
         axes.set_ylabel("true class" if classes <= NAMED_CLASSES else "true class (index)")
         if classes <= CELL_TEXT:
             size = min(9.0, 500 / classes / len(str(counts.max())))
@@ -197,7 +220,9 @@ def confusion(
         _save(figure, path)
 
 
-def _line(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, *, bold: bool, color: str = "") -> None:
+def _line(
+    axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, *, bold: bool, color: str = ""
+) -> None:
     shown = np.isfinite(values)
     if shown.any():
         axes.plot(
@@ -242,7 +267,11 @@ def _number(value: Any) -> float:
 def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure as PNG to `path`, and as SVG under the same name; equal figures give equal files."""
     look = {"bbox_inches": "tight", "pad_inches": 0.12}
-    with warnings.catch_warnings(), atomic_path(path) as png, atomic_path(Path(path).with_suffix(".svg")) as svg:
+    with (
+        warnings.catch_warnings(),
+        atomic_path(path) as png,
+        atomic_path(Path(path).with_suffix(".svg")) as svg,
+    ):
         # A name in a script that the font lacks is drawn as boxes; that is worth no warning for each letter.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         FigureCanvasAgg(figure).print_figure(png, dpi=150, format="png", **look)

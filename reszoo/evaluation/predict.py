@@ -51,7 +51,9 @@ class Prediction:
 
 @explain_keywords
 @fixed_settings()
-def predict(net: Named, images: Images, *, top: int = 5, weights: str | None = None) -> list[Prediction]:
+def predict(
+    net: Named, images: Images, *, top: int = 5, weights: str | None = None
+) -> list[Prediction]:
     """Classify images with a trained net, in the order given.
 
     net: a run or its folder, a net's name, whose published `weights` (by default its first) are taken, or a model built with
@@ -76,7 +78,9 @@ def predict(net: Named, images: Images, *, top: int = 5, weights: str | None = N
         except ReszooError as error:
             unreadable.append(str(error))
     if unreadable:
-        count = f"{len(unreadable)} of {len(files)} images cannot be read: " if len(files) > 1 else ""
+        count = (
+            f"{len(unreadable)} of {len(files)} images cannot be read: " if len(files) > 1 else ""
+        )
         more = f"; and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
         raise ReszooError(count + "; ".join(unreadable[:3]) + more)
     model = source.load()
@@ -89,8 +93,13 @@ def predict(net: Named, images: Images, *, top: int = 5, weights: str | None = N
         rows = compiled(np.stack(inputs[start : start + BATCH])).numpy()
         for file, row in zip(files[start : start + BATCH], rows, strict=True):
             best = np.argsort(-row, kind="stable")[:top]
-            labels, probabilities = tuple(names[i] for i in best), tuple(float(row[i]) for i in best)
-            predictions.append(Prediction(path=file.name, labels=labels, probabilities=probabilities))
+            labels, probabilities = (
+                tuple(names[i] for i in best),
+                tuple(float(row[i]) for i in best),
+            )
+            predictions.append(
+                Prediction(path=file.name, labels=labels, probabilities=probabilities)
+            )
     return predictions
 
 

@@ -75,13 +75,19 @@ class Evaluator:
     Raises ReszooError when the model does not give `classes` logits.
     """
 
-    def __init__(self, model: Any, *, classes: int, strategy: tf.distribute.Strategy | None = None) -> None:
+    def __init__(
+        self, model: Any, *, classes: int, strategy: tf.distribute.Strategy | None = None
+    ) -> None:
         shape = tuple(model.output_shape)
         if len(shape) != 2 or shape[-1] != classes:
-            raise ReszooError(f"the model's output has shape {shape}, but the data has {classes} classes")
+            raise ReszooError(
+                f"the model's output has shape {shape}, but the data has {classes} classes"
+            )
         self.classes = classes
         self._strategy = strategy or tf.distribute.get_strategy()
-        self._replicas = len(self._local(self._strategy.experimental_distribute_values_from_function(lambda _: 0)))
+        self._replicas = len(
+            self._local(self._strategy.experimental_distribute_values_from_function(lambda _: 0))
+        )
         self._piece = 0  # rows a replica takes; grows to the largest batch seen
 
         def score(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -115,7 +121,9 @@ class Evaluator:
         labels = np.asarray(labels)
         if labels.size and not (labels.min() >= 0 and labels.max() < self.classes):
             wrong = labels[(labels < 0) | (labels >= self.classes)][0]
-            raise ReszooError(f"label {wrong} is none of the {self.classes} classes 0..{self.classes - 1}")
+            raise ReszooError(
+                f"label {wrong} is none of the {self.classes} classes 0..{self.classes - 1}"
+            )
         rows = len(labels)
         self._piece = max(self._piece, -(-rows // self._replicas))
         index = np.minimum(np.arange(self._piece * self._replicas), rows - 1)
@@ -125,13 +133,18 @@ class Evaluator:
                 images = tf.gather(images, index)
             padded = labels[index].astype(np.int32)
             pieces = [
-                (images[start : start + self._piece], tf.constant(padded[start : start + self._piece]))
+                (
+                    images[start : start + self._piece],
+                    tf.constant(padded[start : start + self._piece]),
+                )
                 for start in range(0, len(index), self._piece)
             ]
         # Replicas are numbered over all workers; modulo gives the number among this worker's own.
         dealt = [
             self._strategy.experimental_distribute_values_from_function(
-                lambda context, part=part: pieces[context.replica_id_in_sync_group % self._replicas][part]
+                lambda context, part=part: pieces[
+                    context.replica_id_in_sync_group % self._replicas
+                ][part]
             )
             for part in (0, 1)
         ]
@@ -185,7 +198,9 @@ def single_class(confusion: Sequence[Sequence[int]]) -> int | None:
 
     confusion: `confusion[true][predicted]`, in examples.
     """
-    predicted = [number for number, column in enumerate(zip(*confusion, strict=True)) if any(column)]
+    predicted = [
+        number for number, column in enumerate(zip(*confusion, strict=True)) if any(column)
+    ]
     true = sum(any(row) for row in confusion)
     return predicted[0] if len(predicted) == 1 and true > 1 else None
 
@@ -208,7 +223,8 @@ class _Tally:
     def add(self, labels: np.ndarray, columns: Sequence[Any]) -> None:
         """Add one batch: labels [n], and for each column of `score_rows` the replicas' pieces, n rows and padding."""
         predicted, rank, loss = (
-            np.concatenate([np.asarray(piece) for piece in column])[: len(labels)] for column in columns
+            np.concatenate([np.asarray(piece) for piece in column])[: len(labels)]
+            for column in columns
         )
         valid = predicted >= 0
         np.add.at(self.examples, labels, 1)
@@ -225,7 +241,9 @@ class _Tally:
             top1=int(right.sum()) / examples,
             top5=self.top5 / examples if classes > TOP else None,
             loss=math.fsum(float(loss) for part in self.losses for loss in part) / examples,
-            per_class=[int(r) / int(n) if n else None for r, n in zip(right, self.examples, strict=True)],
+            per_class=[
+                int(r) / int(n) if n else None for r, n in zip(right, self.examples, strict=True)
+            ],
             confusion=self.confusion.tolist(),
             not_finite=self.not_finite,
         )

@@ -66,7 +66,9 @@ def open_source(named: Named, weights: str | None = None) -> Source:
     path = Path(named)
     if path.is_dir():
         if weights is not None:
-            raise ReszooError(f"{named} is a run's folder, which has weights of its own; drop weights '{weights}'")
+            raise ReszooError(
+                f"{named} is a run's folder, which has weights of its own; drop weights '{weights}'"
+            )
         return _of_run(Run.open(path))
     if path.is_file():
         raise ReszooError(
@@ -84,7 +86,9 @@ def open_source(named: Named, weights: str | None = None) -> Source:
 
         return build(spec, weights=row.tag)
 
-    return _of_weights(row, Preprocessing.from_transforms(row.transforms), row.class_names, row.class_ids, load)
+    return _of_weights(
+        row, Preprocessing.from_transforms(row.transforms), row.class_names, row.class_ids, load
+    )
 
 
 def _of_run(run: Run) -> Source:
@@ -120,7 +124,13 @@ def _of_model(model: keras.Model) -> Source:
             "`reszoo train finetune`, or give its classes to export_model"
         )
     preprocessing = Preprocessing.from_transforms(pretrained.transforms)
-    return _of_weights(pretrained.weights, preprocessing, pretrained.class_names, pretrained.class_ids, lambda: model)
+    return _of_weights(
+        pretrained.weights,
+        preprocessing,
+        pretrained.class_names,
+        pretrained.class_ids,
+        lambda: model,
+    )
 
 
 def _of_weights(
@@ -137,5 +147,9 @@ def _of_weights(
         preprocessing=preprocessing,
         class_names=class_names,
         class_ids=class_ids,
-        details={"name": name, "spec": find_spec(weights.model).to_dict(), "weights": weights.to_dict()},
+        details={
+            "name": name,
+            "spec": find_spec(weights.model).to_dict(),
+            "weights": weights.to_dict(),
+        },
     )

@@ -31,7 +31,9 @@ def facts(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
-def opening(recipe: Recipe, pipeline: Pipeline, run: Run, devices: list[str], step: int) -> list[str]:
+def opening(
+    recipe: Recipe, pipeline: Pipeline, run: Run, devices: list[str], step: int
+) -> list[str]:
     """Return the lines that begin a run, or resume it from `step`."""
     info = pipeline.info
     sizes = ", ".join(f"{images} {split}" for split, images in info.examples.items() if images)
@@ -40,7 +42,8 @@ def opening(recipe: Recipe, pipeline: Pipeline, run: Run, devices: list[str], st
     return [
         f"{recipe.name}: {recipe.model.spec.name} on {info.name} ({sizes}; {shape}; {info.classes} classes)",
         *describe_classes(
-            info.class_names, {"train": info.class_counts["train"]} if "train" in info.class_counts else {}
+            info.class_names,
+            {"train": info.class_counts["train"]} if "train" in info.class_counts else {},
         ),
         *(f"left out, cannot be decoded: {path}" for path in info.skipped),
         *describe_ignored(info.ignored),
@@ -65,8 +68,14 @@ def beginning(recipe: Recipe, pipeline: Pipeline) -> list[str]:
     published = recipe.model.published
     if published is None:
         return [f"weights: {recipe.model.weights}"]
-    head = "their classifier" if published.classifies(pipeline.info.class_names) else "a new classifier"
-    return [f"weights: {published.tag} ({published.data}, top-1 {published.top1:g} %; {published.licence}), {head}"]
+    head = (
+        "their classifier"
+        if published.classifies(pipeline.info.class_names)
+        else "a new classifier"
+    )
+    return [
+        f"weights: {published.tag} ({published.data}, top-1 {published.top1:g} %; {published.licence}), {head}"
+    ]
 
 
 def finetuning(recipe: Recipe, steps_per_epoch: int, step: int = 0) -> list[str]:
@@ -79,7 +88,10 @@ def finetuning(recipe: Recipe, steps_per_epoch: int, step: int = 0) -> list[str]
         lines.append(f"the classifier learns alone for {probe} steps")
     if settings.stage_decay != 1:
         learning = recipe.places if settings.batch_norm == "train" else recipe.places[len(frozen) :]
-        rates = (f"{place} {settings.stage_decay**below:.3g}" for below, place in enumerate(reversed(learning)))
+        rates = (
+            f"{place} {settings.stage_decay**below:.3g}"
+            for below, place in enumerate(reversed(learning))
+        )
         lines.append(f"shares of the schedule's rate: {', '.join(rates)}")
     return lines
 
@@ -112,12 +124,17 @@ def closing(run: Run, test: Scores) -> list[str]:
     head = [("", "measured", "published" if published else "")]
     widths = [max(len(row[column]) for row in head + rows) for column in range(3)]
     lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in head + rows
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in head + rows
     ]
     return [
         "",
         *lines,
         "",
-        *([one_class_line(run.class_names[test.single_class])] if test.single_class is not None else []),
+        *(
+            [one_class_line(run.class_names[test.single_class])]
+            if test.single_class is not None
+            else []
+        ),
         f"run folder: {run.path}  (curves.png, confusion.png, model.keras{', export/' if (run.path / 'export').exists() else ''})",
     ]

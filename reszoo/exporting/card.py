@@ -25,7 +25,9 @@ SIGNATURES = {
     "litert": {
         "serving_default": "images {dtype} [n, {height}, {width}, {channels}], pixels 0..255 -> probabilities, logits"
     },
-    "onnx": {"": "images float32 [n, {height}, {width}, {channels}], pixels 0..255 -> probabilities, logits"},
+    "onnx": {
+        "": "images float32 [n, {height}, {width}, {channels}], pixels 0..255 -> probabilities, logits"
+    },
 }
 
 
@@ -40,7 +42,9 @@ def machine() -> dict[str, Any]:
     return {"processor": name, "cores": cores}
 
 
-def signatures(kind: str, precision: str, input_shape: tuple[int, int, int], *, features: bool) -> dict[str, str]:
+def signatures(
+    kind: str, precision: str, input_shape: tuple[int, int, int], *, features: bool
+) -> dict[str, str]:
     """Return what the export can be asked, in words."""
     height, width, channels = input_shape
     words = {
@@ -53,7 +57,9 @@ def signatures(kind: str, precision: str, input_shape: tuple[int, int, int], *, 
     return said if features else {name: text for name, text in said.items() if name != "features"}
 
 
-def multiply_adds(spec: Mapping[str, Any] | None, input_shape: tuple[int, int, int], classes: int) -> int | None:
+def multiply_adds(
+    spec: Mapping[str, Any] | None, input_shape: tuple[int, int, int], classes: int
+) -> int | None:
     """Return what one image costs, where the net is one of the zoo's."""
     return count(Spec(**spec), input_shape, classes).multiply_adds if spec else None
 
@@ -65,8 +71,14 @@ def readme(card: Mapping[str, Any]) -> str:
         ("model", f"{card['net']}, {card['parameters']:,} parameters"),
         ("MACs", f"{card['multiply_adds']:,} per image" if card["multiply_adds"] else "unknown"),
         ("input", " x ".join(map(str, card["input_shape"])) + " (height, width, channels)"),
-        ("classes", f"{card['classes']}: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"),
-        ("format", f"{FORMATS[card['format']].title}, {card['precision']}, {card['bytes'] / 1e6:.1f} MB"),
+        (
+            "classes",
+            f"{card['classes']}: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}",
+        ),
+        (
+            "format",
+            f"{FORMATS[card['format']].title}, {card['precision']}, {card['bytes'] / 1e6:.1f} MB",
+        ),
         *_origin(card),
         ("license", card["licence"]),
     ]
@@ -77,7 +89,9 @@ def readme(card: Mapping[str, Any]) -> str:
         check=check,
         bounds=BOUNDS[card["precision"]],
         program=f"run_{card['format']}.py.j2",
-        one_class="" if check["single_class"] is None else one_class_line(names[check["single_class"]]),
+        one_class=""
+        if check["single_class"] is None
+        else one_class_line(names[check["single_class"]]),
         numbers=lambda values: " ".join(f"{value:.4g}" for value in values),
     )
 
@@ -94,5 +108,7 @@ def _origin(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     if isinstance(test := card.get("test"), Mapping):
         balanced = test.get("balanced_accuracy")  # absent in older records
         rest = f", balanced {100 * balanced:.2f} %" if balanced is not None else ""
-        rows.append(("test accuracy", f"{100 * test['top1']:.2f} %{rest}, n = {test['examples']:,}"))
+        rows.append(
+            ("test accuracy", f"{100 * test['top1']:.2f} %{rest}, n = {test['examples']:,}")
+        )
     return rows

@@ -78,13 +78,18 @@ def convert(
 
 
 def _load(
-    source: str | os.PathLike[str], model: str | Spec | None, layout: str | None, fields: dict[str, Any]
+    source: str | os.PathLike[str],
+    model: str | Spec | None,
+    layout: str | None,
+    fields: dict[str, Any],
 ) -> tuple[Spec, keras.Model, Conversion]:
     """Return the net, a model of it with the source's weights, and how they got there."""
     if (Path(source) / "recipe.toml").is_file():
         run = Run.open(source)
         if model is not None or fields or layout:
-            raise ReszooError(f"{source} is a run, whose net is known; drop --model, its fields and --from")
+            raise ReszooError(
+                f"{source} is a run, whose net is known; drop --model, its fields and --from"
+            )
         return run.recipe.model.spec, run.load_model(), Conversion(layout="reszoo")
     file = local_file(source)
     checkpoint = read_checkpoint(file)
@@ -92,7 +97,9 @@ def _load(
     try:
         scheme = get_layout(layout or detect(arrays))
         if model is None:
-            raise ReszooError("which net is it? Give --model, such as --model resnet50; `reszoo list` shows them")
+            raise ReszooError(
+                "which net is it? Give --model, such as --model resnet50; `reszoo list` shows them"
+            )
         net = get_spec(model, **fields)
         refuse_misfit(net, scheme)
         arrays = {scheme.current(key): array for key, array in arrays.items()}
@@ -103,7 +110,9 @@ def _load(
             )
         shapes = [np.shape(scheme.to_ours(arrays[key])) for key in (entry, head)]
         if len(shapes[0]) != 4 or len(shapes[1]) != 2:
-            raise ReszooError(f"'{entry}' and '{head}' are no kernels of a convolution and a classifier: {shapes}")
+            raise ReszooError(
+                f"'{entry}' and '{head}' are no kernels of a convolution and a classifier: {shapes}"
+            )
         made = build(net, input_shape=(None, None, shapes[0][2]), classes=shapes[1][1])
         found = assign(made, net, arrays, layout=scheme.name)
     except ReszooError as error:
@@ -114,4 +123,8 @@ def _load(
 
 
 def _without_head(lacks: bool) -> str:
-    return ". To load it without a classifier: reszoo.build(NAME, weights=FILE, top=False)" if lacks else ""
+    return (
+        ". To load it without a classifier: reszoo.build(NAME, weights=FILE, top=False)"
+        if lacks
+        else ""
+    )

@@ -28,7 +28,14 @@ from reszoo.exporting.fold import Folded, fold, unfolded
 from reszoo.exporting.formats import Format, check_class_names, get_format
 from reszoo.exporting.parity import Check, check_pixels, check_savedmodel
 from reszoo.exporting.samples import CALIBRATED, CHECKED, Sample, draw, photographs, without_folders
-from reszoo.files import atomic_dir, check_output, check_outside, plain_folder, write_json, write_text
+from reszoo.files import (
+    atomic_dir,
+    check_output,
+    check_outside,
+    plain_folder,
+    write_json,
+    write_text,
+)
 from reszoo.keywords import explain_keywords
 from reszoo.nets.settings import fixed_settings
 from reszoo.versions import module_versions
@@ -144,16 +151,24 @@ def export_model(
     kind, precision = get_format(format, quantize)
     _check_fit(model, preprocessing, class_names)
     if precision == "int8" and calibration is None:
-        raise ReszooError("int8 needs real training images to find its ranges on; give data, such as folder:PATH")
+        raise ReszooError(
+            "int8 needs real training images to find its ranges on; give data, such as folder:PATH"
+        )
     sample = photographs() if check is None else check
     target = Path(out)
     with atomic_dir(target) as written, plain_folder(written) as part:
         with tf.device("CPU:0"):
             net = as_float32(model)
             folded = fold(net) if fold_norms else unfolded(net)
-        ranges = calibration.inputs(preprocessing) if calibration is not None and precision == "int8" else None
+        ranges = (
+            calibration.inputs(preprocessing)
+            if calibration is not None and precision == "int8"
+            else None
+        )
         try:
-            features = _write(part, folded.model, preprocessing, class_names, kind, precision, ranges)
+            features = _write(
+                part, folded.model, preprocessing, class_names, kind, precision, ranges
+            )
         except tf.errors.OpError as error:
             reason = str(error.message).strip().splitlines()[0]
             raise OSError(f"cannot write the {kind.title} for {target}: {reason}") from error
@@ -169,7 +184,9 @@ def export_model(
             **_facts(net, folded, class_names, preprocessing, details or {}),
             "format": kind.name,
             "precision": precision,
-            "signatures": cards.signatures(kind.name, precision, preprocessing.input_shape, features=features),
+            "signatures": cards.signatures(
+                kind.name, precision, preprocessing.input_shape, features=features
+            ),
             "bytes": _bytes(part / kind.file),
             "check": found.to_dict(),
             "machine": cards.machine(),
@@ -185,7 +202,9 @@ def export_model(
         folded=len(folded.removed),
         kept=len(folded.kept),
         check=found,
-        one_class="" if found.single_class is None else one_class_line(class_names[found.single_class]),
+        one_class=""
+        if found.single_class is None
+        else one_class_line(class_names[found.single_class]),
     )
 
 
@@ -199,7 +218,9 @@ def as_float32(model: Any, image_size: tuple[int, int] | None = None) -> Any:
     def in_float32(layer: Any) -> Any:
         return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
 
-    inputs = keras.Input((*image_size, model.input_shape[-1]), dtype="float32") if image_size else None
+    inputs = (
+        keras.Input((*image_size, model.input_shape[-1]), dtype="float32") if image_size else None
+    )
     copy = keras.models.clone_model(model, clone_function=in_float32, input_tensors=inputs)
     copy.set_weights(model.get_weights())
     return copy
@@ -228,18 +249,27 @@ def _write(
     if kind.name == "savedmodel":
         from reszoo.exporting.savedmodel import write_savedmodel
 
-        return write_savedmodel(part / kind.file, model, preprocessing, class_names, precision=precision)
+        return write_savedmodel(
+            part / kind.file, model, preprocessing, class_names, precision=precision
+        )
     write_text(part / "class_names.txt", "".join(f"{name}\n" for name in class_names))
     write_json(part / "preprocessing.json", preprocessing.to_dict())
     if kind.name == "litert":
         from reszoo.exporting.litert import write_litert
 
-        write_litert(part / kind.file, model, preprocessing, precision=precision, calibration=ranges)
+        write_litert(
+            part / kind.file, model, preprocessing, precision=precision, calibration=ranges
+        )
     else:
         from reszoo.exporting.onnx_file import write_onnx
 
         write_onnx(
-            part / kind.file, model, preprocessing, precision=precision, calibration=ranges, class_names=class_names
+            part / kind.file,
+            model,
+            preprocessing,
+            precision=precision,
+            calibration=ranges,
+            class_names=class_names,
         )
     return False
 
@@ -296,7 +326,11 @@ def _details(source: Source) -> dict[str, Any]:
 
 
 def _facts(
-    net: Any, folded: Folded, class_names: Sequence[str], preprocessing: Preprocessing, details: Mapping[str, Any]
+    net: Any,
+    folded: Folded,
+    class_names: Sequence[str],
+    preprocessing: Preprocessing,
+    details: Mapping[str, Any],
 ) -> dict[str, Any]:
     weights = details.get("weights")
     return {
@@ -308,7 +342,9 @@ def _facts(
             for weight in net.weights
             if not weight.name.startswith("moving_") and weight.name != "seed_generator_state"
         ),
-        "multiply_adds": cards.multiply_adds(details.get("spec"), preprocessing.input_shape, len(class_names)),
+        "multiply_adds": cards.multiply_adds(
+            details.get("spec"), preprocessing.input_shape, len(class_names)
+        ),
         "input_shape": list(preprocessing.input_shape),
         "classes": len(class_names),
         "class_names": list(class_names),
@@ -349,8 +385,15 @@ def _json(path: Path) -> Any:
 
 def _check_fit(model: Any, preprocessing: Preprocessing, class_names: Sequence[str]) -> None:
     shape, outputs = tuple(model.input_shape)[1:], tuple(model.output_shape)
-    if any(own not in (None, wanted) for own, wanted in zip(shape, preprocessing.input_shape, strict=True)):
-        raise ReszooError(f"the model takes images of {shape}, but the preprocessing makes {preprocessing.input_shape}")
+    if any(
+        own not in (None, wanted)
+        for own, wanted in zip(shape, preprocessing.input_shape, strict=True)
+    ):
+        raise ReszooError(
+            f"the model takes images of {shape}, but the preprocessing makes {preprocessing.input_shape}"
+        )
     if len(outputs) != 2 or outputs[1] != len(class_names):
-        raise ReszooError(f"the model's output has shape {outputs}, but there are {len(class_names)} class names")
+        raise ReszooError(
+            f"the model's output has shape {outputs}, but there are {len(class_names)} class names"
+        )
     check_class_names(class_names)

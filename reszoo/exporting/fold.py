@@ -55,13 +55,17 @@ def fold(model: Any) -> Folded:
             layer.set_weights(own.get_weights())
     norms = unfolded(model).kept
     return Folded(
-        copy, tuple(name for name in norms if name in inside), tuple(name for name in norms if name not in inside)
+        copy,
+        tuple(name for name in norms if name in inside),
+        tuple(name for name in norms if name not in inside),
     )
 
 
 def unfolded(model: Any) -> Folded:
     """Return a net as it is, none of its normalisations folded."""
-    norms = (layer.name for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization))
+    norms = (
+        layer.name for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
+    )
     return Folded(model, (), tuple(norms))
 
 
@@ -77,11 +81,19 @@ def _pairs(model: Any) -> dict[str, str]:
     found = {}
     for node in calls:
         conv, after = node.operation, readers.get(id(node.outputs[0]), [])
-        if not isinstance(conv, keras.layers.Conv2D) or conv.activation is not keras.activations.linear:
+        if (
+            not isinstance(conv, keras.layers.Conv2D)
+            or conv.activation is not keras.activations.linear
+        ):
             continue
         if conv.data_format != DATA_FORMAT:
             continue  # the axes below are those of channels-last maps
-        if len(after) != 1 or id(node.outputs[0]) in outputs or times[id(conv)] != 1 or times[id(after[0])] != 1:
+        if (
+            len(after) != 1
+            or id(node.outputs[0]) in outputs
+            or times[id(conv)] != 1
+            or times[id(after[0])] != 1
+        ):
             continue
         if isinstance(after[0], keras.layers.BatchNormalization) and after[0].axis in (-1, 3):
             found[conv.name] = after[0].name
@@ -90,11 +102,15 @@ def _pairs(model: Any) -> dict[str, str]:
 
 def _folded(conv: Any, norm: Any) -> list[np.ndarray]:
     """Return kernel and bias of a convolution that does what it and the normalisation after it do."""
-    mean, variance = (np.asarray(value, np.float64) for value in (norm.moving_mean, norm.moving_variance))
+    mean, variance = (
+        np.asarray(value, np.float64) for value in (norm.moving_mean, norm.moving_variance)
+    )
     scale = 1 / np.sqrt(variance + norm.epsilon)
     if norm.scale:
         scale = scale * np.asarray(norm.gamma, np.float64)
     bias = np.asarray(conv.bias, np.float64) if conv.use_bias else 0.0
     shift = (bias - mean) * scale + (np.asarray(norm.beta, np.float64) if norm.center else 0.0)
-    kernel = np.asarray(conv.kernel, np.float64) * scale  # the last axis is the output's channels, groups or not
+    kernel = (
+        np.asarray(conv.kernel, np.float64) * scale
+    )  # the last axis is the output's channels, groups or not
     return [kernel.astype(np.float32), shift.astype(np.float32)]

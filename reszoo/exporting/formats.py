@@ -80,7 +80,9 @@ def get_format(name: str, quantize: str | None = None) -> tuple[Format, str]:
     Raises ReszooError for a format that there is not, one that cannot hold the precision, and one whose modules are not installed.
     """
     if name not in FORMATS:
-        raise ReszooError(f"no format '{name}'{did_you_mean(name, FORMATS) or '; there are ' + ', '.join(FORMATS)}")
+        raise ReszooError(
+            f"no format '{name}'{did_you_mean(name, FORMATS) or '; there are ' + ', '.join(FORMATS)}"
+        )
     found = FORMATS[name]
     if quantize is not None and quantize not in QUANTIZE:
         raise ReszooError(

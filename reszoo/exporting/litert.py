@@ -18,7 +18,12 @@ SIGNATURE = "serving_default"
 
 
 def write_litert(
-    path: Path, model: Any, preprocessing: Preprocessing, *, precision: str, calibration: np.ndarray | None
+    path: Path,
+    model: Any,
+    preprocessing: Preprocessing,
+    *,
+    precision: str,
+    calibration: np.ndarray | None,
 ) -> None:
     """Write a float32 Keras model to the file `path`.
 

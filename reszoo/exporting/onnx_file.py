@@ -38,7 +38,9 @@ def write_onnx(
     import tf2onnx
 
     classify = PixelClassifier(model, preprocessing).classify
-    proto, _ = tf2onnx.convert.from_function(classify, input_signature=classify.input_signature, opset=OPSET)
+    proto, _ = tf2onnx.convert.from_function(
+        classify, input_signature=classify.input_signature, opset=OPSET
+    )
     _pad_in_pooling(proto)
     proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
     for output in proto.graph.output:
@@ -71,15 +73,23 @@ def _pad_in_pooling(proto: Any) -> None:
     graph = proto.graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
-    readers = [name for node in graph.node for name in node.input] + [output.name for output in graph.output]
+    readers = [name for node in graph.node for name in node.input] + [
+        output.name for output in graph.output
+    ]
     for pool in [node for node in graph.node if node.op_type == "MaxPool"]:
         pad = makers.get(pool.input[0])
         if pad is None or pad.op_type != "Pad" or readers.count(pad.output[0]) > 1:
             continue
         source = makers.get(pad.input[0])
         sides = constants.get(pad.input[1])
-        filled = constants.get(pad.input[2], np.ones(1)) if len(pad.input) > 2 and pad.input[2] else np.zeros(1)
-        own = {attribute.name: helper.get_attribute_value(attribute) for attribute in pool.attribute}
+        filled = (
+            constants.get(pad.input[2], np.ones(1))
+            if len(pad.input) > 2 and pad.input[2]
+            else np.zeros(1)
+        )
+        own = {
+            attribute.name: helper.get_attribute_value(attribute) for attribute in pool.attribute
+        }
         if (
             source is None
             or source.op_type != "Relu"
@@ -109,7 +119,11 @@ def _halve(proto: Any) -> None:
         if values.dtype == np.float32 and values.size >= SMALL:
             name = tensor.name
             tensor.CopyFrom(numpy_helper.from_array(to_half(values), f"{name}_float16"))
-            casts.append(helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT, name=f"{name}_cast"))
+            casts.append(
+                helper.make_node(
+                    "Cast", [tensor.name], [name], to=TensorProto.FLOAT, name=f"{name}_cast"
+                )
+            )
     nodes = [*casts, *proto.graph.node]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)

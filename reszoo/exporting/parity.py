@@ -20,7 +20,12 @@ from reszoo.exporting import reload
 from reszoo.exporting.samples import Sample, drawings, encode
 from reszoo.exporting.signatures import OK, UNDECODABLE
 
-BOUNDS = {"float32": (1e-4, 0.99), "float16": (1e-2, 0.98), "dynamic": (1.0, 0.9), "int8": (1.0, 0.9)}
+BOUNDS = {
+    "float32": (1e-4, 0.99),
+    "float16": (1e-2, 0.98),
+    "dynamic": (1.0, 0.9),
+    "int8": (1.0, 0.9),
+}
 """Largest difference in a probability, and smallest part of the images given the same first class, by precision. float32 sums in
 another order differ by about 1e-6."""
 
@@ -70,7 +75,9 @@ class Check:
             )
 
 
-def check_savedmodel(export: Path, model: Any, preprocessing: Preprocessing, sample: Sample) -> Check:
+def check_savedmodel(
+    export: Path, model: Any, preprocessing: Preprocessing, sample: Sample
+) -> Check:
     """Compare every signature of the SavedModel `export` with the Keras `model`, on drawings and on real pictures.
 
     The drawings and the first pictures are asked of the float signature; the drawings, as PNG and as JPEG files, and all
@@ -80,7 +87,9 @@ def check_savedmodel(export: Path, model: Any, preprocessing: Preprocessing, sam
     drawn = drawings(preprocessing)
     few = [preprocessing.pixels(picture).numpy() for picture in sample.pictures[:FLOATS]]
     floats = [*drawn, *(image for image in few if image.shape[0] * image.shape[1] <= LARGE)]
-    files = [encode(image) for image in drawn] + [tf.io.encode_jpeg(image).numpy() for image in drawn]
+    files = [encode(image) for image in drawn] + [
+        tf.io.encode_jpeg(image).numpy() for image in drawn
+    ]
     files += [one if isinstance(one, bytes) else encode(one) for one in sample.pictures]
     with tempfile.TemporaryDirectory(prefix="reszoo-parity-") as name:
         for number, image in enumerate(floats):
@@ -93,7 +102,9 @@ def check_savedmodel(export: Path, model: Any, preprocessing: Preprocessing, sam
     if status != [OK] * len(files) + [UNDECODABLE]:
         wrong = [
             number
-            for number, (own, want) in enumerate(zip(status, [OK] * len(files) + [UNDECODABLE], strict=True))
+            for number, (own, want) in enumerate(
+                zip(status, [OK] * len(files) + [UNDECODABLE], strict=True)
+            )
             if own != want
         ]
         raise ReszooError(
@@ -102,14 +113,22 @@ def check_savedmodel(export: Path, model: Any, preprocessing: Preprocessing, sam
     wanted = _Keras(model, preprocessing)
     singly = [wanted(preprocessing.to_input(image)[np.newaxis]) for image in floats]
     as_files = wanted(Sample(files, None, "").inputs(preprocessing), broken=1)
-    given = [(outputs[f"float-{i:04d}/logits"], outputs[f"float-{i:04d}/probabilities"]) for i in range(len(floats))]
+    given = [
+        (outputs[f"float-{i:04d}/logits"], outputs[f"float-{i:04d}/probabilities"])
+        for i in range(len(floats))
+    ]
     real = slice(2 * len(drawn), len(files))
     probabilities = outputs["bytes/probabilities"][:-1]
     return _check(
         sample,
-        logits=_largest(np.concatenate([own for own, _ in given]), np.concatenate([own for own, _ in singly])),
+        logits=_largest(
+            np.concatenate([own for own, _ in given]), np.concatenate([own for own, _ in singly])
+        ),
         probabilities=max(
-            _largest(np.concatenate([own for _, own in given]), np.concatenate([own for _, own in singly])),
+            _largest(
+                np.concatenate([own for _, own in given]),
+                np.concatenate([own for _, own in singly]),
+            ),
             _largest(probabilities, as_files[1]),
         ),
         given=probabilities[real],
@@ -118,7 +137,9 @@ def check_savedmodel(export: Path, model: Any, preprocessing: Preprocessing, sam
     )
 
 
-def check_pixels(kind: str, export: Path, model: Any, preprocessing: Preprocessing, sample: Sample) -> Check:
+def check_pixels(
+    kind: str, export: Path, model: Any, preprocessing: Preprocessing, sample: Sample
+) -> Check:
     """Compare the LiteRT or ONNX file `export` (`kind`) with the Keras `model` on real pictures, decoded and resized by us.
 
     Raises ReszooError when the export cannot be loaded or run.
@@ -155,10 +176,14 @@ class _Keras:
         with tf.device("CPU:0"):
             inputs = self.preprocessing.apply(pixels)
             inputs = tf.pad(inputs, [[0, broken], [0, 0], [0, 0], [0, 0]])
-            logits = tf.concat([self.compiled(some) for some in reload.chunks(inputs)], axis=0)[: len(pixels)]
+            logits = tf.concat([self.compiled(some) for some in reload.chunks(inputs)], axis=0)[
+                : len(pixels)
+            ]
             probabilities = tf.nn.softmax(logits).numpy()
         if not np.isfinite(probabilities).all():
-            raise ReszooError(f"the probabilities of {self.name} are not finite numbers; did its training diverge?")
+            raise ReszooError(
+                f"the probabilities of {self.name} are not finite numbers; did its training diverge?"
+            )
         return logits.numpy(), probabilities
 
 
@@ -188,13 +213,17 @@ def _check(
         balanced_accuracy=None if labels is None else mean_recall(recalls),
         single_class=None if labels is None else single_class(matrix.tolist()),
         speed={
-            key.removeprefix("speed/"): round(float(outputs[key]), 1) for key in outputs if key.startswith("speed/")
+            key.removeprefix("speed/"): round(float(outputs[key]), 1)
+            for key in outputs
+            if key.startswith("speed/")
         },
     )
 
 
 def _largest(given: np.ndarray, wanted: np.ndarray) -> float:
-    return float(np.nan_to_num(np.abs(given - wanted).max(), nan=np.inf))  # a NaN must not pass for agreement
+    return float(
+        np.nan_to_num(np.abs(given - wanted).max(), nan=np.inf)
+    )  # a NaN must not pass for agreement
 
 
 def _run(kind: str, export: Path, folder: Path) -> dict[str, np.ndarray]:

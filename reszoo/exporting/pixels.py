@@ -19,7 +19,11 @@ class PixelClassifier(tf.Module):
         scale = (1 / (255 * preprocessing.std.astype(np.float64))).astype(np.float32)
         shift = (preprocessing.mean / preprocessing.std).astype(np.float32)
 
-        @tf.function(input_signature=[tf.TensorSpec((None, *preprocessing.input_shape), tf.float32, "images")])
+        @tf.function(
+            input_signature=[
+                tf.TensorSpec((None, *preprocessing.input_shape), tf.float32, "images")
+            ]
+        )
         def classify(images: Any) -> dict[str, Any]:
             if preprocessing.channel_order == "BGR":
                 images = tf.reverse(images, axis=[-1])

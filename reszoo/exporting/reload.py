@@ -40,14 +40,19 @@ def run_savedmodel(export: str, folder: Path) -> dict[str, Any]:
     for path in sorted(folder.glob("float-*.npy")):
         images = tf.constant(np.load(path, allow_pickle=False))
         for name in {"serving_default", "features"} & set(signatures):
-            outputs |= {f"{path.stem}/{key}": value.numpy() for key, value in signatures[name](images=images).items()}
+            outputs |= {
+                f"{path.stem}/{key}": value.numpy()
+                for key, value in signatures[name](images=images).items()
+            }
     files = [path.read_bytes() for path in sorted(folder.glob("image-*"))]
     asked = [signatures["image_bytes"](image_bytes=tf.constant(some)) for some in chunks(files)]
     for name, value in asked[0].items():
         if value.dtype != tf.string:
             outputs[f"bytes/{name}"] = np.concatenate([some[name].numpy() for some in asked])
     image = tf.constant(np.load(folder / "float-0000.npy", allow_pickle=False)[:1])
-    outputs |= speeds(lambda rows: signatures["serving_default"](images=tf.repeat(image, rows, axis=0)))
+    outputs |= speeds(
+        lambda rows: signatures["serving_default"](images=tf.repeat(image, rows, axis=0))
+    )
     del loaded  # held until here: the signatures do not keep its variables alive
     return outputs
 
@@ -62,8 +67,12 @@ def run_litert(export: str, folder: Path) -> dict[str, Any]:
     dtype = runner.get_input_details()["images"]["dtype"]
     pixels = np.load(folder / "pixels.npy", allow_pickle=False)
     asked = [runner(images=some.astype(dtype)) for some in chunks(pixels)]
-    outputs = {f"pixels/{name}": np.concatenate([some[name] for some in asked]) for name in asked[0]}
-    return outputs | speeds(lambda rows: runner(images=np.repeat(pixels[:1], rows, axis=0).astype(dtype)))
+    outputs = {
+        f"pixels/{name}": np.concatenate([some[name] for some in asked]) for name in asked[0]
+    }
+    return outputs | speeds(
+        lambda rows: runner(images=np.repeat(pixels[:1], rows, axis=0).astype(dtype))
+    )
 
 
 def run_onnx(export: str, folder: Path) -> dict[str, Any]:
@@ -75,9 +84,14 @@ def run_onnx(export: str, folder: Path) -> dict[str, Any]:
     names = [output.name for output in session.get_outputs()]
     pixels = np.load(folder / "pixels.npy", allow_pickle=False)
     asked = [session.run(names, {"images": some.astype(np.float32)}) for some in chunks(pixels)]
-    outputs = {f"pixels/{name}": np.concatenate([some[i] for some in asked]) for i, name in enumerate(names)}
+    outputs = {
+        f"pixels/{name}": np.concatenate([some[i] for some in asked])
+        for i, name in enumerate(names)
+    }
     return outputs | speeds(
-        lambda rows: session.run(names, {"images": np.repeat(pixels[:1], rows, axis=0).astype(np.float32)})
+        lambda rows: session.run(
+            names, {"images": np.repeat(pixels[:1], rows, axis=0).astype(np.float32)}
+        )
     )
 
 

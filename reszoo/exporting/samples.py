@@ -30,7 +30,9 @@ class Sample:
     def inputs(self, preprocessing: Preprocessing) -> np.ndarray:
         """Return the pictures as a net is given them, before normalisation: uint8 [n, height, width, channels]."""
         shape = (None, None, preprocessing.channels)
-        sized = tf.function(preprocessing.to_input, input_signature=[tf.TensorSpec(shape, tf.uint8)])
+        sized = tf.function(
+            preprocessing.to_input, input_signature=[tf.TensorSpec(shape, tf.uint8)]
+        )
         return np.stack([sized(preprocessing.pixels(one)).numpy() for one in self.pictures])
 
 
@@ -39,7 +41,9 @@ def draw(pipeline: Pipeline, split: str, count: int) -> Sample:
     pictures, labels = pipeline.sample(split, count)
     total = pipeline.info.examples[split]
     said = f"all {total}" if len(pictures) == total else f"{len(pictures)} of {total}"
-    return Sample(pictures, labels, f"{without_folders(pipeline.info.name)}, {split}, {said} images")
+    return Sample(
+        pictures, labels, f"{without_folders(pipeline.info.name)}, {split}, {said} images"
+    )
 
 
 def photographs(count: int = 32) -> Sample:
@@ -65,7 +69,9 @@ def drawings(preprocessing: Preprocessing) -> list[np.ndarray]:
     images: list[np.ndarray] = []
     for size in ((height, width), (height + 7, 2 * width + 3), (3 * height + 1, width)):
         coarse = rng.uniform(0, 255, (1, 5, 5, channels))
-        images.append(tf.cast(tf.image.resize(coarse, size, method="bilinear"), tf.uint8).numpy()[0])
+        images.append(
+            tf.cast(tf.image.resize(coarse, size, method="bilinear"), tf.uint8).numpy()[0]
+        )
     return images
 
 
@@ -81,6 +87,8 @@ def without_folders(value: Any) -> Any:
         return {key: without_folders(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [without_folders(one) for one in value]
-    if isinstance(value, str) and (found := re.fullmatch(r"(folder:)?/.*?([^/]*)/*", value, re.DOTALL)):
+    if isinstance(value, str) and (
+        found := re.fullmatch(r"(folder:)?/.*?([^/]*)/*", value, re.DOTALL)
+    ):
         return (found[1] or "") + found[2]
     return value

@@ -18,7 +18,12 @@ from reszoo.nets.graph import producer
 
 
 def write_savedmodel(
-    path: Path, model: Any, preprocessing: Preprocessing, class_names: Sequence[str], *, precision: str
+    path: Path,
+    model: Any,
+    preprocessing: Preprocessing,
+    class_names: Sequence[str],
+    *,
+    precision: str,
 ) -> bool:
     """Write a float32 Keras model to the new folder `path`; return whether it has a signature `features`.
 
@@ -34,13 +39,25 @@ def write_savedmodel(
     pooled = _pooled(model)
     net, parameters = (_halved if precision == "float16" else _whole)(model, pooled)
     with tempfile.TemporaryDirectory(prefix="reszoo-assets-") as assets:
-        names_file, preprocessing_file = Path(assets) / "class_names.txt", Path(assets) / "preprocessing.json"
+        names_file, preprocessing_file = (
+            Path(assets) / "class_names.txt",
+            Path(assets) / "preprocessing.json",
+        )
         names_file.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
         write_json(preprocessing_file, preprocessing.to_dict())
         classifier = Classifier(
-            net, parameters, preprocessing, class_names, names_file, preprocessing_file, pooled=pooled is not None
+            net,
+            parameters,
+            preprocessing,
+            class_names,
+            names_file,
+            preprocessing_file,
+            pooled=pooled is not None,
         )
-        signatures = {"serving_default": classifier.serving_default, "image_bytes": classifier.image_bytes}
+        signatures = {
+            "serving_default": classifier.serving_default,
+            "image_bytes": classifier.image_bytes,
+        }
         if classifier.features is not None:
             signatures["features"] = classifier.features
         tf.saved_model.save(classifier, str(path), signatures=signatures)
@@ -50,12 +67,16 @@ def write_savedmodel(
 def _pooled(model: Any) -> Any:
     """Return the tensor [n, d] that a model's closing classifier reads, or None where it does not close so."""
     last, sources = producer(model.outputs[0])
-    return sources[0] if isinstance(last, keras.layers.Dense) and len(sources[0].shape) == 2 else None
+    return (
+        sources[0] if isinstance(last, keras.layers.Dense) and len(sources[0].shape) == 2 else None
+    )
 
 
 def _whole(model: Any, pooled: Any) -> tuple[Net, list[Any]]:
     """Return the net on the model's own variables, and these."""
-    both = keras.Model(model.inputs, [model.outputs[0], model.outputs[0] if pooled is None else pooled])
+    both = keras.Model(
+        model.inputs, [model.outputs[0], model.outputs[0] if pooled is None else pooled]
+    )
 
     def net(inputs: Any) -> tuple[Any, Any]:
         logits, vectors = both(inputs, training=False)
@@ -66,13 +87,17 @@ def _whole(model: Any, pooled: Any) -> tuple[Net, list[Any]]:
 
 def _halved(model: Any, pooled: Any) -> tuple[Net, list[Any]]:
     """Return the net on copies of the variables, the larger ones in float16, and these; it computes in float32."""
-    both = keras.Model(model.inputs, [model.outputs[0], model.outputs[0] if pooled is None else pooled])
+    both = keras.Model(
+        model.inputs, [model.outputs[0], model.outputs[0] if pooled is None else pooled]
+    )
 
     def kept(variable: Any) -> Any:
         value = variable.numpy()
         return tf.Variable(to_half(value) if value.size >= SMALL else value)
 
-    trained, fixed = (list(map(kept, group)) for group in (both.trainable_variables, both.non_trainable_variables))
+    trained, fixed = (
+        list(map(kept, group)) for group in (both.trainable_variables, both.non_trainable_variables)
+    )
 
     def net(inputs: Any) -> tuple[Any, Any]:
         values = ([tf.cast(one, tf.float32) for one in group] for group in (trained, fixed))

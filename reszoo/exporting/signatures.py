@@ -49,7 +49,9 @@ class Classifier(tf.Module):
             # Convolutions on a processor fail on no rows at all; one row of zeros is computed and dropped instead.
             inputs = tf.pad(inputs, [[0, tf.cast(rows == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
             logits, vectors = net(inputs)
-            return tf.ensure_shape(logits[:rows], (None, classes)), vectors[:rows] if pooled else None
+            return tf.ensure_shape(logits[:rows], (None, classes)), vectors[
+                :rows
+            ] if pooled else None
 
         def prepared(images: Any) -> Any:
             return tf.map_fn(preprocessing.from_image, images, fn_output_signature=tf.float32)
@@ -98,18 +100,26 @@ def decode_rows(contents: Any, preprocessing: Preprocessing) -> tuple[Any, Any]:
         pixels = pixel_count(contents)
         # TensorFlow would decode some GIFs too, of whose size nothing is known before.
         status = tf.where(pixels == 0, UNDECODABLE, tf.where(pixels > MAX_PIXELS, TOO_LARGE, OK))
-        return index, tf.cond(status == OK, lambda: preprocessing.from_bytes(contents), lambda: zeros), status
+        return (
+            index,
+            tf.cond(status == OK, lambda: preprocessing.from_bytes(contents), lambda: zeros),
+            status,
+        )
 
     decoded = (
         tf.data.Dataset.from_tensor_slices(contents)
         .enumerate()
         .map(row, num_parallel_calls=tf.data.AUTOTUNE)
         .ignore_errors()
-        .concatenate(tf.data.Dataset.from_tensors((count, zeros, OK)))  # so that one batch comes out even of nothing
+        .concatenate(
+            tf.data.Dataset.from_tensors((count, zeros, OK))
+        )  # so that one batch comes out even of nothing
         .batch(count + 1)
     )
     index, inputs, status = decoded.get_single_element()
     where, rows = index[:, tf.newaxis], count + 1
     shape = tf.concat([[rows], tf.constant(preprocessing.input_shape, tf.int64)], axis=0)
     status = tf.tensor_scatter_nd_update(tf.fill([rows], UNDECODABLE), where, status)
-    return tf.ensure_shape(tf.scatter_nd(where, inputs, shape)[:-1], (None, *preprocessing.input_shape)), status[:-1]
+    return tf.ensure_shape(
+        tf.scatter_nd(where, inputs, shape)[:-1], (None, *preprocessing.input_shape)
+    ), status[:-1]

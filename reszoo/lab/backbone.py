@@ -41,7 +41,10 @@ def recipe_for(backbone: str, name: str | None, overrides: Overrides) -> Recipe:
         return load_recipe(name, _overrides(backbone, overrides))
     if trained(backbone) and not backbone.endswith(".keras"):
         return load_recipe(str(Path(backbone) / "recipe.toml"), overrides)
-    return load_recipe("quickstart", {**(VGG16_RECIPE if backbone == VGG16 else {}), **_overrides(backbone, overrides)})
+    return load_recipe(
+        "quickstart",
+        {**(VGG16_RECIPE if backbone == VGG16 else {}), **_overrides(backbone, overrides)},
+    )
 
 
 def _overrides(backbone: str, overrides: Overrides) -> dict[str, Any]:
@@ -85,7 +88,9 @@ def _vgg16(info: DataInfo) -> keras.Model:
         if isinstance(layer, keras.layers.Conv2D):
             layer.kernel.assign(keras.initializers.HeNormal()(layer.kernel.shape))
     x = keras.layers.GlobalAveragePooling2D(DATA_FORMAT, name="head_pool")(base.output)
-    return keras.Model(base.input, keras.layers.Dense(info.classes, name="head_dense")(x), name=VGG16)
+    return keras.Model(
+        base.input, keras.layers.Dense(info.classes, name="head_dense")(x), name=VGG16
+    )
 
 
 def logits(net: keras.Model) -> keras.Model:
@@ -96,7 +101,9 @@ def logits(net: keras.Model) -> keras.Model:
     if isinstance(net, keras.Sequential) and net.built:
         net = keras.Model(net.inputs[0], net.outputs[0], name=net.name)
     if not isinstance(net, keras.Function) or len(net.outputs) != 1:
-        raise ReszooError(f"{net.name} is no functional model of one output, whose graph can be read")
+        raise ReszooError(
+            f"{net.name} is no functional model of one output, whose graph can be read"
+        )
     last, sources = producer(net.outputs[0])
     activation = getattr(last, "activation", None)
     if isinstance(last, keras.layers.Softmax | keras.layers.Activation) and activation in (
@@ -116,7 +123,9 @@ def logits(net: keras.Model) -> keras.Model:
 def input_fits(net: keras.Model, info: DataInfo, where: str) -> None:
     """Raise ReszooError unless the net takes the set's images and gives its classes."""
     takes, gives = tuple(net.input_shape[1:]), tuple(net.output_shape[1:])
-    fits = len(takes) == 3 and all(a in (None, b) for a, b in zip(takes, info.input_shape, strict=True))
+    fits = len(takes) == 3 and all(
+        a in (None, b) for a, b in zip(takes, info.input_shape, strict=True)
+    )
     if not fits or gives != (info.classes,):
         raise ReszooError(
             f"{where} maps {takes} to {gives}, but {info.name} has images of {info.input_shape} in {info.classes} classes; "

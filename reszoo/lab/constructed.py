@@ -53,9 +53,16 @@ def constructed(
     steps = base_recipe(data, budget, overrides).train.steps
     if not steps:
         raise ReszooError("the recipe counts epochs; give a budget of steps, such as --budget 400")
-    settings = {"data": data, "depths": depths, "budget": steps, "overrides": format_overrides(overrides)}
+    settings = {
+        "data": data,
+        "depths": depths,
+        "budget": steps,
+        "overrides": format_overrides(overrides),
+    }
     runs_folder = Path(out).resolve() / "runs"
-    ways = {"scratch": depths[-1:], "grown": [depths[0], depths[-1]]} | ({"staged": depths} if len(depths) > 2 else {})
+    ways = {"scratch": depths[-1:], "grown": [depths[0], depths[-1]]} | (
+        {"staged": depths} if len(depths) > 2 else {}
+    )
     plan: dict[str, Recipe] = {}
     pieces: dict[tuple[str, str, int], list[str]] = {}
     for seed in range(seeds):
@@ -66,15 +73,22 @@ def constructed(
                     share = _share(depth, depths[-1], steps, len(path))
                     recipe = pair(depth, base_recipe(data, share, overrides), seed)[number]
                     name = f"{way}-{recipe.model.name}-seed{seed}"
-                    plan[name] = recipe.replace(name=name, train=recipe.train.replace(grow_from=source))
+                    plan[name] = recipe.replace(
+                        name=name, train=recipe.train.replace(grow_from=source)
+                    )
                     source = str(runs_folder / name)
                     pieces.setdefault((kind, way, seed), []).append(name)
     folder = claim(out, "constructed", settings)
     runs = run_all(folder / "runs", plan, devices=devices, tell=tell)
-    rows = [_way(kind, way, seed, [runs[name] for name in names]) for (kind, way, seed), names in pieces.items()]
+    rows = [
+        _way(kind, way, seed, [runs[name] for name in names])
+        for (kind, way, seed), names in pieces.items()
+    ]
     first = next(iter(runs.values()))
     results = {"data": first.meta["data"], "ways": rows}
-    record = write_record(folder, "constructed", settings={**settings, "seeds": seeds}, results=results)
+    record = write_record(
+        folder, "constructed", settings={**settings, "seeds": seeds}, results=results
+    )
     report(folder)
     return record
 
@@ -119,7 +133,9 @@ def kept(ways: Sequence[dict[str, Any]], kind: str, way: str = "grown") -> dict[
     agrees and the mean is beyond two standard errors (with one seed: where it differs), else "keeps".
     """
     own = [row["pieces"] for row in ways if row["kind"] == kind and row["way"] == way]
-    points = np.array([pieces[-1]["final_training_error"] - pieces[-2]["final_training_error"] for pieces in own])
+    points = np.array(
+        [pieces[-1]["final_training_error"] - pieces[-2]["final_training_error"] for pieces in own]
+    )
     deviation = float(points.std(ddof=1)) if len(points) > 1 else 0.0
     answer = {1: "loses", -1: "improves", 0: "keeps"}[direction(points.tolist())]
     return {"difference": float(points.mean()), "deviation": deviation, "answer": answer}
@@ -136,28 +152,40 @@ def present(record: dict[str, Any]) -> Page:
         f"error) and {residual['answer']} it in residual models ({residual['difference']:+.2f} points), {shallow} layers "
         f"grown to {deep}."
     )
-    headers = ["", "models and steps", "training error before growth, %", "training error, %", "test error, %"]
+    headers = [
+        "",
+        "models and steps",
+        "training error before growth, %",
+        "training error, %",
+        "test error, %",
+    ]
     headers += ["largest change of an output by growth", "training, s"]
     rows = []
     for kind, way, own in _groups(ways):
         last = [row["pieces"][-1] for row in own]
-        growths = [piece["grown"]["difference"] for row in own for piece in row["pieces"] if piece["grown"]]
+        growths = [
+            piece["grown"]["difference"] for row in own for piece in row["pieces"] if piece["grown"]
+        ]
         rows.append(
             [
                 f"{kind}, {way}",
                 " then ".join(f"{piece['net']} {piece['steps']}" for piece in own[0]["pieces"]),
                 mean_and_deviation(
-                    [row["pieces"][-2]["final_training_error"] for row in own if len(row["pieces"]) > 1]
+                    [
+                        row["pieces"][-2]["final_training_error"]
+                        for row in own
+                        if len(row["pieces"]) > 1
+                    ]
                 ),
                 mean_and_deviation([piece["final_training_error"] for piece in last]),
                 mean_and_deviation([piece["final_test_error"] for piece in last]),
                 f"{max(growths):.2g}" if growths else "-",
-                mean_and_deviation([sum(piece["seconds"] for piece in row["pieces"]) for row in own], 0),
+                mean_and_deviation(
+                    [sum(piece["seconds"] for piece in row["pieces"]) for row in own], 0
+                ),
             ]
         )
-    note = (
-        f"Mean ± sample deviation over {settings['seeds']} seeds. Training error: all training images, not augmented."
-    )
+    note = f"Mean ± sample deviation over {settings['seeds']} seeds. Training error: all training images, not augmented."
     setup = [
         ["data", settings["data"]],
         ["cost of each row", f"the MACs of {settings['budget']:,} steps of the deepest model"],
@@ -180,7 +208,9 @@ def present(record: dict[str, Any]) -> Page:
 
 def _groups(ways: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[dict[str, Any]]]]:
     keys = dict.fromkeys((row["kind"], row["way"]) for row in ways)
-    return [(kind, way, [r for r in ways if (r["kind"], r["way"]) == (kind, way)]) for kind, way in keys]
+    return [
+        (kind, way, [r for r in ways if (r["kind"], r["way"]) == (kind, way)]) for kind, way in keys
+    ]
 
 
 def _draw(figure: Figure, theme: Theme, ways: Sequence[dict[str, Any]]) -> None:
@@ -190,7 +220,10 @@ def _draw(figure: Figure, theme: Theme, ways: Sequence[dict[str, Any]]) -> None:
         for _, way, own in (group for group in _groups(ways) if group[0] == kind):
             color = theme.others[names.index(way)]
             spent = [point for piece in own[0]["pieces"] for point in piece["multiply_adds"]]
-            errors = [[value for piece in row["pieces"] for value in piece["validation_error"]] for row in own]
+            errors = [
+                [value for piece in row["pieces"] for value in piece["validation_error"]]
+                for row in own
+            ]
             band(panel, spent, errors, color, way)
             for piece in own[0]["pieces"][:-1]:
                 panel.axvline(piece["multiply_adds"][-1], ymax=0.04, color=color, linewidth=1.5)

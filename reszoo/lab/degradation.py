@@ -52,7 +52,12 @@ def degradation(
     Raises ReszooError for depths the zoo has not, or a folder that holds another experiment.
     """
     depths = sorted(set(depths))
-    settings = {"data": data, "depths": depths, "budget": budget, "overrides": format_overrides(overrides)}
+    settings = {
+        "data": data,
+        "depths": depths,
+        "budget": budget,
+        "overrides": format_overrides(overrides),
+    }
     if len(depths) < 2:
         raise ReszooError("depths must be at least two different ones, such as 20 56")
     if seeds < 1:
@@ -92,7 +97,9 @@ def degradation(
         "steps": first.meta["steps"],
     }
     results = {**about, "nets": nets, "verdicts": {kind: verdict(nets, kind) for kind in KINDS}}
-    record = write_record(folder, "degradation", settings={**settings, "seeds": seeds}, results=results)
+    record = write_record(
+        folder, "degradation", settings={**settings, "seeds": seeds}, results=results
+    )
     report(folder)
     return record
 
@@ -108,18 +115,24 @@ def base_recipe(data: str, budget: int, overrides: Overrides = ()) -> Recipe:
             f"budget is {budget!r}, but must be a number of steps such as 1500, or 0 for the recipe's own"
         )
     named = {} if data == "digits" else {"data.name": data, "train.export": False}
-    recipe = load_recipe(QUICK if data == "digits" else PAPER, {**named, **parse_overrides(overrides)})
+    recipe = load_recipe(
+        QUICK if data == "digits" else PAPER, {**named, **parse_overrides(overrides)}
+    )
     if not budget:
         return recipe
     if not recipe.train.steps or recipe.schedule.unit != "steps":
-        raise ReszooError("a budget counts steps; with it, leave train.epochs and schedule.unit alone")
+        raise ReszooError(
+            "a budget counts steps; with it, leave train.epochs and schedule.unit alone"
+        )
     factor, schedule = budget / recipe.train.steps, recipe.schedule
     scaled: dict[str, Any] = {}
     if schedule.kind == "step":
         scaled["boundaries"] = tuple(round(at * factor) for at in schedule.boundaries)
     if schedule.kind != "triangular":
         scaled["warmup"] = round(schedule.warmup * factor)
-    return recipe.replace(train=recipe.train.replace(steps=budget), schedule=schedule.replace(**scaled))
+    return recipe.replace(
+        train=recipe.train.replace(steps=budget), schedule=schedule.replace(**scaled)
+    )
 
 
 def pair(depth: int, base: Recipe, seed: int) -> tuple[Recipe, Recipe]:
@@ -129,10 +142,13 @@ def pair(depth: int, base: Recipe, seed: int) -> tuple[Recipe, Recipe]:
     train = base.train.replace(seed=seed)
     nets = (residual.plain_twin().name, residual.name)
     recipes = [
-        base.replace(name=f"degradation_{net}", model=ModelConfig(name=net, **fields), train=train) for net in nets
+        base.replace(name=f"degradation_{net}", model=ModelConfig(name=net, **fields), train=train)
+        for net in nets
     ]
     twin = recipes[1].model.spec.plain_twin()
-    assert recipes[0].model.spec == twin, "the plain net must be its residual twin without shortcuts"
+    assert recipes[0].model.spec == twin, (
+        "the plain net must be its residual twin without shortcuts"
+    )
     return recipes[0], recipes[1]
 
 
@@ -172,9 +188,14 @@ def present(record: dict[str, Any]) -> Page:
     """Return the page of a record that `degradation` wrote."""
     results, settings, recipe = record["results"], record["settings"], record["results"]["recipe"]
     models, verdicts = results["nets"], results["verdicts"]
-    answers = {"worse": "train worse", "better": "train better", "no clear difference": "show no clear difference"}
+    answers = {
+        "worse": "train worse",
+        "better": "train better",
+        "no clear difference": "show no clear difference",
+    }
     finding = "; ".join(
-        f"deeper {kind} models {answers[verdicts[kind]['answer']]} ({say(verdicts[kind])})" for kind in KINDS
+        f"deeper {kind} models {answers[verdicts[kind]['answer']]} ({say(verdicts[kind])})"
+        for kind in KINDS
     )
     headers = ["model", "parameters", "training error, %", "test error, %", "training, s"]
     rows = [
@@ -191,7 +212,9 @@ def present(record: dict[str, Any]) -> Page:
     if "cifar10" in settings["data"]:
         headers.append("published test error, %")
         for row, model in zip(rows, models, strict=True):
-            row.append(f"{PUBLISHED.get(model['depth'], '-')}" if model["kind"] == "residual" else "-")
+            row.append(
+                f"{PUBLISHED.get(model['depth'], '-')}" if model["kind"] == "residual" else "-"
+            )
         note += f" Published: arXiv 1512.03385, table 6, after {PAPER_STEPS:,} steps."
     setup = [
         ["data", f"{settings['data']}, {results['data']['examples']['train']:,} training images"],
@@ -229,10 +252,16 @@ def _draw(figure: Figure, theme: Theme, models: list[dict[str, Any]], points: in
             band(panel, steps, model["training_error"], color, linewidth=0.9)
             band(panel, steps, model["validation_error"], color, model["name"], linewidth=2.2)
             panel.plot(
-                [steps[-1]] * len(model["final_test_error"]), model["final_test_error"], "o", color=color, markersize=5
+                [steps[-1]] * len(model["final_test_error"]),
+                model["final_test_error"],
+                "o",
+                color=color,
+                markersize=5,
             )
             # The first tenth, where every model is at chance, would flatten the rest.
-            late = np.array([model["training_error"], model["validation_error"]], float)[..., points // 10 :]
+            late = np.array([model["training_error"], model["validation_error"]], float)[
+                ..., points // 10 :
+            ]
             tops.append(np.nanmax(late.mean(axis=1)))
         panel.set_title(f"{kind} models", fontsize=11)
         panel.set_xlabel("steps")

@@ -34,9 +34,9 @@ from reszoo.lab.weigh import sample as evenly
 from reszoo.nets.batchnorm import synchronise
 from reszoo.nets.freeze import freeze
 from reszoo.nets.stack import stack
+from reszoo.reporting.reporter import Reporter
 from reszoo.training.devices import describe, open_strategy, precision
 from reszoo.training.optimizers import make_optimizer
-from reszoo.training.progress import Progress
 from reszoo.training.step import Stepper, rate_shares
 
 SHARE = 0.1  # of the recipe's rate, in fine-tuning
@@ -86,7 +86,9 @@ def drift(
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise ReszooError(f"{name}: {value!r} is invalid; expected an integer >= {low}")
     if not 0 <= rate < math.inf:
-        raise ReszooError(f"rate is {rate}, but must be a learning rate above 0, or 0 for a tenth of the recipe's")
+        raise ReszooError(
+            f"rate is {rate}, but must be a learning rate above 0, or 0 for a tenth of the recipe's"
+        )
     backbone = str(Path(backbone).resolve()) if trained(str(backbone)) else str(backbone)
     plan = resolve_recipe(recipe_for(backbone, recipe, overrides))
     _refuse_unused(plan)
@@ -119,10 +121,12 @@ def drift(
         keras.utils.set_random_seed(plan.train.seed)
         net = load_backbone(backbone, plan, pipeline)
         input_fits(net, pipeline.info, backbone)
-        _freeze(stack(net, **asked), plan)  # rejects what cannot work before anything is written or trained
+        _freeze(
+            stack(net, **asked), plan
+        )  # rejects what cannot work before anything is written or trained
         rate_shares(net, plan.finetune.stage_decay)
         folder = claim(out, "drift", settings)
-        progress = Progress(folder / "drift.log", quiet)
+        progress = Reporter(log=folder / "drift.log", quiet=quiet)
         lab = _Lab(folder, plan, pipeline, strategy, progress, every)
         try:
             results = _experiment(lab, net, asked, train_steps, steps, rate, images)
@@ -144,7 +148,7 @@ class _Lab:
     recipe: Recipe
     pipeline: Pipeline
     strategy: tf.distribute.Strategy
-    progress: Progress
+    progress: Reporter
     every: int
 
     @property
@@ -174,7 +178,11 @@ class _Lab:
         scores = Evaluator(net, classes=self.pipeline.info.classes, strategy=self.strategy)(
             self.pipeline.evaluation("test")
         )
-        return {"test_accuracy": scores.top1, "test_examples": scores.examples, "parameters": net.count_params()}
+        return {
+            "test_accuracy": scores.top1,
+            "test_examples": scores.examples,
+            "parameters": net.count_params(),
+        }
 
     def train(
         self,
@@ -204,9 +212,15 @@ class _Lab:
             loss, right, count, _ = stepper.totals.numpy()
             stepper.totals.assign(np.zeros(4))
             if step and not math.isfinite(loss):
-                raise ReszooError(f"{name}: the loss is not a number after {step} steps; give a lower rate")
+                raise ReszooError(
+                    f"{name}: the loss is not a number after {step} steps; give a lower rate"
+                )
             scores = score(self.pipeline.evaluation(self.split))
-            made = {"step": step, "loss": loss / count if step else None, "accuracy": right / count if step else None}
+            made = {
+                "step": step,
+                "loss": loss / count if step else None,
+                "accuracy": right / count if step else None,
+            }
             made |= {
                 "val_loss": scores.loss,
                 "val_accuracy": scores.top1,
@@ -231,7 +245,13 @@ class _Lab:
 
 
 def _experiment(
-    lab: _Lab, net: keras.Model, asked: dict[str, Any], train_steps: int, steps: int, rate: float, images: int
+    lab: _Lab,
+    net: keras.Model,
+    asked: dict[str, Any],
+    train_steps: int,
+    steps: int,
+    rate: float,
+    images: int,
 ) -> dict[str, Any]:
     """Run what is not done yet, part by part."""
     seed, kept = lab.recipe.train.seed, lab.folder / "backbone.keras"
@@ -269,9 +289,18 @@ def _experiment(
             "random_difference": tuned.growth.difference,
             "difference": difference,
         }
-        lab.progress.line(f"stacked {', '.join(tuned.growth.added)}: outputs differ by at most {difference:.3g}")
+        lab.progress.line(
+            f"stacked {', '.join(tuned.growth.added)}: outputs differ by at most {difference:.3g}"
+        )
         probe = Probe(tuned)
-        rows = lab.train(tuned, name, lambda step: rate, first=train_steps, steps=steps, looks=lambda: probe(sample))
+        rows = lab.train(
+            tuned,
+            name,
+            lambda step: rate,
+            first=train_steps,
+            steps=steps,
+            looks=lambda: probe(sample),
+        )
         lab.save(tuned, "stacked")
         return {"rows": rows, **found, **lab.test(tuned)}
 
@@ -283,7 +312,9 @@ def _experiment(
 
 def _outputs(net: keras.Model, images: Any, batch: int = 64) -> np.ndarray[Any, Any]:
     parts = [net(images[at : at + batch], training=False) for at in range(0, len(images), batch)]
-    return np.concatenate([np.asarray(keras.ops.convert_to_numpy(part), np.float64) for part in parts])
+    return np.concatenate(
+        [np.asarray(keras.ops.convert_to_numpy(part), np.float64) for part in parts]
+    )
 
 
 def _freeze(net: keras.Model, recipe: Recipe) -> None:

@@ -34,7 +34,9 @@ def present(record: dict[str, Any]) -> Page:
         _drift(rows, added),
         _accuracies(settings, results, chance),
     ]
-    return Page(f"Drift from the identity: {name} on {base_name(settings['data'])}", finding, sections)
+    return Page(
+        f"Drift from the identity: {name} on {base_name(settings['data'])}", finding, sections
+    )
 
 
 def _start(settings: dict[str, Any], stacked: dict[str, Any]) -> Section:
@@ -74,8 +76,16 @@ def _drift(rows: Sequence[dict[str, Any]], added: Sequence[str]) -> Section:
     return Section(
         "Drift of each block",
         [
-            Plot("drift_ratio", "Norm of the branch over the norm of its input." + own, _lines(rows, added, "ratio")),
-            Plot("drift_cosine", "Cosine of a block's output to its input." + own, _lines(rows, added, "cosine")),
+            Plot(
+                "drift_ratio",
+                "Norm of the branch over the norm of its input." + own,
+                _lines(rows, added, "ratio"),
+            ),
+            Plot(
+                "drift_cosine",
+                "Cosine of a block's output to its input." + own,
+                _lines(rows, added, "cosine"),
+            ),
             table,
         ],
     )
@@ -105,22 +115,36 @@ def _accuracies(settings: dict[str, Any], results: dict[str, Any], chance: float
     return Section(
         "Accuracy",
         [
-            Plot("drift_accuracy", f"Accuracy on the {split} images.", _accuracy(stacked, control, split)),
-            Table(["model", "steps", f"{split} accuracy", "test accuracy", "parameters"], cells, note),
+            Plot(
+                "drift_accuracy",
+                f"Accuracy on the {split} images.",
+                _accuracy(stacked, control, split),
+            ),
+            Table(
+                ["model", "steps", f"{split} accuracy", "test accuracy", "parameters"], cells, note
+            ),
         ],
     )
 
 
 def _lines(rows: Sequence[dict[str, Any]], added: Sequence[str], key: str) -> Draw:
-    labels = {"ratio": "|F| / |x| (mean over images)", "cosine": "cosine of output to input (mean over images)"}
+    labels = {
+        "ratio": "|F| / |x| (mean over images)",
+        "cosine": "cosine of output to input (mean over images)",
+    }
     blocks = [block["block"] for block in rows[0]["blocks"]]
     steps = [row["step"] for row in rows]
 
     def draw(figure: Figure, theme: Theme) -> None:
         axes = figure.subplots()
-        colors = [theme.residual, *[color for color in theme.series if color not in (theme.residual, theme.plain)]]
+        colors = [
+            theme.residual,
+            *[color for color in theme.series if color not in (theme.residual, theme.plain)],
+        ]
         for index, name in sorted(enumerate(blocks), key=lambda pair: pair[1] in added):
-            values = [math.nan if (value := row["blocks"][index][key]) is None else value for row in rows]
+            values = [
+                math.nan if (value := row["blocks"][index][key]) is None else value for row in rows
+            ]
             if name in added:
                 number = list(added).index(name)
                 style = {
@@ -130,7 +154,9 @@ def _lines(rows: Sequence[dict[str, Any]], added: Sequence[str], key: str) -> Dr
                     "marker": "o",
                     "markersize": 3,
                 }
-                axes.plot(steps, values, linestyle=("-", "--", ":")[number // len(colors) % 3], **style)
+                axes.plot(
+                    steps, values, linestyle=("-", "--", ":")[number // len(colors) % 3], **style
+                )
             else:
                 axes.plot(steps, values, color=theme.ink, alpha=0.25, linewidth=0.8)
         axes.set_xlabel("steps of fine-tuning")
@@ -154,7 +180,13 @@ def _accuracy(stacked: dict[str, Any], control: dict[str, Any], split: str) -> D
             rows = arm["rows"]
             values = [100 * row["val_accuracy"] for row in rows]
             axes.plot(
-                [row["step"] for row in rows], values, color=color, label=label, linewidth=1.8, marker="o", markersize=3
+                [row["step"] for row in rows],
+                values,
+                color=color,
+                label=label,
+                linewidth=1.8,
+                marker="o",
+                markersize=3,
             )
         axes.set_xlabel("steps of fine-tuning")
         axes.set_ylabel(f"{split} accuracy (%)")

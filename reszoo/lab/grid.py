@@ -49,7 +49,11 @@ def run_all(
             evaluate(run, split="train", devices=devices)
             release()
         left = sum(not finished(opened[later]) for later in list(plan)[number:])
-        pace = f"; about {(time.monotonic() - begun) / trained * left / 60:.0f} min left" if trained and left else ""
+        pace = (
+            f"; about {(time.monotonic() - begun) / trained * left / 60:.0f} min left"
+            if trained and left
+            else ""
+        )
         scores = f"training error {error(run, 'train'):.2f} %, test error {error(run):.2f} %"
         tell(f"{place}: {scores}, {run.meta.get('seconds', 0):.0f} s{pace}")
         runs[name] = run
@@ -86,7 +90,9 @@ def _usable(path: Path, recipe: Recipe) -> Run:
         try:
             run.refuse_other(resolve_recipe(recipe))
         except ReszooError as reason:
-            raise ReszooError(f"{str(reason).split(';')[0]}; move it away, or give another --out") from None
+            raise ReszooError(
+                f"{str(reason).split(';')[0]}; move it away, or give another --out"
+            ) from None
     else:
         run.refuse_occupied()
     return run

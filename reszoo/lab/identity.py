@@ -65,12 +65,16 @@ def identity(
     """
     for name, value, least in (("seeds", seeds, 1), ("steps", steps, 1), ("width", width, 1)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ReszooError(f"{name} is {value!r}, but must be a whole number of at least {least}")
+            raise ReszooError(
+                f"{name} is {value!r}, but must be a whole number of at least {least}"
+            )
     if isinstance(depths, str) or not depths:
         raise ReszooError(f"depths is {depths!r}, but must be numbers of blocks such as 1 4 16")
     for depth in depths:
         if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= 256:
-            raise ReszooError(f"depths holds {depth!r}, but each must be a whole number from 1 to 256, such as 1 4 16")
+            raise ReszooError(
+                f"depths holds {depth!r}, but each must be a whole number from 1 to 256, such as 1 4 16"
+            )
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1:
         raise ReszooError(f"rate is {rate!r}, but must be above 0 and at most 1, such as 0.002")
     settings: dict[str, Any] = {
@@ -85,26 +89,44 @@ def identity(
     plan: list[tuple[str, int, Callable[[], dict[str, Any]]]] = []
     for form in FORMS:
         for depth in settings["depths"]:
-            plan.append((_name(form, depth), depth, _later(learn, form, depth, seeds, steps, width, rate)))
+            plan.append(
+                (_name(form, depth), depth, _later(learn, form, depth, seeds, steps, width, rate))
+            )
     for form in LINE_FORMS:
         for depth in _line_depths(settings["depths"]):
-            plan.append((f"line-{_name(form, depth)}", depth, _later(learn_line, form, depth, seeds, steps, rate)))
+            plan.append(
+                (
+                    f"line-{_name(form, depth)}",
+                    depth,
+                    _later(learn_line, form, depth, seeds, steps, rate),
+                )
+            )
     pieces = _all(folder / "parts", plan, tell)
 
     stacks = [piece for name, piece in pieces.items() if not name.startswith("line-")]
     results = {
         "targets": {name: {"x": own, "G": other} for name, (own, other) in TARGETS.items()},
         "tolerances": TOLERANCES,
-        "stacks": [{key: value for key, value in piece.items() if key != "curves"} for piece in stacks],
+        "stacks": [
+            {key: value for key, value in piece.items() if key != "curves"} for piece in stacks
+        ],
         "curves": [
             {"form": piece["form"], "depth": piece["depth"], **piece["curves"]}
             for piece in stacks
             if piece["depth"] == settings["depths"][-1]
         ],
-        "line": [fitted for name, piece in pieces.items() if name.startswith("line-") for fitted in piece["fits"]],
+        "line": [
+            fitted
+            for name, piece in pieces.items()
+            if name.startswith("line-")
+            for fitted in piece["fits"]
+        ],
         "polynomials": polynomials(seeds),
         "diverged": sum(
-            error is None for piece in stacks for found in piece["targets"].values() for error in found["error"]
+            error is None
+            for piece in stacks
+            for found in piece["targets"].values()
+            for error in found["error"]
         ),
         "members": len(stacks) * len(TARGETS) * seeds,
         "seconds": sum(piece["seconds"] for piece in pieces.values()),
@@ -141,7 +163,9 @@ def examples(x: Any, nets: Sequence[Callable[[Any], Any]]) -> tuple[Any, Any]:
     )
 
 
-def learn(form: Form, depth: int, seeds: int, steps: int, width: int, rate: float) -> dict[str, Any]:
+def learn(
+    form: Form, depth: int, seeds: int, steps: int, width: int, rate: float
+) -> dict[str, Any]:
     """Train one form at one depth on every target and seed, side by side; return what was measured.
 
     A relative error is the mean squared error over the mean square of the target, on examples that no step saw; null where it is
@@ -154,11 +178,16 @@ def learn(form: Form, depth: int, seeds: int, steps: int, width: int, rate: floa
     stacks = Stacks(form, depth, width, 2 * width, list(range(seeds)) * len(TARGETS))
 
     def batch(step: Any) -> tuple[Any, Any, Any]:
-        draws = [tf.random.stateless_normal([BATCH, width], tf.stack([seed, step])) for seed in range(seeds)]
+        draws = [
+            tf.random.stateless_normal([BATCH, width], tf.stack([seed, step]))
+            for seed in range(seeds)
+        ]
         return *examples(tf.stack(draws), nets), tf.constant(1 / BATCH)
 
     def relative(x: Any, target: Any) -> Any:
-        return tf.reduce_mean(tf.square(stacks(x) - target), (1, 2)) / tf.reduce_mean(tf.square(target), (1, 2))
+        return tf.reduce_mean(tf.square(stacks(x) - target), (1, 2)) / tf.reduce_mean(
+            tf.square(target), (1, 2)
+        )
 
     looks: list[int] = []
     errors: list[np.ndarray] = []
@@ -176,17 +205,25 @@ def learn(form: Form, depth: int, seeds: int, steps: int, width: int, rate: floa
         own = slice(index * seeds, (index + 1) * seeds)
         reached = {
             f"{tolerance:g}": [
-                next((look for look, error in zip(looks, line, strict=True) if error < tolerance), None)
+                next(
+                    (look for look, error in zip(looks, line, strict=True) if error < tolerance),
+                    None,
+                )
                 for line in curves[:, own].T
             ]
             for tolerance in TOLERANCES
         }
-        found[name] = {"error": _numbers(last[own]), "reached": reached, "move": _numbers(moved[own])}
+        found[name] = {
+            "error": _numbers(last[own]),
+            "reached": reached,
+            "move": _numbers(moved[own]),
+        }
         lines[name] = [_numbers(line) for line in curves[:, own].T]
     return {
         "form": form.name,
         "depth": depth,
-        "parameters": sum(int(np.prod(weight.shape)) for weight in stacks.weights) // (len(TARGETS) * seeds),
+        "parameters": sum(int(np.prod(weight.shape)) for weight in stacks.weights)
+        // (len(TARGETS) * seeds),
         "targets": found,
         "curves": {"steps": looks, "targets": lines},
         "seconds": round(time.monotonic() - begun, 1),
@@ -215,7 +252,8 @@ def learn_line(form: Form, depth: int, seeds: int, steps: int, rate: float) -> d
     fit(stacks, lambda step: (x, y, weight), steps, rate, steps, lambda step: None)
     grid = np.tile(np.linspace(-1, 1, GRID, dtype=np.float32)[None, :, None], (len(cases), 1, 1))
     off = [
-        np.square(stacks(tf.constant(own)).numpy() - wanted, dtype=np.float64) for own, wanted in ((x, y), (grid, grid))
+        np.square(stacks(tf.constant(own)).numpy() - wanted, dtype=np.float64)
+        for own, wanted in ((x, y), (grid, grid))
     ]
     training, fresh = (weight * off[0]).sum(axis=(1, 2)), off[1].mean(axis=(1, 2))
     fits = []
@@ -270,7 +308,9 @@ def _read(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError:
-        raise ReszooError(f"{path} is not JSON; it was changed or damaged: delete it, and it is made again") from None
+        raise ReszooError(
+            f"{path} is not JSON; it was changed or damaged: delete it, and it is made again"
+        ) from None
 
 
 def _later(work: Callable[..., dict[str, Any]], *args: Any) -> Callable[[], dict[str, Any]]:

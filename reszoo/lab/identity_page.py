@@ -34,24 +34,40 @@ def present(record: dict[str, Any]) -> Page:
     deep = found.depths[-1]
 
     def errors(form: Form) -> str:
-        near, far, against = (say(found.error(form, deep, target)) for target in ("identity", "G", "negation"))
+        near, far, against = (
+            say(found.error(form, deep, target)) for target in ("identity", "G", "negation")
+        )
         return f"{near} on the identity, {far} on a random net and {against} on -x"
 
     finding = (
         f"At depth {deep} residual stacks whose branches start small end with a relative error of {errors(SMALL)}; plain ones "
         f"with {errors(PLAIN)}; plain ones that start as the identity with {errors(HELD)}."
     )
-    sections = [_errors(found), _gain(found), _pace(found), _moves(found), _line(found), _setup(found)]
+    sections = [
+        _errors(found),
+        _gain(found),
+        _pace(found),
+        _moves(found),
+        _line(found),
+        _setup(found),
+    ]
     return Page("How hard is the identity?", finding, sections)
 
 
 def _errors(found: Found) -> Section:
     deep = found.depths[-1]
-    rows = [[form.name, *(_range(found.seeds(form, deep, target)) for target in found.targets)] for form in FORMS]
+    rows = [
+        [form.name, *(_range(found.seeds(form, deep, target)) for target in found.targets)]
+        for form in FORMS
+    ]
     ends = ", ".join(
-        f"{say(found.error(form, deep, 'identity'))} ({form.name})" for form in (PLAIN, RESIDUAL, SMALL, ZERO)
+        f"{say(found.error(form, deep, 'identity'))} ({form.name})"
+        for form in (PLAIN, RESIDUAL, SMALL, ZERO)
     )
-    shallow = [[form.name, *(say(found.error(form, depth, "identity")) for depth in found.depths)] for form in FORMS]
+    shallow = [
+        [form.name, *(say(found.error(form, depth, "identity")) for depth in found.depths)]
+        for form in FORMS
+    ]
     return Section(
         "Error against depth",
         [
@@ -83,7 +99,11 @@ def _errors(found: Found) -> Section:
                 f"Relative error on new examples against steps at depth {deep}, for each target; drawn as above. Where lines "
                 "coincide, the last in the legend is visible.",
                 by_target(
-                    found, lambda axes, theme, target: over_steps(found, axes, theme, target), MAIN, "relative error", 5
+                    found,
+                    lambda axes, theme, target: over_steps(found, axes, theme, target),
+                    MAIN,
+                    "relative error",
+                    5,
                 ),
                 (9.0, 6.0),
             ),
@@ -95,11 +115,17 @@ def _errors(found: Found) -> Section:
 def _gain(found: Found) -> Section:
     deep = found.depths[-1]
     pairs = [(target, depth) for target in found.targets for depth in found.depths]
-    worse = sum(found.error(SMALL, depth, target) > found.error(PLAIN, depth, target) for target, depth in pairs)
+    worse = sum(
+        found.error(SMALL, depth, target) > found.error(PLAIN, depth, target)
+        for target, depth in pairs
+    )
     rows = [
         [
             target,
-            *(_ratio(found.error(PLAIN, depth, target), found.error(SMALL, depth, target)) for depth in found.depths),
+            *(
+                _ratio(found.error(PLAIN, depth, target), found.error(SMALL, depth, target))
+                for depth in found.depths
+            ),
         ]
         for target in found.targets
     ]
@@ -144,7 +170,11 @@ def _pace(found: Found) -> Section:
     total = found.settings["seeds"] * len(found.depths) * len(found.targets)
 
     def reached(form: Form, tolerance: str) -> str:
-        steps = [found.steps(form, depth, target, tolerance) for depth in found.depths for target in found.targets]
+        steps = [
+            found.steps(form, depth, target, tolerance)
+            for depth in found.depths
+            for target in found.targets
+        ]
         return str(sum(step is not None for own in steps for step in own))
 
     rows = [[form.name, reached(form, loose), reached(form, tight)] for form in FORMS]
@@ -157,11 +187,19 @@ def _pace(found: Found) -> Section:
                 f"Steps until the relative error on new examples is below {loose}, measured every "
                 f"{max(1, found.settings['steps'] // 100)} steps: median of the seeds; dots are seeds, crosses never.",
                 by_target(
-                    found, lambda axes, theme, target: steps_to(found, axes, theme, target, loose), MAIN, "steps", 5
+                    found,
+                    lambda axes, theme, target: steps_to(found, axes, theme, target, loose),
+                    MAIN,
+                    "steps",
+                    5,
                 ),
                 (9.0, 6.0),
             ),
-            Table(["form", f"below {loose}", f"below {tight}"], rows, f"Stacks of {total} that came below the error."),
+            Table(
+                ["form", f"below {loose}", f"below {tight}"],
+                rows,
+                f"Stacks of {total} that came below the error.",
+            ),
         ],
         f"Of {total} stacks of each form, this many came below a relative error of {loose}: {counts}.",
     )
@@ -171,7 +209,10 @@ def _moves(found: Found) -> Section:
     deep = found.depths[-1]
 
     def move(form: Form) -> str:
-        values = (f"{median(found.seeds(form, deep, target, 'move')):.2f}" for target in ("identity", "G", "negation"))
+        values = (
+            f"{median(found.seeds(form, deep, target, 'move')):.2f}"
+            for target in ("identity", "G", "negation")
+        )
         return "{} on the identity, {} on G and {} on -x".format(*values)
 
     return Section(
@@ -201,16 +242,24 @@ def _line(found: Found) -> Section:
                 for fit in fits
                 if (fit["points"], fit["noise"], fit["depth"]) == (points, noise, deep)
             ]
-            own += [(named(curve), curve) for curve in curves if (curve["points"], curve["noise"]) == (points, noise)]
+            own += [
+                (named(curve), curve)
+                for curve in curves
+                if (curve["points"], curve["noise"]) == (points, noise)
+            ]
             for name, fit in own:
                 training, fresh = median(fit["training"]), median(fit["fresh"])
-                gap = median([_less(*pair) for pair in zip(fit["fresh"], fit["training"], strict=True)])
+                gap = median(
+                    [_less(*pair) for pair in zip(fit["fresh"], fit["training"], strict=True)]
+                )
                 rows.append([str(points), f"{noise:g}", name, say(training), say(fresh), say(gap)])
     comparisons = []
     for curve in (curve for curve in curves if curve["noise"] == noisy and curve["degree"] > 1):
         alike = [fit for fit in fits if (fit["noise"], fit["points"]) == (noisy, curve["points"])]
         worst = max(median(fit["fresh"]) for fit in alike)
-        comparisons.append(f"{say(worst)} against {say(median(curve['fresh']))} on {curve['points']} points")
+        comparisons.append(
+            f"{say(worst)} against {say(median(curve['fresh']))} on {curve['points']} points"
+        )
     return Section(
         "Do stacks overfit a line?",
         [
@@ -236,17 +285,29 @@ def _line(found: Found) -> Section:
 def _setup(found: Found) -> Section:
     settings, results = found.settings, found.results
     rows = [
-        ["block", f"F(x) = relu(x W1 + b1) W2 + b2, width {settings['width']}, hidden width {2 * settings['width']}"],
-        ["plain stack, residual stack", "passes on F(x), passes on x + F(x); forms differ in this and in their start"],
+        [
+            "block",
+            f"F(x) = relu(x W1 + b1) W2 + b2, width {settings['width']}, hidden width {2 * settings['width']}",
+        ],
+        [
+            "plain stack, residual stack",
+            "passes on F(x), passes on x + F(x); forms differ in this and in their start",
+        ],
         ["target", "H(x) = (1 - t) x + t G(x), with G a random block; and -x"],
-        ["training", f"{settings['steps']:,} steps of Adam on 32 new examples, x ~ N(0, I); {settings['seeds']} seeds"],
+        [
+            "training",
+            f"{settings['steps']:,} steps of Adam on 32 new examples, x ~ N(0, I); {settings['seeds']} seeds",
+        ],
         ["learning rate", f"from {settings['rate']:g} to 0"],
         [
             "relative error",
             "mean squared error over the target's mean square, on 4,096 new examples; of the answer 0 it is 1",
         ],
         ["diverged", f"{results['diverged']:,} of {results['members']:,} stacks"],
-        ["line", "width 1, hidden width 16, y = x from equally spaced points on [-1, 1], all in each step"],
+        [
+            "line",
+            "width 1, hidden width 16, y = x from equally spaced points on [-1, 1], all in each step",
+        ],
     ]
     return Section("Setup", [Table([], rows)])
 
@@ -265,5 +326,7 @@ def _ratio(value: float, other: float) -> str:
 
 
 def _range(values: Sequence[float | None]) -> str:
-    low, high = (say(choose(np.inf if value is None else value for value in values)) for choose in (min, max))
+    low, high = (
+        say(choose(np.inf if value is None else value for value in values)) for choose in (min, max)
+    )
     return say(median(values)) + ("" if low == high else f" ({low} to {high})")

@@ -50,12 +50,18 @@ class Found:
 
 
 def by_target(
-    found: Found, draw: Callable[[Any, Theme, str], None], forms: Sequence[Form], label: str, columns: int
+    found: Found,
+    draw: Callable[[Any, Theme, str], None],
+    forms: Sequence[Form],
+    label: str,
+    columns: int,
 ) -> Draw:
     """Return what draws a panel for each target, three in a row, and one legend of `forms` beneath."""
 
     def whole(figure: Figure, theme: Theme) -> None:
-        grid = figure.subplots(-(-len(found.targets) // 3), 3, sharex=True, sharey=True, squeeze=False)
+        grid = figure.subplots(
+            -(-len(found.targets) // 3), 3, sharex=True, sharey=True, squeeze=False
+        )
         for axes, target in zip(grid.flat, found.targets, strict=False):
             draw(axes, theme, target)
             axes.set_title(_title(target), fontsize=10)
@@ -100,7 +106,9 @@ def steps_to(found: Found, axes: Any, theme: Theme, target: str, tolerance: str)
     never = 1.12 * found.settings["steps"]
     for form in MAIN:
         color, _ = _look(form, theme)
-        seeds = np.array([found.steps(form, depth, target, tolerance) for depth in found.depths], float)
+        seeds = np.array(
+            [found.steps(form, depth, target, tolerance) for depth in found.depths], float
+        )
         middle = np.median(np.where(np.isnan(seeds), np.inf, seeds), axis=1)
         # Forms stand side by side, lest the crosses of one hide the other's.
         x = np.log2(found.depths) + 0.09 * (MAIN.index(form) - (len(MAIN) - 1) / 2)
@@ -163,7 +171,11 @@ def line_errors(
     for row, noise in zip(grid, noises, strict=True):
         for axes, count in zip(row, counts, strict=True):
             for form in forms:
-                own = [fit for fit in fits if (fit["form"], fit["points"], fit["noise"]) == (form.name, count, noise)]
+                own = [
+                    fit
+                    for fit in fits
+                    if (fit["form"], fit["points"], fit["noise"]) == (form.name, count, noise)
+                ]
                 x = np.log2([fit["depth"] for fit in own])
                 color, _ = _look(form, theme)
                 fresh, training = (
@@ -174,7 +186,9 @@ def line_errors(
                 # One row has no spread, and so no band: two of them on each other cannot be read.
                 middle = np.ma.masked_invalid(training).mean(axis=0, keepdims=True).filled(np.nan)
                 band(axes, x, middle, color, "", linestyle=":", marker="o", markersize=3)
-            for curve in (curve for curve in curves if (curve["points"], curve["noise"]) == (count, noise)):
+            for curve in (
+                curve for curve in curves if (curve["points"], curve["noise"]) == (count, noise)
+            ):
                 error = median(curve["fresh"])
                 high = curve["degree"] > 1
                 if error > LINE_TOP:
@@ -207,9 +221,14 @@ def line_errors(
     _legend(figure, theme, forms, 4, extra)
 
 
-def _legend(figure: Figure, theme: Theme, forms: Sequence[Form], columns: int, extra: Sequence[Line2D] = ()) -> None:
+def _legend(
+    figure: Figure, theme: Theme, forms: Sequence[Form], columns: int, extra: Sequence[Line2D] = ()
+) -> None:
     handles = [
-        Line2D([], [], color=_look(form, theme)[0], linestyle=_look(form, theme)[1], label=form.name) for form in forms
+        Line2D(
+            [], [], color=_look(form, theme)[0], linestyle=_look(form, theme)[1], label=form.name
+        )
+        for form in forms
     ]
     legend_below(figure, [*handles, *extra], columns)
 
@@ -241,13 +260,26 @@ def _distance_lines(axes: Any, found: Found, values: np.ndarray, color: str, sty
         if away and np.isfinite(values[:, away]).any()
         else ([], [])
     )
-    axes.vlines([_place(found, index) for index in away][: len(low)], low, high, color=color, linewidth=1.5, alpha=0.5)
+    axes.vlines(
+        [_place(found, index) for index in away][: len(low)],
+        low,
+        high,
+        color=color,
+        linewidth=1.5,
+        alpha=0.5,
+    )
 
 
 def _distance_axis(axes: Any, found: Found) -> None:
-    shown = [index for index, target in enumerate(found.targets) if target in ("identity", "t = 0.5", "G", "negation")]
+    shown = [
+        index
+        for index, target in enumerate(found.targets)
+        if target in ("identity", "t = 0.5", "G", "negation")
+    ]
     names = {"identity": "0", "t = 0.5": "0.5", "G": "1", "negation": "-x"}
-    axes.set_xticks([_place(found, index) for index in shown], [names[found.targets[index]] for index in shown])
+    axes.set_xticks(
+        [_place(found, index) for index in shown], [names[found.targets[index]] for index in shown]
+    )
     axes.set_xlabel("t")
 
 
@@ -271,7 +303,9 @@ def _log_axis(axes: Any, floor: float = FLOOR, top: float = TOP) -> None:
 
 
 def _title(target: str) -> str:
-    return {"identity": "identity, t = 0", "G": "G, t = 1", "negation": "negation, -x"}.get(target, target)
+    return {"identity": "identity, t = 0", "G": "G, t = 1", "negation": "negation, -x"}.get(
+        target, target
+    )
 
 
 def _log(values: Any, floor: float = FLOOR, top: float = TOP) -> Any:

@@ -50,11 +50,19 @@ class Probe:
             raise ReszooError("no images to measure the blocks on")
         parts = []
         for start in range(0, len(images), batch_size):
-            maps = [_rows(value) for value in self._maps(images[start : start + batch_size], training=False)]
+            maps = [
+                _rows(value)
+                for value in self._maps(images[start : start + batch_size], training=False)
+            ]
             parts.append([_compare(*maps[first : first + 3]) for first in range(0, len(maps), 3)])
         rows = np.concatenate(parts, axis=2)  # [blocks, 2, images]
         return [
-            {"block": block.name, "identity": block.identity, "ratio": _mean(ratio), "cosine": _mean(cosine)}
+            {
+                "block": block.name,
+                "identity": block.identity,
+                "ratio": _mean(ratio),
+                "cosine": _mean(cosine),
+            }
             for block, (ratio, cosine) in zip(self.blocks, rows, strict=True)
         ]
 
@@ -74,7 +82,9 @@ class DriftCallback(keras.callbacks.Callback):
     def __init__(self, images: Any, every: int = 1) -> None:
         super().__init__()
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ReszooError(f"every is {every!r}, but must be a whole number of epochs, at least 1")
+            raise ReszooError(
+                f"every is {every!r}, but must be a whole number of epochs, at least 1"
+            )
         self.images, self.every = images, every
         self.history: list[dict[str, Any]] = []
         self._probe: Probe | None = None
@@ -100,10 +110,16 @@ class DriftCallback(keras.callbacks.Callback):
 
 def _blocks(model: keras.Model) -> list[Block]:
     if not isinstance(model, keras.Function | keras.Sequential):
-        raise ReszooError(f"{type(model).__name__} has no graph to find residual blocks in; give a functional model")
+        raise ReszooError(
+            f"{type(model).__name__} has no graph to find residual blocks in; give a functional model"
+        )
     found = []
     for add in model.layers:
-        if not isinstance(add, keras.layers.Add) or not add.name.endswith("_add") or len(add.input) != 2:
+        if (
+            not isinstance(add, keras.layers.Add)
+            or not add.name.endswith("_add")
+            or len(add.input) != 2
+        ):
             continue
         place = add.name.removesuffix("add")
         x, branch = add.input
@@ -114,7 +130,9 @@ def _blocks(model: keras.Model) -> list[Block]:
         last = [layer for layer in model.layers if layer.name.startswith(place)][-1]
         found.append(Block(place[:-1], not inside[0], x, branch, last.output))
     if not found:
-        raise ReszooError(f"{model.name} has no residual blocks: no Add layer called ..._add with two inputs")
+        raise ReszooError(
+            f"{model.name} has no residual blocks: no Add layer called ..._add with two inputs"
+        )
     return found
 
 

@@ -18,7 +18,11 @@ NAME = "record.json"
 
 
 def write_record(
-    folder: str | os.PathLike[str], lab: str, *, settings: Mapping[str, Any], results: Mapping[str, Any]
+    folder: str | os.PathLike[str],
+    lab: str,
+    *,
+    settings: Mapping[str, Any],
+    results: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write `folder`/record.json, whole or not at all, and return what it holds.
 
@@ -27,7 +31,9 @@ def write_record(
     """
     record = {
         "lab": lab,
-        "command": shlex.join(["reszoo", *sys.argv[1:]]) if Path(sys.argv[0]).stem == "reszoo" else "",
+        "command": shlex.join(["reszoo", *sys.argv[1:]])
+        if Path(sys.argv[0]).stem == "reszoo"
+        else "",
         "settings": settings,
         "results": results,
         "environment": environment(),
@@ -43,7 +49,9 @@ def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ReszooError(f"{folder} holds no {NAME}: give the folder of a finished `reszoo lab` command") from None
+        raise ReszooError(
+            f"{folder} holds no {NAME}: give the folder of a finished `reszoo lab` command"
+        ) from None
     except (ValueError, OSError) as error:
         raise ReszooError(f"{path} cannot be read: it was changed or damaged ({error})") from None
     if not isinstance(record, dict) or not {"lab", "settings", "results"} <= set(record):
@@ -66,7 +74,9 @@ def claim(folder: str | os.PathLike[str], lab: str, settings: Mapping[str, Any])
         except ValueError:
             raise ReszooError(f"{mark} is not JSON; it was changed or damaged") from None
         if before != asked:
-            keys = [key for key in asked.keys() | before.keys() if before.get(key) != asked.get(key)]
+            keys = [
+                key for key in asked.keys() | before.keys() if before.get(key) != asked.get(key)
+            ]
             key = min(keys)
             raise ReszooError(
                 f"{folder} was begun with {key} = {before.get(key)!r}, not {asked.get(key)!r}; "
@@ -74,7 +84,9 @@ def claim(folder: str | os.PathLike[str], lab: str, settings: Mapping[str, Any])
             )
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ReszooError(f"{folder} exists and holds no experiment of `reszoo lab {lab}`; give another --out")
+        raise ReszooError(
+            f"{folder} exists and holds no experiment of `reszoo lab {lab}`; give another --out"
+        )
     write_json(mark, asked)
     return folder
 

@@ -13,7 +13,10 @@ from reszoo.lab.record import read_record
 from reszoo.reporting.page import Page, provenance, write_page
 
 # The module of each experiment; its `present(record)` returns the page.
-LABS = {name: f"reszoo.lab.{name}" for name in ("degradation", "constructed", "drift", "identity", "responses")}
+LABS = {
+    name: f"reszoo.lab.{name}"
+    for name in ("degradation", "constructed", "drift", "identity", "responses")
+}
 
 
 def report(folder: str | os.PathLike[str]) -> Path:

@@ -35,10 +35,15 @@ def layer_responses(model: keras.Model, images: Any) -> list[dict[str, Any]]:
     sums = np.zeros((len(taps), 2))
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
-        values = [keras.ops.convert_to_numpy(value) for value in keras.tree.flatten(moments(batch, training=False))]
+        values = [
+            keras.ops.convert_to_numpy(value)
+            for value in keras.tree.flatten(moments(batch, training=False))
+        ]
         sums += np.array(values, np.float64).reshape(len(taps), 2) * len(batch) / len(images)
     deviations = np.sqrt(np.maximum(sums[:, 1] - sums[:, 0] ** 2, 0))
-    return [{"layer": name, "std": float(value)} for name, value in zip(taps, deviations, strict=True)]
+    return [
+        {"layer": name, "std": float(value)} for name, value in zip(taps, deviations, strict=True)
+    ]
 
 
 def response_taps(model: keras.Model) -> dict[str, Any]:
@@ -47,7 +52,9 @@ def response_taps(model: keras.Model) -> dict[str, Any]:
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D) and tuple(layer.kernel_size) == (3, 3):
             after = read[0] if len(read := readers(layer)) == 1 else None
-            taps[layer.name] = after.output if isinstance(after, keras.layers.BatchNormalization) else layer.output
+            taps[layer.name] = (
+                after.output if isinstance(after, keras.layers.BatchNormalization) else layer.output
+            )
     if not taps:
         raise ReszooError(f"{model.name} has no 3x3 convolution whose response could be measured")
     return taps
@@ -119,7 +126,9 @@ def some_images(run: Run, count: int) -> np.ndarray:
     """Return up to `count` of a run's validation images, or training images where none are held out, as its net takes them."""
     pipeline = run.open_pipeline()
     pipeline.preprocessing = run.preprocessing
-    return sample(pipeline, "validation" if pipeline.info.examples["validation"] else "train", count)
+    return sample(
+        pipeline, "validation" if pipeline.info.examples["validation"] else "train", count
+    )
 
 
 def _moments(tensor: Any) -> Any:
@@ -137,9 +146,7 @@ def present(record: dict[str, Any]) -> Page:
         model = models.setdefault(run["net"], {**run, "all": []})
         model["all"].append([row["std"] for row in run["responses"]])
     means = {name: float(np.mean(model["all"])) for name, model in models.items()}
-    finding = (
-        f"Mean standard deviation of the layers' responses: {', '.join(f'{n} {m:.3f}' for n, m in means.items())}."
-    )
+    finding = f"Mean standard deviation of the layers' responses: {', '.join(f'{n} {m:.3f}' for n, m in means.items())}."
     rows = [
         [
             name,
@@ -160,10 +167,16 @@ def present(record: dict[str, Any]) -> Page:
             "Standard deviation of each response, from the input. Bands: sample deviation over runs.",
             lambda f, t: _draw(f, t, models, False),
         ),
-        Plot("responses_sorted", "The same, sorted by size.", lambda f, t: _draw(f, t, models, True)),
+        Plot(
+            "responses_sorted", "The same, sorted by size.", lambda f, t: _draw(f, t, models, True)
+        ),
     ]
     table = Table(["model", "runs", "3x3 layers", "mean std", "mean std, deeper half"], rows, note)
-    return Page("Layer responses", finding, [Section("Standard deviation of each layer's response", [*plots, table])])
+    return Page(
+        "Layer responses",
+        finding,
+        [Section("Standard deviation of each layer's response", [*plots, table])],
+    )
 
 
 def _draw(figure: Figure, theme: Theme, models: dict[str, dict[str, Any]], ordered: bool) -> None:

@@ -52,9 +52,16 @@ def begin(form: Form, depth: int, width: int, hidden: int, seed: int) -> Weights
         return tuple(np.repeat(part[None], depth, axis=0) for part in one)  # type: ignore[return-value]
     draw = np.random.default_rng([seed, 1])
     first = draw.normal(0, width**-0.5, (depth, width, hidden)).astype(np.float32)
-    second = draw.normal(0, ((1 if form.linear else 2) / hidden) ** 0.5, (depth, hidden, width)).astype(np.float32)
+    second = draw.normal(
+        0, ((1 if form.linear else 2) / hidden) ** 0.5, (depth, hidden, width)
+    ).astype(np.float32)
     second *= np.float32({"random": 1, "small": depth**-0.5, "zero": 0}[form.start])
-    return first, np.zeros((depth, 1, hidden), np.float32), second, np.zeros((depth, 1, width), np.float32)
+    return (
+        first,
+        np.zeros((depth, 1, hidden), np.float32),
+        second,
+        np.zeros((depth, 1, width), np.float32),
+    )
 
 
 def identity_weights(width: int, hidden: int) -> Weights:
@@ -64,7 +71,12 @@ def identity_weights(width: int, hidden: int) -> Weights:
     """
     first = np.zeros((width, hidden), np.float32)
     first[:, :width], first[:, width : 2 * width] = np.eye(width), -np.eye(width)
-    return first, np.zeros((1, hidden), np.float32), first.T.copy(), np.zeros((1, width), np.float32)
+    return (
+        first,
+        np.zeros((1, hidden), np.float32),
+        first.T.copy(),
+        np.zeros((1, width), np.float32),
+    )
 
 
 class Stacks:
@@ -73,18 +85,23 @@ class Stacks:
     x and what comes out: float32 [members, examples, width]. No member's values or gradients reach another.
     """
 
-    def __init__(self, form: Form, depth: int, width: int, hidden: int, seeds: Sequence[int]) -> None:
+    def __init__(
+        self, form: Form, depth: int, width: int, hidden: int, seeds: Sequence[int]
+    ) -> None:
         self.form, self.depth = form, depth
         members = [begin(form, depth, width, hidden, seed) for seed in seeds]
         # One variable for all blocks and members keeps the optimizer to four updates a step.
         self.weights = [
-            keras.Variable(np.stack(parts, axis=1), dtype="float32") for parts in zip(*members, strict=True)
+            keras.Variable(np.stack(parts, axis=1), dtype="float32")
+            for parts in zip(*members, strict=True)
         ]
 
     def states(self, x: Any) -> list[Any]:
         """Return the input of the first block and the output of each."""
         states = [x]
-        for first, bias, second, shift in zip(*[tf.unstack(weight.value) for weight in self.weights], strict=True):
+        for first, bias, second, shift in zip(
+            *[tf.unstack(weight.value) for weight in self.weights], strict=True
+        ):
             inner = tf.matmul(states[-1], first) + bias
             branch = tf.matmul(inner if self.form.linear else tf.nn.relu(inner), second) + shift
             states.append(states[-1] + branch if self.form.residual else branch)
@@ -103,12 +120,15 @@ class Stacks:
         states = self.states(x)
         size = [tf.reduce_mean(tf.square(state), (1, 2)) for state in states[:-1]]
         moved = [
-            tf.reduce_mean(tf.square(after - before), (1, 2)) for before, after in zip(states, states[1:], strict=False)
+            tf.reduce_mean(tf.square(after - before), (1, 2))
+            for before, after in zip(states, states[1:], strict=False)
         ]
         return np.asarray(tf.reduce_mean(tf.sqrt(tf.stack(moved) / tf.stack(size)), 0), np.float64)
 
 
-def fit(stacks: Stacks, batch: Batch, steps: int, rate: float, every: int, look: Callable[[int], None]) -> None:
+def fit(
+    stacks: Stacks, batch: Batch, steps: int, rate: float, every: int, look: Callable[[int], None]
+) -> None:
     """Train every member for `steps` steps of Adam on its mean squared error, the rate falling to 0 on a half cosine.
 
     batch: of a step (int32 scalar), inputs and targets [members, examples, width] and weights [members, examples, 1], which sum
@@ -122,7 +142,9 @@ def fit(stacks: Stacks, batch: Batch, steps: int, rate: float, every: int, look:
         with tf.GradientTape() as tape:
             # Adam acts on each number alone, so the sum over members trains each as if it were alone.
             loss = tf.reduce_sum(tf.reduce_mean(weight * tf.square(stacks(x) - target), 2))
-        optimizer.apply(tape.gradient(loss, [weight.value for weight in stacks.weights]), stacks.weights)
+        optimizer.apply(
+            tape.gradient(loss, [weight.value for weight in stacks.weights]), stacks.weights
+        )
         return now + 1
 
     @tf.function(autograph=False)

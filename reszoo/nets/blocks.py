@@ -56,7 +56,11 @@ def _branch(x: Any, spec: Spec, stage: int, stride: int, place: str) -> Any:
         convs = [(channels, 3, stride, 1), (channels, 3, 1, 1)]
     else:
         strides = (stride, 1) if spec.stride_at == "conv1" else (1, stride)
-        convs = [(inner, 1, strides[0], 1), (inner, 3, strides[1], spec.groups), (channels, 1, 1, 1)]
+        convs = [
+            (inner, 1, strides[0], 1),
+            (inner, 3, strides[1], spec.groups),
+            (channels, 1, 1, 1),
+        ]
     before = spec.order in ("pre", "relu_pre")
     for number, (filters, kernel, step, groups) in enumerate(convs, 1):
         last = number == len(convs)
@@ -79,7 +83,9 @@ def _branch(x: Any, spec: Spec, stage: int, stride: int, place: str) -> Any:
 def _excite(x: Any, spec: Spec, place: str) -> Any:
     """Weigh each channel by a gate computed from all of them (arXiv 1709.01507, section 3)."""
     channels = x.shape[-1]
-    gate = keras.layers.GlobalAveragePooling2D(DATA_FORMAT, keepdims=True, name=f"{place}_se_pool")(x)
+    gate = keras.layers.GlobalAveragePooling2D(DATA_FORMAT, keepdims=True, name=f"{place}_se_pool")(
+        x
+    )
     gate = conv(gate, max(1, round(channels * spec.se_ratio)), 1, f"{place}_se_reduce", bias=0.0)
     gate = conv(relu(gate, f"{place}_se_relu"), channels, 1, f"{place}_se_expand", bias=0.0)
     gate = keras.layers.Activation("sigmoid", name=f"{place}_se_gate")(gate)
@@ -93,5 +99,7 @@ def _weigh(x: Any, spec: Spec, place: str, survival: float) -> Any:
     if spec.branch_scale != 1:
         x = keras.layers.Rescaling(spec.branch_scale, name=f"{place}_branch_scale")(x)
     if survival < 1:
-        x = keras.layers.Dropout(1 - survival, noise_shape=(None, 1, 1, 1), name=f"{place}_drop_path")(x)
+        x = keras.layers.Dropout(
+            1 - survival, noise_shape=(None, 1, 1, 1), name=f"{place}_drop_path"
+        )(x)
     return x

@@ -53,7 +53,11 @@ def build(
     told = classes is not None  # only then may a file's classifier be put aside
     shape = input_shape
     if shape is None:
-        shape = (*source.transforms.image_size, 3) if isinstance(source, Weights) else spec.default_input_shape
+        shape = (
+            (*source.transforms.image_size, 3)
+            if isinstance(source, Weights)
+            else spec.default_input_shape
+        )
     check_input(spec, shape)
     if not top and classes is not None:
         raise ReszooError(
@@ -80,7 +84,9 @@ def build(
         full = "float64" if policy.compute_dtype == "float64" else "float32"
         x = keras.layers.GlobalAveragePooling2D(DATA_FORMAT, name="head_pool", dtype=full)(x)
         if top:
-            x = keras.layers.Dense(classes, kernel_initializer="he_normal", name="head_dense", dtype=full)(x)
+            x = keras.layers.Dense(
+                classes, kernel_initializer="he_normal", name="head_dense", dtype=full
+            )(x)
         model = keras.Model(images, x, name=spec.name)
         if source is not None:
             load(model, spec, source, other_classes=told)

@@ -31,7 +31,9 @@ def freeze(model: keras.Model, until: str = "stage3", batch_norm: str = "eval") 
     stops = ("none", *(place for place in placed if place != "head"), "all")
     if until not in stops:
         near = did_you_mean(str(until), stops)
-        raise ReszooError(f"until is {until!r}, but {model.name} has {', '.join(map(repr, stops))}{near}")
+        raise ReszooError(
+            f"until is {until!r}, but {model.name} has {', '.join(map(repr, stops))}{near}"
+        )
     if batch_norm not in MODES:
         near = did_you_mean(str(batch_norm), MODES)
         raise ReszooError(f"batch_norm is {batch_norm!r}, but must be 'eval' or 'train'{near}")
@@ -43,7 +45,9 @@ def freeze(model: keras.Model, until: str = "stage3", batch_norm: str = "eval") 
     else:
         frozen = [layer for place in list(placed)[: stops.index(until)] for layer in placed[place]]
     for layer in frozen:
-        layer.trainable = batch_norm == "train" and isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = batch_norm == "train" and isinstance(
+            layer, keras.layers.BatchNormalization
+        )
     return model
 
 

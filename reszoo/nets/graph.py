@@ -14,10 +14,27 @@ from reszoo.nets.layers import PadChannels
 
 L = keras.layers
 # Layers whose last act is their `activation`. Exact types: a subclass may do more.
-ACTIVATED = (L.Activation, L.Dense, L.Conv2D, L.Conv2DTranspose, L.DepthwiseConv2D, L.SeparableConv2D)
+ACTIVATED = (
+    L.Activation,
+    L.Dense,
+    L.Conv2D,
+    L.Conv2DTranspose,
+    L.DepthwiseConv2D,
+    L.SeparableConv2D,
+)
 POSITIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softplus", "softmax", "exponential")
 # keras.ops of one tensor, by class name: `keras.ops.relu(x)` and `keras.activations.relu(x)` leave these in a graph.
-POSITIVE_OPS = ("Relu", "Relu6", "Sigmoid", "HardSigmoid", "Softplus", "Softmax", "Absolute", "Square", "Exp")
+POSITIVE_OPS = (
+    "Relu",
+    "Relu6",
+    "Sigmoid",
+    "HardSigmoid",
+    "Softplus",
+    "Softmax",
+    "Absolute",
+    "Square",
+    "Exp",
+)
 # Layers that make nothing negative out of what is not.
 CARRYING: tuple[type, ...] = (
     L.MaxPooling2D,
@@ -26,7 +43,16 @@ CARRYING: tuple[type, ...] = (
     L.GlobalAveragePooling2D,
     L.ZeroPadding2D,
 )
-CARRYING += (L.Cropping2D, L.Dropout, L.SpatialDropout2D, L.Reshape, L.Flatten, L.Permute, L.Identity, PadChannels)
+CARRYING += (
+    L.Cropping2D,
+    L.Dropout,
+    L.SpatialDropout2D,
+    L.Reshape,
+    L.Flatten,
+    L.Permute,
+    L.Identity,
+    PadChannels,
+)
 CARRYING += (L.Concatenate, L.Add, L.Multiply, L.Average, L.Minimum)
 
 
@@ -55,7 +81,9 @@ def waists(model: keras.Model) -> list[Any]:
     """Return the layers and operations through whose one output all goes that comes after them, in order."""
     order = nodes(model)
     calls = Counter(id(node.operation) for node in order)
-    last_use = {id(tensor): index for index, node in enumerate(order) for tensor in node.input_tensors}
+    last_use = {
+        id(tensor): index for index, node in enumerate(order) for tensor in node.input_tensors
+    }
     found, reach = [], -1  # the last node that reads what earlier nodes made
     for index, node in enumerate(order):
         if reach <= index and len(node.outputs) == 1 and calls[id(node.operation)] == 1:
@@ -66,7 +94,11 @@ def waists(model: keras.Model) -> list[Any]:
 
 def nodes(model: keras.Model) -> list[Any]:
     """Return the calls that make up a model's graph, each after those it depends on."""
-    return [node for depth in sorted(model._nodes_by_depth, reverse=True) for node in model._nodes_by_depth[depth]]
+    return [
+        node
+        for depth in sorted(model._nodes_by_depth, reverse=True)
+        for node in model._nodes_by_depth[depth]
+    ]
 
 
 def can_be_negative(tensor: Any) -> bool:
@@ -85,15 +117,21 @@ def can_be_negative(tensor: Any) -> bool:
     def judge(tensor: Any) -> bool:
         operation, sources = producer(tensor)
         kind = type(operation)
-        if isinstance(operation, keras.Function | keras.Sequential):  # a model used as a layer: its own graph says it
+        if isinstance(
+            operation, keras.Function | keras.Sequential
+        ):  # a model used as a layer: its own graph says it
             return negative(operation.outputs[tensor._keras_history.tensor_index])
         if kind is L.ReLU:
             return bool(operation.negative_slope)
-        if kind is L.Softmax or (kind.__module__.startswith("keras.src.ops.") and kind.__name__ in POSITIVE_OPS):
+        if kind is L.Softmax or (
+            kind.__module__.startswith("keras.src.ops.") and kind.__name__ in POSITIVE_OPS
+        ):
             return False
         if kind in ACTIVATED:
             linear = kind is L.Activation and operation.activation is keras.activations.linear
-            return negative(sources[0]) if linear else operation.activation not in POSITIVE_FUNCTIONS
+            return (
+                negative(sources[0]) if linear else operation.activation not in POSITIVE_FUNCTIONS
+            )
         if kind is L.UpSampling2D:  # the smoother interpolations overshoot
             return operation.interpolation not in ("nearest", "bilinear") or negative(sources[0])
         if kind is L.Maximum:

@@ -31,13 +31,7 @@ FREE = (
 BATCH = 64
 
 
-def grow(
-    model: keras.Model,
-    to: str | Spec,
-    *,
-    images: Any = None,
-    **fields: Any,
-) -> keras.Model:
+def grow(model: keras.Model, to: str | Spec, *, images: Any = None, **fields: Any) -> keras.Model:
     """Return a deeper member of a net's family that computes what `model` computes, with trainable new blocks.
 
     model: a net that `build` made, trained or not; it is left as it is. to: the deeper net, a name or a spec, with `fields`
@@ -57,19 +51,27 @@ def grow(
     scaled shortcuts, plain bottlenecks, pre-activation that is plain or has shortcut C, "relu_before_add" without rezero.
     """
     spec = get_spec(to, **fields)
-    if not isinstance(model, keras.Model) or not any(parse_block_layer(layer.name) for layer in model.layers):
-        raise ReszooError("grow deepens a net that reszoo built; for any other Keras classifier there is reszoo.stack")
+    if not isinstance(model, keras.Model) or not any(
+        parse_block_layer(layer.name) for layer in model.layers
+    ):
+        raise ReszooError(
+            "grow deepens a net that reszoo built; for any other Keras classifier there is reszoo.stack"
+        )
     top = any(layer.name == "head_dense" for layer in model.layers)
     classes = int(model.output_shape[-1]) if top else None
     first = next(layer for layer in model.layers if layer.name.startswith("stem_conv"))
-    with fixed_settings(first.dtype_policy):  # the model's own: under another policy the outputs would differ
+    with fixed_settings(
+        first.dtype_policy
+    ):  # the model's own: under another policy the outputs would differ
         deep = build(spec, classes=classes, input_shape=tuple(model.input_shape[1:]), top=top)
     added = transplant(model, deep, spec, images)
     deep.growth = check(model, deep, added, images)
     return deep
 
 
-def transplant(model: keras.Model, deep: keras.Model, spec: Spec, images: Any = None) -> tuple[str, ...]:
+def transplant(
+    model: keras.Model, deep: keras.Model, spec: Spec, images: Any = None
+) -> tuple[str, ...]:
     """Give `deep`, a net of `spec`, the weights of the shallower `model` and make its other blocks the identity.
 
     Returns the names of the new blocks, such as "stage1_block4". Raises ReszooError as `grow` does, before any change.
@@ -86,9 +88,15 @@ def transplant(model: keras.Model, deep: keras.Model, spec: Spec, images: Any = 
                 new.assign(np.asarray(old))
     statistics = _statistics(model, {place.split("_")[0] for place in added}, images)
     for place in added:
-        own = [layer for name, layer in theirs.items() if name.startswith(f"{place}_") and layer.weights]
+        own = [
+            layer
+            for name, layer in theirs.items()
+            if name.startswith(f"{place}_") and layer.weights
+        ]
         _make_identity(
-            {layer.name.removeprefix(f"{place}_"): layer for layer in own}, spec, *statistics[place.split("_")[0]]
+            {layer.name.removeprefix(f"{place}_"): layer for layer in own},
+            spec,
+            *statistics[place.split("_")[0]],
         )
     return tuple(added)
 
@@ -98,13 +106,15 @@ def refuse_without_identity(spec: Spec) -> None:
     plain = spec.shortcut == "none"
     reasons = {
         "its shortcut is gated, and a gate never lets everything through": spec.gate != "none",
-        "shrink_at='last' halves in the block behind which new ones would stand": spec.shrink_at == "last",
+        "shrink_at='last' halves in the block behind which new ones would stand": spec.shrink_at
+        == "last",
         f"its shortcut is scaled by {spec.shortcut_scale:g}": spec.shortcut_scale != 1,
         "order 'relu_before_add' hides a zero branch from its gradient; give rezero=true": spec.order
         == "relu_before_add"
         and not spec.rezero
         and not plain,
-        "a plain bottleneck narrows inside and cannot carry what enters it": plain and spec.block == "bottleneck",
+        "a plain bottleneck narrows inside and cannot carry what enters it": plain
+        and spec.block == "bottleneck",
         f"a plain block of order '{spec.order}' rectifies what enters it, which may be negative": plain
         and spec.order in ("pre", "relu_pre"),
         f"a projection in every block (shortcut 'C') reads what order '{spec.order}' has rectified": spec.shortcut
@@ -125,10 +135,13 @@ def _place(name: str) -> str:
 def _new_blocks(model: keras.Model, deep: keras.Model) -> list[str]:
     """Return the blocks that `deep` has beyond `model`, in order. Raises ReszooError when there are fewer, or none."""
     old, new = (
-        list(dict.fromkeys(filter(None, (_place(layer.name) for layer in net.layers)))) for net in (model, deep)
+        list(dict.fromkeys(filter(None, (_place(layer.name) for layer in net.layers))))
+        for net in (model, deep)
     )
     if lost := [place for place in old if place not in new]:
-        raise ReszooError(f"{deep.name} lacks {lost[0]}, which {model.name} has: a net grows to a deeper one only")
+        raise ReszooError(
+            f"{deep.name} lacks {lost[0]}, which {model.name} has: a net grows to a deeper one only"
+        )
     added = [place for place in new if place not in old]
     if not added:
         raise ReszooError(f"{model.name} has all blocks of {deep.name} already; give a deeper net")
@@ -163,13 +176,18 @@ def _refuse_other(model: keras.Model, deep: keras.Model, mine: Any, theirs: Any)
 def _decisive(layer: Any) -> Iterator[tuple[str, Any]]:
     yield "weights", [tuple(weight.shape) for weight in layer.weights]
     for key, value in layer.get_config().items():
-        if key not in FREE and not (isinstance(layer, keras.layers.Dropout) and key in ("rate", "seed")):
+        if key not in FREE and not (
+            isinstance(layer, keras.layers.Dropout) and key in ("rate", "seed")
+        ):
             yield key, list(value) if isinstance(value, tuple) else value
 
 
 def _statistics(model: keras.Model, stages: set[str], images: Any) -> dict[str, tuple[Any, Any]]:
     """Return per channel mean and variance of the map that leaves each stage, over images and pixels; 0 and 1 unless given."""
-    ends = {stage: [x for x in model.layers if x.name.startswith(f"{stage}_block")][-1].output for stage in stages}
+    ends = {
+        stage: [x for x in model.layers if x.name.startswith(f"{stage}_block")][-1].output
+        for stage in stages
+    }
     if images is None:
         return {stage: (0.0, 1.0) for stage in stages}
     maps = keras.Model(model.input, ends)
@@ -180,8 +198,12 @@ def _statistics(model: keras.Model, stages: set[str], images: Any) -> dict[str, 
             pixels = pixels.reshape(-1, pixels.shape[-1])
             count, total, squares = sums[stage]
             sums[stage] = (count + len(pixels), total + pixels.sum(0), squares + (pixels**2).sum(0))
-    means = {stage: (total / count, squares / count) for stage, (count, total, squares) in sums.items()}
-    return {stage: (mean, np.maximum(square - mean**2, 0)) for stage, (mean, square) in means.items()}
+    means = {
+        stage: (total / count, squares / count) for stage, (count, total, squares) in sums.items()
+    }
+    return {
+        stage: (mean, np.maximum(square - mean**2, 0)) for stage, (mean, square) in means.items()
+    }
 
 
 def _make_identity(layers: dict[str, Any], spec: Spec, mean: Any, variance: Any) -> None:

@@ -13,7 +13,10 @@ from reszoo.errors import ReszooError
 
 TOLERANCE = 1e-5  # of the largest output: what float32 loses to rounding, with room; a wrong net is far above it
 BATCH = 64
-IMAGES, SIDE = 4, 96  # of random inputs; 96 is a multiple of 32 that every net of keras.applications takes
+IMAGES, SIDE = (
+    4,
+    96,
+)  # of random inputs; 96 is a multiple of 32 that every net of keras.applications takes
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,9 @@ class Growth:
     exact: bool
 
 
-def check(before: keras.Model, after: keras.Model, added: Sequence[str], images: Any = None) -> Growth:
+def check(
+    before: keras.Model, after: keras.Model, added: Sequence[str], images: Any = None
+) -> Growth:
     """Return how far `after` is from `before` on the same images, in inference.
 
     images: what the model takes, [n, height, width, channels]; random normal numbers when left out (random bytes for
@@ -41,7 +46,9 @@ def check(before: keras.Model, after: keras.Model, added: Sequence[str], images:
     for start in range(0, rows, BATCH):
         batch = keras.tree.map_structure(lambda array, at=start: array[at : at + BATCH], images)
         for one, other in zip(_outputs(before, batch), _outputs(after, batch), strict=True):
-            difference = float(np.maximum(difference, np.abs(one - other).max()))  # unlike max, it keeps NaN
+            difference = float(
+                np.maximum(difference, np.abs(one - other).max())
+            )  # unlike max, it keeps NaN
             largest = float(np.maximum(largest, np.abs(one).max()))
     if not difference <= TOLERANCE * largest:
         raise ReszooError(
@@ -63,7 +70,9 @@ def random_inputs(model: keras.Model, seed: int = 0) -> Any:
         return random.normal(size=shape).astype("float32")
 
     # A Sequential model has no `input` before it is called.
-    return keras.tree.map_structure(draw, model.inputs[0] if isinstance(model, keras.Sequential) else model.input)
+    return keras.tree.map_structure(
+        draw, model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    )
 
 
 def _outputs(model: keras.Model, images: Any) -> list[Any]:

@@ -14,7 +14,16 @@ from reszoo.nets.settings import DATA_FORMAT
 BN_MOMENTUM = 0.9
 
 
-def conv(x: Any, filters: int, kernel: int, name: str, *, stride: int = 1, groups: int = 1, bias: Any = None) -> Any:
+def conv(
+    x: Any,
+    filters: int,
+    kernel: int,
+    name: str,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    bias: Any = None,
+) -> Any:
     """Apply a square convolution, padded alike on all sides, without bias unless `bias` gives its initial value.
 
     Weights start as normal numbers of variance 2 / fan_in (He et al., arXiv 1502.01852, equation 10). Keras' "same" pads a
@@ -31,7 +40,9 @@ def conv(x: Any, filters: int, kernel: int, name: str, *, stride: int = 1, group
         groups=groups,
         use_bias=bias is not None,
         bias_initializer=keras.initializers.Constant(bias or 0.0),
-        kernel_initializer=keras.initializers.VarianceScaling(2.0, mode="fan_in", distribution="untruncated_normal"),
+        kernel_initializer=keras.initializers.VarianceScaling(
+            2.0, mode="fan_in", distribution="untruncated_normal"
+        ),
         name=name,
     )(x)
 
@@ -39,7 +50,9 @@ def conv(x: Any, filters: int, kernel: int, name: str, *, stride: int = 1, group
 def norm(x: Any, name: str, epsilon: float, *, zero: bool = False) -> Any:
     """Normalise over the batch; `zero` starts the scale at 0, so that what leaves is 0."""
     gamma = "zeros" if zero else "ones"
-    return BatchNormalization(axis=-1, momentum=BN_MOMENTUM, epsilon=epsilon, gamma_initializer=gamma, name=name)(x)
+    return BatchNormalization(
+        axis=-1, momentum=BN_MOMENTUM, epsilon=epsilon, gamma_initializer=gamma, name=name
+    )(x)
 
 
 def relu(x: Any, name: str) -> Any:
@@ -63,7 +76,11 @@ class PadChannels(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return the shape of the output."""
         batch, *sides, _ = input_shape
-        return (batch, *(side if side is None else -(-side // self.stride) for side in sides), self.channels)
+        return (
+            batch,
+            *(side if side is None else -(-side // self.stride) for side in sides),
+            self.channels,
+        )
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return the output for `inputs`, [n, h, w, c]."""
@@ -82,7 +99,12 @@ class PadChannels(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments from which Keras makes an equal layer."""
-        return {**super().get_config(), "channels": self.channels, "stride": self.stride, "pad_at": self.pad_at}
+        return {
+            **super().get_config(),
+            "channels": self.channels,
+            "stride": self.stride,
+            "pad_at": self.pad_at,
+        }
 
 
 @keras.saving.register_keras_serializable(package="reszoo")

@@ -18,7 +18,9 @@ def is_identity(spec: Spec, x: Any, channels: int, stride: int) -> bool:
 
 def is_subsampled(spec: Spec, x: Any, channels: int, stride: int) -> bool:
     """Return whether the shortcut hands on every `stride`-th pixel of `x` and nothing more."""
-    return spec.shrink_at == "last" and spec.shortcut == "B" and stride > 1 and x.shape[-1] == channels
+    return (
+        spec.shrink_at == "last" and spec.shortcut == "B" and stride > 1 and x.shape[-1] == channels
+    )
 
 
 def shortcut(x: Any, spec: Spec, channels: int, stride: int, place: str) -> Any:
@@ -47,7 +49,9 @@ def join(branch: Any, x: Any, spec: Spec, place: str) -> Any:
         if spec.gate == "exclusive":
             opened = keras.layers.Activation("sigmoid", name=f"{place}_gate_open")(gate)
             branch = keras.layers.Multiply(name=f"{place}_gate_branch")([branch, opened])
-        shut = keras.layers.Rescaling(-1.0, name=f"{place}_gate_negate")(gate)  # 1 - sigmoid(z) = sigmoid(-z)
+        shut = keras.layers.Rescaling(-1.0, name=f"{place}_gate_negate")(
+            gate
+        )  # 1 - sigmoid(z) = sigmoid(-z)
         shut = keras.layers.Activation("sigmoid", name=f"{place}_gate_shut")(shut)
         x = keras.layers.Multiply(name=f"{place}_gate_shortcut")([x, shut])
     if spec.shortcut_scale != 1:

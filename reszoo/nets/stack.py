@@ -69,7 +69,9 @@ def stack(
         return y
 
     try:
-        copy = keras.models.clone_model(net, input_tensors=_inputs(net), clone_function=_copy, call_function=call)
+        copy = keras.models.clone_model(
+            net, input_tensors=_inputs(net), clone_function=_copy, call_function=call
+        )
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ReszooError(f"{backbone.name} cannot be copied: {_line(error)}") from error
     stacked = keras.Model(copy.input, copy.output, name=f"{backbone.name}_stacked")
@@ -85,7 +87,9 @@ def _functional(backbone: Any) -> keras.Model:
     if isinstance(backbone, keras.Sequential) and backbone.built:
         return keras.Model(backbone.inputs[0], backbone.outputs[0], name=backbone.name)
     if not isinstance(backbone, keras.Model) or not isinstance(backbone, keras.Function):
-        what = f"a {type(backbone).__name__}" + (" that is not built" if isinstance(backbone, keras.Sequential) else "")
+        what = f"a {type(backbone).__name__}" + (
+            " that is not built" if isinstance(backbone, keras.Sequential) else ""
+        )
         raise ReszooError(
             f"backbone is {what}, but stack needs a functional model, whose graph can be read: "
             "keras.Model(inputs, outputs), or a Sequential one that begins with keras.Input"
@@ -114,9 +118,15 @@ def _find(net: keras.Model, at: Any) -> Any:
 
 def _last_map(net: keras.Model) -> Any:
     """Return the last layer, no branch running beside it, with a map of more than one pixel, or else with any map."""
-    maps = [layer for layer in waists(net) if not isinstance(layer, keras.layers.InputLayer) and _is_map(layer.output)]
+    maps = [
+        layer
+        for layer in waists(net)
+        if not isinstance(layer, keras.layers.InputLayer) and _is_map(layer.output)
+    ]
     if not maps:
-        raise ReszooError(f"{net.name} has no layer that gives a map [n, height, width, channels] to stack blocks on")
+        raise ReszooError(
+            f"{net.name} has no layer that gives a map [n, height, width, channels] to stack blocks on"
+        )
     return ([layer for layer in maps if tuple(layer.output.shape[1:3]) != (1, 1)] or maps)[-1]
 
 
@@ -126,16 +136,25 @@ def _is_map(output: Any) -> bool:
 
 def _refuse_map(net: keras.Model, place: Any, block: str) -> None:
     """Raise ReszooError where blocks cannot stand behind the layer `place`."""
-    layers = [*net.operations, *flatten_layers(net, include_self=False)]  # those of models used as layers too
-    if first := [layer for layer in layers if getattr(layer, "data_format", None) == "channels_first"]:
+    layers = [
+        *net.operations,
+        *flatten_layers(net, include_self=False),
+    ]  # those of models used as layers too
+    if first := [
+        layer for layer in layers if getattr(layer, "data_format", None) == "channels_first"
+    ]:
         raise ReszooError(
             f"{net.name} cannot be stacked: its layer {first[0].name!r} puts channels first; "
             "blocks are built for channels last"
         )
     if isinstance(place, keras.layers.InputLayer):
-        raise ReszooError(f"at={place.name!r} is the input; give a layer behind it, such as {_last_map(net).name!r}")
+        raise ReszooError(
+            f"at={place.name!r} is the input; give a layer behind it, such as {_last_map(net).name!r}"
+        )
     if (count := uses(net, place)) > 1:
-        raise ReszooError(f"{place.name!r} is used {count} times in {net.name}; give `at` a layer that is used once")
+        raise ReszooError(
+            f"{place.name!r} is used {count} times in {net.name}; give `at` a layer that is used once"
+        )
     if not _is_map(place.output):
         shape = getattr(place.output, "shape", "more than one tensor")
         raise ReszooError(
@@ -191,7 +210,9 @@ def _block(x: Any, name: str, block: str, order: str) -> Any:
 def _inputs(net: keras.Model) -> Any:
     """Return fresh inputs in the structure of the model's, under the same names."""
     return keras.tree.map_structure(
-        lambda tensor: keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=producer(tensor)[0].name),
+        lambda tensor: keras.Input(
+            batch_shape=tensor.shape, dtype=tensor.dtype, name=producer(tensor)[0].name
+        ),
         net.input,
     )
 

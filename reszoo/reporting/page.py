@@ -46,11 +46,16 @@ class Page:
 def write_page(folder: Path, page: Page) -> Path:
     """Write `folder`/report.html, and each figure as a PNG and an SVG file; return the page's path."""
     figures = {}
-    for plot in [item for section in page.sections for item in section.items if isinstance(item, Plot)]:
+    for plot in [
+        item for section in page.sections for item in section.items if isinstance(item, Plot)
+    ]:
         light, dark = render(plot, LIGHT, "svg"), render(plot, DARK, "svg")
         write_bytes(folder / f"{plot.name}.png", render(plot, LIGHT, "png"))
         write_bytes(folder / f"{plot.name}.svg", light)
-        figures[plot.name] = {"light": base64.b64encode(light).decode(), "dark": base64.b64encode(dark).decode()}
+        figures[plot.name] = {
+            "light": base64.b64encode(light).decode(),
+            "dark": base64.b64encode(dark).decode(),
+        }
     path = folder / "report.html"
     write_text(path, render_template("report.html.j2", page=page, figures=figures))
     return path
@@ -64,7 +69,9 @@ def provenance(command: str, environment: Mapping[str, Any], source: str) -> lis
         environment: when, with which versions and where, as a run records it.
         source: the files that the page is made from.
     """
-    versions = ", ".join(f"{name} {version}" for name, version in environment.get("versions", {}).items())
+    versions = ", ".join(
+        f"{name} {version}" for name, version in environment.get("versions", {}).items()
+    )
     commit = f"commit {environment['git']}" if environment.get("git") else ""
     about = [environment.get("started", ""), versions, environment.get("platform", ""), commit]
     lines = [f"Made by: {command}"] if command else []

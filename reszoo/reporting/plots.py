@@ -44,10 +44,18 @@ class Theme:
 
 # Paul Tol's bright scheme; its dark colors are lightened for the dark page.
 LIGHT = Theme(
-    "light", "#ffffff", "#222222", "#e4e4e4", ("#c1440e", "#1f5fa8", "#228833", "#aa3377", "#8a7a00", "#5b7083")
+    "light",
+    "#ffffff",
+    "#222222",
+    "#e4e4e4",
+    ("#c1440e", "#1f5fa8", "#228833", "#aa3377", "#8a7a00", "#5b7083"),
 )
 DARK = Theme(
-    "dark", "#16181c", "#e6e6e6", "#363a42", ("#ff8a5c", "#6cb0ff", "#6fd183", "#ee88c0", "#e3cf57", "#a9bccb")
+    "dark",
+    "#16181c",
+    "#e6e6e6",
+    "#363a42",
+    ("#ff8a5c", "#6cb0ff", "#6fd183", "#ee88c0", "#e3cf57", "#a9bccb"),
 )
 
 Draw = Callable[[Figure, Theme], None]
@@ -114,15 +122,25 @@ def band(axes: Any, x: Any, runs: Any, color: str, label: str = "", **line: Any)
 
 def legend_below(figure: Figure, handles: Sequence[Any], columns: int = 0) -> None:
     """Draw one legend for all panels below them, in one row unless `columns` are given."""
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns or len(handles), fontsize=9)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=columns or len(handles), fontsize=9
+    )
 
 
 def log_ticks(axis: Any, low: float, high: float) -> None:
     """Label round numbers between `low` and `high` on a logarithmic axis, at most six."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for factors in ((1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+    for factors in (
+        (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9),
+        (1, 1.5, 2, 3, 5, 7),
+        (1, 2, 5),
+        (1, 3),
+        (1,),
+    ):
         ticks = [factor * 10.0**power for power in powers for factor in factors]
-        ticks = [tick for tick in ticks if low / 1.0001 <= tick <= high * 1.0001]  # 10.0**-2 is not quite 0.01
+        ticks = [
+            tick for tick in ticks if low / 1.0001 <= tick <= high * 1.0001
+        ]  # 10.0**-2 is not quite 0.01
         if len(ticks) <= 6:
             break
     axis.set_major_locator(FixedLocator(ticks or [low, high]))

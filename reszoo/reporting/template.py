@@ -16,7 +16,9 @@ def render_template(name: str, **values: Any) -> str:
 
 def escape_cell(value: Any) -> str:
     """Return text that neither ends a cell of a Markdown table nor starts markup."""
-    return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    return (
+        str(value).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    )
 
 
 @functools.cache

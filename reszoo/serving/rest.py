@@ -24,7 +24,13 @@ ROWS = 64
 """The maximum number of rows in a request. Each row becomes an input of the model, even if it has few bytes."""
 
 # The JSON types that each kind of NumPy dtype accepts. JSON numbers without a fraction are int; true is not a number.
-ACCEPTED: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}, "O": {str, dict}}
+ACCEPTED: dict[str, set[type]] = {
+    "b": {bool},
+    "i": {int},
+    "u": {int},
+    "f": {int, float},
+    "O": {str, dict},
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,9 @@ def read_request(body: bytes, signatures: Mapping[str, Specs]) -> Request:
     except (ValueError, RecursionError) as error:
         raise ReszooError(f"the body is not valid JSON: {error}") from None
     if not isinstance(request, dict) or ("instances" in request) == ("inputs" in request):
-        raise ReszooError("the body must be a JSON object with either 'instances' (rows) or 'inputs' (columns)")
+        raise ReszooError(
+            "the body must be a JSON object with either 'instances' (rows) or 'inputs' (columns)"
+        )
     name, by_row = request.get("signature_name", DEFAULT), "instances" in request
     if not isinstance(name, str):
         raise ReszooError(f"signature_name: {json.dumps(name)[:80]} is invalid; expected a string")
@@ -56,7 +64,11 @@ def read_request(body: bytes, signatures: Mapping[str, Specs]) -> Request:
         hint = did_you_mean(name, signatures) or f"; expected one of {', '.join(signatures)}"
         raise ReszooError(f"signature_name: {name!r} is unknown{hint}")
     values = _by_name(request["instances"] if by_row else request["inputs"], specs, by_row=by_row)
-    return Request(name or DEFAULT, {name: to_array(values[name], spec) for name, spec in specs.items()}, by_row)
+    return Request(
+        name or DEFAULT,
+        {name: to_array(values[name], spec) for name, spec in specs.items()},
+        by_row,
+    )
 
 
 def write_response(outputs: Mapping[str, np.ndarray], *, by_row: bool) -> dict[str, Any]:
@@ -69,10 +81,16 @@ def write_response(outputs: Mapping[str, np.ndarray], *, by_row: bool) -> dict[s
     if not by_row:
         return {"outputs": values if len(values) > 1 else next(iter(values.values()))}
     if () in (lengths := {value.shape[:1] for value in outputs.values()}) or len(lengths) != 1:
-        raise ReszooError("the outputs do not have one row per instance; use 'inputs' in place of 'instances'")
+        raise ReszooError(
+            "the outputs do not have one row per instance; use 'inputs' in place of 'instances'"
+        )
     if len(values) == 1:
         return {"predictions": next(iter(values.values()))}
-    return {"predictions": [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]}
+    return {
+        "predictions": [
+            dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)
+        ]
+    }
 
 
 def to_array(value: Any, spec: tf.TensorSpec) -> np.ndarray:
@@ -84,7 +102,9 @@ def to_array(value: Any, spec: tf.TensorSpec) -> np.ndarray:
     except (TypeError, KeyError):
         raise ReszooError(f"{expected}, which JSON cannot represent") from None
     array = np.array(value, object)
-    if array.shape == (0,) and spec.shape.rank and not spec.shape[0]:  # no rows, so their sides are unknown
+    if (
+        array.shape == (0,) and spec.shape.rank and not spec.shape[0]
+    ):  # no rows, so their sides are unknown
         array = array.reshape([0, *(side or 1 for side in spec.shape[1:])])
     types = {type(leaf) for leaf in array.flat}
     if list in types:
@@ -92,9 +112,13 @@ def to_array(value: Any, spec: tf.TensorSpec) -> np.ndarray:
     if not spec.shape.is_compatible_with(array.shape):
         raise ReszooError(f"{expected}, received shape {array.shape}")
     if array.ndim and not spec.shape[:1].is_fully_defined() and len(array) > ROWS:
-        raise ReszooError(f"input '{spec.name}': {len(array):,} rows exceed the maximum of {ROWS} per request")
+        raise ReszooError(
+            f"input '{spec.name}': {len(array):,} rows exceed the maximum of {ROWS} per request"
+        )
     if wrong := types - accepted:
-        raise ReszooError(f"{expected}, received a value of type {min(one.__name__ for one in wrong)}")
+        raise ReszooError(
+            f"{expected}, received a value of type {min(one.__name__ for one in wrong)}"
+        )
     try:
         if dtype.kind == "O":
             array.flat[:] = [_to_bytes(leaf) for leaf in array.flat]
@@ -110,7 +134,9 @@ def to_array(value: Any, spec: tf.TensorSpec) -> np.ndarray:
 def to_json(name: str, array: np.ndarray) -> Any:
     """Return an array as nested lists. Strings are text, or {"b64": ...} if `name` ends in `_bytes`."""
     if array.dtype == object:
-        return np.vectorize(_encode if name.endswith("_bytes") else _decode, otypes=[object])(array).tolist()
+        return np.vectorize(_encode if name.endswith("_bytes") else _decode, otypes=[object])(
+            array
+        ).tolist()
     if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and not np.isfinite(array).all()):
         raise ReszooError(f"output '{name}' ({array.dtype}) has values that JSON cannot represent")
     # Through text: the fewest digits that identify a float32, in place of the 17 digits of its float64.
@@ -131,9 +157,15 @@ def _by_name(value: Any, specs: Specs, *, by_row: bool) -> dict[str, Any]:
         return {name: value for name in specs}
     for index, record in enumerate(records):
         if not named[index] or set(record) != set(specs):
-            given = (", ".join(sorted(record)[:20]) or "no inputs") if named[index] else "a value without a name"
+            given = (
+                (", ".join(sorted(record)[:20]) or "no inputs")
+                if named[index]
+                else "a value without a name"
+            )
             where = f"instance {index}" if by_row else "'inputs'"
-            raise ReszooError(f"{where}: received {given}; expected an object with exactly {', '.join(specs)}")
+            raise ReszooError(
+                f"{where}: received {given}; expected an object with exactly {', '.join(specs)}"
+            )
     return {name: [record[name] for record in records] if by_row else value[name] for name in specs}
 
 

@@ -32,13 +32,19 @@ class Servable:
         """
         try:
             with plain_folder(path) as folder:
-                self._model = tf.saved_model.load(str(folder))  # kept: the signatures do not keep its variables alive
+                self._model = tf.saved_model.load(
+                    str(folder)
+                )  # kept: the signatures do not keep its variables alive
             defined = SavedModel.FromString((path / FILE).read_bytes()).meta_graphs[0].signature_def
         except Exception as error:  # the type depends on the damage
-            raise ReszooError(f"TensorFlow {tf.__version__} cannot load {path}: {_first_line(error)}") from error
+            raise ReszooError(
+                f"TensorFlow {tf.__version__} cannot load {path}: {_first_line(error)}"
+            ) from error
         self.definitions = {
             name: MessageToDict(
-                defined[name], preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+                defined[name],
+                preserving_proto_field_name=True,
+                always_print_fields_with_no_presence=True,
             )
             for name in sorted(defined)
         }
@@ -60,7 +66,9 @@ class Servable:
         try:
             outputs = self._model.signatures[signature](**tensors)
         except tf.errors.OpError as error:
-            raise ReszooError(f"the model rejects these inputs: {_first_line(error.message)}") from error
+            raise ReszooError(
+                f"the model rejects these inputs: {_first_line(error.message)}"
+            ) from error
         halves = (tf.float16, tf.bfloat16)
         return {
             name: (tf.cast(value, tf.float32) if value.dtype in halves else value).numpy()

@@ -69,12 +69,19 @@ class Server:
     """
 
     def __init__(
-        self, out: str | os.PathLike[str], *, port: int = 0, name: str | None = None, timeout: float = TIMEOUT
+        self,
+        out: str | os.PathLike[str],
+        *,
+        port: int = 0,
+        name: str | None = None,
+        timeout: float = TIMEOUT,
     ) -> None:
         version = find_version(out)
         self.version = version.number
         self.name = _name(Path(out), name)
-        self._socket = _listen(port)  # before the model is loaded: a port in use is reported at once
+        self._socket = _listen(
+            port
+        )  # before the model is loaded: a port in use is reported at once
         try:
             self.servable = Servable(version.path)
         except BaseException:
@@ -132,7 +139,11 @@ class Server:
         self.close()
 
     def _application(self) -> Starlette:
-        routes = [Route("/", self._get_page), Route("/healthz", _get_health), Route("/card.json", self._get_card)]
+        routes = [
+            Route("/", self._get_page),
+            Route("/healthz", _get_health),
+            Route("/card.json", self._get_card),
+        ]
         for base in (f"/v1/models/{self.name}", f"/v1/models/{self.name}/versions/{self.version}"):
             routes.append(Route(base, self._get_status))
             routes.append(Route(f"{base}/metadata", self._get_metadata))
@@ -143,11 +154,17 @@ class Server:
                 Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]),
                 Middleware(BaseHTTPMiddleware, dispatch=_protect),
             ],
-            exception_handlers={HTTPException: self._reject, ReszooError: _reject_content, Exception: _report},
+            exception_handlers={
+                HTTPException: self._reject,
+                ReszooError: _reject_content,
+                Exception: _report,
+            },
         )
 
     async def _get_page(self, request: Request) -> Response:
-        return Response(self._page, media_type="text/html", headers={"Content-Security-Policy": self._policy})
+        return Response(
+            self._page, media_type="text/html", headers={"Content-Security-Policy": self._policy}
+        )
 
     async def _get_card(self, request: Request) -> Response:
         if self.card is None:
@@ -175,7 +192,9 @@ class Server:
                         if body.tell() > LIMIT:
                             raise HTTPException(413, f"the body exceeds {LIMIT >> 20} MiB")
             except TimeoutError:
-                raise HTTPException(408, "the body took too long to arrive", {"Connection": "close"}) from None
+                raise HTTPException(
+                    408, "the body took too long to arrive", {"Connection": "close"}
+                ) from None
             except ClientDisconnect:
                 return Response(status_code=400)  # nobody receives it
             async with self._calls:
@@ -186,13 +205,17 @@ class Server:
         body.seek(0)
         request = read_request(body.read(), self.servable.signatures)
         outputs = self.servable.call(request.signature, request.inputs)
-        return json.dumps(write_response(outputs, by_row=request.by_row), ensure_ascii=False, allow_nan=False).encode()
+        return json.dumps(
+            write_response(outputs, by_row=request.by_row), ensure_ascii=False, allow_nan=False
+        ).encode()
 
     async def _reject(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         message = error.detail
         if error.status_code == 405:
-            message = f"{request.method} is not supported here; expected {(error.headers or {})['Allow']}"
+            message = (
+                f"{request.method} is not supported here; expected {(error.headers or {})['Allow']}"
+            )
         elif message == "Not Found":
             models = f"/v1/models/{self.name} or /v1/models/{self.name}/versions/{self.version}"
             message = f"{request.url.path[:100]} does not exist; expected {models}, with :predict or /metadata"
@@ -206,7 +229,9 @@ async def _get_health(request: Request) -> Response:
 async def _protect(request: Request, call_next: RequestResponseEndpoint) -> Response:
     """Reject requests that another page sends, and add headers that restrict what other pages can do with a response."""
     if request.headers.get("origin", own := f"http://{request.headers['host']}") != own:
-        response: Response = JSONResponse({"error": f"requests from other pages are rejected; expected {own}"}, 403)
+        response: Response = JSONResponse(
+            {"error": f"requests from other pages are rejected; expected {own}"}, 403
+        )
     else:
         response = await call_next(request)
     response.headers.update(HEADERS)
@@ -219,7 +244,9 @@ async def _reject_content(request: Request, error: Exception) -> Response:
 
 async def _report(request: Request, error: Exception) -> Response:
     """Name an internal error. Starlette raises it again, and Uvicorn logs its traceback."""
-    return JSONResponse({"error": f"internal error ({type(error).__name__}); see the server's log"}, 500)
+    return JSONResponse(
+        {"error": f"internal error ({type(error).__name__}); see the server's log"}, 500
+    )
 
 
 def _listen(port: int) -> socket.socket:
@@ -239,7 +266,9 @@ def _name(out: Path, name: str | None) -> str:
     if name is None:
         return re.sub(r"[^A-Za-z0-9._-]", "_", out.resolve().name)[:100] or "model"
     if not NAME.fullmatch(name):
-        raise ReszooError(f"name: {name!r} is invalid; expected 1 to 100 letters, digits, '.', '_' or '-'")
+        raise ReszooError(
+            f"name: {name!r} is invalid; expected 1 to 100 letters, digits, '.', '_' or '-'"
+        )
     return name
 
 
@@ -262,4 +291,6 @@ def _page(name: str) -> tuple[bytes, str]:
         f"default-src 'none'; style-src 'sha256-{digests['style']}'; script-src 'sha256-{digests['script']}'; "
         "img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
-    return text.replace("@MODEL@", html.escape(name)).replace("@LIMIT@", str(LIMIT)).encode(), policy
+    return text.replace("@MODEL@", html.escape(name)).replace(
+        "@LIMIT@", str(LIMIT)
+    ).encode(), policy

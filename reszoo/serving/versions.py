@@ -39,7 +39,13 @@ def find_version(out: str | os.PathLike[str]) -> Version:
         return Version(folder, 1)
     for name, what in OTHERS.items():
         if (folder / name).is_file():
-            raise ReszooError(f"{folder} is {what} export, and a SavedModel is served: reszoo export NET OUT")
+            raise ReszooError(
+                f"{folder} is {what} export, and a SavedModel is served: reszoo export NET OUT"
+            )
     inner = folder / "export"
-    hint = f"did you mean {inner}?" if list(inner.glob(f"*/{FILE}")) else "`reszoo export NET OUT` writes one"
+    hint = (
+        f"did you mean {inner}?"
+        if list(inner.glob(f"*/{FILE}"))
+        else "`reszoo export NET OUT` writes one"
+    )
     raise ReszooError(f"{folder} holds no SavedModel (1/{FILE}); {hint}")

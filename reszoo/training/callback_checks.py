@@ -35,7 +35,12 @@ def check_callbacks(
                 "Example: callbacks=[keras.callbacks.CSVLogger('log.csv')]"
             )
         found += given.callbacks if isinstance(given, keras.callbacks.CallbackList) else [given]
-    known = ["loss", "accuracy", "learning_rate", *(["val_loss", "val_accuracy"] if validation else [])]
+    known = [
+        "loss",
+        "accuracy",
+        "learning_rate",
+        *(["val_loss", "val_accuracy"] if validation else []),
+    ]
     known += ["skipped"] if recipe.train.precision == "mixed_float16" else []
     own = [callback for callback in found if not type(callback).__module__.startswith("keras.")]
     for callback in found:
@@ -44,7 +49,9 @@ def check_callbacks(
                 "callbacks: SwapEMAWeights is invalid; expected the recipe key train.ema, which shows the averaged "
                 'weights to every callback. Example: overrides=["train.ema=0.999"]'
             )
-        if isinstance(callback, keras.callbacks.LearningRateScheduler | keras.callbacks.ReduceLROnPlateau):
+        if isinstance(
+            callback, keras.callbacks.LearningRateScheduler | keras.callbacks.ReduceLROnPlateau
+        ):
             _refuse_second_schedule(callback, recipe)
         if isinstance(callback, keras.callbacks.BackupAndRestore) and not resume:
             _refuse_backup(callback)
@@ -75,7 +82,9 @@ def _refuse_second_schedule(callback: keras.callbacks.Callback, recipe: Recipe) 
 def second_schedule(what: str, recipe: Recipe) -> ReszooError:
     """Return the error for a callback that sets the learning rate although the schedule does."""
     schedule = recipe.schedule
-    other = f'schedule.kind = "{schedule.kind}"' if schedule.kind != "constant" else "schedule.warmup"
+    other = (
+        f'schedule.kind = "{schedule.kind}"' if schedule.kind != "constant" else "schedule.warmup"
+    )
     return ReszooError(
         f'callbacks: {what}, and so does {other}; expected schedule.kind = "constant" without warmup. '
         'Example: overrides=["schedule.kind=constant", "schedule.warmup=0"]'
@@ -96,7 +105,11 @@ def _monitor(callback: keras.callbacks.Callback) -> str:
     if not isinstance(monitor, str) or not hasattr(callback, "mode"):
         return ""
     unused = getattr(callback, "save_best_only", True) is False
-    return "" if unused and (_mode(callback) != "auto" or monitor.removeprefix("val_") == "loss") else monitor
+    return (
+        ""
+        if unused and (_mode(callback) != "auto" or monitor.removeprefix("val_") == "loss")
+        else monitor
+    )
 
 
 def _mode(callback: keras.callbacks.Callback) -> str:
@@ -117,7 +130,11 @@ def _unknown_monitor(
 
 
 def _check_file_name(callback: keras.callbacks.ModelCheckpoint, known: list[str]) -> None:
-    keys = ["epoch", "batch", "loss", "accuracy"] if callback.save_freq != "epoch" else ["epoch", *known]
+    keys = (
+        ["epoch", "batch", "loss", "accuracy"]
+        if callback.save_freq != "epoch"
+        else ["epoch", *known]
+    )
     values = {key: 1 if key in ("epoch", "batch", "skipped") else 0.5 for key in keys}
     try:
         callback.filepath.format(**values)

@@ -13,11 +13,22 @@ import numpy as np
 REMADE = {
     *("_model", "params", "model", "monitor_op", "min_delta"),  # any callback, those with a monitor
     *("csv_file", "writer", "keys", "append_header"),  # CSVLogger
-    *("_writers", "_summary_module", "_prev_summary_state", "_batch_trace_context", "_is_tracing"),  # TensorBoard
+    *(
+        "_writers",
+        "_summary_module",
+        "_prev_summary_state",
+        "_batch_trace_context",
+        "_is_tracing",
+    ),  # TensorBoard
     *("_profiler_started", "_should_trace", "_should_write_train_graph"),
     *("progbar", "seen", "target", "_called_in_fit"),  # ProgbarLogger
 }
-CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {"list": list, "tuple": tuple, "set": set, "deque": deque}
+CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {
+    "list": list,
+    "tuple": tuple,
+    "set": set,
+    "deque": deque,
+}
 
 
 def own_classes(callback: keras.callbacks.Callback) -> list[type]:
@@ -36,7 +47,9 @@ class Opaque:
 def encode_attributes(callback: keras.callbacks.Callback) -> dict[str, Any]:
     """Return the attributes of a callback that a checkpoint must keep, encoded."""
     remade = (
-        REMADE if any(kind.__module__.startswith("keras.") for kind in own_classes(callback)) else {"_model", "params"}
+        REMADE
+        if any(kind.__module__.startswith("keras.") for kind in own_classes(callback))
+        else {"_model", "params"}
     )
     return {name: _encode(value) for name, value in vars(callback).items() if name not in remade}
 
@@ -54,7 +67,9 @@ def _encode(value: Any) -> Any:
     for name, kind in CONTAINERS.items():
         if type(value) is kind:
             items = [_encode(item) for item in value]
-            return Opaque(value) if any(isinstance(item, Opaque) for item in items) else {name: items}
+            return (
+                Opaque(value) if any(isinstance(item, Opaque) for item in items) else {name: items}
+            )
     return Opaque(value)
 
 

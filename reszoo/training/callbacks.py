@@ -11,7 +11,14 @@ import numpy as np
 from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
 from reszoo.training.callback_checks import class_name, second_schedule, sets_learning_rate
-from reszoo.training.callback_state import Opaque, encode_attributes, equal, own_classes, restore_value, store_value
+from reszoo.training.callback_state import (
+    Opaque,
+    encode_attributes,
+    equal,
+    own_classes,
+    restore_value,
+    store_value,
+)
 
 BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end")
 # A hook that calls another one unless it is overridden.
@@ -49,7 +56,9 @@ class Callbacks:
         params: Mapping[str, Any],
     ) -> None:
         self.given = list(callbacks)
-        self._kept = [callback for callback in self.given if not getattr(callback, "ignores_model", False)]
+        self._kept = [
+            callback for callback in self.given if not getattr(callback, "ignores_model", False)
+        ]
         self._model, self._optimizer, self._recipe, self._show = model, optimizer, recipe, show
         self._settable = sets_learning_rate(recipe)
         self._variable = optimizer._learning_rate
@@ -78,7 +87,9 @@ class Callbacks:
             if isinstance(callback, keras.callbacks.CSVLogger):
                 callback.append = True  # the file holds the epochs before the checkpoint
         if self.given and not self._all:
-            made = keras.callbacks.CallbackList(self.given, add_history=True, model=self._model, **self._params)
+            made = keras.callbacks.CallbackList(
+                self.given, add_history=True, model=self._model, **self._params
+            )
             self._all = made.callbacks
         self.call("on_train_begin", None)
         self._before = [encode_attributes(callback) for callback in self._kept]
@@ -94,7 +105,12 @@ class Callbacks:
 
     def wants(self, *hooks: str) -> bool:
         """Return whether a callback overrides one of the hooks and uses its logs."""
-        return any(_overrides(each, hook) for each in self._all for hook in hooks if not _ignores_logs(each, hook))
+        return any(
+            _overrides(each, hook)
+            for each in self._all
+            for hook in hooks
+            if not _ignores_logs(each, hook)
+        )
 
     def may_change(self, hook: str) -> bool:
         """Return whether a callback that overrides the hook may change the model there."""
@@ -127,7 +143,10 @@ class Callbacks:
 
     def _look(self, callback: keras.callbacks.Callback) -> None:
         """Take over the learning rate that `callback` set, or reject it."""
-        if self._model.optimizer is not self._optimizer or self._optimizer._learning_rate is not self._variable:
+        if (
+            self._model.optimizer is not self._optimizer
+            or self._optimizer._learning_rate is not self._variable
+        ):
             raise ReszooError(
                 f"callbacks: {class_name(callback)} replaced the optimizer or its learning rate by another object; expected "
                 "a number. Example: self.model.optimizer.learning_rate = 0.01"
@@ -136,7 +155,9 @@ class Callbacks:
         if value == self._seen:
             return
         if not self._settable:
-            raise second_schedule(f"{class_name(callback)} sets the learning rate (to {value:g})", self._recipe)
+            raise second_schedule(
+                f"{class_name(callback)} sets the learning rate (to {value:g})", self._recipe
+            )
         self._seen = self.learning_rate = value
 
     def state(self) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
@@ -145,28 +166,39 @@ class Callbacks:
         arrays: dict[str, np.ndarray] = {}
         for index, (callback, before) in enumerate(zip(self._kept, self._before, strict=True)):
             after = encode_attributes(callback)
-            changed = {name: value for name, value in after.items() if not equal(value, before.get(name, _MISSING))}
+            changed = {
+                name: value
+                for name, value in after.items()
+                if not equal(value, before.get(name, _MISSING))
+            }
             lost = sorted(name for name, value in changed.items() if isinstance(value, Opaque))
             record: dict[str, Any] = {"class": class_name(callback)}
             if lost:
                 record["lost"] = lost[0]
             else:
                 record["state"] = {
-                    name: store_value(value, f"callback/{index}/{name}", arrays) for name, value in changed.items()
+                    name: store_value(value, f"callback/{index}/{name}", arrays)
+                    for name, value in changed.items()
                 }
             records.append(record)
         return records, arrays
 
-    def restore(self, records: Sequence[Mapping[str, Any]], arrays: Mapping[str, np.ndarray]) -> list[str]:
+    def restore(
+        self, records: Sequence[Mapping[str, Any]], arrays: Mapping[str, np.ndarray]
+    ) -> list[str]:
         """Give the callbacks the state that a checkpoint keeps; return the lines that say which could not be restored.
 
         A callback takes the state of the callback of the same class, the first the first's and so on.
         """
         left, lines = list(records), []
         for callback in self._kept:
-            match = next((record for record in left if record["class"] == class_name(callback)), None)
+            match = next(
+                (record for record in left if record["class"] == class_name(callback)), None
+            )
             if match is None:
-                lines.append(f"callback {class_name(callback)} starts anew: the checkpoint was written without it")
+                lines.append(
+                    f"callback {class_name(callback)} starts anew: the checkpoint was written without it"
+                )
                 continue
             left.remove(match)
             if "lost" in match:
@@ -176,7 +208,9 @@ class Callbacks:
             for name, value in match.get("state", {}).items():
                 setattr(callback, name, restore_value(value, arrays))
         for record in left:
-            lines.append(f"callback {record['class']} is missing: the run had it until this checkpoint")
+            lines.append(
+                f"callback {record['class']} is missing: the run had it until this checkpoint"
+            )
         return lines
 
 
@@ -192,7 +226,9 @@ def _overrides(callback: keras.callbacks.Callback, hook: str) -> bool:
 
 
 def _ignores_logs(callback: keras.callbacks.Callback, hook: str) -> bool:
-    return bool(getattr(callback, "ignores_model", False)) or (hook in BATCH_HOOKS and _waits_for_epoch(callback))
+    return bool(getattr(callback, "ignores_model", False)) or (
+        hook in BATCH_HOOKS and _waits_for_epoch(callback)
+    )
 
 
 def _waits_for_epoch(callback: keras.callbacks.Callback) -> bool:

@@ -42,10 +42,16 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint. Raises ReszooError when the file is truncated or something else."""
     try:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name.removeprefix("array/"): file[name] for name in file.files if name.startswith("array/")}
+            arrays = {
+                name.removeprefix("array/"): file[name]
+                for name in file.files
+                if name.startswith("array/")
+            }
             meta = json.loads(file["meta"].tobytes().decode())
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ReszooError(f"checkpoint {path} cannot be read (truncated, or not a checkpoint)") from error
+        raise ReszooError(
+            f"checkpoint {path} cannot be read (truncated, or not a checkpoint)"
+        ) from error
     return Checkpoint(path, arrays, meta)
 
 
@@ -56,7 +62,9 @@ def step_path(folder: Path, step: int) -> Path:
 
 def steps(folder: Path) -> list[Path]:
     """Return the checkpoints of a folder, oldest first."""
-    return sorted(path for path in folder.glob("step-*.npz") if re.fullmatch(r"step-\d{8,}\.npz", path.name))
+    return sorted(
+        path for path in folder.glob("step-*.npz") if re.fullmatch(r"step-\d{8,}\.npz", path.name)
+    )
 
 
 def prune(folder: Path) -> None:

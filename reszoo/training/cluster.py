@@ -23,7 +23,9 @@ def check_cluster() -> None:
     except ValueError:
         raise ReszooError(f"TF_CONFIG: {_shorten(text)} is invalid; {EXPECTED}") from None
     cluster = config.get("cluster") or {} if isinstance(config, dict) else None
-    if not isinstance(cluster, dict) or not all(isinstance(tasks, list | dict) for tasks in cluster.values()):
+    if not isinstance(cluster, dict) or not all(
+        isinstance(tasks, list | dict) for tasks in cluster.values()
+    ):
         raise ReszooError(f"TF_CONFIG: {_shorten(text)} is invalid; {EXPECTED}")
     counts = {job: len(tasks) for job, tasks in cluster.items() if tasks}
     if sum(counts.values()) > 1:

@@ -15,7 +15,9 @@ from reszoo.errors import ReszooError
 from reszoo.lazy import check_backend, tf
 from reszoo.nets.settings import fixed_settings
 
-DRIVER = Path("/proc/driver/nvidia/version")  # there when NVIDIA's kernel module is loaded, inside a container too
+DRIVER = Path(
+    "/proc/driver/nvidia/version"
+)  # there when NVIDIA's kernel module is loaded, inside a container too
 
 
 def open_strategy(devices: str = "auto") -> tf.distribute.Strategy:
@@ -46,7 +48,9 @@ def check_devices(devices: str) -> tuple[str, str]:
     Raises ReszooError for another word or a GPU that is not there.
     """
     if not re.fullmatch(r"auto|cpu(:[1-9][0-9]*)?|gpu(:[0-9]+(,[0-9]+)*)?", devices):
-        raise ReszooError(f"devices is '{devices}', but must be auto, cpu, cpu:2 (two replicas), gpu, or gpu:0,1")
+        raise ReszooError(
+            f"devices is '{devices}', but must be auto, cpu, cpu:2 (two replicas), gpu, or gpu:0,1"
+        )
     kind, _, numbers = devices.partition(":")
     gpus = tf.config.list_physical_devices("GPU")
     if kind == "auto":
@@ -54,7 +58,9 @@ def check_devices(devices: str) -> tuple[str, str]:
     if kind == "cpu":
         return kind, numbers
     if not gpus:
-        raise ReszooError("TensorFlow finds no GPU here; give --devices cpu, or install reszoo[gpu] beside a driver")
+        raise ReszooError(
+            "TensorFlow finds no GPU here; give --devices cpu, or install reszoo[gpu] beside a driver"
+        )
     _choose_gpus(numbers, len(gpus))
     return kind, numbers
 
@@ -65,9 +71,13 @@ def _choose_gpus(numbers: str, count: int) -> list[int]:
     Raises:
         ReszooError: A GPU does not exist.
     """
-    wanted = dict.fromkeys(int(number) for number in numbers.split(",")) if numbers else range(count)
+    wanted = (
+        dict.fromkeys(int(number) for number in numbers.split(",")) if numbers else range(count)
+    )
     if missing := sorted(set(wanted) - set(range(count))):
-        raise ReszooError(f"there is no GPU {missing[0]}: TensorFlow finds {count}, numbered from 0")
+        raise ReszooError(
+            f"there is no GPU {missing[0]}: TensorFlow finds {count}, numbered from 0"
+        )
     return list(wanted)
 
 
@@ -75,9 +85,13 @@ def _logical_cpus(count: int) -> tuple[str, ...]:
     cpu = tf.config.list_physical_devices("CPU")[0]
     with contextlib.suppress(RuntimeError):  # TensorFlow is running already; what it has must do
         if tf.config.get_logical_device_configuration(cpu) is None:
-            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+            tf.config.set_logical_device_configuration(
+                cpu, [tf.config.LogicalDeviceConfiguration()] * count
+            )
     if len(tf.config.list_logical_devices("CPU")) < count:
-        raise ReszooError(f"the processor is already in use undivided; ask for cpu:{count} before anything else runs")
+        raise ReszooError(
+            f"the processor is already in use undivided; ask for cpu:{count} before anything else runs"
+        )
     return tuple(f"CPU:{number}" for number in range(count))
 
 
@@ -103,7 +117,9 @@ def describe(strategy: tf.distribute.Strategy) -> list[str]:
         short = ":".join(device.split(":")[-2:])
         details = {}
         if short.startswith("GPU"):
-            details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[int(short[4:])])
+            details = tf.config.experimental.get_device_details(
+                tf.config.list_physical_devices("GPU")[int(short[4:])]
+            )
         names.append(f"{short} {details.get('device_name', '')}".strip())
     return names
 

@@ -56,10 +56,19 @@ def _carry_slots(source: Run, old: keras.Model, stepper: Stepper, recipe: Recipe
     if found is None or before.name != recipe.optimizer.name:
         return 0
     optimizer = make_optimizer(before)
-    optimizer.build(old.trainable_variables)  # what was frozen there is so in its file, and had no slots
-    held = {_slot(v): found.arrays.get(f"optimizer/{index}") for index, v in enumerate(optimizer.variables)}
+    optimizer.build(
+        old.trainable_variables
+    )  # what was frozen there is so in its file, and had no slots
+    held = {
+        _slot(v): found.arrays.get(f"optimizer/{index}")
+        for index, v in enumerate(optimizer.variables)
+    }
     # The count of updates too, by which Adam and its kin weigh what their slots hold; the rate is the schedule's.
-    own = {_slot(variable): variable for variable in stepper.optimizer.variables if _slot(variable) != "learning_rate"}
+    own = {
+        _slot(variable): variable
+        for variable in stepper.optimizer.variables
+        if _slot(variable) != "learning_rate"
+    }
     carried = 0
     for name, variable in own.items():
         array = held.get(name)

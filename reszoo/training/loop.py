@@ -14,6 +14,7 @@ import numpy as np
 from reszoo.config.recipe import Recipe
 from reszoo.data.pipeline import Pipeline
 from reszoo.errors import ReszooError
+from reszoo.reporting.reporter import Reporter
 from reszoo.training import checkpoint
 from reszoo.training.averaging import WeightAverages
 from reszoo.training.callbacks import Callbacks
@@ -40,7 +41,7 @@ class Loop:
         recipe: The recipe.
         stepper: Updates the model.
         pipeline: The data.
-        progress: Reports to the terminal and to train.log.
+        reporter: Reports to the terminal and to train.log.
         evaluate: Returns val_loss and val_accuracy of the model as it stands; it passes its batches through its argument.
             None without validation images.
         callbacks: Keras callbacks, as `check_callbacks` returns them.
@@ -52,12 +53,13 @@ class Loop:
         recipe: Recipe,
         stepper: Stepper,
         pipeline: Pipeline,
-        progress: Progress,
+        reporter: Reporter,
         evaluate: Evaluate | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> None:
         self.run, self.recipe, self.stepper, self.pipeline = run, recipe, stepper, pipeline
-        self.progress, self.evaluate = progress, evaluate
+        self.reporter, self.evaluate = reporter, evaluate
+        self.progress = Progress(reporter)
         self.model = stepper.model
         self.total = recipe.total_steps(pipeline.steps_per_epoch)
         self.probe = recipe.probe_steps(pipeline.steps_per_epoch)
@@ -78,7 +80,7 @@ class Loop:
             recipe=recipe,
             show=self._averaging.show,
             params={
-                "verbose": 0 if progress.quiet else 1,
+                "verbose": 0 if reporter.quiet else 1,
                 "epochs": self._epoch(self.total),
                 "steps": pipeline.steps_per_epoch,
                 "batch_size": recipe.train.batch_size,
@@ -100,13 +102,19 @@ class Loop:
 
     def resume(self) -> None:
         """Return to the newest readable checkpoint. Raises ReszooError if it belongs to another model."""
-        found = checkpoint.newest(self.run.checkpoints, self.progress.line)
+        found = checkpoint.newest(self.run.checkpoints, self.reporter.line)
         if found is None:
             return
         if (net := found.meta["net"]) != self.model.name:
-            raise ReszooError(f"checkpoint {found.path} is of {net}, but the recipe asks for {self.model.name}")
+            raise ReszooError(
+                f"checkpoint {found.path} is of {net}, but the recipe asks for {self.model.name}"
+            )
         shapes = {name: tuple(variable.shape) for name, variable in self._variables.items()}
-        if wrong := [name for name in shapes if name not in found.arrays or found.arrays[name].shape != shapes[name]]:
+        if wrong := [
+            name
+            for name in shapes
+            if name not in found.arrays or found.arrays[name].shape != shapes[name]
+        ]:
             raise ReszooError(
                 f"checkpoint {found.path} does not fit the recipe: {wrong[0]} is missing or of another shape"
             )
@@ -161,13 +169,17 @@ class Loop:
             self._callbacks.begin(self._rate(self.step))
         else:
             self._callbacks.begin(None)
-            if self.step % self.pipeline.steps_per_epoch:  # what they set up there, they need in mid-epoch too
-                self._callbacks.call("on_epoch_begin", self.step // self.pipeline.steps_per_epoch, None)
+            if (
+                self.step % self.pipeline.steps_per_epoch
+            ):  # what they set up there, they need in mid-epoch too
+                self._callbacks.call(
+                    "on_epoch_begin", self.step // self.pipeline.steps_per_epoch, None
+                )
             # What callbacks changed as they began was changed in the first process too.
             self._restore(self._resumed)
             meta = self._resumed.meta
             for line in self._callbacks.restore(meta.get("callbacks", []), self._resumed.arrays):
-                self.progress.line(line)
+                self.reporter.line(line)
             self._callbacks.take_learning_rate()
             self.model.stop_training = self.ended
             self._resumed = None
@@ -180,8 +192,12 @@ class Loop:
             return
         self._select()
         self._callbacks.call("on_train_end", self._logs)
-        if self._callbacks.may_change("on_train_end"):  # what they did cannot be repeated after a restart
-            weights = {name: v.numpy() for name, v in self._variables.items() if name.startswith("model/")}
+        if self._callbacks.may_change(
+            "on_train_end"
+        ):  # what they did cannot be repeated after a restart
+            weights = {
+                name: v.numpy() for name, v in self._variables.items() if name.startswith("model/")
+            }
             checkpoint.save(self.run.checkpoints / RESULT, weights, self._meta())
 
     def _select(self) -> None:
@@ -232,7 +248,7 @@ class Loop:
         now = self._rate(self.step) if own is None else own
         if self.probe and self.step == self.probe:
             self.stepper.restart()
-            self.progress.line(thawed(self.recipe, self.step))
+            self.reporter.line(thawed(self.recipe, self.step))
         take = self.stepper.probe if self.step < self.probe else self.stepper
         take(images, labels, now)
         self._callbacks.stepped(now)
@@ -245,7 +261,10 @@ class Loop:
         known = [(row["step"], row["rate"]) for row in self.history]
         if any(not math.isclose(rate, self._rate(step - 1), rel_tol=1e-6) for step, rate in known):
             return known
-        return [(step, self._rate(step - 1)) for step in range(1, self.step + 1, max(1, self.step // 10_000))]
+        return [
+            (step, self._rate(step - 1))
+            for step in range(1, self.step + 1, max(1, self.step // 10_000))
+        ]
 
     def _rate(self, step: int) -> float:
         """Return the learning rate of an update, numbered from 0, by the schedule."""
@@ -286,10 +305,18 @@ class Loop:
         epoch = self._epoch(self.step)
         learning_rate = self.stepper.rate
         logs = _means(self._sums() - self._epoch_start)
-        due = epoch % self.recipe.train.evaluate_every == 0 or self.step == self.until or self.model.stop_training
+        due = (
+            epoch % self.recipe.train.evaluate_every == 0
+            or self.step == self.until
+            or self.model.stop_training
+        )
         if due:
             row = self._add_row(epoch, board)
-            logs |= {key: value for key, value in row.items() if key not in ("epoch", "step", "rate", *logs)}
+            logs |= {
+                key: value
+                for key, value in row.items()
+                if key not in ("epoch", "step", "rate", *logs)
+            }
         else:
             self._epoch_start = self._sums()
         self._logs = logs | {"learning_rate": learning_rate}
@@ -321,7 +348,11 @@ class Loop:
             if row["val_accuracy"] > self.best:
                 self.best = row["val_accuracy"]
                 if self.recipe.train.select == "best":
-                    weights = {name: v.numpy() for name, v in self._variables.items() if name.startswith("model/")}
+                    weights = {
+                        name: v.numpy()
+                        for name, v in self._variables.items()
+                        if name.startswith("model/")
+                    }
                     checkpoint.save(self.run.checkpoints / "best.npz", weights, self._meta())
         return row
 
@@ -329,7 +360,9 @@ class Loop:
         """Return the validation scores, with Keras' hooks around them."""
         self._callbacks.call("on_test_begin", None)
         scores = dict(evaluate(self._watched))
-        self._callbacks.call("on_test_end", {key.removeprefix("val_"): value for key, value in scores.items()})
+        self._callbacks.call(
+            "on_test_end", {key.removeprefix("val_"): value for key, value in scores.items()}
+        )
         return scores
 
     def _watched(self, batches: Iterable[Any]) -> Iterator[Any]:
@@ -380,12 +413,20 @@ class Loop:
 def _means(sums: np.ndarray) -> dict[str, float]:
     """Return the mean loss and accuracy of sums of loss, right answers, images and skipped steps."""
     loss, right, images, _ = (float(value) for value in sums)
-    return {"loss": loss / images, "accuracy": right / images} if images else {"loss": math.nan, "accuracy": 0.0}
+    return (
+        {"loss": loss / images, "accuracy": right / images}
+        if images
+        else {"loss": math.nan, "accuracy": 0.0}
+    )
 
 
 def thawed(recipe: Recipe, step: int) -> str:
     """Return the line that tells the end of a probe."""
     *lower, head = recipe.places[len(recipe.frozen) :]
-    norms = ["the frozen normalisations"] if recipe.frozen and recipe.finetune.batch_norm == "train" else []
+    norms = (
+        ["the frozen normalisations"]
+        if recipe.frozen and recipe.finetune.batch_norm == "train"
+        else []
+    )
     now = ", ".join([*norms, *lower])
     return f"step {step}: the classifier has learnt alone; now {now} and {head} learn"

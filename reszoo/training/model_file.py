@@ -37,7 +37,9 @@ def load_model(source: Run | str | os.PathLike[str], *, compile: bool = False) -
             return Run.open(path).load_model()  # raises: the run is not finished
         path = find_in_folder(path)
     if not path.is_file():
-        raise ReszooError(f"no run folder or model file {path}. Example: reszoo.load_model('runs/first')")
+        raise ReszooError(
+            f"no run folder or model file {path}. Example: reszoo.load_model('runs/first')"
+        )
     _refuse_weights_alone(path)
     try:
         if path.suffix in (".keras", ".h5", ".hdf5"):

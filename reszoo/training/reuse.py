@@ -31,7 +31,9 @@ class Group:
     @property
     def layers(self) -> list[Any]:
         """The layers of the nodes."""
-        return [node.operation for node in self.nodes if isinstance(node.operation, keras.layers.Layer)]
+        return [
+            node.operation for node in self.nodes if isinstance(node.operation, keras.layers.Layer)
+        ]
 
     @property
     def variables(self) -> list[Any]:
@@ -44,7 +46,9 @@ class Group:
         places = {self.entry: 0}
         told = []
         for node in self.nodes:
-            config = {key: value for key, value in node.operation.get_config().items() if key != "name"}
+            config = {
+                key: value for key, value in node.operation.get_config().items() if key != "name"
+            }
             given = [places[id(tensor)] for tensor in node.input_tensors]
             shapes = [(tuple(tensor.shape), str(tensor.dtype)) for tensor in node.input_tensors]
             trainable = getattr(node.operation, "trainable", None)
@@ -82,7 +86,9 @@ class BlockByBlock:
                 continue
             variables = group.variables
             values = [tf.convert_to_tensor(variable.value) for variable in variables]
-            self.values |= {id(variable): value for variable, value in zip(variables, values, strict=True)}
+            self.values |= {
+                id(variable): value for variable, value in zip(variables, values, strict=True)
+            }
             tensors[group.exit], moved = self._functions[kind](tensors[group.entry], values)
             for index, value in zip(self._moved[kind], moved, strict=True):
                 variables[index].value.assign(value, read_value=False)
@@ -93,10 +99,14 @@ class BlockByBlock:
 
         def block(x: Any, values: list[Any]) -> Any:
             tensors = {group.entry: x}
-            with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))) as scope:
+            with keras.StatelessScope(
+                state_mapping=list(zip(variables, values, strict=True))
+            ) as scope:
                 run(group.nodes, tensors)
                 now = [scope.get_current_value(variable) for variable in variables]
-            self._moved[kind] = [at for at, (new, old) in enumerate(zip(now, values, strict=True)) if new is not old]
+            self._moved[kind] = [
+                at for at, (new, old) in enumerate(zip(now, values, strict=True)) if new is not old
+            ]
             return tensors[group.exit], [now[at] for at in self._moved[kind]]
 
         return tf.function(block, autograph=False, experimental_attributes={"_noinline": True})
@@ -126,7 +136,9 @@ def split(model: keras.Model) -> list[Group]:
         if not name or not groups or groups[-1].name != name:
             groups.append(Group(name))
         groups[-1].nodes.append(node)
-    read = [id(tensor) for node in steps for tensor in node.input_tensors] + [id(t) for t in model.outputs]
+    read = [id(tensor) for node in steps for tensor in node.input_tensors] + [
+        id(t) for t in model.outputs
+    ]
     names = [group.name for group in groups]
     whole: list[Group] = []
     for group in groups:

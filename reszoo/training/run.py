@@ -66,7 +66,9 @@ class Run:
         """Raise ReszooError when the folder is there and not empty, is a file, or cannot be made and written."""
         check_output(self.path, "run folder")
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise ReszooError(f"run folder {self.path} exists; add --resume to resume it, or give another --run-dir")
+            raise ReszooError(
+                f"run folder {self.path} exists; add --resume to resume it, or give another --run-dir"
+            )
 
     def refuse_other(self, recipe: Recipe, *, moved: bool = False, started: bool = False) -> None:
         """Raise ReszooError unless the folder's recipe decides the same run as `recipe`.
@@ -109,18 +111,18 @@ class Run:
         from reszoo.data.fingerprint import difference
 
         before, found = self.meta["data"], info.to_dict()
-        if why := difference(before, found if counts else {**found, "examples": before["examples"]}):
-            raise ChangedDataError(f"data.name: {info.name} is not the data that {self.path} was trained on: {why}")
+        if why := difference(
+            before, found if counts else {**found, "examples": before["examples"]}
+        ):
+            raise ChangedDataError(
+                f"data.name: {info.name} is not the data that {self.path} was trained on: {why}"
+            )
 
     def relocate(self, info: DataInfo, data: DataConfig) -> None:
         """Record where the run's data lies now, in recipe.toml and run.json; run.json keeps the earlier location in `moved`."""
         before = self.recipe
         if (before.data.name, before.data.dir) != (data.name, data.dir):
-            moved = {
-                "from": location(before.data),
-                "to": location(data),
-                "at": now(),
-            }
+            moved = {"from": location(before.data), "to": location(data), "at": now()}
             write_text(self.path / "recipe.toml", before.replace(data=data).to_toml())
             self.write_meta(moved=[*self.meta.get("moved", []), moved])
         if self.meta["data"] != (
@@ -181,7 +183,9 @@ class Run:
                 f"{self.path} holds no trained model yet; resume with: {format_resume('train', self.path)}"
             )
 
-    def open_pipeline(self, batch_size: int | None = None, data: DataConfig | None = None) -> Pipeline:
+    def open_pipeline(
+        self, batch_size: int | None = None, data: DataConfig | None = None
+    ) -> Pipeline:
         """Open the run's data, or other data, for evaluation.
 
         Raises:
@@ -216,7 +220,9 @@ class Run:
         """Write history.json, history.csv and the TensorBoard log, which are all the same rows."""
         write_json(self.path / "history.json", list(history))
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(dict.fromkeys(key for row in history for key in row)), lineterminator="\n")
+        writer = csv.DictWriter(
+            text, list(dict.fromkeys(key for row in history for key in row)), lineterminator="\n"
+        )
         writer.writeheader()
         writer.writerows(history)
         write_text(self.path / "history.csv", text.getvalue())
@@ -226,7 +232,9 @@ class Run:
         try:
             return json.loads(path.read_text())
         except FileNotFoundError as error:
-            raise ReszooError(f"{self.path} holds no {name}; the run stopped before it began to train") from error
+            raise ReszooError(
+                f"{self.path} holds no {name}; the run stopped before it began to train"
+            ) from error
         except ValueError as error:
             raise ReszooError(f"{path} is not JSON; it was changed or damaged") from error
 
@@ -253,7 +261,9 @@ def now() -> str:
 
 def _commit() -> str | None:
     try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None

@@ -36,7 +36,9 @@ def make_model(recipe: Recipe, pipeline: Pipeline, *, load_weights: bool = True)
     """
     info = pipeline.info
     weights = recipe.model.weights or None if load_weights else None
-    model = build(recipe.model.spec, input_shape=info.input_shape, classes=info.classes, weights=weights)
+    model = build(
+        recipe.model.spec, input_shape=info.input_shape, classes=info.classes, weights=weights
+    )
     published = recipe.model.published
     other_classes = published is not None and not published.classifies(info.class_names)
     if weights and published and other_classes and len(published.class_names) == info.classes:
@@ -53,7 +55,9 @@ def make_stepper(model: keras.Model, recipe: Recipe, strategy: tf.distribute.Str
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss=loss, metrics=["accuracy"], auto_scale_loss=False)
     # Keras makes the metrics at the first batch of its own loop; callbacks look there for the direction of a monitor.
-    model._compile_metrics.build(keras.ops.zeros((1,)), keras.ops.zeros((1, model.output_shape[-1])))
+    model._compile_metrics.build(
+        keras.ops.zeros((1,)), keras.ops.zeros((1, model.output_shape[-1]))
+    )
     return Stepper(
         model,
         optimizer,

@@ -25,9 +25,7 @@ from reszoo.weights.convert import HEAD
 OPTIMIZER_OFF = "disable_meta_optimizer"
 MOVING = ("moving_mean", "moving_variance")
 SCALE_START = 2.0**15
-SCALE_GROWTH_STEPS = (
-    2000  # steps without overflow after which the loss scale doubles, as in PyTorch's and Keras' scalers
-)
+SCALE_GROWTH_STEPS = 2000  # steps without overflow after which the loss scale doubles, as in PyTorch's and Keras' scalers
 
 
 class Stepper:
@@ -54,15 +52,21 @@ class Stepper:
         self._train, self._decay, self._images_on = train, decay, images_on
         self.weights = model.trainable_variables
         # A shared function would compute gradients that nobody asked for where parts of the net are frozen.
-        alone = strategy.num_replicas_in_sync == 1 and all(layer.trainable for layer in model.layers)
+        alone = strategy.num_replicas_in_sync == 1 and all(
+            layer.trainable for layer in model.layers
+        )
         # XLA compiles the whole model as one program, which shared functions would only hide.
-        self._forward = BlockByBlock(model) if alone and not train.jit else partial(model, training=True)
+        self._forward = (
+            BlockByBlock(model) if alone and not train.jit else partial(model, training=True)
+        )
         shares = rate_shares(model, stage_decay)
         self._shares = [shares.get(id(weight), 1.0) for weight in self.weights]
         self._all = list(range(len(self.weights)))
         self._statistics = list(_moving(model))
         others = model.non_trainable_variables
-        self._seeds = [variable for variable in others if variable.path.endswith("seed_generator_state")]
+        self._seeds = [
+            variable for variable in others if variable.path.endswith("seed_generator_state")
+        ]
         if train.jit and self._seeds:
             raise ReszooError(
                 "train.jit: true is invalid; expected false for a model with dropout or drop_path, because XLA draws other "
@@ -70,14 +74,23 @@ class Stepper:
             )
         self._classes = model.output_shape[-1]
         self._losses = keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=train.label_smoothing, reduction=None, dtype=model.output.dtype
+            from_logits=True,
+            label_smoothing=train.label_smoothing,
+            reduction=None,
+            dtype=model.output.dtype,
         )
         # Keras would make the slots inside the traced step, which then has to be traced twice.
         optimizer.build(self.weights)
         self.totals = tf.Variable(tf.zeros(4, tf.float64), trainable=False, name="totals")
-        self.averages = [tf.Variable(weight.value, trainable=False) for weight in self.weights] if train.ema else []
+        self.averages = (
+            [tf.Variable(weight.value, trainable=False) for weight in self.weights]
+            if train.ema
+            else []
+        )
         self._scaled = train.precision == "mixed_float16"
-        self.scale = tf.Variable(SCALE_START if self._scaled else 1.0, trainable=False, name="loss_scale")
+        self.scale = tf.Variable(
+            SCALE_START if self._scaled else 1.0, trainable=False, name="loss_scale"
+        )
         self.calm_steps = tf.Variable(0, trainable=False, name="calm_steps")
         images = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
         signature = [images, tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.float32)]
@@ -85,7 +98,9 @@ class Stepper:
         self._step = tf.function(self._full_step, input_signature=signature, autograph=False)
         self._probe = tf.function(self._probe_step, input_signature=signature, autograph=False)
         self._take_step, self._take_probe = AsTraced(self._step), AsTraced(self._probe)
-        self._compiled = {training: self._compile(training) for training in (True, False)} if train.jit else {}
+        self._compiled = (
+            {training: self._compile(training) for training in (True, False)} if train.jit else {}
+        )
 
     def __call__(self, images: tf.Tensor, labels: tf.Tensor, rate: float) -> None:
         """Take one step on a global batch: images float32 [n, h, w, c], labels int32 [n], at learning rate `rate`."""
@@ -111,8 +126,14 @@ class Stepper:
 
     def state(self) -> dict[str, Any]:
         """Return every variable besides the model's, by a name that stays: what a checkpoint must hold."""
-        slots = {f"optimizer/{index}": variable for index, variable in enumerate(self.optimizer.variables)}
-        averages = {f"average/{weight.path}": mean for weight, mean in zip(self.weights, self.averages, strict=False)}
+        slots = {
+            f"optimizer/{index}": variable
+            for index, variable in enumerate(self.optimizer.variables)
+        }
+        averages = {
+            f"average/{weight.path}": mean
+            for weight, mean in zip(self.weights, self.averages, strict=False)
+        }
         own = {"totals": self.totals, "loss_scale": self.scale, "calm_steps": self.calm_steps}
         return {**slots, **averages, **own}
 
@@ -130,10 +151,17 @@ class Stepper:
         return [index for index in self._all if id(self.weights[index]) in own]
 
     def _global_step(
-        self, images: tf.Tensor, labels: tf.Tensor, rate: tf.Tensor, learning: list[int], training: bool
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        rate: tf.Tensor,
+        learning: list[int],
+        training: bool,
     ) -> None:
         """Update the weights of the indices `learning`, the net computing as in training or as in inference."""
-        gradients, sums, finite = self.strategy.run(self._replica_step, args=(images, labels, learning, training))
+        gradients, sums, finite = self.strategy.run(
+            self._replica_step, args=(images, labels, learning, training)
+        )
         self.optimizer.learning_rate = rate
         if self._scaled:
             # The same on every replica, for it was computed from the reduced gradient.
@@ -143,7 +171,9 @@ class Stepper:
         else:
             self._apply(gradients, rate, learning)
         sums = tf.concat([self.strategy.reduce("SUM", sums, axis=None), [0.0]], 0)
-        if self._scaled:  # a skipped step's loss may be no number; it counts as nothing but a skipped step
+        if (
+            self._scaled
+        ):  # a skipped step's loss may be no number; it counts as nothing but a skipped step
             sums = tf.where(finite, sums, [0.0, 0.0, 0.0, 1.0])
         self.totals.assign_add(sums)
 
@@ -164,7 +194,9 @@ class Stepper:
                 y = labels[first:last]
             differentiate = self._run_compiled if self._compiled else self._differentiate
             new, more = differentiate(x, y, rows, weight, self.scale, training)
-            gradients = [g if old is None else old + g for old, g in zip(gradients, new, strict=True)]
+            gradients = [
+                g if old is None else old + g for old, g in zip(gradients, new, strict=True)
+            ]
             sums += more
         if self.strategy.num_replicas_in_sync > 1:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
@@ -181,7 +213,13 @@ class Stepper:
         return self._regularised(gradients, weights, read), sums, finite
 
     def _differentiate(
-        self, x: tf.Tensor, y: tf.Tensor, rows: tf.Tensor, weight: tf.Tensor, scale: tf.Tensor, training: bool
+        self,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        rows: tf.Tensor,
+        weight: tf.Tensor,
+        scale: tf.Tensor,
+        training: bool,
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Return the gradients and the sums [loss, right, images] of one micro-batch on one replica.
 
@@ -199,13 +237,17 @@ class Stepper:
             for each in weights:
                 tape.watch(each.value)
             logits = self._forward(x) if training else self.model(x, training=False)
-            losses = self._losses(tf.one_hot(y, self._classes), logits) * tf.cast(weight, logits.dtype)
+            losses = self._losses(tf.one_hot(y, self._classes), logits) * tf.cast(
+                weight, logits.dtype
+            )
             mean = tf.reduce_sum(losses) / tf.cast(rows, logits.dtype)
             scaled = mean * tf.cast(scale, logits.dtype)
         gradients = tape.gradient(scaled, [variable.value for variable in weights])
         right = tf.cast(tf.argmax(logits, -1, tf.int32) == y, tf.float64) * weight
         count = tf.cast(tf.shape(x)[0], tf.float64) * weight
-        return gradients, tf.stack([tf.cast(tf.reduce_sum(losses), tf.float64), tf.reduce_sum(right), count])
+        return gradients, tf.stack(
+            [tf.cast(tf.reduce_sum(losses), tf.float64), tf.reduce_sum(right), count]
+        )
 
     def _compile(self, training: bool) -> Callable[..., Any]:
         """Return `_differentiate`, compiled by XLA, of the same arguments and the values of the model's variables.
@@ -217,19 +259,34 @@ class Stepper:
         moved: list[int] = []
 
         def differentiate(
-            x: tf.Tensor, y: tf.Tensor, rows: tf.Tensor, weight: tf.Tensor, scale: tf.Tensor, values: list[tf.Tensor]
+            x: tf.Tensor,
+            y: tf.Tensor,
+            rows: tf.Tensor,
+            weight: tf.Tensor,
+            scale: tf.Tensor,
+            values: list[tf.Tensor],
         ) -> Any:
-            with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))) as scope:
+            with keras.StatelessScope(
+                state_mapping=list(zip(variables, values, strict=True))
+            ) as scope:
                 gradients, sums = self._differentiate(x, y, rows, weight, scale, training)
                 now = [scope.get_current_value(variable) for variable in variables]
-            moved[:] = [at for at, (new, old) in enumerate(zip(now, values, strict=True)) if new is not old]
+            moved[:] = [
+                at for at, (new, old) in enumerate(zip(now, values, strict=True)) if new is not old
+            ]
             return gradients, sums, [now[at] for at in moved]
 
         compiled = tf.function(differentiate, autograph=False, jit_compile=True)
         return lambda *args: (*compiled(*args), moved)
 
     def _run_compiled(
-        self, x: tf.Tensor, y: tf.Tensor, rows: tf.Tensor, weight: tf.Tensor, scale: tf.Variable, training: bool
+        self,
+        x: tf.Tensor,
+        y: tf.Tensor,
+        rows: tf.Tensor,
+        weight: tf.Tensor,
+        scale: tf.Variable,
+        training: bool,
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Do what `_differentiate` does, compiled by XLA, and move the same statistics."""
         variables = self.model.variables
@@ -253,11 +310,15 @@ class Stepper:
     def _share_statistics(self, context: Any) -> None:
         """Bring the moving statistics to their mean over the replicas: one net is scored and saved, not N."""
         if self._statistics:
-            means = context.all_reduce(tf.distribute.ReduceOp.MEAN, [tf.identity(v.value) for v in self._statistics])
+            means = context.all_reduce(
+                tf.distribute.ReduceOp.MEAN, [tf.identity(v.value) for v in self._statistics]
+            )
             for variable, mean in zip(self._statistics, means, strict=True):
                 variable.value.assign(mean)
 
-    def _share(self, rows: tf.Tensor, piece: int, replica: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def _share(
+        self, rows: tf.Tensor, piece: int, replica: Any
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Return (first row, one past the last, weight) of a replica's share of a piece of the batch.
 
         With fewer rows than replicas some share would be empty, and a normalisation over nothing is not a number: such a
@@ -269,7 +330,11 @@ class Stepper:
         first, last = start + replica * size // replicas, start + (replica + 1) * size // replicas
         empty = first == last
         row = tf.minimum(first, rows - 1)
-        return tf.where(empty, row, first), tf.where(empty, row + 1, last), tf.cast(~empty, tf.float64)
+        return (
+            tf.where(empty, row, first),
+            tf.where(empty, row + 1, last),
+            tf.cast(~empty, tf.float64),
+        )
 
     def _regularised(
         self, gradients: list[tf.Tensor], weights: list[Any], read: dict[int, tf.Tensor]
@@ -300,16 +365,24 @@ class Stepper:
             own = rate if self._shares[index] == 1 else rate * self._shares[index]
 
             def update(
-                variable: Any, gradient: Any, average: Any = None, shrink: bool = shrink, own: Any = own
+                variable: Any,
+                gradient: Any,
+                average: Any = None,
+                shrink: bool = shrink,
+                own: Any = own,
             ) -> None:
                 if shrink:
-                    variable.assign_sub(variable * tf.cast(self._decay.weight_decay * own, variable.dtype))
+                    variable.assign_sub(
+                        variable * tf.cast(self._decay.weight_decay * own, variable.dtype)
+                    )
                 step(gradient, variable, own)
                 if average is not None:
                     average.assign_add((variable - average) * (1 - self._train.ema))
 
             average = (self.averages[index],) if self.averages else ()
-            self.strategy.extended.update(weight.value, update, args=(gradient, *average), group=False)
+            self.strategy.extended.update(
+                weight.value, update, args=(gradient, *average), group=False
+            )
         self.optimizer.iterations.assign_add(1)
         return True
 
@@ -339,14 +412,18 @@ class Stepper:
         calm = tf.where(finite, self.calm_steps + 1, 0)
         grown = calm >= SCALE_GROWTH_STEPS
         self.scale.assign(
-            tf.where(finite, tf.where(grown, self.scale * 2, self.scale), tf.maximum(self.scale / 2, 1.0))
+            tf.where(
+                finite, tf.where(grown, self.scale * 2, self.scale), tf.maximum(self.scale / 2, 1.0)
+            )
         )
         self.calm_steps.assign(tf.where(grown, 0, calm))
 
 
 def _constants(value: float, weights: list[Any]) -> dict[str, tf.Tensor]:
     """Return a number as a constant of each dtype that the weights have: one node, and not one a weight."""
-    return {dtype: tf.constant(value, dtype) for dtype in sorted({weight.dtype for weight in weights})}
+    return {
+        dtype: tf.constant(value, dtype) for dtype in sorted({weight.dtype for weight in weights})
+    }
 
 
 class AsTraced:
@@ -364,7 +441,9 @@ class AsTraced:
     def __call__(self, *args: tf.Tensor) -> None:
         """Call the function, for what it assigns."""
         if self._call is None:  # tracing waits for the first call
-            self._call = self._function if tf.config.list_logical_devices("GPU") else self._unoptimized()
+            self._call = (
+                self._function if tf.config.list_logical_devices("GPU") else self._unoptimized()
+            )
         self._call(*args)
 
     def _unoptimized(self) -> Callable[..., Any]:
@@ -378,7 +457,9 @@ class AsTraced:
         options.graph_options.rewrite_options.disable_meta_optimizer = True
         settings = {"config": "", "config_proto": options.SerializeToString(), "executor_type": ""}
         captured = traced.captured_inputs
-        return lambda *args: tf.raw_ops.StatefulPartitionedCall(args=[*args, *captured], Tout=[], f=traced, **settings)
+        return lambda *args: tf.raw_ops.StatefulPartitionedCall(
+            args=[*args, *captured], Tout=[], f=traced, **settings
+        )
 
 
 def rate_shares(model: keras.Model, stage_decay: float) -> dict[int, float]:
@@ -406,4 +487,6 @@ def _moving(layer: Any) -> Iterator[Any]:
         for each in inner:
             yield from _moving(each)
     else:
-        yield from (variable for variable in layer.non_trainable_variables if variable.path.endswith(MOVING))
+        yield from (
+            variable for variable in layer.non_trainable_variables if variable.path.endswith(MOVING)
+        )

@@ -30,10 +30,18 @@ class SearchConfig(Table):
         description="Largest number of trials. For hyperband, as many whole sweeps as this number of full trainings "
         "pays for, at least one. 0: 30, one sweep, or the whole grid.",
     )
-    executions: int = Field(1, ge=1, description="Runs per trial, with consecutive seeds; the score is their mean.")
-    seed: int = Field(0, ge=0, lt=2**31, description="Seed of the choices, and of the first execution.")
-    max_params: int = Field(0, ge=0, description="Largest number of parameters of a model; 0 for no limit.")
-    max_macs: int = Field(0, ge=0, description="Most MACs of a model for one image; 0 for no limit.")
+    executions: int = Field(
+        1, ge=1, description="Runs per trial, with consecutive seeds; the score is their mean."
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="Seed of the choices, and of the first execution."
+    )
+    max_params: int = Field(
+        0, ge=0, description="Largest number of parameters of a model; 0 for no limit."
+    )
+    max_macs: int = Field(
+        0, ge=0, description="Most MACs of a model for one image; 0 for no limit."
+    )
     max_failures: int = Field(3, ge=1, description="Failed trials in a row that stop the search.")
 
     def check(self) -> None:
@@ -53,8 +61,12 @@ def parse_amount(text: str) -> int:
     Raises:
         ReszooError: For any other text.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]?)", text.strip().replace("_", "").replace(",", ""))
+    found = re.fullmatch(
+        r"(\d+(?:\.\d+)?)([kMGT]?)", text.strip().replace("_", "").replace(",", "")
+    )
     number = float(found[1]) * UNITS[found[2]] if found else 0.5
     if number != int(number):
-        raise ReszooError(f'"{text}" is invalid; expected a whole amount such as 1M, 2.5G or 200000')
+        raise ReszooError(
+            f'"{text}" is invalid; expected a whole amount such as 1M, 2.5G or 200000'
+        )
     return int(number)

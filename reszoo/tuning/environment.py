@@ -31,7 +31,10 @@ def part(environment: Mapping[str, str]) -> Part:
         raise ReszooError(
             f"{given[0]} is set, but {missing[0]} is not: chief and workers need {TUNER}, {IP} and {PORT}"
         )
-    if not (environment[PORT].isascii() and environment[PORT].isdecimal()) or not 0 < int(environment[PORT]) < 65536:
+    if (
+        not (environment[PORT].isascii() and environment[PORT].isdecimal())
+        or not 0 < int(environment[PORT]) < 65536
+    ):
         raise ReszooError(f"{PORT} is {environment[PORT]!r}, but must be a port such as 8000")
     return "chief" if "chief" in environment[TUNER] else "worker"
 

@@ -38,7 +38,11 @@ def clipped_note(trials: Sequence[Trial]) -> str:
 
 def completed(results: Results) -> list[Trial]:
     """Return the trials that have a score, whatever their share."""
-    return [trial for trial in results["trials"] if trial["status"] == "completed" and trial.get("score") is not None]
+    return [
+        trial
+        for trial in results["trials"]
+        if trial["status"] == "completed" and trial.get("score") is not None
+    ]
 
 
 def _kinds(results: Results, theme: Theme) -> list[tuple[str, str, str, Callable[[Trial], bool]]]:
@@ -61,7 +65,13 @@ def _kinds(results: Results, theme: Theme) -> list[tuple[str, str, str, Callable
 
 
 def _dots(
-    axes: Any, x: Sequence[float], scores: Sequence[float], floor: float | None, color: str, marker: str, **look: Any
+    axes: Any,
+    x: Sequence[float],
+    scores: Sequence[float],
+    floor: float | None,
+    color: str,
+    marker: str,
+    **look: Any,
 ) -> None:
     """Draw accuracies as dots, those below `floor` as triangles at it."""
     values = 100 * np.asarray(scores, float)
@@ -103,7 +113,9 @@ def draw_cost(figure: Figure, theme: Theme, results: Results) -> None:
         y = [100 * trials[name]["score"] for name in front]
         # From the edge up to the first trial, and from the last one on at its height.
         way = ([x[0], *x, high], [0, *y, y[-1]])
-        (line,) = axes.step(*way, where="post", color=theme.ink, linewidth=1.1, alpha=0.7, label="Pareto front")
+        (line,) = axes.step(
+            *way, where="post", color=theme.ink, linewidth=1.1, alpha=0.7, label="Pareto front"
+        )
         for _, color, marker, chosen in _kinds(results, theme):
             rows = [trial for trial in own if chosen(trial)]
             costs = [max(trial[cost], 1) for trial in rows]
@@ -121,7 +133,9 @@ def draw_cost(figure: Figure, theme: Theme, results: Results) -> None:
         handles = [*_handles(axes, results, theme), line, ring]
         axes.set_xscale("log")
         axes.set_xlim(low, high)
-        log_ticks(axes.xaxis, low * 1.1, high / 1.1)  # a label at the edge would touch the next panel's
+        log_ticks(
+            axes.xaxis, low * 1.1, high / 1.1
+        )  # a label at the edge would touch the next panel's
         axes.set_xlabel({"parameters": "parameters", "multiply_adds": "MACs per image"}[cost])
     _accuracy_axis(panels[0], own)
     panels[0].set_ylabel("validation accuracy (%)")
@@ -130,7 +144,11 @@ def draw_cost(figure: Figure, theme: Theme, results: Results) -> None:
 
 def was_tried(effect: Mapping[str, Any]) -> bool:
     """Return whether any trial that counts has a value of a knob."""
-    return any(own["count"] for own in effect["options"].values()) if "options" in effect else effect["count"] > 0
+    return (
+        any(own["count"] for own in effect["options"].values())
+        if "options" in effect
+        else effect["count"] > 0
+    )
 
 
 def draw_choices(figure: Figure, theme: Theme, results: Results, panels: Sequence[str]) -> None:
@@ -169,23 +187,38 @@ def draw_choices(figure: Figure, theme: Theme, results: Results, panels: Sequenc
         legend_below(figure, handles)
 
 
-def _draw_options(axes: Any, theme: Theme, results: Results, knob: str, floor: float | None) -> None:
+def _draw_options(
+    axes: Any, theme: Theme, results: Results, knob: str, floor: float | None
+) -> None:
     own = [trial for trial in longest(results["trials"]) if knob in trial["values"]]
     options = results["effects"][knob]["options"]
     for place, (label, effect) in enumerate(options.items()):
         rows = [trial for trial in own if trial["values"][knob] == label]
         # The golden ratio spreads any number of dots, and always the same way.
-        aside = {trial["trial"]: place + 0.5 * ((index * 0.618034 + 0.5) % 1 - 0.5) for index, trial in enumerate(rows)}
+        aside = {
+            trial["trial"]: place + 0.5 * ((index * 0.618034 + 0.5) % 1 - 0.5)
+            for index, trial in enumerate(rows)
+        }
         for _, color, marker, chosen in _kinds(results, theme):
             kind = [trial for trial in rows if chosen(trial)]
             x = [aside[trial["trial"]] for trial in kind]
-            _dots(axes, x, [trial["score"] for trial in kind], floor, color, marker, s=20, alpha=0.7)
+            _dots(
+                axes, x, [trial["score"] for trial in kind], floor, color, marker, s=20, alpha=0.7
+            )
         if rows:
             mean = 100 * effect["mean"]
             if floor is None or mean >= floor:
-                axes.plot([place - 0.36, place + 0.36], [mean, mean], color=theme.ink, linewidth=1.8, zorder=4)
+                axes.plot(
+                    [place - 0.36, place + 0.36],
+                    [mean, mean],
+                    color=theme.ink,
+                    linewidth=1.8,
+                    zorder=4,
+                )
             else:
-                axes.plot([place], [floor], "v", color=theme.ink, fillstyle="none", markersize=8, zorder=4)
+                axes.plot(
+                    [place], [floor], "v", color=theme.ink, fillstyle="none", markersize=8, zorder=4
+                )
     room = 34 // len(options)
     labels = [f"{_short(label, room)}\n({effect['count']})" for label, effect in options.items()]
     axes.set_xticks(range(len(options)), labels)
@@ -208,7 +241,8 @@ def draw_grid(figure: Figure, theme: Theme, grid: Mapping[str, Any]) -> None:
     middle = float(np.median(means))
     low = max(low, middle - 3 * max(high - middle, 0.005))
     start = [
-        0.88 * paper + 0.12 * ink for paper, ink in zip(to_rgb(theme.background), to_rgb(theme.residual), strict=True)
+        0.88 * paper + 0.12 * ink
+        for paper, ink in zip(to_rgb(theme.background), to_rgb(theme.residual), strict=True)
     ]
     colors = LinearSegmentedColormap.from_list("accuracy", [start, to_rgb(theme.residual)])
     for column, label in enumerate(labels):
@@ -218,14 +252,24 @@ def draw_grid(figure: Figure, theme: Theme, grid: Mapping[str, Any]) -> None:
                 axes.text(column, row, "-", ha="center", va="center", alpha=0.6)
                 continue
             color = colors((cell["mean"] - low) / (high - low) if high > low else 0.5)
-            axes.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, facecolor=color, linewidth=0))
+            axes.add_patch(
+                Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, facecolor=color, linewidth=0)
+            )
             ink = _readable(color)
             trials = f"{cell['count']} trial{'' if cell['count'] == 1 else 's'}"
             axes.text(
-                column, row - 0.15, f"{100 * cell['mean']:.2f}", ha="center", va="center", color=ink, fontsize=10.5
+                column,
+                row - 0.15,
+                f"{100 * cell['mean']:.2f}",
+                ha="center",
+                va="center",
+                color=ink,
+                fontsize=10.5,
             )
             axes.text(column, row + 0.24, trials, ha="center", va="center", color=ink, fontsize=8)
-    names = [f"{_short(label, 16)}{' (plain)' if label in grid['plain'] else ''}" for label in labels]
+    names = [
+        f"{_short(label, 16)}{' (plain)' if label in grid['plain'] else ''}" for label in labels
+    ]
     axes.set_xticks(range(len(labels)), names)
     axes.set_yticks(range(len(depths)), [str(depth) for depth in depths])
     axes.set_xlim(-0.5, len(labels) - 0.5)
@@ -240,7 +284,9 @@ def draw_grid(figure: Figure, theme: Theme, grid: Mapping[str, Any]) -> None:
 
 def _readable(color: Sequence[float]) -> str:
     """Return white or black, whichever stands out more on a colour, by the luminance of WCAG 2."""
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color[:3]]
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color[:3]
+    ]
     return "#ffffff" if np.dot(linear, (0.2126, 0.7152, 0.0722)) < 0.179 else "#000000"
 
 
@@ -259,7 +305,14 @@ def draw_progress(figure: Figure, theme: Theme, results: Results) -> None:
         if trial["trial"] in whole:
             spent.append(total)
             best.append(max(100 * trial["score"], best[-1] if best else 0))
-    axes.step([*spent, total], [*best, best[-1]], where="post", color=theme.ink, linewidth=1.4, label="best so far")
+    axes.step(
+        [*spent, total],
+        [*best, best[-1]],
+        where="post",
+        color=theme.ink,
+        linewidth=1.4,
+        label="best so far",
+    )
     for _, color, marker, chosen in _kinds(results, theme):
         for rows, look in (
             ([trial for trial in done if trial["trial"] not in whole], {"alpha": 0.35, "s": 12}),
@@ -267,7 +320,9 @@ def draw_progress(figure: Figure, theme: Theme, results: Results) -> None:
         ):
             kind = [trial for trial in rows if chosen(trial)]
             x = [at[trial["trial"]] for trial in kind]
-            _dots(axes, x, [trial["score"] for trial in kind], floor, color, marker, zorder=3, **look)
+            _dots(
+                axes, x, [trial["score"] for trial in kind], floor, color, marker, zorder=3, **look
+            )
     axes.set_xlim(0, 1.03 * max(total, 1))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlabel("steps trained so far, all trials")

@@ -39,7 +39,10 @@ class Choice:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, from which `knob` makes an equal one."""
         when = {name: list(allowed) for name, allowed in self.when.items()}
-        return {"options": {label: dict(sets) for label, sets in self.options.items()}, "when": when}
+        return {
+            "options": {label: dict(sets) for label, sets in self.options.items()},
+            "when": when,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +75,17 @@ class Range:
 
     def between(self) -> list[float]:
         """Return a value between the ends of a range that any number may be drawn from, none of another."""
-        return [] if self.whole or self.step else [rounded(self.low + 0.3717 * (self.high - self.low))]
+        return (
+            [] if self.whole or self.step else [rounded(self.low + 0.3717 * (self.high - self.low))]
+        )
 
     @property
     def size(self) -> int:
         """How many values there are in a range with a step or of whole numbers. Raises ReszooError for any other."""
         if not self.step and (self.log or not self.whole):
-            raise ReszooError(f"{self.name} is a range without end; give it a step, or choices, to try all of it")
+            raise ReszooError(
+                f"{self.name} is a range without end; give it a step, or choices, to try all of it"
+            )
         if self.log:
             return int(math.log(self.high / self.low, self.step) + 1e-9) + 1
         return int((self.high - self.low) / (self.step or 1) + 1e-9) + 1
@@ -97,7 +104,13 @@ class Range:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, from which `knob` makes an equal one."""
         when = {name: list(allowed) for name, allowed in self.when.items()}
-        return {"low": self.low, "high": self.high, "log": self.log, "step": self.step, "when": when}
+        return {
+            "low": self.low,
+            "high": self.high,
+            "log": self.log,
+            "step": self.step,
+            "when": when,
+        }
 
 
 Knob = Choice | Range
@@ -138,14 +151,22 @@ def _knob(name: str, told: Any, before: Mapping[str, Knob]) -> Knob:
     if isinstance(told, list):
         told = {"choices": told}
     if not isinstance(told, Mapping) or not told:
-        raise ReszooError(f"{told!r} is no knob: give a list of choices, {{ low = ..., high = ... }}, or options")
+        raise ReszooError(
+            f"{told!r} is no knob: give a list of choices, {{ low = ..., high = ... }}, or options"
+        )
     for key in told:
         if key not in KNOB_KEYS:
-            raise ReszooError(f"no key {key}{did_you_mean(key, KNOB_KEYS) or '; a knob has ' + ', '.join(KNOB_KEYS)}")
+            raise ReszooError(
+                f"no key {key}{did_you_mean(key, KNOB_KEYS) or '; a knob has ' + ', '.join(KNOB_KEYS)}"
+            )
     kinds = [key for key in ("choices", "options", "low") if key in told]
     if len(kinds) != 1:
         raise ReszooError("give exactly one of choices, options, or low and high")
-    extra = {"choices": {"low", "high", "log", "step"}, "options": {"low", "high", "log", "step"}, "low": set()}
+    extra = {
+        "choices": {"low", "high", "log", "step"},
+        "options": {"low", "high", "log", "step"},
+        "low": set(),
+    }
     if idle := sorted(told.keys() & extra[kinds[0]]):
         raise ReszooError(f"{idle[0]} belongs to a range; with {kinds[0]} leave it out")
     when = _when(told.get("when", {}), before)
@@ -160,8 +181,14 @@ def _knob(name: str, told: Any, before: Mapping[str, Knob]) -> Knob:
 
 def _choices(name: str, choices: Any) -> dict[str, dict[str, Any]]:
     if "." not in name:
-        raise ReszooError("choices need a recipe key, such as model.shortcut; a name of your own takes options")
-    if not isinstance(choices, list) or not choices or any(isinstance(value, Mapping) for value in choices):
+        raise ReszooError(
+            "choices need a recipe key, such as model.shortcut; a name of your own takes options"
+        )
+    if (
+        not isinstance(choices, list)
+        or not choices
+        or any(isinstance(value, Mapping) for value in choices)
+    ):
         raise ReszooError("choices must be a list of values")
     options = {_label(value): {name: value} for value in choices}
     if len(options) != len(choices):
@@ -172,17 +199,29 @@ def _choices(name: str, choices: Any) -> dict[str, dict[str, Any]]:
 
 
 def _options(told: Any) -> dict[str, dict[str, Any]]:
-    if not isinstance(told, Mapping) or not told or not all(isinstance(sets, Mapping) for sets in told.values()):
-        raise ReszooError("options must be tables by name, such as options.small = { model.widths = [8, 16, 32] }")
+    if (
+        not isinstance(told, Mapping)
+        or not told
+        or not all(isinstance(sets, Mapping) for sets in told.values())
+    ):
+        raise ReszooError(
+            "options must be tables by name, such as options.small = { model.widths = [8, 16, 32] }"
+        )
     options = {str(label): dict(_pairs(sets)) for label, sets in told.items()}
-    told_as = {label: json.dumps(sets, sort_keys=True, default=str) for label, sets in options.items()}  # 1 is not true
-    if same := [one for one, other in itertools.combinations(options, 2) if told_as[one] == told_as[other]]:
+    told_as = {
+        label: json.dumps(sets, sort_keys=True, default=str) for label, sets in options.items()
+    }  # 1 is not true
+    if same := [
+        one for one, other in itertools.combinations(options, 2) if told_as[one] == told_as[other]
+    ]:
         raise ReszooError(f"option {same[0]} sets what another sets too")
     for label, sets in options.items():
         if not label.isprintable():
             raise ReszooError(f"{label!r} is no name for an option")
         if wrong := [key for key in sets if "." not in key]:
-            raise ReszooError(f"option {label} sets {wrong[0]}, which is no recipe key such as model.widths")
+            raise ReszooError(
+                f"option {label} sets {wrong[0]}, which is no recipe key such as model.widths"
+            )
     return options
 
 
@@ -211,7 +250,9 @@ def _range(name: str, told: Mapping[str, Any], when: dict[str, tuple[str, ...]])
     if log and low <= 0:  # type: ignore[operator]
         raise ReszooError(f"low is {low}, but a range with log = true must be above 0")
     if step and (step <= (1 if log else 0) or (isinstance(low, int) and step != int(step))):
-        raise ReszooError(f"step is {step}, but must be {'a factor above 1' if log else 'above 0'}, whole where low is")
+        raise ReszooError(
+            f"step is {step}, but must be {'a factor above 1' if log else 'above 0'}, whole where low is"
+        )
     return Range(name=name, low=low, high=high, log=log, step=step, when=when)  # type: ignore[arg-type]
 
 
@@ -224,15 +265,23 @@ def _when(told: Any, before: Mapping[str, Knob]) -> dict[str, tuple[str, ...]]:
     for name, wanted in _conditions(told):
         earlier = before.get(name)
         if earlier is None:
-            raise ReszooError(f"when names {name}, which is no knob that stands before it{did_you_mean(name, before)}")
+            raise ReszooError(
+                f"when names {name}, which is no knob that stands before it{did_you_mean(name, before)}"
+            )
         if not isinstance(earlier, Choice):
-            raise ReszooError(f"when names {name}, which is a range; a condition needs a knob with choices")
+            raise ReszooError(
+                f"when names {name}, which is a range; a condition needs a knob with choices"
+            )
         if isinstance(wanted, Mapping):
             found[name] = _from_on(earlier, wanted)
             continue
-        labels = tuple(_label(value) for value in (wanted if isinstance(wanted, list) else [wanted]))
+        labels = tuple(
+            _label(value) for value in (wanted if isinstance(wanted, list) else [wanted])
+        )
         if wrong := [label for label in labels if label not in earlier.options]:
-            raise ReszooError(f"when says {name} = {wrong[0]}, which is none of {', '.join(earlier.options)}")
+            raise ReszooError(
+                f"when says {name} = {wrong[0]}, which is none of {', '.join(earlier.options)}"
+            )
         if not labels:
             raise ReszooError(f"when gives no choice of {name}")
         found[name] = labels
@@ -253,7 +302,9 @@ def _from_on(knob: Choice, bounds: Mapping[str, Any]) -> tuple[str, ...]:
     try:
         found = tuple(label for label in knob.options if low <= float(label) <= high)
     except (TypeError, ValueError):
-        raise ReszooError(f"when bounds {knob.name}, whose choices are no numbers; list them instead") from None
+        raise ReszooError(
+            f"when bounds {knob.name}, whose choices are no numbers; list them instead"
+        ) from None
     if not found:
         raise ReszooError(f"when leaves no choice of {knob.name}")
     return found

@@ -72,16 +72,27 @@ class BayesianOracle(Searching, keras_tuner.oracles.BayesianOptimizationOracle):
         candidates = np.array([self._vector(values) for values in pool])
         process = self._make_gpr()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # scikit-learn's notes on length scales at the edge of their range
+            warnings.simplefilter(
+                "ignore"
+            )  # scikit-learn's notes on length scales at the edge of their range
             process.fit(known, costs)
-            running = [trial for trial in self.ongoing_trials.values() if trial.status == TrialStatus.RUNNING]
+            running = [
+                trial
+                for trial in self.ongoing_trials.values()
+                if trial.status == TrialStatus.RUNNING
+            ]
             if running:
                 # What runs elsewhere counts as done and middling, so that its neighbours are not tried beside it.
                 beside = np.array([self._vector(trial.hyperparameters.values) for trial in running])
                 mean, deviation = process.predict(beside, return_std=True)
-                process.fit(np.concatenate([known, beside]), np.concatenate([costs, mean + deviation]))
+                process.fit(
+                    np.concatenate([known, beside]), np.concatenate([costs, mean + deviation])
+                )
             mean, deviation = process.predict(candidates, return_std=True)
-        return {"status": TrialStatus.RUNNING, "values": pool[int(np.argmin(mean - self.beta * deviation))]}
+        return {
+            "status": TrialStatus.RUNNING,
+            "values": pool[int(np.argmin(mean - self.beta * deviation))],
+        }
 
     def _pool(self) -> list[dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
@@ -119,7 +130,9 @@ class HyperbandOracle(Searching):
     @property
     def expected(self) -> int:
         """The number of trials if none is rejected late."""
-        return self.sweeps * sum(count for bracket in sweep(self.plan.units) for count, _ in bracket)
+        return self.sweeps * sum(
+            count for bracket in sweep(self.plan.units) for count, _ in bracket
+        )
 
     @property
     def trainings(self) -> float:
@@ -137,28 +150,53 @@ class HyperbandOracle(Searching):
                 size = len(members[0])  # the space is exhausted
             for number in range(1, len(rounds)):
                 before, size = size, min(rounds[number][0], math.ceil(size / FACTOR))
-                if (best := self._promoted(members[number - 1], members[number], before - size)) is not None:
+                if (
+                    best := self._promoted(members[number - 1], members[number], before - size)
+                ) is not None:
                     values = _own(self.trials[best].hyperparameters.values)
-                    return self._answer(values, bracket, number, rounds[number][1], rounds[number - 1][1], best)
+                    return self._answer(
+                        values, bracket, number, rounds[number][1], rounds[number - 1][1], best
+                    )
         return {"status": TrialStatus.STOPPED}
 
     def _members(self, bracket: int, number: int) -> list[str]:
         """Return the trials of a bracket's round, in the order of their start."""
         told = {key: self.trials[key].hyperparameters.values for key in self.start_order}
-        return [key for key, own in told.items() if (own["tuner/bracket"], own["tuner/round"]) == (bracket, number)]
+        return [
+            key
+            for key, own in told.items()
+            if (own["tuner/bracket"], own["tuner/round"]) == (bracket, number)
+        ]
 
     def _promoted(self, members: list[str], after: list[str], dropped: int) -> str | None:
         """Return who of a round goes on next: its best, once more have ended than will be dropped."""
         gone_on = {self.trials[key].hyperparameters.values["tuner/trial_id"] for key in after}
-        waiting = [self.trials[key] for key in members if key in self.end_order and key not in gone_on]
+        waiting = [
+            self.trials[key] for key in members if key in self.end_order and key not in gone_on
+        ]
         done = [trial for trial in waiting if trial.status == TrialStatus.COMPLETED]
-        return max(done, key=lambda trial: trial.score).trial_id if done and len(waiting) > dropped else None
+        return (
+            max(done, key=lambda trial: trial.score).trial_id
+            if done and len(waiting) > dropped
+            else None
+        )
 
     def _answer(
-        self, values: dict[str, Any], bracket: int, number: int, until: int, begun: int, source: str | None
+        self,
+        values: dict[str, Any],
+        bracket: int,
+        number: int,
+        until: int,
+        begun: int,
+        source: str | None,
     ) -> dict[str, Any]:
         """Return a trial's values with KerasTuner's own names for what hyperband says of it."""
-        told: dict[str, Any] = {"bracket": bracket, "round": number, "epochs": until, "initial_epoch": begun}
+        told: dict[str, Any] = {
+            "bracket": bracket,
+            "round": number,
+            "epochs": until,
+            "initial_epoch": begun,
+        }
         if source is not None:
             told["trial_id"] = source
         values = values | {f"tuner/{key}": value for key, value in told.items()}
@@ -167,7 +205,9 @@ class HyperbandOracle(Searching):
     def _compute_values_hash(self, values: dict[str, Any]) -> str:
         """Return what tells values apart; a trial that goes on is another than the one it continues."""
         source = values.get("tuner/trial_id")
-        return super()._compute_values_hash(_own(values) | ({"tuner/trial_id": source} if source else {}))
+        return super()._compute_values_hash(
+            _own(values) | ({"tuner/trial_id": source} if source else {})
+        )
 
 
 def _own(values: dict[str, Any]) -> dict[str, Any]:
@@ -182,7 +222,10 @@ def sweep(units: int) -> list[list[tuple[int, int]]]:
         end = math.ceil(1 + math.log(units, FACTOR)) / (bracket + 1)
         brackets.append(
             [
-                (math.ceil(end * FACTOR ** (bracket - number)), math.ceil(units / FACTOR ** (bracket - number)))
+                (
+                    math.ceil(end * FACTOR ** (bracket - number)),
+                    math.ceil(units / FACTOR ** (bracket - number)),
+                )
                 for number in range(bracket + 1)
             ]
         )

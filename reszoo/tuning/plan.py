@@ -51,13 +51,17 @@ class Plan:
                 f"hyperband needs trainings of at least {FACTOR} epochs to cut short, but this one has {self.epochs:.3g}"
             )
         if self.space.search.tuner == "grid" and (size := self.space.size) > GRID:
-            raise ReszooError(f"the grid has {size:,} combinations, more than {GRID:,}; take fewer, or another tuner")
+            raise ReszooError(
+                f"the grid has {size:,} combinations, more than {GRID:,}; take fewer, or another tuner"
+            )
 
     def measured(self, recipe: Recipe) -> Count:
         """Return what a recipe's net is made of and costs for one image of the data at hand."""
         height, width, channels = self.data["input_shape"]
         size = recipe.data.image_size or (height, width)
-        return _count(recipe.model.spec, (*size, recipe.data.channels or channels), self.data["classes"])
+        return _count(
+            recipe.model.spec, (*size, recipe.data.channels or channels), self.data["classes"]
+        )
 
     def refusal(self, values: Mapping[str, Any]) -> str:
         """Return why values are not tried, by arithmetic alone: a contradiction, or a net over budget; else ""."""
@@ -76,14 +80,21 @@ class Plan:
 
     def write(self, folder: Path, **more: Any) -> None:
         """Write the plan into a search folder, with `more` to be kept beside it."""
-        write_json(folder / NAME, {**self.space.to_dict(), "data": dict(self.data), "epochs": self.epochs, **more})
+        write_json(
+            folder / NAME,
+            {**self.space.to_dict(), "data": dict(self.data), "epochs": self.epochs, **more},
+        )
 
     def refuse_other(self, asked: Space, folder: Path) -> None:
         """Raise ReszooError unless `asked` decides the same trials as this plan, that of `folder`."""
         before, after = self.space.to_dict(), asked.to_dict()
         parts = {"space": "space", "recipe": "base recipe", "search": "search settings"}
         for part, words in parts.items():
-            changed = [key for key in {**before[part], **after[part]} if before[part].get(key) != after[part].get(key)]
+            changed = [
+                key
+                for key in {**before[part], **after[part]}
+                if before[part].get(key) != after[part].get(key)
+            ]
             if part == "search":
                 changed = [key for key in changed if key not in FREE]
             if changed:

@@ -62,9 +62,7 @@ def finding(results: Results) -> str:
     if len(own) < results["totals"]["completed"]:
         among += " trained longest"
     values = in_words(best["values"], results["space"])
-    text = (
-        f"Best of {among} is {best['trial']}{f' ({values})' if values else ''}: {_accuracy(best)} % validation accuracy"
-    )
+    text = f"Best of {among} is {best['trial']}{f' ({values})' if values else ''}: {_accuracy(best)} % validation accuracy"
     if len(best.get("scores") or []) > 1:
         text += f" over {len(best['scores'])} executions"
     if best["share"] < 1:
@@ -91,7 +89,10 @@ def _nothing(results: Results) -> str:
     totals = results["totals"]
     text = "No trial has completed yet" if totals["running"] else "No trial completed"
     parts = [f"{totals[status]} {status}" for status in ("failed", "running") if totals[status]]
-    for status, reasons in (("failed", _failed(results)), ("rejected", [row["reason"] for row in results["refused"]])):
+    for status, reasons in (
+        ("failed", _failed(results)),
+        ("rejected", [row["reason"] for row in results["refused"]]),
+    ):
         if reasons:
             reason, count = _collapsed(reasons)[0]
             parts.append(f"{count} of {len(reasons)} {status} with: {reason}")
@@ -114,7 +115,9 @@ def _depth_finding(results: Results) -> str:
 
 
 def _accuracy(trial: Trial) -> str:
-    return mean_and_deviation([100 * score for score in trial.get("scores") or [trial["score"]] if score is not None])
+    return mean_and_deviation(
+        [100 * score for score in trial.get("scores") or [trial["score"]] if score is not None]
+    )
 
 
 def _percent(value: float | None) -> str:
@@ -142,7 +145,9 @@ def _collapsed(reasons: Sequence[str]) -> list[tuple[str, int]]:
     for reason in reasons:
         line = next(iter(reason.strip().splitlines()), "")
         amount = re.match(r"[\d,.]*\d(?= )", line)
-        groups.setdefault(line[amount.end() :] if amount else line, []).append(amount[0] if amount else "")
+        groups.setdefault(line[amount.end() :] if amount else line, []).append(
+            amount[0] if amount else ""
+        )
     rows = []
     for rest, amounts in groups.items():
         known = sorted(set(amounts), key=lambda amount: float(amount.replace(",", "") or 0))
@@ -157,15 +162,18 @@ def _collapsed(reasons: Sequence[str]) -> list[tuple[str, int]]:
 def _leaders(results: Results) -> Section:
     totals, space = results["totals"], results["space"]
     counts = [f"{totals[key]:,} {key}" for key in STATUSES if totals[key]]
-    told = (
-        f"{totals['trials']:,} trial{'' if totals['trials'] == 1 else 's'}{': ' if counts else ''}{', '.join(counts)}"
-    )
+    told = f"{totals['trials']:,} trial{'' if totals['trials'] == 1 else 's'}{': ' if counts else ''}{', '.join(counts)}"
     told += f"; {totals['refused']:,} rejected." if totals["refused"] else "."
     # The sort is stable, and trials stand in the order of their ids.
-    done = sorted(completed(results), key=lambda trial: (-trial["share"], -trial["score"], trial["parameters"]))
+    done = sorted(
+        completed(results),
+        key=lambda trial: (-trial["share"], -trial["score"], trial["parameters"]),
+    )
     if not done:
         return Section("Trials", [], told)
-    shares = len({trial["share"] for trial in done}) > 1 or any(trial.get("continues") for trial in done)
+    shares = len({trial["share"] for trial in done}) > 1 or any(
+        trial.get("continues") for trial in done
+    )
     names = short_names(list(space))
     headers = ["trial", *(["share", "continues"] if shares else []), "validation, %", "training, %"]
     headers += [*names.values(), "parameters", "MACs", "seconds"]
@@ -198,12 +206,25 @@ def _cost(results: Results) -> Section:
     for name in results["front"]["parameters"]:
         trial = trials[name]
         words = in_words(trial["values"], results["space"])
-        rows.append([name, f"{trial['parameters']:,}", f"{trial['multiply_adds']:,}", _accuracy(trial), words])
+        rows.append(
+            [
+                name,
+                f"{trial['parameters']:,}",
+                f"{trial['multiply_adds']:,}",
+                _accuracy(trial),
+                words,
+            ]
+        )
     headers = ["trial", "parameters", "MACs", "validation, %", "values"]
     return Section(
         "Accuracy against cost",
         [
-            Plot("accuracy-cost", caption, lambda figure, theme: draw_cost(figure, theme, results), (9.0, 4.4)),
+            Plot(
+                "accuracy-cost",
+                caption,
+                lambda figure, theme: draw_cost(figure, theme, results),
+                (9.0, 4.4),
+            ),
             Table(
                 headers,
                 rows[-ROWS:],
@@ -220,13 +241,24 @@ def _choices(results: Results) -> Section:
         if "options" in effect:
             for label, own in effect["options"].items():
                 mean = mean_and_deviation([100 * score for score in own["scores"]])
-                rows.append([names[knob], label, str(own["count"]), mean, _percent(own["best"]), ""])
+                rows.append(
+                    [names[knob], label, str(own["count"]), mean, _percent(own["best"]), ""]
+                )
         else:
             told = results["space"][knob]
             best = _percent(max(effect["scores"], default=None))
             mean = mean_and_deviation([100 * score for score in effect["scores"]])
             between = f"{told['low']:g} to {told['high']:g}"
-            rows.append([names[knob], between, str(effect["count"]), mean, best, _signed(effect["correlation"])])
+            rows.append(
+                [
+                    names[knob],
+                    between,
+                    str(effect["count"]),
+                    mean,
+                    best,
+                    _signed(effect["correlation"]),
+                ]
+            )
     panels = [knob for knob, effect in results["effects"].items() if was_tried(effect)]
     lines = -(-len(panels) // COLUMNS)
     clipped = clipped_note(longest(results["trials"]))
@@ -252,10 +284,21 @@ def _depth(results: Results) -> Section:
     grid = results["grid"]
     rows = [
         [f"{label} (plain)" if label in grid["plain"] else label]
-        + (["-"] * 5 if gap is None else [str(gap["shallow"]), str(gap["deep"]), *map(_signed, _gaps(gap))])
+        + (
+            ["-"] * 5
+            if gap is None
+            else [str(gap["shallow"]), str(gap["deep"]), *map(_signed, _gaps(gap))]
+        )
         for label, gap in grid["differences"].items()
     ]
-    headers = ["shortcut", "shallowest", "deepest", "mean validation", "best validation", "mean training"]
+    headers = [
+        "shortcut",
+        "shallowest",
+        "deepest",
+        "mean validation",
+        "best validation",
+        "mean training",
+    ]
     note = "Deepest minus shallowest depth tried with a shortcut, in points of accuracy. Trials differ in other values too."
     table = Table(headers, rows, note)
     if not grid["depths"]:
@@ -279,7 +322,9 @@ def _progress(results: Results) -> Section:
         "Validation accuracy against steps trained, in the order of the trials. Line: the best so far of those with the largest "
         f"share of the training; faint: trials with a smaller share.{clipped_note(completed(results))}"
     )
-    plot = Plot("progress", caption, lambda figure, theme: draw_progress(figure, theme, results), (9.0, 3.6))
+    plot = Plot(
+        "progress", caption, lambda figure, theme: draw_progress(figure, theme, results), (9.0, 3.6)
+    )
     return Section("Progress", [plot])
 
 
@@ -293,7 +338,9 @@ def _failures(results: Results) -> Section:
     note = "Failed: an error in training. Rejected: before the model was built."
     if len(rows) > ROWS:
         note += f" The first {ROWS} of {len(rows)} reasons."
-    return Section("Failures and rejections", [Table(["status", "reason", "trials"], rows[:ROWS], note)])
+    return Section(
+        "Failures and rejections", [Table(["status", "reason", "trials"], rows[:ROWS], note)]
+    )
 
 
 def _setup(results: Results) -> Section:

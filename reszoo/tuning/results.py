@@ -31,7 +31,9 @@ def read_results(folder: str | os.PathLike[str]) -> dict[str, Any]:
     folder = Path(folder)
     path = folder / "search.json"
     if not path.is_file():
-        raise ReszooError(f"{folder} holds no search.json: give the folder of a `reszoo tune` search")
+        raise ReszooError(
+            f"{folder} holds no search.json: give the folder of a `reszoo tune` search"
+        )
     told = _read(path)
     for key in ("search", "recipe", "space", "data"):
         if not isinstance(told.get(key), dict):
@@ -70,7 +72,11 @@ def read_results(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 def longest(trials: Sequence[Trial]) -> list[Trial]:
     """Return the completed trials of the largest share, in the order given: the only ones whose scores can be compared."""
-    done = [trial for trial in trials if trial["status"] == "completed" and trial.get("score") is not None]
+    done = [
+        trial
+        for trial in trials
+        if trial["status"] == "completed" and trial.get("score") is not None
+    ]
     top = max((trial["share"] for trial in done), default=0.0)
     return [trial for trial in done if math.isclose(trial["share"], top)]
 
@@ -80,7 +86,11 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
 
     Of equal scores that with fewer parameters is better, then the earlier one.
     """
-    return min(longest(trials), key=lambda trial: (-trial["score"], trial["parameters"], _order(trial)), default=None)
+    return min(
+        longest(trials),
+        key=lambda trial: (-trial["score"], trial["parameters"], _order(trial)),
+        default=None,
+    )
 
 
 def pareto(trials: Sequence[Trial], cost: str) -> list[str]:
@@ -90,7 +100,9 @@ def pareto(trials: Sequence[Trial], cost: str) -> list[str]:
     higher cost and no lower score that is better in either; of equal ones the earliest stays.
     """
     front: list[Trial] = []
-    for trial in sorted(longest(trials), key=lambda trial: (trial[cost], -trial["score"], _order(trial))):
+    for trial in sorted(
+        longest(trials), key=lambda trial: (trial[cost], -trial["score"], _order(trial))
+    ):
         if not front or trial["score"] > front[-1]["score"]:
             front.append(trial)
     return [trial["trial"] for trial in front]
@@ -108,13 +120,22 @@ def effects(trials: Sequence[Trial], space: Mapping[str, Any]) -> dict[str, Any]
         own = [trial for trial in longest(trials) if name in trial["values"]]
         if "options" in knob:
             scores = {
-                label: [trial["score"] for trial in own if trial["values"][name] == label] for label in knob["options"]
+                label: [trial["score"] for trial in own if trial["values"][name] == label]
+                for label in knob["options"]
             }
             found[name] = {"options": {label: _summary(values) for label, values in scores.items()}}
         else:
-            values, answers = [trial["values"][name] for trial in own], [trial["score"] for trial in own]
+            values, answers = (
+                [trial["values"][name] for trial in own],
+                [trial["score"] for trial in own],
+            )
             correlation = spearman(values, answers)
-            found[name] = {"count": len(own), "correlation": correlation, "values": values, "scores": answers}
+            found[name] = {
+                "count": len(own),
+                "correlation": correlation,
+                "values": values,
+                "scores": answers,
+            }
     return found
 
 
@@ -147,7 +168,10 @@ def grid(trials: Sequence[Trial], space: Mapping[str, Any]) -> dict[str, Any] | 
     for label in options:
         rows = [trial for trial in own if trial["values"][SHORTCUT] == label]
         depths = sorted({trial["depth"] for trial in rows})
-        cells[label] = {str(depth): _cell([trial for trial in rows if trial["depth"] == depth]) for depth in depths}
+        cells[label] = {
+            str(depth): _cell([trial for trial in rows if trial["depth"] == depth])
+            for depth in depths
+        }
         differences[label] = None
         if len(depths) > 1:
             shallow, deep = (cells[label][str(depth)] for depth in (depths[0], depths[-1]))
@@ -251,7 +275,9 @@ def _refused(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     told = _read(path).get("refused") or []
-    if not isinstance(told, list) or not all(isinstance(row, dict) and "reason" in row for row in told):
+    if not isinstance(told, list) or not all(
+        isinstance(row, dict) and "reason" in row for row in told
+    ):
         raise ReszooError(f"{path} is damaged: refused is no list of proposals with their reasons")
     return told
 

@@ -41,7 +41,13 @@ def hyperparameters(space: Space) -> keras_tuner.HyperParameters:
             found.Choice(knob.name, list(knob.options))
         else:
             kind = found.Int if knob.whole else found.Float
-            kind(knob.name, knob.low, knob.high, step=knob.step or None, sampling="log" if knob.log else "linear")
+            kind(
+                knob.name,
+                knob.low,
+                knob.high,
+                step=knob.step or None,
+                sampling="log" if knob.log else "linear",
+            )
     return found
 
 
@@ -56,7 +62,9 @@ class Searching(keras_tuner.Oracle):
     _retry_queue: list[str]
     end_order: list[str]
 
-    def __init__(self, plan: Plan, folder: Path, ended: Ended = lambda trial_id: None, **options: Any) -> None:
+    def __init__(
+        self, plan: Plan, folder: Path, ended: Ended = lambda trial_id: None, **options: Any
+    ) -> None:
         self.plan, self.folder, self.ended = plan, folder, ended
         self.refused: list[dict[str, Any]] = []
         super().__init__(
@@ -65,7 +73,8 @@ class Searching(keras_tuner.Oracle):
             allow_new_entries=False,
             tune_new_entries=False,
             seed=plan.space.search.seed + 1,  # KerasTuner takes 0 for "any"
-            max_consecutive_failed_trials=10**9,  # counted below; KerasTuner's count leaves its lock held
+            max_consecutive_failed_trials=10
+            ** 9,  # counted below; KerasTuner's count leaves its lock held
             **options,
         )
         self.max_trials = None
@@ -104,9 +113,13 @@ class Searching(keras_tuner.Oracle):
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Return the next trial's values, or that there are none now ("IDLE": others still run) or any more."""
         over = bool(self.limit) and len(self.trials) >= self.limit
-        answer = {"status": TrialStatus.STOPPED} if over or self.given_up else self.propose(trial_id)
+        answer = (
+            {"status": TrialStatus.STOPPED} if over or self.given_up else self.propose(trial_id)
+        )
         if answer["status"] == TrialStatus.STOPPED and self.ongoing_trials:
-            return {"status": TrialStatus.IDLE}  # a worker may die, and its trial is then somebody's
+            return {
+                "status": TrialStatus.IDLE
+            }  # a worker may die, and its trial is then somebody's
         return answer
 
     def propose(self, trial_id: str) -> dict[str, Any]:
@@ -138,11 +151,17 @@ class Searching(keras_tuner.Oracle):
     def end_trial(self, trial: Any) -> None:
         """Keep what became of a trial. One that has ended before, under another worker, stays as it was."""
         if trial.trial_id not in self.end_order:
-            if trial.trial_id in self._retry_queue:  # its worker outlived the chief that gave it out
+            if (
+                trial.trial_id in self._retry_queue
+            ):  # its worker outlived the chief that gave it out
                 self._retry_queue.remove(trial.trial_id)
             super().end_trial(trial)
             self.ended(trial.trial_id)
-        for tuner_id in [key for key, ongoing in self.ongoing_trials.items() if ongoing.trial_id == trial.trial_id]:
+        for tuner_id in [
+            key
+            for key, ongoing in self.ongoing_trials.items()
+            if ongoing.trial_id == trial.trial_id
+        ]:
             self.ongoing_trials.pop(tuner_id)
         self.save()
 
@@ -167,7 +186,9 @@ class Searching(keras_tuner.Oracle):
     def save(self) -> None:
         """Write the whole state, trials included."""
         trials = {key: trial.get_state() for key, trial in self.trials.items()}
-        write_json(self.folder / STATE, {**self.get_state(), "trials": trials, "refused": self.refused})
+        write_json(
+            self.folder / STATE, {**self.get_state(), "trials": trials, "refused": self.refused}
+        )
 
     def _save_trial(self, trial: Any) -> None:
         """Do nothing: `save` writes trials too."""
@@ -182,14 +203,22 @@ class Searching(keras_tuner.Oracle):
             self.set_state(state)
             if not isinstance(self._seed_state, int):
                 raise ValueError("its seed is no number")
-            if unknown := (set(self.start_order) ^ set(self.trials)) | (set(self.end_order) - set(self.trials)):
+            if unknown := (set(self.start_order) ^ set(self.trials)) | (
+                set(self.end_order) - set(self.trials)
+            ):
                 raise ValueError(f"trial {min(unknown)} is not told of everywhere")
         except FileNotFoundError:
             return
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ReszooError(f"{path} cannot be read: it was changed or damaged ({error})") from None
+            raise ReszooError(
+                f"{path} cannot be read: it was changed or damaged ({error})"
+            ) from None
         # A trial whose record is gone, with its folder or alone, has not ended.
-        kept = [key for key in self.end_order if read_record(folder_of(self.folder, key)).get("status") in ENDED]
+        kept = [
+            key
+            for key in self.end_order
+            if read_record(folder_of(self.folder, key)).get("status") in ENDED
+        ]
         self.end_order, self._forgiven, self.ongoing_trials = kept, len(kept), {}
         # The last of the queue is the first to be handed out.
         self._retry_queue = [key for key in reversed(self.start_order) if key not in kept]

@@ -56,7 +56,9 @@ class Space:
         Sets of values that differ only in what does not act are equal then, and one trial.
         """
         tidy = {
-            knob.name: rounded(values[knob.name]) if isinstance(knob, Range) and not knob.whole else values[knob.name]
+            knob.name: rounded(values[knob.name])
+            if isinstance(knob, Range) and not knob.whole
+            else values[knob.name]
             for knob in self.knobs
         }
         active = self.active(tidy)
@@ -71,16 +73,22 @@ class Space:
             if knob.name in active
             for key, value in knob.sets(active[knob.name]).items()
         }
-        return Recipe(**{**apply_overrides(self.base.to_dict(), given), "name": name or self.base.name})
+        return Recipe(
+            **{**apply_overrides(self.base.to_dict(), given), "name": name or self.base.name}
+        )
 
     @property
     def size(self) -> int:
         """How many combinations there are, conditions left aside. Raises ReszooError for a range without end."""
-        return math.prod(len(knob.options) if isinstance(knob, Choice) else knob.size for knob in self.knobs)
+        return math.prod(
+            len(knob.options) if isinstance(knob, Choice) else knob.size for knob in self.knobs
+        )
 
     def product(self) -> Iterator[dict[str, Any]]:
         """Yield every combination once, canonical, the last knob turning fastest. Raises ReszooError for an endless range."""
-        every = [list(knob.options) if isinstance(knob, Choice) else knob.steps() for knob in self.knobs]
+        every = [
+            list(knob.options) if isinstance(knob, Choice) else knob.steps() for knob in self.knobs
+        ]
         names = [knob.name for knob in self.knobs]
         seen: set[str] = set()
         for combination in itertools.product(*every):
@@ -131,7 +139,10 @@ def find_space(name_or_path: str | Path) -> Path:
         return path
     if path.name not in space_names():
         known = ", ".join(space_names())
-        near = did_you_mean(path.name, space_names()) or f"; there are {known}, and a file's name ends in .toml"
+        near = (
+            did_you_mean(path.name, space_names())
+            or f"; there are {known}, and a file's name ends in .toml"
+        )
         raise ReszooError(f"no space '{path.name}'{near}")
     return space_folder() / f"{path.name}.toml"
 
@@ -150,9 +161,13 @@ def load_space(name_or_path: str | Path, overrides: Overrides = (), **search: An
         known = ("description", "recipe", "set", "search", "space")
         for key in tables:
             if key not in known:
-                raise ReszooError(f"no key {key}{did_you_mean(key, known) or '; a space has ' + ', '.join(known)}")
+                raise ReszooError(
+                    f"no key {key}{did_you_mean(key, known) or '; a space has ' + ', '.join(known)}"
+                )
         if not isinstance(tables.get("recipe"), str):
-            raise ReszooError('recipe is missing: name the recipe that trials follow, such as recipe = "quickstart"')
+            raise ReszooError(
+                'recipe is missing: name the recipe that trials follow, such as recipe = "quickstart"'
+            )
         if not isinstance(tables.get("search", {}), Mapping):
             raise ReszooError("search must be a table, under [search]")
         if not isinstance(tables.get("space"), Mapping) or not tables["space"]:
@@ -167,7 +182,9 @@ def load_space(name_or_path: str | Path, overrides: Overrides = (), **search: An
     changes = parse_overrides(overrides)
     for key in changes:
         if key in searched:
-            raise ReszooError(f"{key}: it is searched by {path.stem}, so an override is invalid; remove it")
+            raise ReszooError(
+                f"{key}: it is searched by {path.stem}, so an override is invalid; remove it"
+            )
     recipe = tables["recipe"]
     beside = path.parent / recipe
     file = beside if recipe.endswith(".toml") and beside.is_file() else recipe
@@ -176,7 +193,11 @@ def load_space(name_or_path: str | Path, overrides: Overrides = (), **search: An
     try:
         settings = SearchConfig(**{**tables.get("search", {}), **asked})
         space = Space(
-            name=path.stem, base=base, knobs=knobs, search=settings, description=str(tables.get("description", ""))
+            name=path.stem,
+            base=base,
+            knobs=knobs,
+            search=settings,
+            description=str(tables.get("description", "")),
         )
         _check_keys(space)
     except ReszooError as error:
@@ -194,7 +215,11 @@ def _check_keys(space: Space) -> None:
             )
     for knob in space.knobs:
         # Between the ends of a range too, where a key that takes whole numbers shows.
-        values = list(knob.options) if isinstance(knob, Choice) else [knob.low, knob.high, *knob.between()]
+        values = (
+            list(knob.options)
+            if isinstance(knob, Choice)
+            else [knob.low, knob.high, *knob.between()]
+        )
         for value in values:
             sets = knob.sets(value)
             for key in sets:

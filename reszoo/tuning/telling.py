@@ -33,13 +33,21 @@ class Telling:
         shape = "x".join(map(str, data["input_shape"]))
         limits = [
             f"at most {most:,} {what}"
-            for most, what in ((search.max_params, "parameters"), (search.max_macs, "multiply-adds"))
+            for most, what in (
+                (search.max_params, "parameters"),
+                (search.max_macs, "multiply-adds"),
+            )
             if most
         ]
         runs = f" of {search.executions} runs each" if search.executions > 1 else ""
         self.tell(
             f"{space.name}: {search.tuner} search over {knobs}; {space.base.name} on {data['name']} ({shape}); "
-            + ", ".join([f"{'about ' if search.tuner == 'hyperband' else ''}{self.total} trials{runs}", *limits])
+            + ", ".join(
+                [
+                    f"{'about ' if search.tuner == 'hyperband' else ''}{self.total} trials{runs}",
+                    *limits,
+                ]
+            )
         )
         for trial_id in oracle.end_order:
             self._count(read_record(folder_of(self.folder, trial_id)))
@@ -53,7 +61,11 @@ class Telling:
         self._count(record)
         words = in_words(record.get("values", {}), self.space)
         if record.get("status") == "completed":
-            part = "" if record["share"] == 1 else f" after {100 * record['share']:.0f} % of the training"
+            part = (
+                ""
+                if record["share"] == 1
+                else f" after {100 * record['share']:.0f} % of the training"
+            )
             outcome = f"{100 * record['score']:.2f} %{part}, {record['seconds']:.0f} s"
         else:
             outcome = f"failed: {record.get('reason', '')}"
@@ -61,7 +73,9 @@ class Telling:
         left = pace * max(self.work - self.work_done, 0.0)
         about = f"{left:.0f} s" if left < 90 else f"{left / 60:.0f} min"
         time_left = f"; about {about} left" if self.done < self.total else ""
-        self.tell(f"{self.done}/{self.total} trial {trial_id}: {words}: {outcome}{self._so_far()}{time_left}")
+        self.tell(
+            f"{self.done}/{self.total} trial {trial_id}: {words}: {outcome}{self._so_far()}{time_left}"
+        )
 
     def _count(self, record: Mapping[str, Any]) -> None:
         self.done += 1

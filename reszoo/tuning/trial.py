@@ -25,7 +25,13 @@ from reszoo.tuning.plan import Plan
 
 RECORD = "trial.json"
 ENDED = ("completed", "failed")
-SCORED = {"score": float, "share": float, "scores": list, "seeds": list, "values": dict}  # of a completed trial
+SCORED = {
+    "score": float,
+    "share": float,
+    "scores": list,
+    "seeds": list,
+    "values": dict,
+}  # of a completed trial
 OWNER = "owner"
 LOOK_EVERY = 25  # steps between looks at whether the trial is still ours
 ATTEMPTS = 10  # starts from the same step after which a trial counts as deadly to its process, and not merely unlucky
@@ -99,14 +105,19 @@ def run_trial(
         "parameters": net.parameters,
         "multiply_adds": net.multiply_adds,
         "worker": worker,
-        "attempts": [*record.get("attempts", []), [_reached(folder / f"seed{seed}") for seed in seeds]],
+        "attempts": [
+            *record.get("attempts", []),
+            [_reached(folder / f"seed{seed}") for seed in seeds],
+        ],
     }
     write_json(folder / RECORD, record)
     token = f"{worker} {os.getpid()} {uuid.uuid4().hex}"
     write_text(folder / OWNER, token)
     latest = record["attempts"][-ATTEMPTS:]
     if len(latest) == ATTEMPTS and all(reached == latest[0] for reached in latest):
-        reason = f"its process died {ATTEMPTS - 1} times at step {sum(latest[0])}, perhaps out of memory"
+        reason = (
+            f"its process died {ATTEMPTS - 1} times at step {sum(latest[0])}, perhaps out of memory"
+        )
         return _close(folder, {**record, "status": "failed", "reason": reason})
     try:
         parts = [
@@ -141,7 +152,12 @@ def _close(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _execute(
-    recipe: Recipe, path: Path, share: float, source: Path | None, devices: str, fence: keras.callbacks.Callback
+    recipe: Recipe,
+    path: Path,
+    share: float,
+    source: Path | None,
+    devices: str,
+    fence: keras.callbacks.Callback,
 ) -> dict[str, Any]:
     """Train one run as far as `share`, and return what it says of itself there."""
     if path.is_dir() and not (path / "recipe.toml").is_file():
@@ -156,7 +172,13 @@ def _execute(
     moved = now if begun and location(Run(path).recipe.data) != now else None
     try:
         trainer = Trainer.prepare(
-            recipe, run_dir=path, resume=begun, data=moved, devices=devices, callbacks=[fence], quiet=True
+            recipe,
+            run_dir=path,
+            resume=begun,
+            data=moved,
+            devices=devices,
+            callbacks=[fence],
+            quiet=True,
         )
         until = _until(trainer, share)
         trainer.fit(until)

@@ -73,14 +73,20 @@ def tune(
     if workers < 1:
         raise ReszooError(f"workers is {workers}, but must be at least 1")
     if workers > 1 and part == "chief":
-        raise ReszooError("a chief by KerasTuner's variables starts no workers; start them where they are to run")
+        raise ReszooError(
+            "a chief by KerasTuner's variables starts no workers; start them where they are to run"
+        )
     check_devices(devices)
     folder = search_folder(space, run_dir)
     if data is not None and not resume:
         raise ReszooError(
             f"data: {data} is for resuming a search whose images lie elsewhere now. For a new search: --set data.name={data}"
         )
-    plan = _resumed(folder, space, overrides, search, data) if resume else _new(folder, space, overrides, search)
+    plan = (
+        _resumed(folder, space, overrides, search, data)
+        if resume
+        else _new(folder, space, overrides, search)
+    )
     folder.mkdir(parents=True, exist_ok=True)
     with _sole(folder), contextlib.nullcontext() if resume else _unless_begun(folder):
         if resume:
@@ -113,10 +119,16 @@ def tune(
                 f"resume with: {format_resume('tune', folder)}"
             )
         if not results["trials"]:
-            reason = results["refused"][0]["reason"] if results["refused"] else "there is nothing to try"
-            raise ReszooError(f"nothing in {plan.space.name} may be tried; the first refused: {reason}")
+            reason = (
+                results["refused"][0]["reason"] if results["refused"] else "there is nothing to try"
+            )
+            raise ReszooError(
+                f"nothing in {plan.space.name} may be tried; the first refused: {reason}"
+            )
         if results["best"] is None:
-            raise ReszooError(f"no trial of {folder} could be scored, the last because {_last_reason(results)}")
+            raise ReszooError(
+                f"no trial of {folder} could be scored, the last because {_last_reason(results)}"
+            )
         prune(folder, [results["best"]])
     return results
 
@@ -136,7 +148,8 @@ def _new(folder: Path, space: Any, overrides: Overrides, search: Mapping[str, An
     check_output(folder, "search folder")
     # A search killed as it began may have left its lock, or half a file.
     if folder.exists() and (
-        not folder.is_dir() or any(path.name[0] != "." and path.name != "lock" for path in folder.iterdir())
+        not folder.is_dir()
+        or any(path.name[0] != "." and path.name != "lock" for path in folder.iterdir())
     ):
         raise ReszooError(f"{folder} exists; add --resume to resume it, or give another --run-dir")
     loaded = _loaded(space, overrides, search)
@@ -152,7 +165,9 @@ def _loaded(space: str | Path | Space, overrides: Overrides, search: Mapping[str
         space = load_space(space, overrides, **search)
     elif search:
         space = dataclasses.replace(space, search=space.search.replace(**search))
-    return dataclasses.replace(space, base=resolve_recipe(space.base), knobs=tuple(map(_resolve_knob, space.knobs)))
+    return dataclasses.replace(
+        space, base=resolve_recipe(space.base), knobs=tuple(map(_resolve_knob, space.knobs))
+    )
 
 
 def _resolve_knob(knob: Knob) -> Knob:
@@ -161,7 +176,9 @@ def _resolve_knob(knob: Knob) -> Knob:
         return knob
     key = "model.weights"
     options = {
-        label: {**sets, key: str(expand_user(sets[key]).resolve())} if is_file_name(str(sets.get(key, ""))) else sets
+        label: {**sets, key: str(expand_user(sets[key]).resolve())}
+        if is_file_name(str(sets.get(key, "")))
+        else sets
         for label, sets in knob.options.items()
     }
     return dataclasses.replace(knob, options=options)
@@ -183,7 +200,9 @@ def _planned(space: Space) -> Plan:
     return Plan(space, told, base.total_steps(pipeline.steps_per_epoch) / pipeline.steps_per_epoch)
 
 
-def _resumed(folder: Path, space: Any, overrides: Overrides, search: Mapping[str, Any], data: str | None) -> Plan:
+def _resumed(
+    folder: Path, space: Any, overrides: Overrides, search: Mapping[str, Any], data: str | None
+) -> Plan:
     """Return the plan of a search to resume; only how many trials, how many may fail, and the data's location can change.
 
     Raises ReszooError where the data is not the data that the search began with.
@@ -193,7 +212,9 @@ def _resumed(folder: Path, space: Any, overrides: Overrides, search: Mapping[str
         asked = _loaded(space, overrides, {**plan.space.search.to_dict(), **search})
         plan.refuse_other(asked, folder)
     elif overrides:
-        raise ReszooError("--set changes the recipe that trials follow; a search resumes with its own")
+        raise ReszooError(
+            "--set changes the recipe that trials follow; a search resumes with its own"
+        )
     settings = plan.space.search
     for key, value in search.items():
         if key not in ("trials", "max_failures") and getattr(settings, key) != value:
@@ -212,18 +233,24 @@ def _resumed(folder: Path, space: Any, overrides: Overrides, search: Mapping[str
     begun = dataclasses.replace(plan.space, search=settings, base=base)
     found = _planned(begun)
     if why := difference(plan.data, found.data):
-        raise ReszooError(f"data.name: {base.data.name} is not the data that {folder} began with: {why}; {advice}")
+        raise ReszooError(
+            f"data.name: {base.data.name} is not the data that {folder} began with: {why}; {advice}"
+        )
     return dataclasses.replace(plan, space=begun, data=found.data)
 
 
-def _lead(oracle: Any, plan: Plan, folder: Path, part: parts.Part, workers: int, devices: str, tell: Tell) -> None:
+def _lead(
+    oracle: Any, plan: Plan, folder: Path, part: parts.Part, workers: int, devices: str, tell: Tell
+) -> None:
     """Be the chief: of workers started here, or of those that others start."""
     from reszoo.tuning.workers import Chief
 
     if part == "chief":
         address = f"{os.environ[parts.IP]}:{os.environ[parts.PORT]}"
         if not os.environ[parts.IP].startswith("127.") and os.environ[parts.IP] != "localhost":
-            tell(f"listening on {address} without authentication: whoever reaches it can take part in the search")
+            tell(
+                f"listening on {address} without authentication: whoever reaches it can take part in the search"
+            )
         Chief(oracle, folder, address=address, tell=tell).run()
         return
     gpus = [str(index) for index, _ in enumerate(tf.config.list_physical_devices("GPU"))]
@@ -239,7 +266,9 @@ def _lead(oracle: Any, plan: Plan, folder: Path, part: parts.Part, workers: int,
 
 
 def _last_reason(results: Mapping[str, Any]) -> str:
-    return str([trial.get("reason") for trial in results["trials"] if trial["status"] == "failed"][-1])
+    return str(
+        [trial.get("reason") for trial in results["trials"] if trial["status"] == "failed"][-1]
+    )
 
 
 @contextlib.contextmanager
@@ -254,7 +283,11 @@ def _unless_begun(folder: Path) -> Iterator[None]:
 
 
 def _command() -> str:
-    return shlex.join(["reszoo", *sys.argv[1:]]) if Path(sys.argv[0]).stem in ("reszoo", "__main__") else ""
+    return (
+        shlex.join(["reszoo", *sys.argv[1:]])
+        if Path(sys.argv[0]).stem in ("reszoo", "__main__")
+        else ""
+    )
 
 
 @contextlib.contextmanager

@@ -32,7 +32,9 @@ class Tuner(BaseTuner):
     devices: as `reszoo train --devices`, for each trial.
     """
 
-    def __init__(self, plan: Plan, folder: Path, oracle: keras_tuner.Oracle, devices: str = "auto") -> None:
+    def __init__(
+        self, plan: Plan, folder: Path, oracle: keras_tuner.Oracle, devices: str = "auto"
+    ) -> None:
         self.plan, self.folder, self.devices = plan, folder, devices
         self._idle = False
         with contextlib.redirect_stdout(io.StringIO()):  # it tells of files that it reloads
@@ -51,7 +53,9 @@ class Tuner(BaseTuner):
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Train a trial up to its share, and return its score. Raises FailedTrialError with the reason why it has none."""
         if not (self.folder / NAME).is_file():
-            raise ReszooError(f"{self.folder} is no longer the folder of a search: its {NAME} is gone")
+            raise ReszooError(
+                f"{self.folder} is no longer the folder of a search: its {NAME} is gone"
+            )
         values = trial.hyperparameters.values
         units = self.plan.units if "tuner/epochs" in values else 1
         record = run_trial(

@@ -32,7 +32,9 @@ BEAT_SECONDS = 2.0
 DEAD_SECONDS = 60.0  # of silence: a process that only waits for the machine is heard of sooner
 GRACE_SECONDS = 10.0  # in which a worker whose chief is gone may stop by itself
 PATIENCE_SECONDS = 60.0  # that workers have to reach a checkpoint when the search is stopped
-DEATHS = 12  # since a trial last ended, before the search is given up: more than one deadly trial takes
+DEATHS = (
+    12  # since a trial last ended, before the search is given up: more than one deadly trial takes
+)
 
 Tell = Callable[[str], None]
 
@@ -54,7 +56,9 @@ class _Servicer(OracleServicer):
             yield
         except Exception as error:
             self.failure = error
-            if THREADS[self.oracle] == threading.current_thread().name:  # KerasTuner leaves its lock held
+            if (
+                THREADS[self.oracle] == threading.current_thread().name
+            ):  # KerasTuner leaves its lock held
                 THREADS[self.oracle] = None
                 LOCKS[self.oracle].release()
             raise
@@ -122,7 +126,9 @@ class Chief:
         try:
             port = server.add_insecure_port(self.address)
         except RuntimeError:
-            raise ReszooError(f"cannot listen on {self.address}: is it in use, or not this machine's?") from None
+            raise ReszooError(
+                f"cannot listen on {self.address}: is it in use, or not this machine's?"
+            ) from None
         server.start()
         try:
             for place in range(self.workers):
@@ -154,7 +160,12 @@ class Chief:
         with open(log, "ab") as file:
             # A session of its own: Ctrl-C reaches this process alone, which then stops the workers in order.
             process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
             )
         self._children[name] = _Child(process, place, log)
 

@@ -41,9 +41,13 @@ def explain(error: ValidationError, table: type[Table], values: Mapping[str, Any
     if first["type"] == "missing" and len(first["loc"]) == 1:
         if describe(field) == TABLE_EXPECTED:
             return ReszooError(f"{key}: missing; expected {TABLE_EXPECTED} under [{key}]")
-        return ReszooError(f"{key}: missing; expected {describe(field)}. Example: {key} = {show(example(field))}")
+        return ReszooError(
+            f"{key}: missing; expected {describe(field)}. Example: {key} = {show(example(field))}"
+        )
     if first["type"].startswith(("union_tag", "model_")):
-        return ReszooError(f"{key}: {show(values[name])} is invalid; expected {TABLE_EXPECTED} under [{key}]")
+        return ReszooError(
+            f"{key}: {show(values[name])} is invalid; expected {TABLE_EXPECTED} under [{key}]"
+        )
     return invalid(key, values[name], field)
 
 
@@ -78,7 +82,9 @@ def unknown_key(table: type[Table], name: str, values: Mapping[str, Any]) -> Res
     if owners:
         choice = full_key(table, table.CHOICE)
         chosen = values.get(table.CHOICE, table.model_fields[table.CHOICE].default)
-        kinds = " or ".join(show(kind) for each in owners for kind in choices(each.model_fields[table.CHOICE]))
+        kinds = " or ".join(
+            show(kind) for each in owners for kind in choices(each.model_fields[table.CHOICE])
+        )
         return ReszooError(
             f"{key}: not used with {choice} = {show(chosen)}; expected only with {kinds}. "
             f"Remove {key}, or change {choice}"

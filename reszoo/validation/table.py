@@ -59,7 +59,11 @@ class Table(BaseModel):
             raise explain(error, type(self), values) from None
         for name, value in values.items():
             if isinstance(value, str) and not _is_utf8(value):
-                shown = os.fsencode(value).decode(errors="backslashreplace") if _is_path(value) else ascii(value)
+                shown = (
+                    os.fsencode(value).decode(errors="backslashreplace")
+                    if _is_path(value)
+                    else ascii(value)
+                )
                 raise ReszooError(
                     f"{full_key(type(self), name)}: {shown} is invalid; expected {'a path' if _is_path(value) else 'text'} in UTF-8, "
                     "which a recipe's file can hold. Rename the file or folder, or give a symbolic link to it"
@@ -104,7 +108,9 @@ class Table(BaseModel):
     @classmethod
     def alternatives(cls) -> Iterator[type[Table]]:
         """Yield the classes between which `CHOICE` decides, this one included; only itself without a choice."""
-        family: type[Table] = next((each for each in reversed(cls.__mro__) if getattr(each, "CHOICE", "")), cls)
+        family: type[Table] = next(
+            (each for each in reversed(cls.__mro__) if getattr(each, "CHOICE", "")), cls
+        )
         pending = [family]
         while pending:
             each = pending.pop(0)
@@ -115,7 +121,9 @@ class Table(BaseModel):
     @classmethod
     def fields_of_alternatives(cls) -> dict[str, FieldInfo]:
         """Return the fields of all alternatives by name."""
-        return {name: field for each in cls.alternatives() for name, field in each.model_fields.items()}
+        return {
+            name: field for each in cls.alternatives() for name, field in each.model_fields.items()
+        }
 
     @classmethod
     def _without_unused_defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,9 +131,14 @@ class Table(BaseModel):
 
         Recipes of version 0.1 state every key of every alternative, and 0 or [] for those that are required now.
         """
-        unused = {name: field for name, field in cls.fields_of_alternatives().items() if name not in cls.model_fields}
+        unused = {
+            name: field
+            for name, field in cls.fields_of_alternatives().items()
+            if name not in cls.model_fields
+        }
         return {
             key: value
             for key, value in values.items()
-            if key not in unused or (value if unused[key].is_required() else _as_tuple(value) != unused[key].default)
+            if key not in unused
+            or (value if unused[key].is_required() else _as_tuple(value) != unused[key].default)
         }

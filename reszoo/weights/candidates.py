@@ -94,7 +94,9 @@ def select_model(
     found = find_candidates(spelled)
     if not found:
         if entry:
-            raise ReszooError(f"'#{entry}' is invalid; the file holds no model whose names are known")
+            raise ReszooError(
+                f"'#{entry}' is invalid; the file holds no model whose names are known"
+            )
         return Selection(prefix="", names=dict(spelled))
     chosen, notes = choose(_distinct(found, spelled, values, to_array), entry)
     nested = tuple(c.prefix for c in found if c.prefix.startswith(chosen.prefix) and c != chosen)
@@ -107,7 +109,11 @@ def select_model(
         elif not any(other != chosen and name.startswith(other.prefix) for other in found):
             ignored.append(name)
     return Selection(
-        prefix=chosen.prefix, names=names, averaged=chosen.averaged, ignored=(*ignored, *others), notes=notes
+        prefix=chosen.prefix,
+        names=names,
+        averaged=chosen.averaged,
+        ignored=(*ignored, *others),
+        notes=notes,
     )
 
 
@@ -161,13 +167,17 @@ def choose(candidates: Sequence[Candidate], entry: str = "") -> tuple[Candidate,
             f"loaded the query encoder '{queries[0].name}'; add #encoder_k to the file name for the key encoder",
         )
     example = left[-1].name or left[0].name
-    raise ReszooError(f"it holds several models ({names}); name one behind the file name. Example: FILE#{example}")
+    raise ReszooError(
+        f"it holds several models ({names}); name one behind the file name. Example: FILE#{example}"
+    )
 
 
 def strip_wrappers(names: Iterable[str]) -> dict[str, str]:
     """Return from each name without the segments that wrappers put into it to the name itself."""
     known = list(names)
-    stripped = [".".join(part for part in name.split(".") if part not in WRAPPERS) for name in known]
+    stripped = [
+        ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in known
+    ]
     if len(set(stripped)) < len(known):
         stripped = known
     return dict(zip(stripped, known, strict=True))
@@ -192,7 +202,10 @@ def group_names(names: Sequence[str], prefix: str) -> list[str]:
         parts = re.split(r"[./]", name)
         depth = 2 if outer and parts[0] == outer and len(parts) > 1 else 1
         groups.setdefault(".".join(parts[:depth]), []).append(name)
-    return [some[0] if len(some) == 1 else f"{group}.* ({len(some)} tensors)" for group, some in groups.items()]
+    return [
+        some[0] if len(some) == 1 else f"{group}.* ({len(some)} tensors)"
+        for group, some in groups.items()
+    ]
 
 
 def _distinct(
@@ -204,15 +217,26 @@ def _distinct(
     """Leave out candidates whose tensors are those of an earlier one, as where a module is stored under two names."""
     kept: list[tuple[Candidate, dict[str, str]]] = []
     for one in candidates:
-        own = {name.removeprefix(one.prefix): stored for name, stored in spelled.items() if name.startswith(one.prefix)}
+        own = {
+            name.removeprefix(one.prefix): stored
+            for name, stored in spelled.items()
+            if name.startswith(one.prefix)
+        }
         if not any(_same(own, theirs, values, to_array) for _, theirs in kept):
             kept.append((one, own))
     return [one for one, _ in kept]
 
 
 def _same(
-    own: Mapping[str, str], theirs: Mapping[str, str], values: Mapping[str, Any], to_array: Callable[[Any], np.ndarray]
+    own: Mapping[str, str],
+    theirs: Mapping[str, str],
+    values: Mapping[str, Any],
+    to_array: Callable[[Any], np.ndarray],
 ) -> bool:
-    if own.keys() != theirs.keys() or any(values[own[n]].shape != values[theirs[n]].shape for n in own):
+    if own.keys() != theirs.keys() or any(
+        values[own[n]].shape != values[theirs[n]].shape for n in own
+    ):
         return False
-    return all(np.array_equal(to_array(values[own[name]]), to_array(values[theirs[name]])) for name in own)
+    return all(
+        np.array_equal(to_array(values[own[name]]), to_array(values[theirs[name]])) for name in own
+    )

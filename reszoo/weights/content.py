@@ -62,7 +62,9 @@ def find_in_folder(folder: Path) -> Path:
         raise ReszooError(
             f"{folder} holds no trained model yet. Finish the run: reszoo train --resume --run-dir {folder}"
         )
-    raise ReszooError(f"{folder} is a folder without weights; expected a file, or a folder with model.safetensors")
+    raise ReszooError(
+        f"{folder} is a folder without weights; expected a file, or a folder with model.safetensors"
+    )
 
 
 def _kind(path: Path) -> str:

@@ -31,7 +31,9 @@ class Conversion:
     matched: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     left_over: list[str] = field(default_factory=list)
-    wrong_shape: list[tuple[str, str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    wrong_shape: list[tuple[str, str, tuple[int, ...], tuple[int, ...]]] = field(
+        default_factory=list
+    )
     new: list[str] = field(default_factory=list)
     adapted: list[str] = field(default_factory=list)
 
@@ -44,7 +46,11 @@ class Conversion:
     def lacks_head(self) -> bool:
         """Whether the file fits in everything but a classifier, which it does not hold."""
         head = f"{HEAD}/"
-        return bool(self.missing) and not self.wrong_shape and all(name.startswith(head) for name in self.missing)
+        return (
+            bool(self.missing)
+            and not self.wrong_shape
+            and all(name.startswith(head) for name in self.missing)
+        )
 
     @property
     def reason(self) -> str:
@@ -53,7 +59,9 @@ class Conversion:
         more = f" ({sum(counts)} tensors do not fit in all)" if sum(counts) > 1 else ""
         if self.wrong_shape:
             ours, theirs, there, here = self.wrong_shape[0]
-            return f"'{ours}' has shape {list(here)} here and {list(there)} there ('{theirs}'){more}"
+            return (
+                f"'{ours}' has shape {list(here)} here and {list(there)} there ('{theirs}'){more}"
+            )
         if self.missing:
             return f"'{self.missing[0]}' is in the net only{more}"
         if self.left_over:
@@ -70,7 +78,12 @@ def variables(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def assign(
-    model: Any, net: Spec, arrays: Mapping[str, np.ndarray], *, layout: str | None = None, other_classes: bool = False
+    model: Any,
+    net: Spec,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    layout: str | None = None,
+    other_classes: bool = False,
 ) -> Conversion:
     """Put a file's tensors into the weights of `model`, which is `net`; all of them, or none where something does not fit.
 
@@ -129,7 +142,9 @@ def export_arrays(model: Any, net: Spec, layout: str) -> dict[str, np.ndarray]:
     arrays = {}
     for name, variable in variables(model):
         key = scheme.key(name, net)
-        arrays[key] = np.array(scheme.to_theirs(np.asarray(variable.numpy(), np.float32)), order="C")
+        arrays[key] = np.array(
+            scheme.to_theirs(np.asarray(variable.numpy(), np.float32)), order="C"
+        )
         if scheme.torch and name.endswith("/moving_variance"):
             arrays[f"{key.rpartition('.')[0]}.num_batches_tracked"] = np.asarray(0, np.int64)
     return arrays
@@ -154,7 +169,9 @@ def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
     return repeated * (own / channels)
 
 
-def _is_of_other_classes(own: Mapping[str, Any], arrays: Mapping[str, np.ndarray], scheme: Layout, net: Spec) -> bool:
+def _is_of_other_classes(
+    own: Mapping[str, Any], arrays: Mapping[str, np.ndarray], scheme: Layout, net: Spec
+) -> bool:
     """Return whether a file's classifier is for another number of classes than the model's, or there is none in it."""
     kernel = own.get(f"{HEAD}/kernel")
     if kernel is None:

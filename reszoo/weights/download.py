@@ -47,14 +47,20 @@ def fetch(files: Sequence[RemoteFile]) -> Path:
             return _download(file, damaged)
     except ReszooError:
         raise
-    except Exception as error:  # the HTTP library of huggingface_hub, and so its errors, differ between versions
+    except (
+        Exception
+    ) as error:  # the HTTP library of huggingface_hub, and so its errors, differ between versions
         raise _failure(file, error) from error
 
 
 def cache_path(file: RemoteFile) -> Path:
     """Return where a file that is not on the hub is stored: `weights/HOST/PATH` below `$RESZOO_HOME`."""
     url = urllib.parse.urlsplit(file.url)
-    return expand_user(os.environ.get("RESZOO_HOME") or "~/.cache/reszoo") / "weights" / f"{url.netloc}{url.path}"
+    return (
+        expand_user(os.environ.get("RESZOO_HOME") or "~/.cache/reszoo")
+        / "weights"
+        / f"{url.netloc}{url.path}"
+    )
 
 
 def _hub_file(file: RemoteFile) -> tuple[str, str, str] | None:
@@ -91,16 +97,22 @@ def _download(file: RemoteFile, damaged: Path | None) -> Path:
     from huggingface_hub import constants, hf_hub_download
 
     if constants.HF_HUB_OFFLINE:
-        raise ReszooError(f"{file.url}: not in the cache, and HF_HUB_OFFLINE is set. Unset it, or {_by_hand(file)}")
+        raise ReszooError(
+            f"{file.url}: not in the cache, and HF_HUB_OFFLINE is set. Unset it, or {_by_hand(file)}"
+        )
     print(f"downloading {file.url}", file=sys.stderr)
     if hub := _hub_file(file):
         repository, name, revision = hub
         if damaged and not damaged.is_symlink():
             damaged.unlink()  # without links, huggingface_hub downloads it again but does not replace it
-        path = Path(hf_hub_download(repository, name, revision=revision, force_download=damaged is not None))
+        path = Path(
+            hf_hub_download(repository, name, revision=revision, force_download=damaged is not None)
+        )
         if wrong := _mismatch(file, path):
             path.resolve().unlink()
-            raise ReszooError(f"{file.url}: {wrong}. The file was discarded. Try again, or check HF_ENDPOINT")
+            raise ReszooError(
+                f"{file.url}: {wrong}. The file was discarded. Try again, or check HF_ENDPOINT"
+            )
         return path
     import pooch
 
@@ -109,9 +121,13 @@ def _download(file: RemoteFile, damaged: Path | None) -> Path:
         url = f"{mirror.rstrip('/')}/{url.partition('://')[2]}"
     show = sys.stderr is not None and sys.stderr.isatty()
     with atomic_path(path) as part:
-        pooch.HTTPDownloader(progressbar=show, chunk_size=1 << 20, timeout=TIMEOUT)(url, str(part), None)
+        pooch.HTTPDownloader(progressbar=show, chunk_size=1 << 20, timeout=TIMEOUT)(
+            url, str(part), None
+        )
         if wrong := _mismatch(file, part):
-            raise ReszooError(f"{url}: {wrong}. The file was discarded. Try again, or {_by_hand(file)}")
+            raise ReszooError(
+                f"{url}: {wrong}. The file was discarded. Try again, or {_by_hand(file)}"
+            )
     return path
 
 
@@ -119,7 +135,9 @@ def _mismatch(file: RemoteFile, path: Path) -> str | None:
     """Return None if the file at `path` has the digest that `file` must have, else the difference."""
     kind, expected = (_hub_digest(file, path) if file.digest == "hub" else file.digest).split(":")
     with open(path, "rb") as opened:
-        found = hashlib.file_digest(opened, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+        found = hashlib.file_digest(
+            opened, lambda: hashlib.new(kind, usedforsecurity=False)
+        ).hexdigest()
     return None if found.startswith(expected) else f"{kind} is {found}; expected {expected}"
 
 
@@ -133,7 +151,9 @@ def _hub_digest(file: RemoteFile, path: Path) -> str:
         url = constants.ENDPOINT + urllib.parse.urlsplit(file.url).path
         stated = get_hf_file_metadata(url).etag
     if not re.fullmatch("[0-9a-f]{64}", stated or ""):
-        raise ReszooError(f"{file.url}: the hub states the digest {stated}; expected a sha256. {path} is not opened")
+        raise ReszooError(
+            f"{file.url}: the hub states the digest {stated}; expected a sha256. {path} is not opened"
+        )
     return f"sha256:{stated}"
 
 
@@ -149,7 +169,9 @@ def _by_hand(file: RemoteFile) -> str:
 
 def _failure(file: RemoteFile, error: Exception) -> ReszooError:
     """Return the one line for a file that could not be downloaded, stored or read."""
-    home, mirror = ("HF_HOME", "HF_ENDPOINT") if _hub_file(file) else ("RESZOO_HOME", "RESZOO_MIRROR")
+    home, mirror = (
+        ("HF_HOME", "HF_ENDPOINT") if _hub_file(file) else ("RESZOO_HOME", "RESZOO_MIRROR")
+    )
     if isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         fix = (

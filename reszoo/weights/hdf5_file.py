@@ -21,7 +21,9 @@ def load_hdf5(source: Path | IO[bytes]) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
         _load_groups(file, "", found)
         if not found and "layers" not in file:
-            raise ReszooError(f"{getattr(source, 'name', 'the file')} is HDF5, but no weights that Keras wrote")
+            raise ReszooError(
+                f"{getattr(source, 'name', 'the file')} is HDF5, but no weights that Keras wrote"
+            )
         return found
 
 
@@ -33,7 +35,9 @@ def _load_legacy(root: Any) -> dict[str, np.ndarray]:
         for name, owner in zip(names, owners, strict=True):
             # A layer that is a model itself lists the weights of several layers: "conv/kernel:0", "bn/gamma:0".
             inside = f"{owner}/" if len(set(owners)) > 1 else ""
-            found[f"{layer}/{inside}{name.split('/')[-1].split(':')[0]}"] = np.asarray(root[layer][name])
+            found[f"{layer}/{inside}{name.split('/')[-1].split(':')[0]}"] = np.asarray(
+                root[layer][name]
+            )
     return found
 
 
@@ -48,7 +52,9 @@ def _load_groups(group: Any, outer: str, found: dict[str, np.ndarray]) -> None:
         variables = entry.get("vars", None)
         name = (variables is not None and _text(variables.attrs.get("name", ""))) or key
         if variables is not None and len(variables):
-            for variable, array in _named([np.asarray(variables[number]) for number in sorted(variables, key=int)]):
+            for variable, array in _named(
+                [np.asarray(variables[number]) for number in sorted(variables, key=int)]
+            ):
                 found[f"{outer}{name}/{variable}"] = array
         # "layers" holds the layers of a model and is not a place of its own.
         _load_groups(entry, outer if key == "layers" else f"{outer}{name}/", found)

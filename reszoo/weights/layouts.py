@@ -65,7 +65,12 @@ class Layout:
 
 TORCH_NAMES = {
     "conv": {"kernel": "weight", "bias": "bias"},
-    "norm": {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"},
+    "norm": {
+        "gamma": "weight",
+        "beta": "bias",
+        "moving_mean": "running_mean",
+        "moving_variance": "running_var",
+    },
 }
 
 
@@ -80,7 +85,10 @@ def _torch_layer(head: str, shortcut: str) -> Callable[[str, Spec], str]:
             parts = {"se_reduce": "se.fc1", "se_expand": "se.fc2"}
             # A pool that halves comes first in the sequence, an empty place where it need not halve.
             first = 1 if net.shrink == "avgpool" else 0
-            parts |= {"shortcut_conv": f"{shortcut}.{first}", "shortcut_bn": f"{shortcut}.{first + 1}"}
+            parts |= {
+                "shortcut_conv": f"{shortcut}.{first}",
+                "shortcut_bn": f"{shortcut}.{first + 1}",
+            }
             return f"{block}.{parts.get(place.part, place.part)}"
         kind, number = re.fullmatch(r"stem_(conv|bn)(\d)", name).groups()  # type: ignore[union-attr]
         if net.stem != "deep":
@@ -95,7 +103,12 @@ def _torch_layer(head: str, shortcut: str) -> Callable[[str, Spec], str]:
 
 def _keras_layer(name: str, net: Spec) -> str:
     """Return how keras.applications names a layer (resnet.py)."""
-    fixed = {"head_dense": "predictions", "head_bn": "post_bn", "stem_conv1": "conv1_conv", "stem_bn1": "conv1_bn"}
+    fixed = {
+        "head_dense": "predictions",
+        "head_bn": "post_bn",
+        "stem_conv1": "conv1_conv",
+        "stem_bn1": "conv1_bn",
+    }
     if name in fixed:
         return fixed[name]
     place = parse_block_layer(name)
@@ -104,7 +117,9 @@ def _keras_layer(name: str, net: Spec) -> str:
     for number in (1, 2, 3):
         parts[f"conv{number}"] = f"{number}_conv"
         # In a pre-activation block the first normalisation stands before the first convolution.
-        parts[f"bn{number}"] = f"{number}_bn" if net.order == "post" else ("preact_bn", "1_bn", "2_bn")[number - 1]
+        parts[f"bn{number}"] = (
+            f"{number}_bn" if net.order == "post" else ("preact_bn", "1_bn", "2_bn")[number - 1]
+        )
     return f"conv{place.stage + 1}_block{place.block}_{parts[place.part]}"
 
 
@@ -124,7 +139,9 @@ def _wanted(**fields: tuple[object, ...]) -> Callable[[Spec], str]:
 
 
 def _torch_misfit(**fields: tuple[object, ...]) -> Callable[[Spec], str]:
-    check = _wanted(**fields, order=("post",), shrink_at=("first",), bias=("none",), bn_epsilon=(1e-5,))
+    check = _wanted(
+        **fields, order=("post",), shrink_at=("first",), bias=("none",), bn_epsilon=(1e-5,)
+    )
 
     def misfit(net: Spec) -> str:
         if net.block == "bottleneck" and net.stride_at != "conv2":

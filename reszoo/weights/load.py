@@ -39,7 +39,9 @@ class Pretrained:
 def resolve(net: Spec, weights: str | os.PathLike[str]) -> Weights | LocalFile:
     """Return the published weights, or the file, that `weights` means. Raises ReszooError where it is neither."""
     if not isinstance(weights, str | os.PathLike):
-        raise ReszooError(f"weights is {weights!r}, but must be a tag such as 'imagenet', or a file{_hint(weights)}")
+        raise ReszooError(
+            f"weights is {weights!r}, but must be a tag such as 'imagenet', or a file{_hint(weights)}"
+        )
     if is_file_name(weights):
         return local_file(weights)
     if str(weights).lower() in DEFAULTS:
@@ -61,7 +63,9 @@ def _example(net: Spec) -> str:
     return "cifar10" if net.stem == "cifar" else "imagenet"
 
 
-def load(model: Any, net: Spec, source: Weights | LocalFile, *, other_classes: bool = True) -> Conversion:
+def load(
+    model: Any, net: Spec, source: Weights | LocalFile, *, other_classes: bool = True
+) -> Conversion:
     """Put published weights, or those of a file, into a model of `net`.
 
     What was chosen or ignored in a file, and what of the model is new or adapted, is printed to standard error.
@@ -80,7 +84,9 @@ def load(model: Any, net: Spec, source: Weights | LocalFile, *, other_classes: b
     except ReszooError as error:
         raise ReszooError(f"{path} does not hold the weights of {model.name}: {error}") from error
     if not found.complete:
-        raise ReszooError(f"{path} does not hold the weights of {model.name}: {found.reason}{_remedy(found)}")
+        raise ReszooError(
+            f"{path} does not hold the weights of {model.name}: {found.reason}{_remedy(found)}"
+        )
     if isinstance(source, LocalFile):
         for line in checkpoint.lines:
             print(line, file=sys.stderr)
@@ -100,7 +106,10 @@ def _remedy(found: Conversion) -> str:
     """Return what to type where only the classifier does not fit."""
     if found.lacks_head:
         return ". The file holds no classifier: give top=False for none, or classes=N for a new one"
-    if [name for name, *_ in found.wrong_shape] == [f"{HEAD}/kernel", f"{HEAD}/bias"] and not found.missing:
+    if [name for name, *_ in found.wrong_shape] == [
+        f"{HEAD}/kernel",
+        f"{HEAD}/bias",
+    ] and not found.missing:
         return f". Give classes={found.wrong_shape[0][2][-1]} for the file's classifier, or another classes=N for a new one"
     return ""
 
@@ -108,9 +117,14 @@ def _remedy(found: Conversion) -> str:
 def tell(model: Any, found: Conversion) -> None:
     """Say on standard error what of a net does not come from the weights loaded."""
     if found.new:
-        print(f"{model.name}: new classifier for {model.output_shape[-1]} classes, the rest loaded", file=sys.stderr)
+        print(
+            f"{model.name}: new classifier for {model.output_shape[-1]} classes, the rest loaded",
+            file=sys.stderr,
+        )
     if found.adapted:
-        how = "summed to 1" if model.input_shape[-1] == 1 else f"repeated to {model.input_shape[-1]}"
+        how = (
+            "summed to 1" if model.input_shape[-1] == 1 else f"repeated to {model.input_shape[-1]}"
+        )
         print(f"{model.name}: the first convolution's input channels were {how}", file=sys.stderr)
 
 
@@ -130,7 +144,9 @@ def readable(files: Sequence[RemoteFile]) -> list[RemoteFile]:
     """
     found = [file for file in files if not file.url.endswith(TORCH) or _has_torch()]
     if not found:
-        raise ReszooError(f"{files[0].url} is in PyTorch's own format; to read it: pip install 'reszoo[torch]'")
+        raise ReszooError(
+            f"{files[0].url} is in PyTorch's own format; to read it: pip install 'reszoo[torch]'"
+        )
     return found
 
 

@@ -66,14 +66,23 @@ class Weights:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what a card or a run says of them, fit for JSON."""
-        values = {key: getattr(self, key) for key in ("model", "tag", "data", "top1", "top5", "licence", "source")}
-        return {**values, "transforms": self.transforms.to_dict(), "files": [file.url for file in self.files]}
+        values = {
+            key: getattr(self, key)
+            for key in ("model", "tag", "data", "top1", "top5", "licence", "source")
+        }
+        return {
+            **values,
+            "transforms": self.transforms.to_dict(),
+            "files": [file.url for file in self.files],
+        }
 
 
 @functools.cache
 def published() -> tuple[Weights, ...]:
     """Return every row; of those of one net the first is what its data set's name stands for."""
-    head, *lines = (Path(__file__).parent / "published.tsv").read_text(encoding="utf-8").splitlines()
+    head, *lines = (
+        (Path(__file__).parent / "published.tsv").read_text(encoding="utf-8").splitlines()
+    )
     return tuple(_row(dict(zip(head.split("\t"), line.split("\t"), strict=True))) for line in lines)
 
 
@@ -102,7 +111,9 @@ def _row(cells: dict[str, str]) -> Weights:
 
 @functools.cache
 def _imagenet() -> tuple[tuple[str, str], ...]:
-    lines = (Path(__file__).parent / "imagenet_classes.tsv").read_text(encoding="utf-8").splitlines()
+    lines = (
+        (Path(__file__).parent / "imagenet_classes.tsv").read_text(encoding="utf-8").splitlines()
+    )
     return tuple((number, name) for number, name in (line.split("\t") for line in lines))
 
 
@@ -119,7 +130,10 @@ def list_weights(pattern: str = "*") -> list[Weights]:
     return [
         weights
         for weights in sorted(published(), key=lambda row: order[row.model])
-        if any(fnmatch.fnmatchcase(name, pattern) for name in (weights.model, *names.get(weights.model, ())))
+        if any(
+            fnmatch.fnmatchcase(name, pattern)
+            for name in (weights.model, *names.get(weights.model, ()))
+        )
     ]
 
 
@@ -143,14 +157,21 @@ def find_weights(net: Spec, tag: str | None = None) -> Weights:
     if found := fits if tag is None else _tagged(fits, tag):
         return found[0]
     others = published() if tag is None else _tagged(published(), tag)
-    nearest = min(others, key=lambda weights: (weights.model != net.name, len(differences(net, weights))), default=None)
+    nearest = min(
+        others,
+        key=lambda weights: (weights.model != net.name, len(differences(net, weights))),
+        default=None,
+    )
     if nearest and len(differences(net, nearest)) <= NEAR:
         raise ReszooError(f"{net.name}: {_misfit(net, nearest)}")
     if not fits:
-        raise ReszooError(f"{net.name} has no published weights; `reszoo list --weights` shows the nets that have")
+        raise ReszooError(
+            f"{net.name} has no published weights; `reszoo list --weights` shows the nets that have"
+        )
     tags = [weights.tag for weights in fits]
     near = did_you_mean(
-        str(tag), {part.lower() for name in tags for part in (name, name.split("/")[-1])} | {fits[0].data}
+        str(tag),
+        {part.lower() for name in tags for part in (name, name.split("/")[-1])} | {fits[0].data},
     )
     raise ReszooError(f"{net.name} has no weights '{tag}'{near or '; it has ' + ', '.join(tags)}")
 
@@ -172,12 +193,18 @@ def _spec_of(model: str) -> Spec:
 
 def _tagged(rows: Iterable[Weights], tag: str) -> list[Weights]:
     wanted = tag.lower()
-    return [row for row in rows if wanted in (row.tag.lower(), row.tag.lower().split("/")[-1], row.data)]
+    return [
+        row for row in rows if wanted in (row.tag.lower(), row.tag.lower().split("/")[-1], row.data)
+    ]
 
 
 def _misfit(net: Spec, weights: Weights) -> str:
     fields = differences(net, weights)
     told = "; ".join(f"{name} is {here!r} here and {there!r} there" for name, here, there in fields)
     names = ", ".join(name for name, _, _ in fields)
-    remedy = f"leave {names} as it is" if weights.model == net.name else f"build '{weights.model}' instead"
+    remedy = (
+        f"leave {names} as it is"
+        if weights.model == net.name
+        else f"build '{weights.model}' instead"
+    )
     return f"weights '{weights.tag}' belong to {weights.model}: {told}; {remedy}"

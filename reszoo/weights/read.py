@@ -57,12 +57,18 @@ def read_checkpoint(source: LocalFile) -> Checkpoint:
         arrays = {name: convert(values[stored]) for name, stored in selected.names.items()}
     except ReszooError as error:
         text = str(error)
-        raise ReszooError(text if str(path) in text else f"{path} cannot be read as weights: {text}") from error
-    except Exception as error:  # each reader has errors of its own, and a damaged file may raise any of them
+        raise ReszooError(
+            text if str(path) in text else f"{path} cannot be read as weights: {text}"
+        ) from error
+    except (
+        Exception
+    ) as error:  # each reader has errors of its own, and a damaged file may raise any of them
         first = str(error).strip().partition("\n")[0].partition(". ")[0]
         reason = first if " " in first else f"{type(error).__name__} {first}".strip()
         raise ReszooError(f"{path} cannot be read as weights: {reason}") from error
-    return Checkpoint(arrays=arrays, prefix=selected.prefix, lines=tuple(selected.describe(path.name)))
+    return Checkpoint(
+        arrays=arrays, prefix=selected.prefix, lines=tuple(selected.describe(path.name))
+    )
 
 
 def _load(path: Path) -> tuple[Mapping[str, Any], list[str], Callable[[Any], np.ndarray]]:
@@ -72,7 +78,9 @@ def _load(path: Path) -> tuple[Mapping[str, Any], list[str], Callable[[Any], np.
         return _load_shards(path)
     if (shard := SHARD.fullmatch(path.name)) and shard[2] != "00001":
         index = path.with_name(f"{shard[1]}{shard[3]}.index.json")
-        raise ReszooError(f"{path} is one of {int(shard[2])} shards; give the index of them all. Example: {index}")
+        raise ReszooError(
+            f"{path} is one of {int(shard[2])} shards; give the index of them all. Example: {index}"
+        )
     if kind in ("torch", "safetensors"):
         return _load_names(path, kind)
     if kind == "keras":
@@ -93,24 +101,34 @@ def _load_shards(index: Path) -> tuple[dict[str, Any], list[str], Callable[[Any]
     if not files or not all(
         isinstance(name, str) and re.fullmatch(r"[^/\\]+", name) and name != ".." for name in files
     ):
-        raise ReszooError(f"{index}: weight_map is invalid; expected names of files beside the index")
+        raise ReszooError(
+            f"{index}: weight_map is invalid; expected names of files beside the index"
+        )
     if missing := [name for name in files if not (index.parent / name).is_file()]:
-        raise ReszooError(f"{index} names {len(files)} files, but {', '.join(missing[:3])} not found beside it")
+        raise ReszooError(
+            f"{index} names {len(files)} files, but {', '.join(missing[:3])} not found beside it"
+        )
     values: dict[str, Any] = {}
     for name in files:
         part, _, convert = _load_names(index.parent / name, find_content(index.parent / name))
         values |= {key: convert(value) for key, value in part.items()}
     if lost := [key for key in shards if key not in values]:
-        raise ReszooError(f"{index}: '{lost[0]}' is not in {shards[lost[0]]}, where the index places it")
+        raise ReszooError(
+            f"{index}: '{lost[0]}' is not in {shards[lost[0]]}, where the index places it"
+        )
     return values, [], np.asarray
 
 
-def _load_names(path: Path, kind: str) -> tuple[Mapping[str, Any], list[str], Callable[[Any], np.ndarray]]:
+def _load_names(
+    path: Path, kind: str
+) -> tuple[Mapping[str, Any], list[str], Callable[[Any], np.ndarray]]:
     """Return what `_load` does, of a file of tensors by name."""
     if kind == "torch":
         return (*flatten(load_torch(path)), to_array)
     if kind != "safetensors":
-        raise ReszooError(f"{path} is a shard of the kind {kind}; expected safetensors or a PyTorch file")
+        raise ReszooError(
+            f"{path} is a shard of the kind {kind}; expected safetensors or a PyTorch file"
+        )
     import ml_dtypes  # noqa: F401  (teaches NumPy bfloat16; Keras brings it)
     from safetensors.numpy import load_file
 

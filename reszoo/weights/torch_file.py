@@ -24,7 +24,14 @@ from reszoo.errors import ReszooError
 DEPTH = 12  # of tables in tables; deeper ones are cycles or hold no models
 # Libraries whose own types stand in checkpoints beside the weights. Their objects are read as `Inert`: none of their code is
 # imported or run.
-INERT = ("omegaconf.", "pytorch_lightning.", "lightning.", "lightning_fabric.", "lightning_utilities.", "torchmetrics.")
+INERT = (
+    "omegaconf.",
+    "pytorch_lightning.",
+    "lightning.",
+    "lightning_fabric.",
+    "lightning_utilities.",
+    "torchmetrics.",
+)
 # Tables of settings with attributes, which are read as plain tables.
 TABLES = (
     "pytorch_lightning.utilities.parsing.AttributeDict",
@@ -62,14 +69,22 @@ def load_torch(path: Path) -> Any:
     try:
         import torch  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
-        raise ReszooError(f"{path} is PyTorch's own format; to read it: pip install 'reszoo[torch]'") from error
+        raise ReszooError(
+            f"{path} is PyTorch's own format; to read it: pip install 'reszoo[torch]'"
+        ) from error
     allowed: list[Any] = harmless_types()
     seen: set[str] = set()
     while True:
         try:
             # An open file, because PyTorch would decide by the suffix of a name.
-            with open(path, "rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
-                warnings.simplefilter("ignore")  # what PyTorch says of old pickles is for whoever wrote them
+            with (
+                open(path, "rb") as file,
+                warnings.catch_warnings(),
+                torch.serialization.safe_globals(allowed),
+            ):
+                warnings.simplefilter(
+                    "ignore"
+                )  # what PyTorch says of old pickles is for whoever wrote them
                 return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:
             if type(error).__name__ != "UnpicklingError":
@@ -114,17 +129,32 @@ def harmless_types() -> list[tuple[Any, str]]:
         "str",
         "tuple",
     ):
-        pairs += [(getattr(builtins, name), f"{module}.{name}") for module in ("builtins", "__builtin__")]
-    for name in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath"):
+        pairs += [
+            (getattr(builtins, name), f"{module}.{name}") for module in ("builtins", "__builtin__")
+        ]
+    for name in (
+        "Path",
+        "PosixPath",
+        "WindowsPath",
+        "PurePath",
+        "PurePosixPath",
+        "PureWindowsPath",
+    ):
         made = pathlib.PureWindowsPath if "Windows" in name else pathlib.PurePosixPath
         pairs += [(made, f"{module}.{name}") for module in ("pathlib", "pathlib._local")]
     scalar, rebuild = np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]
     for core in ("numpy.core", "numpy._core"):
-        pairs += [(scalar, f"{core}.multiarray.scalar"), (rebuild, f"{core}.multiarray._reconstruct")]
+        pairs += [
+            (scalar, f"{core}.multiarray.scalar"),
+            (rebuild, f"{core}.multiarray._reconstruct"),
+        ]
     pairs += [(np.ndarray, "numpy.ndarray"), (np.dtype, "numpy.dtype")]
     for character in np.typecodes["All"]:
         dtype = np.dtype(character)
-        pairs += [(type(dtype), f"numpy.dtypes.{type(dtype).__name__}"), (dtype.type, f"numpy.{dtype.type.__name__}")]
+        pairs += [
+            (type(dtype), f"numpy.dtypes.{type(dtype).__name__}"),
+            (dtype.type, f"numpy.{dtype.type.__name__}"),
+        ]
     return pairs + [(collections.OrderedDict, name) for name in TABLES]
 
 
@@ -140,7 +170,9 @@ def flatten(held: Any) -> tuple[dict[str, Any], list[str]]:
     tensors: dict[str, Any] = {}
 
     def walk(value: Any, name: str, depth: int) -> None:
-        if isinstance(value, torch.Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "fiub"):
+        if isinstance(value, torch.Tensor) or (
+            isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+        ):
             tensors.setdefault(name, value)
             return
         if depth == DEPTH:

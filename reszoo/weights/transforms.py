@@ -37,18 +37,23 @@ class Transforms:
         for name in ("image_size", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.interpolation not in INTERPOLATIONS:
-            raise ReszooError(f"interpolation is '{self.interpolation}', but must be bilinear or bicubic")
+            raise ReszooError(
+                f"interpolation is '{self.interpolation}', but must be bilinear or bicubic"
+            )
         if self.channel_order not in CHANNEL_ORDERS:
             raise ReszooError(f"channel_order is '{self.channel_order}', but must be RGB or BGR")
         if len(self.image_size) != 2 or min(self.image_size) < 1 or self.resize < 0:
-            raise ReszooError(f"image_size {self.image_size} and resize {self.resize} are no sizes in pixels")
+            raise ReszooError(
+                f"image_size {self.image_size} and resize {self.resize} are no sizes in pixels"
+            )
         if len(self.mean) != len(self.std) or min(self.std, default=0) <= 0:
             raise ReszooError("mean and std must hold one number a channel each, std above 0")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON."""
         return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in dataclasses.asdict(self).items()
         }
 
     @classmethod
@@ -67,18 +72,26 @@ def fit_transforms(transforms: Transforms, input_shape: Sequence[int | None]) ->
     mean of the channels' numbers, more repeat them.
     """
     height, width, channels = (
-        own or default for own, default in zip(input_shape, (*transforms.image_size, 3), strict=True)
+        own or default
+        for own, default in zip(input_shape, (*transforms.image_size, 3), strict=True)
     )
     resize = fit_resize(transforms.resize, transforms.image_size, (height, width))
     mean, std = transforms.mean, transforms.std
     if channels != len(mean):
         mean, std = (
-            (sum(values) / len(values),) if channels == 1 else tuple(values[i % len(values)] for i in range(channels))
+            (sum(values) / len(values),)
+            if channels == 1
+            else tuple(values[i % len(values)] for i in range(channels))
             for values in (mean, std)
         )
     order = transforms.channel_order if channels == 3 else "RGB"
     return dataclasses.replace(
-        transforms, image_size=(height, width), resize=resize, mean=mean, std=std, channel_order=order
+        transforms,
+        image_size=(height, width),
+        resize=resize,
+        mean=mean,
+        std=std,
+        channel_order=order,
     )
 
 

@@ -21,12 +21,25 @@ IMAGENET_DEPTHS = {
     200: ("bottleneck", (3, 24, 36, 3)),
 }
 MAX_CIFAR_DEPTH = 1202
-BOTTLENECK_DEPTHS = (50, 101, 152, 164, 200, 1001)  # whose bare names are not those of basic CIFAR nets
+BOTTLENECK_DEPTHS = (
+    50,
+    101,
+    152,
+    164,
+    200,
+    1001,
+)  # whose bare names are not those of basic CIFAR nets
 
 # What the bare name of a bottleneck net means: most published weights stride in the 3x3.
 ALIASES = {f"resnet{depth}": f"resnet{depth}_v1_5" for depth in (50, 101, 152, 200)}
-ALIASES |= {f"resnet{depth}_v{version}": f"resnet{depth}" for depth in (18, 34) for version in ("1", "1_5")}
-ALIASES |= {"wrn50_2": "wide_resnet50_2", "wrn101_2": "wide_resnet101_2", "seresnet50": "se_resnet50"}
+ALIASES |= {
+    f"resnet{depth}_v{version}": f"resnet{depth}" for depth in (18, 34) for version in ("1", "1_5")
+}
+ALIASES |= {
+    "wrn50_2": "wide_resnet50_2",
+    "wrn101_2": "wide_resnet101_2",
+    "seresnet50": "se_resnet50",
+}
 
 # CIFAR nets that a list shows; every other depth of the same form is built by name all the same.
 LISTED_DEPTHS = (8, 14, 20, 26, 32, 38, 44, 56, 110, 1202)
@@ -67,20 +80,38 @@ def _rows() -> dict[str, Spec]:
     rows = []
     for depth, (block, _) in IMAGENET_DEPTHS.items():
         if block == "basic":
-            rows += [_imagenet(f"plain{depth}", depth, shortcut="none"), _imagenet(f"resnet{depth}", depth)]
+            rows += [
+                _imagenet(f"plain{depth}", depth, shortcut="none"),
+                _imagenet(f"resnet{depth}", depth),
+            ]
         else:
-            rows += [_imagenet(f"resnet{depth}_v1", depth), _imagenet(f"resnet{depth}_v1_5", depth, stride_at="conv2")]
+            rows += [
+                _imagenet(f"resnet{depth}_v1", depth),
+                _imagenet(f"resnet{depth}_v1_5", depth, stride_at="conv2"),
+            ]
         rows.append(_imagenet(f"resnet{depth}_v2", depth, order="pre", **_stride_at(depth)))
     rows += [
         _imagenet(f"resnet{depth}_d", depth, stem="deep", shrink="avgpool", **_stride_at(depth))
         for depth in (18, 34, 50, 101, 152, 200)
     ]
-    rows += [_imagenet(f"wide_resnet{depth}_2", depth, group_width=128, stride_at="conv2") for depth in (50, 101)]
+    rows += [
+        _imagenet(f"wide_resnet{depth}_2", depth, group_width=128, stride_at="conv2")
+        for depth in (50, 101)
+    ]
     for depth, groups, width in ((50, 32, 4), (101, 32, 4), (101, 32, 8), (101, 64, 4)):
         rows.append(
-            _imagenet(f"resnext{depth}_{groups}x{width}d", depth, groups=groups, group_width=width, stride_at="conv2")
+            _imagenet(
+                f"resnext{depth}_{groups}x{width}d",
+                depth,
+                groups=groups,
+                group_width=width,
+                stride_at="conv2",
+            )
         )
-    rows += [_imagenet(f"se_resnet{depth}", depth, se_ratio=1 / 16, stride_at="conv2") for depth in (50, 101, 152)]
+    rows += [
+        _imagenet(f"se_resnet{depth}", depth, se_ratio=1 / 16, stride_at="conv2")
+        for depth in (50, 101, 152)
+    ]
     # keras.applications' own two kinds, to which its weights belong: keras/src/applications/resnet.py and resnet_v2.py.
     for depth in (50, 101, 152):
         rows.append(_imagenet(f"resnet{depth}_keras", depth, bias="all", bn_epsilon=1.001e-5))
@@ -103,7 +134,9 @@ def _rows() -> dict[str, Spec]:
             (f"resnet{depth}", {}),
             (f"resnet{depth}_v2", {"order": "pre"}),
         ):
-            rows.append(_cifar(name, (depth - 2) // 9, **{"block": "bottleneck", "shortcut": "B", **fields}))
+            rows.append(
+                _cifar(name, (depth - 2) // 9, **{"block": "bottleneck", "shortcut": "B", **fields})
+            )
     for groups in (8, 16):  # arXiv 1611.05431, table 7
         rows.append(
             _cifar(
@@ -166,7 +199,12 @@ def _wide(match: re.Match[str]) -> Spec:
 
 
 RULES: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Spec]], ...] = (
-    (re.compile(r"(?:cifar_)?(?P<kind>resnet|plain)(?P<depth>[1-9][0-9]{0,3})(?P<suffix>_v2|_sd|)"), _by_depth),
+    (
+        re.compile(
+            r"(?:cifar_)?(?P<kind>resnet|plain)(?P<depth>[1-9][0-9]{0,3})(?P<suffix>_v2|_sd|)"
+        ),
+        _by_depth,
+    ),
     (re.compile(r"wrn(?P<depth>[1-9][0-9]{0,2})_(?P<factor>[1-9][0-9]?)"), _wide),
 )
 
@@ -178,7 +216,9 @@ def list_models(pattern: str = "*") -> list[str]:
     """
     names = [f"{kind}{depth}" for kind in ("plain", "resnet") for depth in LISTED_DEPTHS]
     names += [f"cifar_{kind}{depth}" for kind in ("plain", "resnet") for depth in (50, 152, 200)]
-    names += [f"resnet{depth}_v2" for depth in LISTED_DEPTHS] + [f"resnet{depth}_sd" for depth in (56, 110, 1202)]
+    names += [f"resnet{depth}_v2" for depth in LISTED_DEPTHS] + [
+        f"resnet{depth}_sd" for depth in (56, 110, 1202)
+    ]
     names += ["wrn16_4", "wrn16_8", "wrn28_10", "wrn40_4"]
     names += [*ROWS, *ALIASES]
     return [name for name in dict.fromkeys(names) if fnmatch.fnmatchcase(name, pattern.lower())]
@@ -207,7 +247,9 @@ def spec(name: str | Spec, /, **fields: Unpack[SpecFields]) -> Spec:
     if isinstance(name, Spec):
         return name.replace(**fields)
     if not isinstance(name, str):
-        raise ReszooError(f"a net is a name such as 'resnet56' or a Spec, not {type(name).__name__}")
+        raise ReszooError(
+            f"a net is a name such as 'resnet56' or a Spec, not {type(name).__name__}"
+        )
     row = ALIASES.get(name, name)
     if row in ROWS:
         return ROWS[row].replace(**fields)
@@ -219,7 +261,9 @@ def spec(name: str | Spec, /, **fields: Unpack[SpecFields]) -> Spec:
         example = f'reszoo.build("{model}", weights="{tag}")' if tag else f'reszoo.build("{model}")'
         raise ReszooError(f"no net '{name}'; did you mean '{model}'? Example: {example}")
     lower = name.lower()
-    begun = [repr(known) for known in list_models() if known == lower or known.startswith(f"{lower}_")][:3]
+    begun = [
+        repr(known) for known in list_models() if known == lower or known.startswith(f"{lower}_")
+    ][:3]
     hint = f"; did you mean {' or '.join(begun)}?" if begun else did_you_mean(name, list_models())
     hint = hint or "; `reszoo list` shows every name"
     raise ReszooError(f"no net '{name}'{hint}")

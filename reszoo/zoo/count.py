@@ -54,12 +54,18 @@ class Count:
 
 def check_input(spec: Spec, input_shape: tuple[int | None, int | None, int]) -> None:
     """Raise ReszooError unless `input_shape` is (height, width, channels) that the net can bear; None is any size."""
-    if not isinstance(input_shape, tuple | list) or len(input_shape) != 3 or not all(map(_is_side, input_shape)):
+    if (
+        not isinstance(input_shape, tuple | list)
+        or len(input_shape) != 3
+        or not all(map(_is_side, input_shape))
+    ):
         raise ReszooError(
             f"{spec.name}: input_shape is {input_shape}, but must be (height, width, channels), such as {spec.default_input_shape}"
         )
     if input_shape[2] is None:
-        raise ReszooError(f"{spec.name}: input_shape {input_shape} leaves the channels open; give a number, such as 3")
+        raise ReszooError(
+            f"{spec.name}: input_shape {input_shape} leaves the channels open; give a number, such as 3"
+        )
     if input_shape[0] in (1, 3) and (input_shape[2] or 0) > 16:
         last = (*input_shape[1:], input_shape[0])
         raise ReszooError(
@@ -80,7 +86,9 @@ def _is_side(side: Any) -> bool:
 def check_classes(spec: Spec, classes: int) -> None:
     """Raise ReszooError unless `classes` is a whole number from 1 on."""
     if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
-        raise ReszooError(f"{spec.name}: classes is {classes!r}, but must be a whole number from 1 on")
+        raise ReszooError(
+            f"{spec.name}: classes is {classes!r}, but must be a whole number from 1 on"
+        )
 
 
 def count(
@@ -136,7 +144,15 @@ def _parts(spec: Spec, shape: tuple[int, int, int], classes: int) -> Iterator[Pa
         weights = kernel * kernel * (channels // groups) * out
         rows, columns = size or (height, width)
         channels = out
-        return Part(place, "conv", (height, width, out), weights + out * bias, 0, weights * rows * columns, main)
+        return Part(
+            place,
+            "conv",
+            (height, width, out),
+            weights + out * bias,
+            0,
+            weights * rows * columns,
+            main,
+        )
 
     def norm(place: str) -> Part:
         return Part(place, "norm", (height, width, channels), 2 * channels, 2 * channels, 0, False)
@@ -149,7 +165,13 @@ def _parts(spec: Spec, shape: tuple[int, int, int], classes: int) -> Iterator[Pa
             yield norm(f"stem_bn{index}")
     else:
         kernel, stride = (3, 1) if spec.stem == "cifar" else (7, 2)
-        yield conv("stem_conv1", spec.stem_width, kernel, stride, bias=spec.has_bias(normed=spec.stem != "bare"))
+        yield conv(
+            "stem_conv1",
+            spec.stem_width,
+            kernel,
+            stride,
+            bias=spec.has_bias(normed=spec.stem != "bare"),
+        )
         if spec.stem != "bare":
             yield norm("stem_bn1")
     if spec.stem != "cifar":
@@ -174,13 +196,28 @@ def _parts(spec: Spec, shape: tuple[int, int, int], classes: int) -> Iterator[Pa
                 if norm_before and not (stage == block == 0 and index == 1 and spec.stem != "bare"):
                     yield norm(f"{place}_bn{index}")
                 normed = not (last and spec.order in ("pre", "bn_after_add"))
-                yield conv(f"{place}_conv{index}", filters, kernel, step, groups, bias=spec.has_bias(normed=normed))
+                yield conv(
+                    f"{place}_conv{index}",
+                    filters,
+                    kernel,
+                    step,
+                    groups,
+                    bias=spec.has_bias(normed=normed),
+                )
                 if normed and not norm_before:
                     yield norm(f"{place}_bn{index}")
             if spec.se_ratio:
                 squeezed = max(1, round(out * spec.se_ratio))
                 weights = 2 * out * squeezed
-                yield Part(f"{place}_se", "se", (height, width, out), weights + squeezed + out, 0, weights, False)
+                yield Part(
+                    f"{place}_se",
+                    "se",
+                    (height, width, out),
+                    weights + squeezed + out,
+                    0,
+                    weights,
+                    False,
+                )
             if spec.rezero:
                 yield Part(f"{place}_rezero", "scale", (height, width, out), 1, 0, 0, False)
             shrinks = stride == 2 and spec.shrink_at == "first"
@@ -189,7 +226,12 @@ def _parts(spec: Spec, shape: tuple[int, int, int], classes: int) -> Iterator[Pa
                 channels = entry[2]
                 normed = spec.order not in ("pre", "bn_after_add")
                 yield conv(
-                    f"{place}_shortcut_conv", out, 1, bias=spec.has_bias(normed=normed), main=False, size=exit_size
+                    f"{place}_shortcut_conv",
+                    out,
+                    1,
+                    bias=spec.has_bias(normed=normed),
+                    main=False,
+                    size=exit_size,
                 )
                 if normed:
                     yield norm(f"{place}_shortcut_bn")
@@ -199,4 +241,12 @@ def _parts(spec: Spec, shape: tuple[int, int, int], classes: int) -> Iterator[Pa
                 yield norm(f"{place}_bn{len(convs)}")
     if norm_before:
         yield norm("head_bn")
-    yield Part("head_dense", "dense", (1, 1, classes), channels * classes + classes, 0, channels * classes, True)
+    yield Part(
+        "head_dense",
+        "dense",
+        (1, 1, classes),
+        channels * classes + classes,
+        0,
+        channels * classes,
+        True,
+    )

@@ -11,12 +11,18 @@ ARGUMENTS: dict[str, tuple[str, str]] = {
     # Keras
     "include_top": ("top", "top=False"),
     "input_tensor": ("a call of the model", "reszoo.build({model!r})(input_tensor)"),
-    "pooling": ("top=False for average-pooled features, or reszoo.features for the maps", "top=False"),
+    "pooling": (
+        "top=False for average-pooled features, or reszoo.features for the maps",
+        "top=False",
+    ),
     "classifier_activation": ("logits followed by a layer", "keras.layers.Softmax()(model.output)"),
     "activation": ("logits followed by a layer", "keras.layers.Softmax()(model.output)"),
     "preact": ("order", 'order="pre"'),
     "use_bias": ("bias", 'bias="all"'),
-    "data_format": ("no argument: images are [n, height, width, channels]", "input_shape=(224, 224, 3)"),
+    "data_format": (
+        "no argument: images are [n, height, width, channels]",
+        "input_shape=(224, 224, 3)",
+    ),
     "trainable": ("reszoo.freeze", 'reszoo.freeze(model, until="stage3")'),
     "dtype": ("Keras' policy", 'keras.config.set_dtype_policy("mixed_bfloat16")'),
     # timm and torchvision
@@ -36,13 +42,22 @@ ARGUMENTS: dict[str, tuple[str, str]] = {
     "in_chans": ("the last number of input_shape", "input_shape={shape1}"),
     "in_channels": ("the last number of input_shape", "input_shape={shape1}"),
     "input_channels": ("the last number of input_shape", "input_shape={shape1}"),
-    "channels": ("the last number of input_shape, or widths inside the model", "input_shape={shape1}"),
+    "channels": (
+        "the last number of input_shape, or widths inside the model",
+        "input_shape={shape1}",
+    ),
     "img_size": ("input_shape", "input_shape={shape}"),
     "image_size": ("input_shape", "input_shape={shape}"),
     "input_size": ("input_shape", "input_shape={shape}"),
     "features_only": ("reszoo.features", "reszoo.features(reszoo.build({model!r}))"),
-    "out_indices": ("reszoo.features, whose result is a table by stage", "reszoo.features(reszoo.build({model!r}))"),
-    "global_pool": ("top=False for average-pooled features, or reszoo.features for the maps", "top=False"),
+    "out_indices": (
+        "reszoo.features, whose result is a table by stage",
+        "reszoo.features(reszoo.build({model!r}))",
+    ),
+    "global_pool": (
+        "top=False for average-pooled features, or reszoo.features for the maps",
+        "top=False",
+    ),
     "drop_path_rate": ("drop_path", "drop_path=0.1"),
     "stochastic_depth": ("drop_path", "drop_path=0.1"),
     "drop_rate": ("a dropout layer on top=False, or dropout inside the blocks", "dropout=0.1"),
@@ -83,7 +98,9 @@ UNSUPPORTED: dict[str, str] = {
 }
 
 
-def explain_argument(argument: str, value: Any, *, model: str, stem: str, known: Iterable[str] = ()) -> str | None:
+def explain_argument(
+    argument: str, value: Any, *, model: str, stem: str, known: Iterable[str] = ()
+) -> str | None:
     """Return the message for an argument that another library takes, or None for a name that is not known.
 
     model, stem: of the model that was asked for. known: names that are right here and are not explained.
@@ -102,15 +119,30 @@ def explain_argument(argument: str, value: Any, *, model: str, stem: str, known:
         example = "top=True"
     elif key.startswith("pretrained") and value in (False, None):
         example = "weights=None"
-    elif key.startswith(("num_", "n_", "nb_")) and isinstance(value, int) and not isinstance(value, bool) and value > 0:
+    elif (
+        key.startswith(("num_", "n_", "nb_"))
+        and isinstance(value, int)
+        and not isinstance(value, bool)
+        and value > 0
+    ):
         example = f"classes={value}" if "classes=" in example else example
-    elif key in ("in_chans", "in_channels", "input_channels") and isinstance(value, int) and 0 < value < 100:
+    elif (
+        key in ("in_chans", "in_channels", "input_channels")
+        and isinstance(value, int)
+        and 0 < value < 100
+    ):
         example = f"input_shape={(side, side, value)}"
-    elif key in ("checkpoint_path", "checkpoint", "weights_path") and isinstance(value, str) and value:
+    elif (
+        key in ("checkpoint_path", "checkpoint", "weights_path")
+        and isinstance(value, str)
+        and value
+    ):
         example = f"weights={value!r}"
     elif key in ("drop_path_rate", "stochastic_depth") and isinstance(value, float):
         example = f"drop_path={value}"
-    example = example.format(model=model, usual=usual, shape=(side, side, 3), shape1=(side, side, 1))
+    example = example.format(
+        model=model, usual=usual, shape=(side, side, 3), shape1=(side, side, 1)
+    )
     return f"{model}: {argument}={_short(value)} is invalid; expected {ours}. Example: {example}"
 
 
@@ -140,7 +172,9 @@ NAMES: tuple[tuple[str, str], ...] = (
 _PUBLISHERS = re.compile(r"(tv|gluon|ssl|swsl|legacy|tf|torch|ig)_")
 
 
-def suggest_models(name: str, is_model: Callable[[str], bool], listed: Sequence[str]) -> tuple[str, str] | None:
+def suggest_models(
+    name: str, is_model: Callable[[str], bool], listed: Sequence[str]
+) -> tuple[str, str] | None:
     """Return (model name here, timm's tag or "") that a model name of another library means, or None.
 
     "ResNet-50", "wide-resnet50-2", "keras.applications.ResNet50V2" and "timm/resnet50.a1_in1k" are such names.
@@ -159,9 +193,13 @@ def suggest_models(name: str, is_model: Callable[[str], bool], listed: Sequence[
     squeezed = {re.sub("[^a-z0-9]", "", known): known for known in reversed(listed)}
     if "applications" in whole:
         plain = re.sub(
-            r"res_?net_?(\d+)_?(v2)?", lambda part: f"resnet{part[1]}{'_v2' if part[2] else ''}_keras", plain
+            r"res_?net_?(\d+)_?(v2)?",
+            lambda part: f"resnet{part[1]}{'_v2' if part[2] else ''}_keras",
+            plain,
         )
-    found = [plain] + [re.sub(pattern, ours, plain) for pattern, ours in NAMES if re.fullmatch(pattern, plain)]
+    found = [plain] + [
+        re.sub(pattern, ours, plain) for pattern, ours in NAMES if re.fullmatch(pattern, plain)
+    ]
     if known := squeezed.get(plain.replace("_", "")):
         found.append(known)
     return next(((made, tag) for made in found if made != name and is_model(made)), None)

@@ -46,7 +46,8 @@ class Spec(Table):
         "changes), C (projection in every block); arXiv 1512.03385, section 3.3."
     )
     pad_at: Literal["both", "end"] = Field(
-        "both", description="Where shortcut A puts its zero channels; published weights differ in it."
+        "both",
+        description="Where shortcut A puts its zero channels; published weights differ in it.",
     )
     shrink: Literal["stride", "avgpool"] = Field(
         "stride",
@@ -63,21 +64,27 @@ class Spec(Table):
     )
     branch_scale: float = Field(1.0, gt=0, description="Constant factor of the residual branch.")
     gate: Literal["none", "exclusive", "shortcut_only"] = Field(
-        "none", description="Gating by a 1x1 convolution and a sigmoid; arXiv 1603.05027, section 3.1."
+        "none",
+        description="Gating by a 1x1 convolution and a sigmoid; arXiv 1603.05027, section 3.1.",
     )
     gate_bias: float = Field(-6.0, description="Initial bias of the gate.")
     shortcut_dropout: Rate = Field(
         0.0, description="Rate of dropout on the shortcut's output; arXiv 1603.05027, section 3.1."
     )
     order: Literal["post", "bn_after_add", "relu_before_add", "relu_pre", "pre"] = Field(
-        "post", description="Position of batch norm and ReLU: arXiv 1603.05027, figure 4, (a) to (e)."
+        "post",
+        description="Position of batch norm and ReLU: arXiv 1603.05027, figure 4, (a) to (e).",
     )
     stride_at: Literal["conv1", "conv2"] = Field(
-        "conv1", description="Which convolution of a bottleneck strides: conv1 (v1, the paper) or conv2 (v1.5)."
+        "conv1",
+        description="Which convolution of a bottleneck strides: conv1 (v1, the paper) or conv2 (v1.5).",
     )
-    groups: Count = Field(1, description="Groups of a bottleneck's 3x3 convolution (ResNeXt, arXiv 1611.05431).")
+    groups: Count = Field(
+        1, description="Groups of a bottleneck's 3x3 convolution (ResNeXt, arXiv 1611.05431)."
+    )
     group_width: Count = Field(
-        64, description="Inside width of a bottleneck = width * group_width / 64 * groups (ResNeXt, wide models)."
+        64,
+        description="Inside width of a bottleneck = width * group_width / 64 * groups (ResNeXt, wide models).",
     )
     se_ratio: float = Field(
         0.0,
@@ -86,9 +93,12 @@ class Spec(Table):
         description="Reduced channels of squeeze-and-excitation over the block's; 0 for none (arXiv 1709.01507: 1/16).",
     )
     zero_gamma: bool = Field(
-        False, description="The last batch norm scale of each branch starts at 0, so each block starts as the identity."
+        False,
+        description="The last batch norm scale of each branch starts at 0, so each block starts as the identity.",
     )
-    rezero: bool = Field(False, description="A learned scalar, initially 0, on each branch (arXiv 2003.04887).")
+    rezero: bool = Field(
+        False, description="A learned scalar, initially 0, on each branch (arXiv 2003.04887)."
+    )
     bias: Literal["none", "unnormed", "all"] = Field(
         "none",
         description="Which convolutions have a bias: none, those that no batch norm follows (unnormed), or all. "
@@ -118,7 +128,9 @@ class Spec(Table):
                 f"depths has {len(self.depths)} stages, widths {len(self.widths)}; give both the same number"
             )
         if self.stem == "deep" and self.stem_width == 1:
-            raise ReszooError("stem_width is 1, but stem='deep' halves it in its first convolutions; give at least 2")
+            raise ReszooError(
+                "stem_width is 1, but stem='deep' halves it in its first convolutions; give at least 2"
+            )
         for reason in self._conflicts():
             raise ReszooError(reason)
 
@@ -135,9 +147,13 @@ class Spec(Table):
                     "shortcut='none' leaves nothing for shortcut_scale, shortcut_dropout or gate to act on; drop them"
                 )
             if self.branch_scale != 1:
-                errors.append("branch_scale weighs a branch against its shortcut; with shortcut='none' drop it")
+                errors.append(
+                    "branch_scale weighs a branch against its shortcut; with shortcut='none' drop it"
+                )
         if self.zero_gamma and self.rezero:
-            errors.append("zero_gamma and rezero together leave every branch without a gradient; choose one")
+            errors.append(
+                "zero_gamma and rezero together leave every branch without a gradient; choose one"
+            )
         if self.zero_gamma and self.order in ("pre", "bn_after_add"):
             errors.append(
                 f"order='{self.order}' has no normalisation at its branch's end for zero_gamma; use rezero=true"
@@ -151,7 +167,9 @@ class Spec(Table):
         if self.gate == "none" and self.gate_bias != -6:
             errors.append("gate_bias needs gate='exclusive' or gate='shortcut_only'")
         if self.pad_at != "both" and self.shortcut != "A":
-            errors.append(f"pad_at places the zero channels of shortcut='A'; this net has shortcut='{self.shortcut}'")
+            errors.append(
+                f"pad_at places the zero channels of shortcut='A'; this net has shortcut='{self.shortcut}'"
+            )
         if self.shrink == "avgpool" and self.shortcut not in ("B", "C"):
             errors.append(
                 f"shrink='avgpool' pools before a projection; shortcut='{self.shortcut}' has none, give 'B' or 'C'"
@@ -161,9 +179,13 @@ class Spec(Table):
                 f"stem='bare' leaves normalisation to a block of order 'pre'; this net has order='{self.order}'"
             )
         if self.bias == "unnormed" and self.order not in ("pre", "bn_after_add"):
-            errors.append(f"bias='unnormed' finds no such convolution in order '{self.order}'; give 'none' or 'all'")
+            errors.append(
+                f"bias='unnormed' finds no such convolution in order '{self.order}'; give 'none' or 'all'"
+            )
         if self.shrink_at == "last" and self.shortcut == "A":
-            errors.append("shrink_at='last' parts what shortcut='A' does at once, shrinking and padding; give 'B'")
+            errors.append(
+                "shrink_at='last' parts what shortcut='A' does at once, shrinking and padding; give 'B'"
+            )
         if self.shrink_at == "last" and self.shrink == "avgpool":
             errors.append(
                 "shrink_at='last' halves without a projection, so shrink='avgpool' has nothing to pool; drop one"
@@ -177,7 +199,11 @@ class Spec(Table):
                 errors.append(
                     "stride_at chooses among a bottleneck's convolutions; a basic block always strides in conv1"
                 )
-        if len(self.depths) == 1 and (self.shrink, self.shrink_at, self.stride_at) != ("stride", "first", "conv1"):
+        if len(self.depths) == 1 and (self.shrink, self.shrink_at, self.stride_at) != (
+            "stride",
+            "first",
+            "conv1",
+        ):
             errors.append(
                 "a net of one stage never shrinks after its stem: shrink, shrink_at and stride_at have nothing to act on"
             )
@@ -188,7 +214,10 @@ class Spec(Table):
                 )
                 break
         if self.shortcut == "A":
-            channels = [self.stem_width, *(self.out_channels(stage) for stage in range(len(self.widths)))]
+            channels = [
+                self.stem_width,
+                *(self.out_channels(stage) for stage in range(len(self.widths))),
+            ]
             if any(after < before for before, after in zip(channels, channels[1:], strict=False)):
                 errors.append(f"shortcut='A' cannot pad to fewer channels ({channels}); give 'B'")
         return errors
@@ -242,7 +271,9 @@ class Spec(Table):
         known = list(type(self).model_fields)
         for key, value in changes.items():
             if key not in known:
-                if text := explain_argument(key, value, model=self.name, stem=self.stem, known=known):
+                if text := explain_argument(
+                    key, value, model=self.name, stem=self.stem, known=known
+                ):
                     raise ReszooError(text)
                 raise ReszooError(
                     f"{self.name}: no field '{key}'{did_you_mean(key, known) or ': the fields are ' + ', '.join(known)}"

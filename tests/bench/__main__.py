@@ -17,15 +17,21 @@ from typing import Any
 
 from _shared import tidy
 
-NAMES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not re.match("_|test_", path.stem))
+NAMES = sorted(
+    path.stem for path in Path(__file__).parent.glob("*.py") if not re.match("_|test_", path.stem)
+)
 
 
 def parse(argv: Sequence[str]) -> tuple[Callable[[argparse.Namespace], Any], argparse.Namespace]:
     """Return the function that measures, and its arguments."""
-    choice = argparse.ArgumentParser(prog="python tests/bench", description=__doc__.splitlines()[0], add_help=False)
+    choice = argparse.ArgumentParser(
+        prog="python tests/bench", description=__doc__.splitlines()[0], add_help=False
+    )
     choice.add_argument("name", choices=NAMES)
     program = importlib.import_module(choice.parse_args(argv[:1]).name)
-    parser = argparse.ArgumentParser(prog=f"python tests/bench {argv[0]}", description=program.__doc__)
+    parser = argparse.ArgumentParser(
+        prog=f"python tests/bench {argv[0]}", description=program.__doc__
+    )
     if programs := getattr(program, "PROGRAMS", {}):
         parser.add_argument("what", choices=programs)
     parser.add_argument("out", type=Path)
@@ -46,7 +52,16 @@ def main(argv: Sequence[str]) -> None:
     if result is None:
         return
     words = ["OUT.json" if word == str(args.out) else word for word in argv]
-    modules = ("tensorflow", "keras", "numpy", "onnx", "tf2onnx", "onnxruntime", "ai_edge_litert", "PIL")
+    modules = (
+        "tensorflow",
+        "keras",
+        "numpy",
+        "onnx",
+        "tf2onnx",
+        "onnxruntime",
+        "ai_edge_litert",
+        "PIL",
+    )
     record = {
         "command": " ".join(["python tests/bench", *words]),
         "machine": {"processor": _processor(), "cores": os.cpu_count()},

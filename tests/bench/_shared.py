@@ -18,13 +18,20 @@ def export_random(name: str, out: Path, *, resize: int = 0, **options: Any) -> s
     from reszoo.exporting.samples import photographs
 
     size = reszoo.spec(name).default_input_shape[0]
-    mean, std = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
-    preprocessing = Preprocessing(image_size=(size, size), channels=3, resize=resize or size, mean=mean, std=std)
+    mean, std = (
+        np.array([0.485, 0.456, 0.406], np.float32),
+        np.array([0.229, 0.224, 0.225], np.float32),
+    )
+    preprocessing = Preprocessing(
+        image_size=(size, size), channels=3, resize=resize or size, mean=mean, std=std
+    )
     keras.utils.set_random_seed(0)
     model = reszoo.build(name)
     names = tuple(map(str, range(model.output_shape[-1])))
     images = photographs() if options.get("quantize") == "int8" else None
-    export_model(model, out, preprocessing=preprocessing, class_names=names, calibration=images, **options)
+    export_model(
+        model, out, preprocessing=preprocessing, class_names=names, calibration=images, **options
+    )
     (path,) = [*out.glob("1"), *out.glob("model.*")]
     return str(path)
 
@@ -35,4 +42,6 @@ def tidy(value: Any) -> Any:
         return {key: tidy(item) for key, item in value.items()}
     if isinstance(value, list):
         return [tidy(item) for item in value]
-    return re.sub(r"(^|(?<=[ :='\"]))/[^ ]*/(?=[^/ ])", "", value) if isinstance(value, str) else value
+    return (
+        re.sub(r"(^|(?<=[ :='\"]))/[^ ]*/(?=[^/ ])", "", value) if isinstance(value, str) else value
+    )

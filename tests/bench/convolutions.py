@@ -34,9 +34,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             peaks.append(rate(product, 2 * MATRIX**3, 2))
             for name, run in runs.items():
                 shares[name].append(rate(run, operations, 30) / peaks[-1])
-        rows[str(channels)] = {name: round(statistics.median(values), 3) for name, values in shares.items()}
+        rows[str(channels)] = {
+            name: round(statistics.median(values), 3) for name, values in shares.items()
+        }
         print(channels, rows[str(channels)])
-    return {"matrix_product_gflops": round(statistics.median(peaks), 1), "share_of_matrix_product": rows}
+    return {
+        "matrix_product_gflops": round(statistics.median(peaks), 1),
+        "share_of_matrix_product": rows,
+    }
 
 
 def rate(run: Callable[[], Any], operations: float, calls: int) -> float:
@@ -51,12 +56,22 @@ def rate(run: Callable[[], Any], operations: float, calls: int) -> float:
 def convolutions(channels: int) -> dict[str, Callable[[], Any]]:
     """Return the four convolutions; each returns one number, so that nothing else is copied."""
     maps = [BATCH, SIDES[channels], SIDES[channels], channels]
-    x, dy, w = tf.random.normal(maps), tf.random.normal(maps), tf.random.normal([3, 3, channels, channels])
+    x, dy, w = (
+        tf.random.normal(maps),
+        tf.random.normal(maps),
+        tf.random.normal([3, 3, channels, channels]),
+    )
     shared = {"strides": [1, 1, 1, 1], "padding": "SAME"}
     runs = {
         "forward": lambda: tf.nn.conv2d(x, w, 1, "SAME"),
-        "by input": lambda: tf.raw_ops.Conv2DBackpropInput(input_sizes=maps, filter=w, out_backprop=dy, **shared),
-        "by filter": lambda: tf.raw_ops.Conv2DBackpropFilter(input=x, filter_sizes=w.shape, out_backprop=dy, **shared),
-        "by input, turned": lambda: tf.nn.conv2d(dy, tf.transpose(tf.reverse(w, [0, 1]), [0, 1, 3, 2]), 1, "SAME"),
+        "by input": lambda: tf.raw_ops.Conv2DBackpropInput(
+            input_sizes=maps, filter=w, out_backprop=dy, **shared
+        ),
+        "by filter": lambda: tf.raw_ops.Conv2DBackpropFilter(
+            input=x, filter_sizes=w.shape, out_backprop=dy, **shared
+        ),
+        "by input, turned": lambda: tf.nn.conv2d(
+            dy, tf.transpose(tf.reverse(w, [0, 1]), [0, 1, 3, 2]), 1, "SAME"
+        ),
     }
     return {name: tf.function(lambda run=run: run()[0, 0, 0, 0]) for name, run in runs.items()}

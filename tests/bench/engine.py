@@ -37,14 +37,31 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         spans.append((start, time.perf_counter()))
 
     Stepper.__call__ = timed  # type: ignore[method-assign]
-    settings = [f"model.name={args.net}", "data.name=synthetic", "data.validation=0", "train.batch_size=128"]
-    settings += [f"train.epochs={-(-args.steps // 8)}", "train.evaluate_every=1000", "train.checkpoint_every=1000000"]
+    settings = [
+        f"model.name={args.net}",
+        "data.name=synthetic",
+        "data.validation=0",
+        "train.batch_size=128",
+    ]
+    settings += [
+        f"train.epochs={-(-args.steps // 8)}",
+        "train.evaluate_every=1000",
+        "train.checkpoint_every=1000000",
+    ]
     settings += ["augment.pad=4", "augment.flip=true", "train.export=false", "schedule.warmup=0"]
     with tempfile.TemporaryDirectory() as folder:
-        reszoo.train("quickstart", overrides=settings, run_dir=Path(folder) / "run", devices="cpu", quiet=True)
+        reszoo.train(
+            "quickstart",
+            overrides=settings,
+            run_dir=Path(folder) / "run",
+            devices="cpu",
+            quiet=True,
+        )
     spans = spans[WARM:]
     wall, inside = spans[-1][1] - spans[0][0], [end - start for start, end in spans]
-    between = statistics.median(later[0] - earlier[1] for earlier, later in zip(spans, spans[1:], strict=False))
+    between = statistics.median(
+        later[0] - earlier[1] for earlier, later in zip(spans, spans[1:], strict=False)
+    )
     return {
         "steps": len(spans),
         "step_ms": round(1e3 * statistics.median(inside), 2),

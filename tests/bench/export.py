@@ -24,7 +24,9 @@ THREADS = 2
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--peer", default=sys.executable, help="speed: a Python with the other libraries")
+    parser.add_argument(
+        "--peer", default=sys.executable, help="speed: a Python with the other libraries"
+    )
     parser.add_argument("--rounds", type=int, default=8, help="speed, fold")
     parser.add_argument("--data", default="folder:cifar10-jpeg", help="parity")
     parser.add_argument("--nets", nargs="+", default=["resnet20", "resnet56"], help="parity")
@@ -37,7 +39,11 @@ def child(runtime: str, path: str, size: str, rows: str) -> None:
     """Load one runtime; then, for each line of standard input, make that many calls and print their seconds."""
     import numpy as np
 
-    pixels = np.random.default_rng(0).uniform(0, 255, (int(rows), int(size), int(size), 3)).astype(np.float32)
+    pixels = (
+        np.random.default_rng(0)
+        .uniform(0, 255, (int(rows), int(size), int(size), 3))
+        .astype(np.float32)
+    )
     normal = np.ascontiguousarray((pixels.transpose(0, 3, 1, 2) / 255 - 0.45) / 0.225)
     call, version = RUNTIMES[runtime](path, pixels, normal)
     call()
@@ -55,7 +61,9 @@ def _savedmodel(path: str, pixels: Any, normal: Any) -> tuple[Callable[[], Any],
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     net = tf.saved_model.load(path)
     images = tf.constant(pixels)
-    return lambda: net.signatures["serving_default"](images=images)["logits"].numpy(), f"tensorflow {tf.__version__}"
+    return lambda: net.signatures["serving_default"](images=images)[
+        "logits"
+    ].numpy(), f"tensorflow {tf.__version__}"
 
 
 def _litert(path: str, pixels: Any, normal: Any) -> tuple[Callable[[], Any], str]:
@@ -92,7 +100,10 @@ def _torch(path: str, pixels: Any, normal: Any, *, last: bool) -> tuple[Callable
     torch.set_num_threads(THREADS)
     model, images = torchvision.models.resnet50().eval(), torch.from_numpy(normal)
     if last:
-        model, images = model.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
+        model, images = (
+            model.to(memory_format=torch.channels_last),
+            images.to(memory_format=torch.channels_last),
+        )
 
     def call() -> None:
         with torch.inference_mode():
@@ -105,7 +116,11 @@ def _openvino(path: str, pixels: Any, normal: Any) -> tuple[Callable[[], Any], s
     import openvino
 
     core = openvino.Core()
-    settings = {"INFERENCE_NUM_THREADS": THREADS, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    settings = {
+        "INFERENCE_NUM_THREADS": THREADS,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+    }
     model = core.compile_model(core.read_model(path), "CPU", settings)
     return lambda: model([normal]), f"openvino {openvino.__version__.partition('-')[0]}"
 
@@ -131,7 +146,9 @@ torch.onnx.export(net, (torch.zeros(2, 3, 224, 224),), sys.argv[1], input_names=
 # This part runs in the main process.
 
 
-def compare(runtimes: dict[str, list[str]], rows: int, rounds: int, base: list[str]) -> dict[str, Any]:
+def compare(
+    runtimes: dict[str, list[str]], rows: int, rounds: int, base: list[str]
+) -> dict[str, Any]:
     """Return the images per second of each runtime, and the ratio to the best of `base` within the rounds.
 
     Args:
@@ -142,7 +159,10 @@ def compare(runtimes: dict[str, list[str]], rows: int, rounds: int, base: list[s
     """
     from reszoo.bench.run import take_turns
 
-    commands = {name: [python, __file__, *map(str, more), str(rows)] for name, (python, *more) in runtimes.items()}
+    commands = {
+        name: [python, __file__, *map(str, more), str(rows)]
+        for name, (python, *more) in runtimes.items()
+    }
     job = {"model": f"batch {rows}", "device": "cpu", "threads": THREADS}
     turns = take_turns(commands, job, rounds, lambda line: print(line, file=sys.stderr))
     speeds = {name: [rows / seconds for seconds in one.seconds] for name, one in turns.items()}
@@ -172,7 +192,12 @@ def speed(args: argparse.Namespace) -> dict[str, Any]:
     }
     with tempfile.TemporaryDirectory() as folder:
         runtimes = {
-            name: [sys.executable, kind, export_random("resnet50", Path(folder) / name, **options), "224"]
+            name: [
+                sys.executable,
+                kind,
+                export_random("resnet50", Path(folder) / name, **options),
+                "224",
+            ]
             for name, (kind, options) in exports.items()
         }
         path = f"{folder}/peer.onnx"
@@ -182,9 +207,14 @@ def speed(args: argparse.Namespace) -> dict[str, Any]:
             "PyTorch eager": [args.peer, "peer-torch", "", "224"],
             "PyTorch eager, channels last": [args.peer, "peer-torch-last", "", "224"],
         }
-        if subprocess.run([args.peer, "-c", "import openvino"], capture_output=True).returncode == 0:
+        if (
+            subprocess.run([args.peer, "-c", "import openvino"], capture_output=True).returncode
+            == 0
+        ):
             peers["OpenVINO on torchvision's export"] = [args.peer, "peer-openvino", path, "224"]
-        results = {f"batch {n}": compare(runtimes | peers, n, args.rounds, list(peers)) for n in (1, 32)}
+        results = {
+            f"batch {n}": compare(runtimes | peers, n, args.rounds, list(peers)) for n in (1, 32)
+        }
     return {"threads": THREADS, "results": results}
 
 
@@ -194,15 +224,24 @@ def fold(args: argparse.Namespace) -> dict[str, Any]:
 
     results = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, large in {"resnet20": 128, "resnet56": 128, "resnet50": 32, "resnet50_v2": 32}.items():
+        for name, large in {
+            "resnet20": 128,
+            "resnet56": 128,
+            "resnet50": 32,
+            "resnet50_v2": 32,
+        }.items():
             paths = {
                 how: export_random(name, Path(folder) / f"{name}-{how}", fold_norms=how == "folded")
                 for how in ("folded", "unfolded")
             }
             size = "224" if "50" in name else "32"
-            runtimes = {how: [sys.executable, "savedmodel", path, size] for how, path in paths.items()}
+            runtimes = {
+                how: [sys.executable, "savedmodel", path, size] for how, path in paths.items()
+            }
             for rows in (1, large):
-                results[f"{name}, batch {rows}"] = compare(runtimes, rows, args.rounds, ["unfolded"])
+                results[f"{name}, batch {rows}"] = compare(
+                    runtimes, rows, args.rounds, ["unfolded"]
+                )
     return {"threads": THREADS, "results": results}
 
 
@@ -220,9 +259,13 @@ def parity(args: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in args.nets:
-            for form, precision in ((form, one) for form, several in precisions.items() for one in several):
+            for form, precision in (
+                (form, one) for form, several in precisions.items() for one in several
+            ):
                 out = Path(folder) / f"{name}-{form}-{precision}"
-                report = dataclasses.asdict(reszoo.export(name, out, format=form, quantize=precision, data=args.data))
+                report = dataclasses.asdict(
+                    reszoo.export(name, out, format=form, quantize=precision, data=args.data)
+                )
                 row = {key: report[key] for key in ("bytes", "folded", "kept")} | report["check"]
                 results[f"{name}, {form}, {precision or 'float32'}"] = row
                 print(name, form, precision, row, file=sys.stderr)

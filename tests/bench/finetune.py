@@ -39,9 +39,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     for arm, own in ARMS.items():
         errors, seconds, steps = [], [], 0
         for seed in SEEDS:
-            folder = args.out.with_suffix("") / f"{arm.split(',')[0].replace(' ', '-')}-{arm.split()[-1]}-{seed}"
+            folder = (
+                args.out.with_suffix("")
+                / f"{arm.split(',')[0].replace(' ', '-')}-{arm.split()[-1]}-{seed}"
+            )
             if not (folder / "test.json").is_file():
-                changes = [*COMMON, f"data.name={args.data}", *own, *args.overrides, f"train.seed={seed}"]
+                changes = [
+                    *COMMON,
+                    f"data.name={args.data}",
+                    *own,
+                    *args.overrides,
+                    f"train.seed={seed}",
+                ]
                 reszoo.train("finetune", overrides=changes, run_dir=folder, quiet=True)
             run = reszoo.Run.open(folder)
             test = json.loads((folder / "test.json").read_text())
@@ -49,7 +58,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             seconds.append(run.meta["seconds"])
             steps = run.history[-1]["step"]
         spread = round(statistics.stdev(errors), 3)
-        rows.append({"arm": arm, "error": round(statistics.mean(errors), 3), "deviation": spread, "errors": errors})
+        rows.append(
+            {
+                "arm": arm,
+                "error": round(statistics.mean(errors), 3),
+                "deviation": spread,
+                "errors": errors,
+            }
+        )
         rows[-1] |= {"steps": steps, "images": test["examples"], "seconds": seconds}
         print(json.dumps(rows[-1]), flush=True)
     return {"net": "resnet20", "rows": rows}

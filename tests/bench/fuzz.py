@@ -65,7 +65,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "wrong_statuses": len(wrong),
         "rows_not_as_their_status": sum(line["filled"] for line in lines),
         "disturbed_neighbours": sum(line["disturbed"] for line in lines),
-        "resident_mb_by_tenths": [line["resident"] for line in lines[len(lines) // 10 - 1 :: max(1, len(lines) // 10)]],
+        "resident_mb_by_tenths": [
+            line["resident"] for line in lines[len(lines) // 10 - 1 :: max(1, len(lines) // 10)]
+        ],
         "by_kind_and_status": dict(sorted(kinds.items())),
     }
 
@@ -75,7 +77,20 @@ def mutations(seed: int) -> Iterator[tuple[str, bytes, int | None]]:
     rng = np.random.default_rng(seed)
     while True:
         kind = str(
-            rng.choice(["sound", "cut", "bits", "bytes", "lengths", "sides", "noise", "other format", "glued", "exif"])
+            rng.choice(
+                [
+                    "sound",
+                    "cut",
+                    "bits",
+                    "bytes",
+                    "lengths",
+                    "sides",
+                    "noise",
+                    "other format",
+                    "glued",
+                    "exif",
+                ]
+            )
         )
         form, contents = _sound(rng)
         data = bytearray(contents)
@@ -101,23 +116,35 @@ def mutations(seed: int) -> Iterator[tuple[str, bytes, int | None]]:
             if form == "PNG":
                 data[16:24] = b"".join(side.to_bytes(4, "big") for side in sides)
             elif (at := _frame(contents)) > 0:
-                data[at + 5 : at + 9] = b"".join(min(side, 65500).to_bytes(2, "big") for side in sides)
+                data[at + 5 : at + 9] = b"".join(
+                    min(side, 65500).to_bytes(2, "big") for side in sides
+                )
             yield kind, bytes(data), 2 if large else None
         elif kind == "noise":
             head = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"][int(rng.integers(3))]
             yield kind, head + rng.bytes(int(rng.integers(0, 2000))), 1
         elif kind == "other format":
             file = io.BytesIO()
-            _image(rng).convert("RGB").save(file, str(rng.choice(["GIF", "BMP", "WEBP", "TIFF", "PPM"])))
+            _image(rng).convert("RGB").save(
+                file, str(rng.choice(["GIF", "BMP", "WEBP", "TIFF", "PPM"]))
+            )
             yield kind, file.getvalue(), 1
         elif kind == "glued":
             yield kind, contents + _sound(rng)[1], 0
         else:
-            segment = b"Exif\0\0" + (b"II*\0" if rng.integers(2) else b"MM\0*") + rng.bytes(int(rng.integers(0, 300)))
+            segment = (
+                b"Exif\0\0"
+                + (b"II*\0" if rng.integers(2) else b"MM\0*")
+                + rng.bytes(int(rng.integers(0, 300)))
+            )
             file = io.BytesIO()
             _image(rng).convert("RGB").save(file, "JPEG")
             jpeg = file.getvalue()
-            yield kind, jpeg[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + jpeg[2:], 0
+            yield (
+                kind,
+                jpeg[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + jpeg[2:],
+                0,
+            )
 
 
 def _image(rng: np.random.Generator) -> Image.Image:
@@ -132,12 +159,16 @@ def _sound(rng: np.random.Generator) -> tuple[str, bytes]:
         mode = str(rng.choice(["RGB", "L", "CMYK"]))
         tag = Image.Exif()
         tag[0x0112] = int(rng.integers(0, 11))
-        options = {"quality": int(rng.integers(1, 101)), "progressive": bool(rng.integers(2)), "exif": tag}
+        options = {
+            "quality": int(rng.integers(1, 101)),
+            "progressive": bool(rng.integers(2)),
+            "exif": tag,
+        }
         image.convert(mode).save(file, "JPEG", **options)
         return "JPEG", file.getvalue()
-    image.convert(str(rng.choice(["RGB", "RGBA", "L", "LA", "P", "1", "I;16"]))).save(file, "PNG") if rng.integers(
-        4
-    ) else image.save(file, "PNG", optimize=True)
+    image.convert(str(rng.choice(["RGB", "RGBA", "L", "LA", "P", "1", "I;16"]))).save(
+        file, "PNG"
+    ) if rng.integers(4) else image.save(file, "PNG", optimize=True)
     return "PNG", file.getvalue()
 
 
@@ -216,12 +247,17 @@ def by_page(export: str) -> Iterator[Callable[[list[bytes]], Answer]]:
         "--disable-component-update",
     ]
     with Server(export) as server, sync_playwright() as driver:
-        page = driver.chromium.launch(executable_path=shutil.which("chromium"), args=flags).new_page()
+        page = driver.chromium.launch(
+            executable_path=shutil.which("chromium"), args=flags
+        ).new_page()
 
         def ask(files: list[bytes]) -> Answer:
             page.goto(f"{server.url}/")
             page.wait_for_selector("#about:not([hidden])")
-            given = [{"name": f"{at}.png", "mimeType": "image/png", "buffer": one} for at, one in enumerate(files)]
+            given = [
+                {"name": f"{at}.png", "mimeType": "image/png", "buffer": one}
+                for at, one in enumerate(files)
+            ]
             page.set_input_files("#files", given)
             page.get_by_text(f"{len(files)} pictures answered.").wait_for(timeout=300_000)
             rows = page.evaluate(
@@ -229,7 +265,9 @@ def by_page(export: str) -> Iterator[Callable[[list[bytes]], Answer]]:
                 bad: item.querySelector(".bad")?.textContent ?? "",
                 scores: [...item.querySelectorAll(".bar")].map(bar => parseFloat(bar.style.width) / 100)}))"""
             )
-            status = [told.get(row["bad"].partition(":")[0], 9) if row["bad"] else 0 for row in rows]
+            status = [
+                told.get(row["bad"].partition(":")[0], 9) if row["bad"] else 0 for row in rows
+            ]
             return status, np.array([row["scores"] or [0.0] * TOP for row in rows])
 
         yield ask
@@ -263,7 +301,9 @@ def serve(export: str, through: str, start: int, seed: int, count: int) -> None:
         status, rows = ask([*contents[:place], good, *contents[place:]])
         sentinel = rows[place].copy()
         alone = sentinel if alone is None else alone
-        disturbed = int(status.pop(place) != 0 or not np.allclose(sentinel, alone, atol=1e-6, rtol=0))
+        disturbed = int(
+            status.pop(place) != 0 or not np.allclose(sentinel, alone, atol=1e-6, rtol=0)
+        )
         rows = np.delete(rows, place, axis=0)
         wrong, filled, kinds = [], 0, Counter()
         for (kind, one, told), own, row in zip(some, status, rows, strict=True):
@@ -271,8 +311,16 @@ def serve(export: str, through: str, start: int, seed: int, count: int) -> None:
             kinds[f"{kind}/{own}"] += 1
             if own != wanted:
                 wrong.append([kind, own, wanted, one[:64].hex()])
-            filled += bool(own != 0 and row.any()) or bool(own == 0 and not 0.5 < row.sum() <= 1 + 1e-4)
-        line = {"wrong": wrong, "filled": filled, "disturbed": disturbed, "kinds": kinds, "resident": resident()}
+            filled += bool(own != 0 and row.any()) or bool(
+                own == 0 and not 0.5 < row.sum() <= 1 + 1e-4
+            )
+        line = {
+            "wrong": wrong,
+            "filled": filled,
+            "disturbed": disturbed,
+            "kinds": kinds,
+            "resident": resident(),
+        }
         print(json.dumps(line), flush=True)
     asking.close()
 

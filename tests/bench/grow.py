@@ -46,11 +46,14 @@ def measured(run: reszoo.Run, name: str) -> dict[str, Any]:
     test = np.concatenate([images for images, _ in pipeline.evaluation("test").as_numpy_iterator()])
     some = test[np.linspace(0, len(test) - 1, min(IMAGES, len(test))).astype(int)]
     one, other = (
-        np.concatenate([net(some[at : at + 100], training=False) for at in range(0, len(some), 100)])
+        np.concatenate(
+            [net(some[at : at + 100], training=False) for at in range(0, len(some), 100)]
+        )
         for net in (old, new)
     )
     before, after = (
-        evaluate_model(net, pipeline.evaluation("test"), classes=len(run.class_names)) for net in (old, new)
+        evaluate_model(net, pipeline.evaluation("test"), classes=len(run.class_names))
+        for net in (old, new)
     )
     reached, numbers, frozen = gradients(new, batches[:2])
     return {
@@ -73,16 +76,24 @@ def measured(run: reszoo.Run, name: str) -> dict[str, Any]:
 
 def gradients(net: keras.Model, batches: list[tuple[Any, Any]]) -> tuple[int, int, list[str]]:
     """Return how many of the new blocks' numbers had a gradient within the batches, how many there are, and weights with none."""
-    weights = [w for w in net.trainable_variables if "_".join(w.path.split("_")[:2]) in net.growth.added]
+    weights = [
+        w for w in net.trainable_variables if "_".join(w.path.split("_")[:2]) in net.growth.added
+    ]
     reached = [np.zeros(weight.shape, bool) for weight in weights]
     for images, labels in batches:
         with tf.GradientTape() as tape:
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, net(images, training=True))
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                labels, net(images, training=True)
+            )
             loss = tf.reduce_mean(losses)
         found = tape.gradient(loss, [weight.value for weight in net.trainable_variables])
-        by_path = {w.path: np.asarray(g) for w, g in zip(net.trainable_variables, found, strict=True)}
+        by_path = {
+            w.path: np.asarray(g) for w, g in zip(net.trainable_variables, found, strict=True)
+        }
         reached = [was | (by_path[w.path] != 0) for was, w in zip(reached, weights, strict=True)]
         for weight in net.trainable_variables:
             weight.assign_sub(RATE * by_path[weight.path])
-    frozen = [weight.path for weight, there in zip(weights, reached, strict=True) if not there.any()]
+    frozen = [
+        weight.path for weight, there in zip(weights, reached, strict=True) if not there.any()
+    ]
     return sum(int(there.sum()) for there in reached), sum(there.size for there in reached), frozen

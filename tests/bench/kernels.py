@@ -38,7 +38,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
     from reszoo.bench.child import Tensorflow
 
-    job = {"what": "train", "model": args.model, "batch": BATCH, "size": 32, "classes": 10, "device": "cpu"}
+    job = {
+        "what": "train",
+        "model": args.model,
+        "batch": BATCH,
+        "size": 32,
+        "classes": 10,
+        "device": "cpu",
+    }
     side = Tensorflow(job | {"precision": args.precision, "threads": THREADS})
     run = side.step(side.build())
     run(WARM_UP)
@@ -50,7 +57,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         run(STEPS)
         tf.profiler.experimental.stop()
         found = kernels(folder)
-    groups = {group: round(sum(found[name] for name in names) / STEPS, 1) for group, names in GROUPS.items()}
+    groups = {
+        group: round(sum(found[name] for name in names) / STEPS, 1)
+        for group, names in GROUPS.items()
+    }
     return {
         "batch": BATCH,
         "threads": THREADS,

@@ -49,7 +49,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 first[name] = json.loads(connection.getresponse().read())
                 connection.close()
             until = time.monotonic() + args.seconds
-            clients = [Client(host, path, bodies, first, until, start) for start in range(args.clients)]
+            clients = [
+                Client(host, path, bodies, first, until, start) for start in range(args.clients)
+            ]
             for client in clients:
                 client.start()
             memory = []
@@ -60,7 +62,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 client.join()
             process.terminate()
             ended = process.wait()
-    seconds = {name: sorted(one for client in clients for one in client.seconds[name]) for name in bodies}
+    seconds = {
+        name: sorted(one for client in clients for one in client.seconds[name]) for name in bodies
+    }
     errors = [error for client in clients for error in client.errors]
     return {
         "requests": sum(map(len, seconds.values())),
@@ -83,12 +87,18 @@ def requests() -> dict[str, bytes]:
     for number in range(6):
         file = io.BytesIO()
         coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8))
-        coarse.resize((640, 480), Image.Resampling.BILINEAR).save(file, "JPEG" if number % 2 else "PNG")
+        coarse.resize((640, 480), Image.Resampling.BILINEAR).save(
+            file, "JPEG" if number % 2 else "PNG"
+        )
         files.append(file.getvalue())
-    several = [{"b64": base64.b64encode(one).decode()} for one in [*files, b"no picture", files[0][:500]]]
+    several = [
+        {"b64": base64.b64encode(one).decode()} for one in [*files, b"no picture", files[0][:500]]
+    ]
     floats = np.round(rng.uniform(0, 255, (2, 40, 40, 3))).tolist()
     return {
-        "one picture": json.dumps({"signature_name": "image_bytes", "instances": several[:1]}).encode(),
+        "one picture": json.dumps(
+            {"signature_name": "image_bytes", "instances": several[:1]}
+        ).encode(),
         "eight files": json.dumps({"signature_name": "image_bytes", "instances": several}).encode(),
         "float images": json.dumps({"instances": floats}).encode(),
         "wrong": json.dumps({"instances": [1]}).encode(),
@@ -109,9 +119,24 @@ def same(left: Any, right: Any) -> bool:
 class Client(threading.Thread):
     """One client; `seconds` and `errors` are its results."""
 
-    def __init__(self, host: str, path: str, bodies: dict[str, bytes], first: dict[str, Any], until: float, start: int):
+    def __init__(
+        self,
+        host: str,
+        path: str,
+        bodies: dict[str, bytes],
+        first: dict[str, Any],
+        until: float,
+        start: int,
+    ):
         super().__init__()
-        self.host, self.path, self.bodies, self.first, self.until, self.turn = host, path, bodies, first, until, start
+        self.host, self.path, self.bodies, self.first, self.until, self.turn = (
+            host,
+            path,
+            bodies,
+            first,
+            until,
+            start,
+        )
         self.seconds: dict[str, list[float]] = {name: [] for name in bodies}
         self.errors: list[str] = []
 
@@ -126,7 +151,9 @@ class Client(threading.Thread):
                 connection.request("POST", self.path, self.bodies[name])
                 answer = connection.getresponse()
                 said = json.loads(answer.read())
-                if answer.status != (400 if name == "wrong" else 200) or not same(said, self.first[name]):
+                if answer.status != (400 if name == "wrong" else 200) or not same(
+                    said, self.first[name]
+                ):
                     self.errors.append(f"{name}: {answer.status} {said}"[:200])
             except (OSError, http.client.HTTPException, ValueError) as error:
                 self.errors.append(f"{name}: {error!r}")

@@ -25,7 +25,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-SWAPPED: dict[type, Any] = {ast.Lt: ast.LtE, ast.Gt: ast.GtE, ast.Eq: ast.NotEq, ast.Is: ast.IsNot, ast.In: ast.NotIn}
+SWAPPED: dict[type, Any] = {
+    ast.Lt: ast.LtE,
+    ast.Gt: ast.GtE,
+    ast.Eq: ast.NotEq,
+    ast.Is: ast.IsNot,
+    ast.In: ast.NotIn,
+}
 SWAPPED |= {ast.And: ast.Or, ast.Add: ast.Sub, ast.Mult: ast.Div}
 SWAPPED |= {new: old for old, new in SWAPPED.items()} | {ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult}
 LIMIT = 1800  # seconds of one run of pytest; a mutated loop may have no end
@@ -44,13 +50,26 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     record: dict[str, Any] = {"mutations": list(draw(args.count, args.seed, args.exclude))}
     record = json.loads(args.out.read_text()) if args.out.is_file() else record
     with tempfile.TemporaryDirectory() as folder:
-        copy = shutil.copytree(ROOT, Path(folder) / "copy", ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        copy = shutil.copytree(
+            ROOT, Path(folder) / "copy", ignore=shutil.ignore_patterns(".*", "__pycache__")
+        )
         for row in record["mutations"]:
-            if not row["result"] or (args.again and row["result"] == "survived" and not row.get("equivalent")):
+            if not row["result"] or (
+                args.again and row["result"] == "survived" and not row.get("equivalent")
+            ):
                 run(row, copy)
-                print(*(row[key] for key in ("result", "seconds", "file", "line", "before", "after", "by")), flush=True)
+                print(
+                    *(
+                        row[key]
+                        for key in ("result", "seconds", "file", "line", "before", "after", "by")
+                    ),
+                    flush=True,
+                )
                 args.out.write_text(json.dumps(record, indent=2) + "\n")
-    killed = {when: [row[when] for row in record["mutations"]].count("killed") for when in ("first", "result")}
+    killed = {
+        when: [row[when] for row in record["mutations"]].count("killed")
+        for when in ("first", "result")
+    }
     return {"killed": killed} | record
 
 
@@ -65,19 +84,32 @@ def mutations(source: str) -> Iterator[tuple[ast.expr, str]]:
     for node in (node for node in ast.walk(tree) if node not in skipped):
         changed: list[tuple[ast.expr, ast.expr]] = []
         if isinstance(node, ast.Compare) and len(node.ops) == 1:
-            changed = [(node, ast.Compare(node.left, [SWAPPED[type(node.ops[0])]()], node.comparators))]
+            changed = [
+                (node, ast.Compare(node.left, [SWAPPED[type(node.ops[0])]()], node.comparators))
+            ]
         elif isinstance(node, ast.BinOp) and type(node.op) in SWAPPED:
             if not isinstance(node.left, ast.Constant | ast.JoinedStr):  # text % values
                 changed = [(node, ast.BinOp(node.left, SWAPPED[type(node.op)](), node.right))]
         elif isinstance(node, ast.BoolOp):
             changed = [(node, ast.BoolOp(SWAPPED[type(node.op)](), node.values))]
         elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-            changed = [(node, ast.Constant(not node.value if isinstance(node.value, bool) else node.value + 1))]
+            changed = [
+                (
+                    node,
+                    ast.Constant(
+                        not node.value if isinstance(node.value, bool) else node.value + 1
+                    ),
+                )
+            ]
         elif isinstance(node, ast.If):
             changed = [(node.test, ast.UnaryOp(ast.Not(), node.test))]
         elif isinstance(node, ast.Call):
             values = [argument.value for argument in node.keywords if argument.arg]
-            changed = [(value, ast.Constant(None)) for value in values if isinstance(value, ast.Name | ast.Attribute)]
+            changed = [
+                (value, ast.Constant(None))
+                for value in values
+                if isinstance(value, ast.Name | ast.Attribute)
+            ]
         yield from ((old, f"({ast.unparse(new)})") for old, new in changed)
 
 
@@ -88,10 +120,15 @@ def draw(count: int, seed: int, exclude: list[str]) -> Iterator[dict[str, Any]]:
     for path in sorted({*ROOT.glob("reszoo/**/*.py")} - left_out):
         source, name = path.read_text(), path.relative_to(ROOT).as_posix()
         for node, after in mutations(source):
-            line, before = source.split("\n")[node.lineno - 1], ast.get_source_segment(source, node) or ""
+            line, before = (
+                source.split("\n")[node.lineno - 1],
+                ast.get_source_segment(source, node) or "",
+            )
             column = len(line.encode()[: node.col_offset].decode().lstrip())
             row = {"file": name, "line": node.lineno, "column": column, "source": line.strip()}
-            rows += [{**row, "before": before, "after": after}] if before and "\n" not in before else []
+            rows += (
+                [{**row, "before": before, "after": after}] if before and "\n" not in before else []
+            )
     rng, order = random.Random(seed), list[int]()
     while len(order) < count:
         at = rng.randrange(len(rows))
@@ -104,13 +141,22 @@ def mirrors(file: str) -> list[str]:
     """Return the test files of a module, by the rule above."""
     imports: dict[str, set[str]] = {}
     for path in (*ROOT.glob("reszoo/**/*.py"), *ROOT.glob("tests/**/test_*.py")):
-        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        nodes = [
+            node
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom)
+        ]
         pairs = [(node.module or "", alias.name) for node in nodes for alias in node.names]
-        names = {name.replace(".", "/") + ".py" for pair in pairs for name in (pair[0], ".".join(pair))}
+        names = {
+            name.replace(".", "/") + ".py" for pair in pairs for name in (pair[0], ".".join(pair))
+        }
         imports[path.relative_to(ROOT).as_posix()] = names
     tests = {Path(name): imports.pop(name) for name in [*imports] if name.startswith("tests/")}
     seen, wave, found = {file}, {file}, set[Path]()
-    folder, dotted = Path("tests", *Path(file).parts[1:-1]), file.removesuffix(".py").replace("/", ".")
+    folder, dotted = (
+        Path("tests", *Path(file).parts[1:-1]),
+        file.removesuffix(".py").replace("/", "."),
+    )
     while wave and not found:
         for module in wave:
             own = Path("tests", *Path(module).parts[1:]).with_name(f"test_{Path(module).name}")
@@ -128,7 +174,9 @@ def run(row: dict[str, Any], copy: Path) -> None:
     lines = (kept := path.read_text() if path.is_file() else "").split("\n")
     row |= {"result": "gone", "by": "", "tests": mirrors(row["file"])}
     if same := [at for at, line in enumerate(lines) if line.strip() == row["source"]]:
-        at = min(same, key=lambda at: abs(at + 1 - row["line"]))  # the code may have moved since the draw
+        at = min(
+            same, key=lambda at: abs(at + 1 - row["line"])
+        )  # the code may have moved since the draw
         start = len(lines[at]) - len(row["source"]) + row["column"]
         lines[at] = lines[at][:start] + row["after"] + lines[at][start + len(row["before"]) :]
         path.write_text("\n".join(lines))
@@ -139,8 +187,23 @@ def run(row: dict[str, Any], copy: Path) -> None:
 
 def judge(tests: list[str], copy: Path) -> tuple[str, str]:
     """Return (result, first failing test) of test files in the copy."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", *tests]
-    given: dict[str, Any] = {"cwd": copy, "env": {**os.environ, "PYTHONPATH": str(copy)}, "timeout": LIMIT}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "--no-header",
+        "--tb=no",
+        "-p",
+        "no:cacheprovider",
+        *tests,
+    ]
+    given: dict[str, Any] = {
+        "cwd": copy,
+        "env": {**os.environ, "PYTHONPATH": str(copy)},
+        "timeout": LIMIT,
+    }
     for chosen in (["-m", "not slow"], []):
         try:
             done = subprocess.run([*command, *chosen], **given, capture_output=True, text=True)
@@ -148,5 +211,7 @@ def judge(tests: list[str], copy: Path) -> tuple[str, str]:
             return "no end", ""
         if done.returncode != 5:  # 5: no test was selected
             break
-    failed = next((line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))), "")
+    failed = next(
+        (line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))), ""
+    )
     return "survived" if done.returncode in (0, 5) else "killed", failed.partition(" ")[2]

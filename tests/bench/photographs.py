@@ -38,7 +38,11 @@ def pipelines(folder: Path) -> dict[str, Any]:
     def draw(number: Any, loaded: tuple[Any, Any]) -> tuple[Any, Any, Any]:
         payloads, layouts = loaded
         key = tf.stack([number, 7])
-        return payloads, layouts, random_windows(layouts[:, :2], augment, preprocessing.image_size, key)
+        return (
+            payloads,
+            layouts,
+            random_windows(layouts[:, :2], augment, preprocessing.image_size, key),
+        )
 
     def decoded(payload: Any, layout: Any, window: Any) -> Any:
         return decode_window(payload, window, 3, layout)[0, 0]
@@ -49,7 +53,9 @@ def pipelines(folder: Path) -> dict[str, Any]:
     def mirrored(payload: Any, layout: Any, window: Any) -> Any:
         return mirror(sized(payload, layout, window), window[0] % 2 == 0)
 
-    files = tf.data.Dataset.from_tensor_slices([str(path) for path in sorted(folder.rglob("*.jpg"))]).repeat()
+    files = tf.data.Dataset.from_tensor_slices(
+        [str(path) for path in sorted(folder.rglob("*.jpg"))]
+    ).repeat()
     windows = files.map(load, num_parallel_calls=AUTO).batch(BATCH).enumerate().map(draw)
     each = windows.unbatch()
     stages = {"read, header, window": windows}
@@ -76,4 +82,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 spent = 1000 * cores * (time.perf_counter() - start) / IMAGES
                 best[name] = min(spent, best.get(name, spent))
             print(turn + 1, {name: round(value, 2) for name, value in best.items()})
-    return {"core_milliseconds_an_image_up_to": {name: round(value, 2) for name, value in best.items()}}
+    return {
+        "core_milliseconds_an_image_up_to": {name: round(value, 2) for name, value in best.items()}
+    }

@@ -22,7 +22,10 @@ def measure(args: argparse.Namespace) -> None:
     from reszoo.lab.record import read_record
     from reszoo.lab.report import report
 
-    write_text(args.out / "record.json", json.dumps(tidy(read_record(args.source)), ensure_ascii=False) + "\n")
+    write_text(
+        args.out / "record.json",
+        json.dumps(tidy(read_record(args.source)), ensure_ascii=False) + "\n",
+    )
     report(args.out)
     for path in (*args.out.glob("*.svg"), args.out / "report.html"):
         path.unlink()

@@ -100,7 +100,11 @@ def measured(side: str) -> dict[str, dict[str, Any]]:
     found = {}
     for threads in (1, 2):
         # At 40 x 40, PyTorch's side needs torchvision.
-        asked = {name: change for name, change in CHANGES.items() if side != "torch" or "size" not in change}
+        asked = {
+            name: change
+            for name, change in CHANGES.items()
+            if side != "torch" or "size" not in change
+        }
         names = [name for name, change in asked.items() if (JOB | change)["threads"] == threads]
         jobs = [JOB | CHANGES[name] for name in names]
         environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -145,8 +149,12 @@ def test_a_gpu_that_a_library_does_not_find_is_an_error(side: str) -> None:
     job = json.dumps(JOB | {"side": side, "device": "gpu"})
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "reszoo.bench.child", job]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    assert "does not find a GPU; expected one for --device gpu" in json.loads(done.stdout)["error"], done.stderr
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert (
+        "does not find a GPU; expected one for --device gpu" in json.loads(done.stdout)["error"]
+    ), done.stderr
 
 
 @pytest.fixture
@@ -184,7 +192,8 @@ def test_a_variant_changes_what_is_measured(
 
     made: list[Recorder] = []
     monkeypatch.setattr(
-        "reszoo.training.step.Stepper", lambda *args, **options: made.append(Recorder(*args, **options)) or made[-1]
+        "reszoo.training.step.Stepper",
+        lambda *args, **options: made.append(Recorder(*args, **options)) or made[-1],
     )
     one = child.SIDES[side](JOB)
     batches, device = one._batches()
@@ -202,7 +211,11 @@ def test_a_variant_changes_what_is_measured(
         kinds = {"Dataset": Pipeline, "DeviceBatches": DevicePipeline}
         seen = []
         monkeypatch.setattr(
-            one, "_pipeline", lambda kind, **more: seen.append((kind, more)) or type(one)._pipeline(one, kind, **more)
+            one,
+            "_pipeline",
+            lambda kind, **more: (
+                seen.append((kind, more)) or type(one)._pipeline(one, kind, **more)
+            ),
         )
         one._batches()
         assert seen == [(kinds[fed], {"device": "CPU:0"} if fed == "DeviceBatches" else {})]
@@ -210,7 +223,9 @@ def test_a_variant_changes_what_is_measured(
 
 @pytest.mark.usefixtures("small")
 def test_the_pipelines_of_host_and_device_make_the_same_batches() -> None:
-    host, device = (child.SIDES[side](JOB)._batches()[0] for side in ("reszoo-on-host", "reszoo-on-device"))
+    host, device = (
+        child.SIDES[side](JOB)._batches()[0] for side in ("reszoo-on-host", "reszoo-on-device")
+    )
     for _ in range(3):
         (images, labels), (others, same) = next(host), next(device)
         assert (images.numpy() == others.numpy()).all() and (labels.numpy() == same.numpy()).all()

@@ -17,7 +17,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from reszoo.bench import gpu
-from reszoo.bench.gpu import BENCHES, MODELS, SAFETY, Plan, budget_steps, faster_options, measure, records
+from reszoo.bench.gpu import (
+    BENCHES,
+    MODELS,
+    SAFETY,
+    Plan,
+    budget_steps,
+    faster_options,
+    measure,
+    records,
+)
 from reszoo.bench.limits import Clock, Outcome, run_commands
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +77,9 @@ def make_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[floa
 
     def make(seconds: float) -> Plan:
         program = [sys.executable, str(tmp_path / "fake.py")]
-        return Plan(tmp_path / "data", tmp_path / "out", Clock(seconds), reszoo=program, card="card")
+        return Plan(
+            tmp_path / "data", tmp_path / "out", Clock(seconds), reszoo=program, card="card"
+        )
 
     return make
 
@@ -87,7 +98,9 @@ def settings(words: Sequence[str]) -> dict[str, str]:
     each=st.floats(1e-3, 1e2),
     most=st.sampled_from([2, 400, 64_000]),
 )
-def test_the_budget_is_the_largest_that_ends_in_time(left: float, overhead: float, each: float, most: int) -> None:
+def test_the_budget_is_the_largest_that_ends_in_time(
+    left: float, overhead: float, each: float, most: int
+) -> None:
     steps = budget_steps(left, overhead, each, most)
     assert 0 <= steps <= most
     if steps:
@@ -103,7 +116,9 @@ def test_the_paper_s_budget_is_the_most() -> None:
     assert budget_steps(30, 40, 0.02) == 0
 
 
-def test_the_learning_rate_drops_at_half_and_three_quarters(make_plan: Callable[[float], Plan]) -> None:
+def test_the_learning_rate_drops_at_half_and_three_quarters(
+    make_plan: Callable[[float], Plan],
+) -> None:
     found = gpu.length(make_plan(60), 64_000)
     assert found[:2] == ["train.steps=64000", "schedule.boundaries=[32000, 48000]"]
 
@@ -118,7 +133,10 @@ def test_the_learning_rate_drops_at_half_and_three_quarters(make_plan: Callable[
     ],
 )
 def test_only_faster_options_are_used(
-    jit: float | None, on_device: float | None, expected: list[str], make_plan: Callable[[float], Plan]
+    jit: float | None,
+    on_device: float | None,
+    expected: list[str],
+    make_plan: Callable[[float], Plan],
 ) -> None:
     plan = make_plan(60)
     assert faster_options(plan) == []
@@ -138,12 +156,20 @@ def test_everything_is_measured_once(
     assert all(plan.record(name).is_file() for name in records())
     made = calls(tmp_path)
     assert made[0][:4] == ["train", "quickstart", "--devices", "gpu"]
-    assert [words[2] for words in made[1:6]] == ["resnet20", "resnet56", "resnet20", "resnet56", "resnet50"]
+    assert [words[2] for words in made[1:6]] == [
+        "resnet20",
+        "resnet56",
+        "resnet20",
+        "resnet56",
+        "resnet50",
+    ]
     assert [words[4] for words in made[1:6]] == ["128", "128", "1024", "1024", "256"]
     probes, runs = made[6:10], made[10:14]
     for group in (probes, runs):
         assert sorted(words[1] for words in group) == sorted(f"cifar10_{model}" for model in MODELS)
-        assert all(settings(words)["train.jit"] == "true" for words in group)  # the fake's is 1.5 times as fast
+        assert all(
+            settings(words)["train.jit"] == "true" for words in group
+        )  # the fake's is 1.5 times as fast
         assert all(settings(words)["data.name"] == f"folder:{plan.data}" for words in group)
     assert all(settings(words)["train.epochs"] == "2" for words in probes)
     budget = json.loads(plan.record("figure6_budget").read_text())
@@ -151,7 +177,9 @@ def test_everything_is_measured_once(
     assert budget["card"] == "card" and budget["settings"] == ["train.jit=true"]
     assert 0.05 <= budget["seconds_per_step"] < 100  # a row each 0.2 s, of two steps
     left, overhead = budget["seconds_left"], budget["overhead_seconds"]
-    assert budget["steps"] == pytest.approx(budget_steps(left, overhead, budget["seconds_per_step"]), rel=0.01, abs=8)
+    assert budget["steps"] == pytest.approx(
+        budget_steps(left, overhead, budget["seconds_per_step"]), rel=0.01, abs=8
+    )
     one = json.loads(plan.record("figure6_plain20").read_text())
     assert one["card"] == "card" and one["test"] == {"accuracy": 0.75} and len(one["history"]) == 2
     assert "/a/path" not in json.dumps(one)
@@ -162,12 +190,21 @@ def test_everything_is_measured_once(
 
 
 def test_a_stopped_run_is_resumed(
-    make_plan: Callable[[float], Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    make_plan: Callable[[float], Plan],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     monkeypatch.setenv("SLOW", "figure6_resnet56")
     limits = []
 
-    def run(commands: Mapping[str, Sequence[str]], logs: Path, seconds: float, grace: float, **hooks: Any) -> Any:
+    def run(
+        commands: Mapping[str, Sequence[str]],
+        logs: Path,
+        seconds: float,
+        grace: float,
+        **hooks: Any,
+    ) -> Any:
         """Let the limit of the four runs pass as soon as three have ended; note that each limit lies within the whole."""
         limits.append(seconds + grace)
         if "figure6_resnet56" in commands and "--resume" not in commands["figure6_resnet56"]:
@@ -180,7 +217,8 @@ def test_a_stopped_run_is_resumed(
 
             real = gpu.time.monotonic
             monkeypatch.setattr(
-                "reszoo.bench.limits.time.monotonic", lambda: real() + (seconds if len(count) == 3 else 0)
+                "reszoo.bench.limits.time.monotonic",
+                lambda: real() + (seconds if len(count) == 3 else 0),
             )
             hooks["ended"] = count_ended
         try:
@@ -192,7 +230,9 @@ def test_a_stopped_run_is_resumed(
     monkeypatch.setattr(gpu, "run_commands", run)
     plan = make_plan(3000)
     assert measure(plan) == 1
-    assert not plan.record("figure6_resnet56").is_file() and plan.record("figure6_plain56").is_file()
+    assert (
+        not plan.record("figure6_resnet56").is_file() and plan.record("figure6_plain56").is_file()
+    )
     assert (plan.out / "runs" / "figure6_resnet56" / "stopped").is_file()  # by SIGTERM
     assert "missing: figure6_resnet56; start again to resume" in capsys.readouterr().out
     assert limits and max(limits) <= 3000
@@ -205,7 +245,10 @@ def test_a_stopped_run_is_resumed(
 
 
 def test_options_that_fail_are_left_out(
-    make_plan: Callable[[float], Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    make_plan: Callable[[float], Plan],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     monkeypatch.setenv("FAIL", "train.jit=true")
     plan = make_plan(3000)
@@ -215,7 +258,8 @@ def test_options_that_fail_are_left_out(
 
 
 @pytest.mark.parametrize(
-    ("fails", "count", "sides"), [("reszoo-jit", 2, "torch,torch-compile"), ("torch-compile", 3, "torch")]
+    ("fails", "count", "sides"),
+    [("reszoo-jit", 2, "torch,torch-compile"), ("torch-compile", 3, "torch")],
 )
 def test_a_side_that_fails_does_not_cost_the_comparison(
     fails: str,
@@ -249,14 +293,22 @@ def test_nothing_starts_without_time(
     ],
 )
 def test_wrong_arguments_are_one_line(
-    arguments: list[str], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for split in ("train", "test"):
         (tmp_path / "data" / split).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as caught:
         gpu.main(arguments)
-    assert caught.value.code == 2 and line in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert (
+        caught.value.code == 2
+        and line in capsys.readouterr().err
+        and not (tmp_path / "out").exists()
+    )
 
 
 @pytest.mark.slow
@@ -264,7 +316,13 @@ def test_a_rehearsal_on_the_cpu(tmp_path: Path) -> None:
     """The script itself at two steps; benchmarks, which tests of their own hold, have records already."""
     draw = np.random.default_rng(0)
     for number in range(80):
-        path = tmp_path / "data" / ("train" if number % 2 else "test") / f"class{number // 2 % 4}" / f"{number}.png"
+        path = (
+            tmp_path
+            / "data"
+            / ("train" if number % 2 else "test")
+            / f"class{number // 2 % 4}"
+            / f"{number}.png"
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
     out = tmp_path / "out"
@@ -278,13 +336,20 @@ def test_a_rehearsal_on_the_cpu(tmp_path: Path) -> None:
     (site / "sitecustomize.py").write_text(
         "import sys\nfor name in ('tensorflow_datasets', 'jax', 'onnx', 'ai_edge_litert'): sys.modules[name] = None\n"
     )
-    environment = os.environ | {"DEVICE": "cpu", "STEPS": "2", "PYTHON": sys.executable, "PYTHONPATH": str(site)}
+    environment = os.environ | {
+        "DEVICE": "cpu",
+        "STEPS": "2",
+        "PYTHON": sys.executable,
+        "PYTHONPATH": str(site),
+    }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((out / "figure6_budget.json").read_text())["steps"] == 2
     for model in MODELS:
         record = json.loads((out / f"figure6_{model}.json").read_text())
-        assert [row["step"] for row in record["history"]] == [2] and 0 <= record["test"]["top1"] <= 1
+        assert [row["step"] for row in record["history"]] == [2] and 0 <= record["test"][
+            "top1"
+        ] <= 1
     assert json.loads((out / "overflow.json").read_text())["skipped_steps"] > 0
     kill = json.loads((out / "kill.json").read_text())
     assert kill["equal_to_the_bit"] is True and kill["status_of_killed"] in (-9, 0)

@@ -61,15 +61,22 @@ def test_outcomes_are_reported_as_soon_as_commands_end(tmp_path: Path) -> None:
         seen.append((name, outcome))
         (tmp_path / "go").touch()
 
-    commands = {"second": [sys.executable, "-c", wait], "first": [sys.executable, "-c", "print('told')"]}
+    commands = {
+        "second": [sys.executable, "-c", wait],
+        "first": [sys.executable, "-c", "print('told')"],
+    }
     found = run_commands(commands, tmp_path / "logs", 60, 5, ended=ended)
     assert seen == [("first", found["first"]), ("second", found["second"])]
-    assert found["first"].succeeded and found["second"].status == 3 and not found["second"].succeeded
+    assert (
+        found["first"].succeeded and found["second"].status == 3 and not found["second"].succeeded
+    )
     assert (tmp_path / "logs" / "first.log").read_text() == "told\n"
     assert not (tmp_path / "logs" / "second.log").read_text()
 
 
-def test_what_runs_at_the_limit_may_write_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_runs_at_the_limit_may_write_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commands = {"careful": [sys.executable, "-c", CAREFUL, str(tmp_path / "saved")]}
     ready = tmp_path / "logs" / "careful.log"
     limit_once(ready, 1, monkeypatch)
@@ -79,7 +86,9 @@ def test_what_runs_at_the_limit_may_write_its_checkpoint(tmp_path: Path, monkeyp
     assert (tmp_path / "saved").read_text() == "checkpoint"
 
 
-def test_what_ignores_sigterm_is_killed_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_ignores_sigterm_is_killed_with_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     limit_once(tmp_path / "stubborn.log", 2, monkeypatch)
     found = run_commands({"stubborn": [sys.executable, "-c", STUBBORN]}, tmp_path, 1e5, 0.5)
     assert found["stubborn"].status is None
@@ -100,7 +109,11 @@ def test_an_interrupt_stops_the_commands(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as caught, exit_on_sigterm():
         run_commands(
-            {"careful": [sys.executable, "-c", CAREFUL, str(tmp_path / "saved")]}, tmp_path, 600, 60, observe=interrupt
+            {"careful": [sys.executable, "-c", CAREFUL, str(tmp_path / "saved")]},
+            tmp_path,
+            600,
+            60,
+            observe=interrupt,
         )
     assert caught.value.code == 143 and signal.getsignal(signal.SIGTERM) is before
     assert not alive(int((tmp_path / "careful.log").read_text()))
@@ -122,4 +135,7 @@ def test_a_process_group_is_its_own(tmp_path: Path) -> None:
     code = "import os; print(os.getpgid(0) == os.getpid())"
     run_commands({"one": [sys.executable, "-c", code]}, tmp_path, 60, 5)
     assert (tmp_path / "one.log").read_text() == "True\n"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+        == "False\n"
+    )

@@ -14,9 +14,13 @@ BENCH = Path(__file__).parent
 DOCS = BENCH.parents[1] / "docs"
 
 
-def test_every_program_is_cited_with_a_command_that_it_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_program_is_cited_with_a_command_that_it_accepts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pages = [path.read_text(encoding="utf-8") for path in DOCS.rglob("*.md")]
-    commands = {found for page in pages for found in re.findall(r"`python tests/bench ([a-z][^`]+)`", page)}
+    commands = {
+        found for page in pages for found in re.findall(r"`python tests/bench ([a-z][^`]+)`", page)
+    }
     monkeypatch.syspath_prepend(BENCH)
     program = runpy.run_path(str(BENCH / "__main__.py"))
     try:

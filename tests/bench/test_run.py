@@ -18,21 +18,30 @@ from reszoo.bench.run import PRODUCT, Side, _child, _summary, bench, write_photo
 from reszoo.cli.main import main
 from reszoo.errors import ReszooError
 
-WITHOUT_TORCH = pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed here")
+WITHOUT_TORCH = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is not None, reason="PyTorch is installed here"
+)
 
 
 def test_ratios_are_taken_within_a_round() -> None:
     job = {"what": "train", "model": "resnet20", "batch": 128, "size": 32}
     # The machine halves its speed after the first round: medians of each side alone would mislead, the ratio does not.
-    own, other = Side("reszoo", "v", [400.0, 200.0, 200.0]), Side("torch", "w", [200.0, 100.0, 100.0])
+    own, other = (
+        Side("reszoo", "v", [400.0, 200.0, 200.0]),
+        Side("torch", "w", [200.0, 100.0, 100.0]),
+    )
     result = _summary(job, [own, other, Side("matrix", "", [3.0, 3.0, 3.0])])
     assert (
-        result["sides"]["torch"]["reszoo_times_faster"] == 2 == result["sides"]["torch"]["reszoo_times_faster_range"][1]
+        result["sides"]["torch"]["reszoo_times_faster"]
+        == 2
+        == result["sides"]["torch"]["reszoo_times_faster_range"][1]
     )
     work = 6 * reszoo.count("resnet20").multiply_adds / 1e9
     assert result["gflop_an_image"] == pytest.approx(work, rel=1e-3)
     assert result["matrix_product_gflops"] == pytest.approx(3 * PRODUCT)
-    assert result["sides"]["reszoo"]["share_of_matrix_product"] == pytest.approx(200 * work / (3 * PRODUCT), abs=1e-3)
+    assert result["sides"]["reszoo"]["share_of_matrix_product"] == pytest.approx(
+        200 * work / (3 * PRODUCT), abs=1e-3
+    )
     assert "matrix" not in result["sides"]
 
 
@@ -78,13 +87,19 @@ input()
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot limit a process to some cores")
-def test_a_side_runs_on_the_threads_and_the_device_of_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="this system cannot limit a process to some cores"
+)
+def test_a_side_runs_on_the_threads_and_the_device_of_its_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
     before = os.sched_getaffinity(0)
     for threads in {1, len(before)}:
-        with _child([sys.executable, "-c", LIMITS], "some", {"threads": threads, "device": "cpu"}) as child:
+        with _child(
+            [sys.executable, "-c", LIMITS], "some", {"threads": threads, "device": "cpu"}
+        ) as child:
             told = child.wait_ready()
             assert (told["cores"], told["OMP_NUM_THREADS"]) == (threads, str(threads))
             assert told["CUDA_VISIBLE_DEVICES"] == ""
@@ -124,7 +139,10 @@ def test_sigterm_leaves_no_side_behind(tmp_path: Path) -> None:
         process.terminate()
     assert process.returncode == 143
     states = [Path(f"/proc/{pid}/stat") for pid in sides]
-    assert not any(state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z" for state in states)
+    assert not any(
+        state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z"
+        for state in states
+    )
 
 
 QUICK = """
@@ -146,14 +164,30 @@ def test_no_log_line_of_tensorflow_reaches_the_user() -> None:
 def test_variants_are_measured_in_the_same_run() -> None:
     sides = ["reszoo-jit", "reszoo-on-host", "reszoo-on-device"]
     rows = bench("train", ["resnet8"], batch=4, against=sides, rounds=1)["models"][0]["sides"]
-    assert list(rows) == ["reszoo", *sides] and all(row["images_per_second"] > 0 for row in rows.values())
+    assert list(rows) == ["reszoo", *sides] and all(
+        row["images_per_second"] > 0 for row in rows.values()
+    )
     assert len({row["parameters"] for row in rows.values()}) == 1
 
 
 @pytest.mark.slow
-def test_training_and_inference_beside_stock_keras(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_training_and_inference_beside_stock_keras(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     file = tmp_path / "record.json"
-    command = ["bench", "train", "resnet8", "--against", "keras", "--batch", "4", "--rounds", "2", "--json", str(file)]
+    command = [
+        "bench",
+        "train",
+        "resnet8",
+        "--against",
+        "keras",
+        "--batch",
+        "4",
+        "--rounds",
+        "2",
+        "--json",
+        str(file),
+    ]
     assert main(command) == 0
     record = json.loads(file.read_text())
     (model,) = record["models"]
@@ -162,7 +196,10 @@ def test_training_and_inference_beside_stock_keras(capsys: pytest.CaptureFixture
     low, high = stock["reszoo_times_faster_range"]
     assert 0 < low <= stock["reszoo_times_faster"] <= high
     assert own["range"][0] <= own["images_per_second"] <= own["range"][1] and own["peak_mb"] > 100
-    assert record["command"] == "reszoo bench train resnet8 --against keras --batch 4 --rounds 2 --json OUT.json"
+    assert (
+        record["command"]
+        == "reszoo bench train resnet8 --against keras --batch 4 --rounds 2 --json OUT.json"
+    )
     printed = capsys.readouterr().out
     assert "resnet8 b4\treszoo" in printed and "times as fast" in printed
     infer = bench("infer", ["resnet8"], batch=4, against=["keras"], rounds=1)
@@ -189,13 +226,16 @@ def test_input(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.peers
 @pytest.mark.parametrize(
-    ("name", "side"), [("resnet20", "torch"), ("plain20", "torch"), ("resnet18", "torch"), ("resnet18", "timm")]
+    ("name", "side"),
+    [("resnet20", "torch"), ("plain20", "torch"), ("resnet18", "torch"), ("resnet18", "timm")],
 )
 def test_peers_train_the_same_net(name: str, side: str) -> None:
     peer = os.environ.get("RESZOO_PEER")
     if not peer:
         pytest.skip("RESZOO_PEER names no Python")
-    rows = bench("train", [name], batch=2, against=[side], peer=peer, rounds=1)["models"][0]["sides"]
+    rows = bench("train", [name], batch=2, against=[side], peer=peer, rounds=1)["models"][0][
+        "sides"
+    ]
     assert rows["reszoo"]["parameters"] == rows[side]["parameters"]
 
 
@@ -204,7 +244,10 @@ def test_peers_train_the_same_net(name: str, side: str) -> None:
     [
         ({"what": "walk"}, "no benchmark 'walk'; there are train, infer, input, build, first-step"),
         ({"what": "train", "models": ["resnet21"]}, "resnet21"),
-        ({"what": "input", "models": ["resnet20"]}, "no input 'resnet20'; there are cifar, photographs"),
+        (
+            {"what": "input", "models": ["resnet20"]},
+            "no input 'resnet20'; there are cifar, photographs",
+        ),
         ({"what": "train", "against": ["jax"]}, "'jax' is no side of train"),
         ({"what": "input", "against": ["keras"]}, "'keras' is no side of input"),
         ({"what": "infer", "against": ["reszoo-jit"]}, "'reszoo-jit' is no side of infer"),
@@ -212,14 +255,19 @@ def test_peers_train_the_same_net(name: str, side: str) -> None:
         ({"what": "train", "device": "tpu"}, "--device is cpu or gpu"),
         ({"what": "build", "batch": 8}, "batch: 8 is invalid for build; expected it to be unset"),
         ({"what": "input", "batch": 8}, "batch: 8 is invalid for input; expected it to be unset"),
-        ({"what": "input", "precision": "mixed_bfloat16"}, "precision: mixed_bfloat16 is invalid for input"),
+        (
+            {"what": "input", "precision": "mixed_bfloat16"},
+            "precision: mixed_bfloat16 is invalid for input",
+        ),
         (
             {"what": "input", "models": ["cifar"], "against": ["torch"], "peer": "/nowhere/python"},
             "cannot start /nowhere/python",
         ),
     ],
 )
-def test_what_there_is_not_is_refused(arguments: dict[str, Any], line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_there_is_not_is_refused(
+    arguments: dict[str, Any], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         "reszoo.bench.run.sys.executable", "/nowhere/python"
     )  # nothing starts before all is found right
@@ -236,10 +284,15 @@ def test_a_side_that_is_not_installed_is_told(
     monkeypatch.delenv("RESZOO_PEER", raising=False)
     assert main(["bench", "build", "resnet8", "--against", "torch", "--rounds", "1"]) == 2
     said = capsys.readouterr().err
-    assert "torch cannot take part: No module named 'torch'; --peer PYTHON names an environment that has it" in said
+    assert (
+        "torch cannot take part: No module named 'torch'; --peer PYTHON names an environment that has it"
+        in said
+    )
 
 
 @pytest.mark.slow
 def test_a_net_that_a_side_has_not_is_told() -> None:
-    with pytest.raises(ReszooError, match=r"keras cannot take part: keras.applications has no resnet8"):
+    with pytest.raises(
+        ReszooError, match=r"keras cannot take part: keras.applications has no resnet8"
+    ):
         bench("build", ["resnet8"], against=["keras"], rounds=1)

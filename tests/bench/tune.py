@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials", type=int, default=8, help="of workers; default %(default)s")
     parser.add_argument("--seeds", type=int, default=3, help="of hyperband; default %(default)s")
     parser.add_argument("--epochs", type=int, default=9, help="of hyperband; default %(default)s")
-    parser.add_argument("--kills", type=int, default=10, help="of faults, of each kind; default %(default)s")
+    parser.add_argument(
+        "--kills", type=int, default=10, help="of faults, of each kind; default %(default)s"
+    )
 
 
 def command(space: str | Path, folder: Path, *flags: str) -> list[str]:
@@ -54,7 +56,16 @@ def workers(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for number in range(2 * args.rounds):
         count = (1, 2, 2, 1)[number % 4]
-        flags = ["--tuner", "random", "--trials", str(args.trials), "--workers", str(count), "--set", "train.epochs=9"]
+        flags = [
+            "--tuner",
+            "random",
+            "--trials",
+            str(args.trials),
+            "--workers",
+            str(count),
+            "--set",
+            "train.epochs=9",
+        ]
         results, seconds = search("depth_shortcut", folder / str(number), *flags)
         rows.append(
             {
@@ -104,11 +115,19 @@ def memory(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
 
     def note(line: str) -> None:
         if " trial " in line:
-            told = dict(row.split(":", 1) for row in Path("/proc/self/status").read_text().splitlines())
+            told = dict(
+                row.split(":", 1) for row in Path("/proc/self/status").read_text().splitlines()
+            )
             rows.append({key: int(told[key].split()[0]) // 1024 for key in ("VmRSS", "VmHWM")})
             print(len(rows), rows[-1], flush=True)
 
-    tune("depth_shortcut", run_dir=folder / "search", trials=30, overrides=["train.epochs=2"], tell=note)
+    tune(
+        "depth_shortcut",
+        run_dir=folder / "search",
+        trials=30,
+        overrides=["train.epochs=2"],
+        tell=note,
+    )
     return rows
 
 
@@ -124,7 +143,14 @@ def faults(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
         ("hyperband", 2, "worker"),
         ("random", 2, "chief"),
     ):
-        flags = ["--tuner", tuner, "--trials", "12" if tuner == "random" else "0", "--workers", str(workers_)]
+        flags = [
+            "--tuner",
+            tuner,
+            "--trials",
+            "12" if tuner == "random" else "0",
+            "--workers",
+            str(workers_),
+        ]
         whole, _ = search(space, folder / f"{tuner}{target}whole", *flags)
         broken, kills, starts = folder / f"{tuner}{target}", 0, 0
         while True:
@@ -173,19 +199,26 @@ def faults(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def outcome(results: dict[str, Any]) -> list[str]:
     """Return each trial's values, share and scores, whichever worker ran it."""
-    return [json.dumps([t["trial"], t["values"], t["share"], t.get("scores")]) for t in results["trials"]]
+    return [
+        json.dumps([t["trial"], t["values"], t["share"], t.get("scores")])
+        for t in results["trials"]
+    ]
 
 
 def children(pid: int) -> list[int]:
     """Return the processes that `pid` started."""
     try:
         threads = Path(f"/proc/{pid}/task").iterdir()
-        return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+        return [
+            int(child) for thread in threads for child in (thread / "children").read_text().split()
+        ]
     except OSError:
         return []
 
 
-def in_folder(rows: Callable[[Path, argparse.Namespace], list[dict[str, Any]]]) -> Callable[..., dict[str, Any]]:
+def in_folder(
+    rows: Callable[[Path, argparse.Namespace], list[dict[str, Any]]],
+) -> Callable[..., dict[str, Any]]:
     """Return a program that runs `rows` in a temporary folder."""
 
     def measure(args: argparse.Namespace) -> dict[str, Any]:

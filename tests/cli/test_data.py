@@ -48,7 +48,9 @@ def test_prepare_of_nothing_is_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     assert len(said.err.splitlines()) == 1
 
 
-def test_prepare_of_a_folder_counts_what_it_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_of_a_folder_counts_what_it_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rng = np.random.default_rng(0)
     for label, count in (("cat", 50), ("dog", 10)):
         (tmp_path / label / "phone").mkdir(parents=True)
@@ -56,7 +58,10 @@ def test_prepare_of_a_folder_counts_what_it_holds(tmp_path: Path, capsys: pytest
             side = 8 if i else 9
             image = Image.fromarray(rng.integers(0, 256, (8, side, 3), np.uint8))
             image.save(
-                tmp_path / label / ("phone" if i % 2 else "") / f"{i}.{['png', 'webp', 'bmp', 'gif', 'tif'][i % 5]}"
+                tmp_path
+                / label
+                / ("phone" if i % 2 else "")
+                / f"{i}.{['png', 'webp', 'bmp', 'gif', 'tif'][i % 5]}"
             )
     (tmp_path / "cat" / "labels.csv").write_text("x")
     assert main(["data", "prepare", f"folder:{tmp_path}"]) == 0

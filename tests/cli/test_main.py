@@ -28,7 +28,12 @@ from reszoo.zoo.count import count
 def run(*argv: str, **options: Any) -> subprocess.Popen[str]:
     """Start the command in a process of its own."""
     root = str(Path(reszoo.__file__).parents[1])
-    command = [sys.executable, "-c", "import sys; from reszoo.cli.main import main; sys.exit(main())", *argv]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from reszoo.cli.main import main; sys.exit(main())",
+        *argv,
+    ]
     return subprocess.Popen(command, cwd=root, text=True, stderr=subprocess.PIPE, **options)
 
 
@@ -71,7 +76,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_its_module_with_the_same_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_verb_has_its_module_with_the_same_help(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     module = importlib.import_module(f"reszoo.cli.{verb.replace('-', '_')}")
     assert VERBS[verb] == module.HELP
     assert main([verb, "--help"]) == 0
@@ -121,7 +128,11 @@ def test_bad_input_is_one_line_on_standard_error_and_status_2(
     assert main(argv) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and trained == []
-    assert captured.err.startswith("reszoo: ") and captured.err.endswith("\n") and captured.err.count("\n") == 1
+    assert (
+        captured.err.startswith("reszoo: ")
+        and captured.err.endswith("\n")
+        and captured.err.count("\n") == 1
+    )
     assert says in captured.err
 
 
@@ -135,7 +146,11 @@ def test_bad_input_is_one_line_on_standard_error_and_status_2(
     ],
 )
 def test_errors_of_a_verb_become_a_line_and_a_status(
-    error: BaseException, status: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: BaseException,
+    status: int,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fail(args: argparse.Namespace) -> int:
         raise error
@@ -178,10 +193,22 @@ def test_nothing_heavy_is_imported_to_list_show_or_help() -> None:
         "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
     )
     root = str(Path(reszoo.__file__).parents[1])
-    result = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True
+    )
     loaded = set(json.loads(result.stdout.splitlines()[-1]))
     third_party = loaded - sys.stdlib_module_names - {"__main__", "reszoo"}
-    heavy = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn", "tensorflow_datasets", "rich", "jax", "torch"}
+    heavy = {
+        "tensorflow",
+        "keras",
+        "numpy",
+        "matplotlib",
+        "sklearn",
+        "tensorflow_datasets",
+        "rich",
+        "jax",
+        "torch",
+    }
     assert not third_party & heavy
 
 
@@ -194,14 +221,23 @@ def test_list_prints_what_the_zoo_counts(capsys: pytest.CaptureFixture[str]) -> 
     assert list(rows) == list_models()
     assert rows["resnet20"]["parameters"] == "269722" and rows["resnet20"]["depth"] == "20"
     assert rows["resnet50_v1"]["parameters"] == "25557032"
-    assert rows["resnet20"]["family"] == "CIFAR residual" and rows["plain34"]["family"] == "ImageNet plain"
+    assert (
+        rows["resnet20"]["family"] == "CIFAR residual"
+        and rows["plain34"]["family"] == "ImageNet plain"
+    )
     assert rows["resnet110_v2"]["family"] == "CIFAR pre-activation"
     assert rows["resnet50"]["family"] == "= resnet50_v1_5"
 
 
-def test_list_takes_wildcards_and_depths_it_does_not_list(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_takes_wildcards_and_depths_it_does_not_list(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["list", "PLAIN3?"]) == 0
-    assert [row["name"] for row in table(capsys.readouterr().out)] == ["plain32", "plain38", "plain34"]
+    assert [row["name"] for row in table(capsys.readouterr().out)] == [
+        "plain32",
+        "plain38",
+        "plain34",
+    ]
     assert main(["list", "resnet128"]) == 0
     assert [row["name"] for row in table(capsys.readouterr().out)] == ["resnet128"]
 
@@ -222,7 +258,10 @@ def test_on_a_terminal_tables_are_drawn_within_its_width(
 def test_show_adds_up_and_says_what_an_alias_means(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "resnet50"]) == 0
     text = capsys.readouterr().out
-    assert "another name of resnet50_v1_5; the paper's own net is resnet50_v1, with stride_at=conv1" in text
+    assert (
+        "another name of resnet50_v1_5; the paper's own net is resnet50_v1, with stride_at=conv1"
+        in text
+    )
     first, second = text.split("stage\tblocks\t")
     rows = [line.split("\t") for line in second.split("\n\n")[0].splitlines()[1:]]
     assert [row[0] for row in rows] == ["stem", "stage1", "stage2", "stage3", "stage4", "head"]
@@ -235,7 +274,21 @@ def test_show_adds_up_and_says_what_an_alias_means(capsys: pytest.CaptureFixture
 
 
 def test_show_takes_fields_input_and_classes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["show", "resnet20", "shortcut=C", "depths=[2, 2, 2]", "--input", "64x48x1", "--classes", "7"]) == 0
+    assert (
+        main(
+            [
+                "show",
+                "resnet20",
+                "shortcut=C",
+                "depths=[2, 2, 2]",
+                "--input",
+                "64x48x1",
+                "--classes",
+                "7",
+            ]
+        )
+        == 0
+    )
     text = capsys.readouterr().out
     expected = count("resnet20", (64, 48, 1), 7, shortcut="C", depths=(2, 2, 2))
     assert f"depth 14, {expected.parameters:,} parameters" in text
@@ -256,68 +309,117 @@ def test_recipes_lists_all_and_prints_one_as_a_run_records_it(
     text = capsys.readouterr().out
     assert text.startswith("# A first run")
     (tmp_path / "quickstart.toml").write_text(text)
-    assert load_recipe(tmp_path / "quickstart.toml") == load_recipe("quickstart", ["train.seed=3", "train.epochs=2"])
+    assert load_recipe(tmp_path / "quickstart.toml") == load_recipe(
+        "quickstart", ["train.seed=3", "train.epochs=2"]
+    )
 
 
 # train
 
 
-@pytest.mark.parametrize("argv", [["train", "quickstart"], ["bench", "train"], ["lab", "identity", "--out", "lab"]])
+@pytest.mark.parametrize(
+    "argv", [["train", "quickstart"], ["bench", "train"], ["lab", "identity", "--out", "lab"]]
+)
 def test_another_backend_is_an_error(
-    argv: list[str], trained: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    argv: list[str],
+    trained: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     assert main(argv) == 2 and not trained
     told = capsys.readouterr().err
-    assert told.count("\n") == 1 and told.startswith("reszoo: KERAS_BACKEND: jax is invalid; expected tensorflow, ")
+    assert told.count("\n") == 1 and told.startswith(
+        "reszoo: KERAS_BACKEND: jax is invalid; expected tensorflow, "
+    )
 
 
 def test_tensorflow_that_is_not_installed_is_an_error(
-    trained: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["train", "quickstart"]) == 2 and not trained
-    assert capsys.readouterr().err == "reszoo: tensorflow is not installed: pip install tensorflow\n"
+    assert (
+        capsys.readouterr().err == "reszoo: tensorflow is not installed: pip install tensorflow\n"
+    )
 
 
 def test_train_hands_over_the_recipe(trained: list[dict[str, Any]], tmp_path: Path) -> None:
-    argv = ["train", "quickstart", "--set", "train.epochs=2", "train.seed=5", "--run-dir", str(tmp_path / "run")]
+    argv = [
+        "train",
+        "quickstart",
+        "--set",
+        "train.epochs=2",
+        "train.seed=5",
+        "--run-dir",
+        str(tmp_path / "run"),
+    ]
     assert main([*argv, "--set", "model.shortcut=B", "--devices", "cpu:2"]) == 0
     recipe = load_recipe("quickstart", ["train.epochs=2", "train.seed=5", "model.shortcut=B"])
     assert trained == [
-        {"recipe": recipe, "run_dir": tmp_path / "run", "resume": False, "data": None, "devices": "cpu:2"}
+        {
+            "recipe": recipe,
+            "run_dir": tmp_path / "run",
+            "resume": False,
+            "data": None,
+            "devices": "cpu:2",
+        }
     ]
 
 
 def test_a_stopped_run_ends_with_130(trained: list[dict[str, Any]], tmp_path: Path) -> None:
     path = tmp_path / "stopped.toml"
-    path.write_text(load_recipe("quickstart").to_toml().replace('name = "quickstart"', 'name = "stopped"'))
+    path.write_text(
+        load_recipe("quickstart").to_toml().replace('name = "quickstart"', 'name = "stopped"')
+    )
     assert main(["train", str(path)]) == 130 and len(trained) == 1
 
 
 def test_train_defaults(trained: list[dict[str, Any]]) -> None:
     assert main(["train", "quickstart"]) == 0
     assert trained == [
-        {"recipe": load_recipe("quickstart"), "run_dir": None, "resume": False, "data": None, "devices": "auto"}
+        {
+            "recipe": load_recipe("quickstart"),
+            "run_dir": None,
+            "resume": False,
+            "data": None,
+            "devices": "auto",
+        }
     ]
 
 
-@pytest.mark.parametrize("form", [["--run-dir", "{run}"], ["{run}"], ["{run}", "--run-dir", "{run}"]])
-def test_resume_takes_the_recipe_from_the_run(form: list[str], trained: list[dict[str, Any]], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "form", [["--run-dir", "{run}"], ["{run}"], ["{run}", "--run-dir", "{run}"]]
+)
+def test_resume_takes_the_recipe_from_the_run(
+    form: list[str], trained: list[dict[str, Any]], tmp_path: Path
+) -> None:
     recipe: Recipe = load_recipe("quickstart", ["train.seed=9"])
     (tmp_path / "recipe.toml").write_text(recipe.to_toml())
     assert main(["train", "--resume", *(word.format(run=tmp_path) for word in form)]) == 0
-    assert trained == [{"recipe": recipe, "run_dir": tmp_path, "resume": True, "data": None, "devices": "auto"}]
+    assert trained == [
+        {"recipe": recipe, "run_dir": tmp_path, "resume": True, "data": None, "devices": "auto"}
+    ]
 
 
 def test_resume_may_name_the_recipe_too(trained: list[dict[str, Any]], tmp_path: Path) -> None:
     assert main(["train", "quickstart", "--resume", "--run-dir", str(tmp_path)]) == 0
     assert trained == [
-        {"recipe": load_recipe("quickstart"), "run_dir": tmp_path, "resume": True, "data": None, "devices": "auto"}
+        {
+            "recipe": load_recipe("quickstart"),
+            "run_dir": tmp_path,
+            "resume": True,
+            "data": None,
+            "devices": "auto",
+        }
     ]
 
 
-def test_published_weights_are_listed_with_what_a_person_chooses_by(capsys: pytest.CaptureFixture[str]) -> None:
+def test_published_weights_are_listed_with_what_a_person_chooses_by(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main(["list", "--weights", "resnet18*"]) == 0
     head, *lines = (line.split("\t") for line in capsys.readouterr().out.splitlines())
     assert head == ["net", "weights", "top-1", "top-5", "size", "parameters", "licence", "source"]
@@ -333,7 +435,9 @@ def test_published_weights_are_listed_with_what_a_person_chooses_by(capsys: pyte
     assert [line[0] for line in lines] == ["resnet18"] * 8 + ["resnet18_d"] * 2
     assert main(["show", "resnet18"]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert shown[-8:] == ["\t".join(line[1:]) for line in lines[:8]] and shown[-9].startswith("weights\ttop-1")
+    assert shown[-8:] == ["\t".join(line[1:]) for line in lines[:8]] and shown[-9].startswith(
+        "weights\ttop-1"
+    )
     assert main(["show", "resnet18", "shortcut=A"]) == 0
     assert "IMAGENET1K" not in capsys.readouterr().out, "another net, which cannot hold them"
     assert main(["list", "--weights", "plain*"]) == 2
@@ -365,4 +469,7 @@ def test_text_on_a_terminal_wraps_and_is_not_cut(
     monkeypatch.setattr(output, "on_terminal", lambda: True)
     monkeypatch.setenv("COLUMNS", "40")
     output.print_table(("name", "text"), [("a" * 20, "many words that need more than a line")])
-    assert "".join(capsys.readouterr().out.split()) == "nametext" + "a" * 20 + "manywordsthatneedmorethanaline"
+    assert (
+        "".join(capsys.readouterr().out.split())
+        == "nametext" + "a" * 20 + "manywordsthatneedmorethanaline"
+    )

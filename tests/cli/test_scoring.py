@@ -40,7 +40,12 @@ def test_evaluate_prints_the_scores_it_writes(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "scores"
-    assert main(["evaluate", str(finished), "--batch-size", "50", "--devices", "cpu", "--out", str(out)]) == 0
+    assert (
+        main(
+            ["evaluate", str(finished), "--batch-size", "50", "--devices", "cpu", "--out", str(out)]
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
     scores = json.loads((out / "test.json").read_text())
     assert f"top-1 error\t{100 - 100 * scores['top1']:.2f} %" in printed
@@ -68,7 +73,13 @@ def test_evaluate_says_that_a_model_predicts_one_class_only(
 
 def test_the_summary_tells_of_logits_that_are_not_finite() -> None:
     scores = Scores(
-        examples=2000, top1=0.5, top5=None, loss=float("nan"), per_class=[0.5], confusion=[[1000]], not_finite=1000
+        examples=2000,
+        top1=0.5,
+        top5=None,
+        loss=float("nan"),
+        per_class=[0.5],
+        confusion=[[1000]],
+        not_finite=1000,
     )
     rows = dict(summary(scores))
     assert rows["images with logits that are not finite, counted wrong"] == "1,000"
@@ -78,7 +89,11 @@ def test_the_summary_tells_of_logits_that_are_not_finite() -> None:
 def test_the_most_frequent_confusions_stand_first_and_ties_by_class() -> None:
     matrix = [[90, 10, 0], [0, 50, 50], [1, 1, 8]]
     names = ("a", "b", "c")
-    assert most_confused(matrix, names) == [("b", "c", "50.0 %"), ("a", "b", "10.0 %"), ("c", "a", "10.0 %")]
+    assert most_confused(matrix, names) == [
+        ("b", "c", "50.0 %"),
+        ("a", "b", "10.0 %"),
+        ("c", "a", "10.0 %"),
+    ]
     assert most_confused([[5, 0], [0, 0]], ("a", "b")) == []
 
 
@@ -103,10 +118,14 @@ def test_predict_prints_names_that_are_not_utf8(
     assert json.loads(capfdbinary.readouterr().out.decode())[0]["path"].endswith("caf\\xe9 [1].png")
 
 
-def test_predict_as_json(finished: Path, images: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_as_json(
+    finished: Path, images: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["predict", str(finished), str(images[0]), "--json", "--top", "10"]) == 0
     (prediction,) = json.loads(capsys.readouterr().out)
-    assert prediction["path"] == str(images[0]) and set(prediction["labels"]) == {str(d) for d in range(10)}
+    assert prediction["path"] == str(images[0]) and set(prediction["labels"]) == {
+        str(d) for d in range(10)
+    }
     assert sum(prediction["probabilities"]) == pytest.approx(1, abs=1e-5)
 
 
@@ -131,7 +150,9 @@ def test_export_predict_and_the_served_net_agree(
     predictions = json.loads(capsys.readouterr().out)
 
     served = tf.saved_model.load(str(out / "1"))
-    answer = served.signatures["image_bytes"](image_bytes=tf.constant([path.read_bytes() for path in images]))
+    answer = served.signatures["image_bytes"](
+        image_bytes=tf.constant([path.read_bytes() for path in images])
+    )
     for row, prediction in enumerate(predictions):
         assert [label.decode() for label in answer["labels"][row].numpy()] == prediction["labels"]
         assert answer["scores"][row].numpy() == pytest.approx(prediction["probabilities"], abs=1e-5)
@@ -140,7 +161,9 @@ def test_export_predict_and_the_served_net_agree(
     assert card["recipe"]["name"] == "quickstart" and card["spec"]["depths"] == [1, 1, 1]
     assert card["test"] == json.loads((finished / "test.json").read_text())
     run = json.loads((finished / "run.json").read_text())
-    preprocessing = Preprocessing.from_dict(json.loads((out / "1" / "assets" / "preprocessing.json").read_text()))
+    preprocessing = Preprocessing.from_dict(
+        json.loads((out / "1" / "assets" / "preprocessing.json").read_text())
+    )
     assert preprocessing == Preprocessing.from_dict(run["preprocessing"])
 
 
@@ -149,7 +172,10 @@ def test_export_predict_and_the_served_net_agree(
     [
         (["evaluate", "{none}"], "no run folder"),
         (["evaluate", "{run}", "--split", "tset"], "no split 'tset'"),
-        (["evaluate", "{run}", "--data", "synthetic", "--devices", "cpu"], "class 0 of synthetic is 'stripes_000'"),
+        (
+            ["evaluate", "{run}", "--data", "synthetic", "--devices", "cpu"],
+            "class 0 of synthetic is 'stripes_000'",
+        ),
         (["evaluate", "{run}", "--devices", "tpu"], "devices is 'tpu'"),
         (["evaluate", "{run}", "--batch-size", "many"], "--batch-size"),
         (["predict", "{run}"], "IMAGE"),
@@ -163,7 +189,10 @@ def test_export_predict_and_the_served_net_agree(
         (["export", "{none}", "{none}"], "no run folder"),
         (["export", "{run}", "{none}", "--format", "tflite"], "invalid choice: 'tflite'"),
         (["export", "{run}", "{none}", "--quantize", "int8"], "goes with litert and onnx"),
-        (["export", "{run}", "{none}", "--format", "onnx", "--quantize", "dynamic"], "dynamic goes with litert"),
+        (
+            ["export", "{run}", "{none}", "--format", "onnx", "--quantize", "dynamic"],
+            "dynamic goes with litert",
+        ),
         (["export", "{run}", "{none}", "--image-size", "wide"], "a side, such as 192"),
         (["export", "{run}", "{none}", "--image-size", "0"], "a side, such as 192"),
         (["export", "{run}", "{none}", "--image-size", "16"], "mean image of 8 x 8"),
@@ -173,7 +202,11 @@ def test_export_predict_and_the_served_net_agree(
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_input_is_one_line_and_status_2_and_leaves_nothing(
-    argv: list[str], message: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    argv: list[str],
+    message: str,
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     places = {"run": finished, "none": tmp_path / "none"}
     before = sorted(finished.rglob("*"))

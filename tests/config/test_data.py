@@ -20,8 +20,14 @@ from reszoo.errors import ReszooError
         ({"name": ""}, 'data.name: "" is invalid; expected a dataset, or folder:PATH'),
         ({"name": "folder:"}, 'data.name: "folder:" is invalid'),
         ({"name": 3}, "data.name: 3 is invalid; expected text"),
-        ({"name": "cifar10", "validation": -1}, "data.validation: -1 is invalid; expected an integer >= 0"),
-        ({"name": "cifar10", "validation": True}, "data.validation: true is invalid; expected an integer"),
+        (
+            {"name": "cifar10", "validation": -1},
+            "data.validation: -1 is invalid; expected an integer >= 0",
+        ),
+        (
+            {"name": "cifar10", "validation": True},
+            "data.validation: true is invalid; expected an integer",
+        ),
         (
             {"name": "cifar10", "image_size": 32},
             "data.image_size: 32 is invalid; expected a list of 2: an integer >= 1",
@@ -32,16 +38,28 @@ from reszoo.errors import ReszooError
         ({"name": "cifar10", "channels": True}, "data.channels: true is invalid"),
         ({"name": "cifar10", "normalize": "pixelmean"}, "did you mean 'pixel_mean'"),
         ({"name": "folder:x", "on_corrupt": "skpi"}, "did you mean 'skip'"),
-        ({"name": "cifar10", "on_corrupt": "skip"}, 'data.on_corrupt: not used with data.name = "cifar10"'),
+        (
+            {"name": "cifar10", "on_corrupt": "skip"},
+            'data.on_corrupt: not used with data.name = "cifar10"',
+        ),
         ({"name": "digits", "dir": "/x"}, 'data.dir: not used with data.name = "digits"'),
         ({"name": "folder:x", "dir": "/x"}, 'data.dir: not used with data.name = "folder:x"'),
-        ({"name": "cifar10", "resize": 40}, "data.resize: 40 is invalid; expected data.image_size too"),
+        (
+            {"name": "cifar10", "resize": 40},
+            "data.resize: 40 is invalid; expected data.image_size too",
+        ),
         (
             {"name": "cifar10", "resize": 40, "image_size": (48, 32)},
             "data.resize: 40 is invalid; expected at least data.image_size = [48, 32]",
         ),
-        ({"name": "synthetic", "resize": 40, "image_size": (32, 32)}, "data.resize: not used with data.name"),
-        ({"name": "digits", "on_device": 1}, "data.on_device: 1 is invalid; expected true or false. Example: --set"),
+        (
+            {"name": "synthetic", "resize": 40, "image_size": (32, 32)},
+            "data.resize: not used with data.name",
+        ),
+        (
+            {"name": "digits", "on_device": 1},
+            "data.on_device: 1 is invalid; expected true or false. Example: --set",
+        ),
     ],
 )
 def test_impossible_data_is_refused_by_key(fields: dict[str, Any], said: str) -> None:
@@ -60,12 +78,18 @@ def test_impossible_data_is_refused_by_key(fields: dict[str, Any], said: str) ->
         ({"color": "hsv"}, 'augment.color: "hsv" is invalid; expected one of "none", "pca"'),
         ({"pad": 2}, 'augment.pad: not used with augment.crop = "none"; expected only with "pad"'),
         ({"crop": "pad", "scale": (32, 40)}, 'augment.scale: not used with augment.crop = "pad"'),
-        ({"crop": "scale", "area": (0.5, 1.0)}, 'augment.area: not used with augment.crop = "scale"'),
+        (
+            {"crop": "scale", "area": (0.5, 1.0)},
+            'augment.area: not used with augment.crop = "scale"',
+        ),
         (
             {"crop": "scale", "scale": (480, 256)},
             "augment.scale: [480, 256] is invalid; expected two integers in rising",
         ),
-        ({"crop": "inception", "area": (0.5, 2.0)}, "augment.area: [0.5, 2.0] is invalid; expected a list of 2"),
+        (
+            {"crop": "inception", "area": (0.5, 2.0)},
+            "augment.area: [0.5, 2.0] is invalid; expected a list of 2",
+        ),
         (
             {"crop": "inception", "area": (0.5, 0.2)},
             "augment.area: [0.5, 0.2] is invalid; expected two numbers in rising",
@@ -98,7 +122,10 @@ anything = (
 @settings(max_examples=100, deadline=None)
 @given(
     st.dictionaries(
-        st.sampled_from(["dir", "validation", "image_size", "resize", "channels", "normalize", "examples"]), anything
+        st.sampled_from(
+            ["dir", "validation", "image_size", "resize", "channels", "normalize", "examples"]
+        ),
+        anything,
     )
 )
 def test_any_value_is_taken_or_refused_in_one_line(fields: dict[str, Any]) -> None:
@@ -108,7 +135,9 @@ def test_any_value_is_taken_or_refused_in_one_line(fields: dict[str, Any]) -> No
         assert str(error).startswith("data.")
         assert "\n" not in str(error)
     else:
-        assert config.image_size is None or all(type(side) is int and side > 0 for side in config.image_size)
+        assert config.image_size is None or all(
+            type(side) is int and side > 0 for side in config.image_size
+        )
 
 
 def test_config_does_not_import_tensorflow() -> None:

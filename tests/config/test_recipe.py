@@ -37,7 +37,9 @@ WARMED = {f"cifar10_{net}" for net in ("resnet110", "plain110", "resnet1202")} |
     f"cifar10_resnet{depth}_v2" for depth in (110, 164, 1001)
 }
 HE_CIFAR = sorted(
-    name for name in {*PUBLISHED, *UNPUBLISHED} if name.startswith("cifar10") and not name.endswith("_cpu")
+    name
+    for name in {*PUBLISHED, *UNPUBLISHED}
+    if name.startswith("cifar10") and not name.endswith("_cpu")
 )
 HE_IMAGENET = sorted(name for name in PUBLISHED if name.startswith("imagenet"))
 
@@ -69,9 +71,15 @@ def test_exactly_the_promised_recipes_are_packaged() -> None:
 
 
 @pytest.mark.parametrize("name", sorted({*PUBLISHED, *UNPUBLISHED}))
-def test_packaged_recipe_loads_tells_a_person_what_to_do_and_survives_writing(name: str, tmp_path: Path) -> None:
+def test_packaged_recipe_loads_tells_a_person_what_to_do_and_survives_writing(
+    name: str, tmp_path: Path
+) -> None:
     recipe = load_recipe(name)
-    header = [line for line in (recipe_folder() / f"{name}.toml").read_text().splitlines() if line.startswith("#")]
+    header = [
+        line
+        for line in (recipe_folder() / f"{name}.toml").read_text().splitlines()
+        if line.startswith("#")
+    ]
     assert f"#     reszoo train {name}" in header
     assert any(line.startswith("# Device: ") for line in header) and any(
         line.startswith("# Expect: ") for line in header
@@ -101,8 +109,16 @@ def test_recipe_without_a_published_figure_states_none(name: str) -> None:
 @pytest.mark.parametrize("name", HE_CIFAR)
 def test_cifar_recipes_follow_the_papers(name: str) -> None:
     recipe = load_recipe(name)
-    assert (recipe.train.steps, recipe.train.batch_size, recipe.train.batch_norm) == (64_000, 128, "local")
-    assert (recipe.schedule.kind, recipe.schedule.rate, recipe.schedule.factor) == ("step", 0.1, 0.1)
+    assert (recipe.train.steps, recipe.train.batch_size, recipe.train.batch_norm) == (
+        64_000,
+        128,
+        "local",
+    )
+    assert (recipe.schedule.kind, recipe.schedule.rate, recipe.schedule.factor) == (
+        "step",
+        0.1,
+        0.1,
+    )
     assert (recipe.schedule.boundaries, recipe.schedule.unit) == ((32_000, 48_000), "steps")
     warmup = (400, 0.01) if name in WARMED else (0, None)
     assert (recipe.schedule.warmup, recipe.schedule.warmup_rate) == warmup
@@ -121,7 +137,11 @@ def test_cifar_recipes_follow_the_papers(name: str) -> None:
 def test_imagenet_recipes_follow_the_paper(name: str) -> None:
     recipe = load_recipe(name)
     assert (recipe.train.steps, recipe.train.batch_size) == (600_000, 256)
-    assert (recipe.schedule.kind, recipe.schedule.rate, recipe.schedule.factor) == ("plateau", 0.1, 0.1)
+    assert (recipe.schedule.kind, recipe.schedule.rate, recipe.schedule.factor) == (
+        "plateau",
+        0.1,
+        0.1,
+    )
     assert recipe.data.validation > 0, "the plateau must not be read off the test images"
     assert recipe.optimizer == SGD(momentum=0.9, weight_decay=1e-4, decay="coupled")
     assert recipe.augment == ScaleCrop(scale=(256, 480), flip=True, color="pca")
@@ -132,7 +152,9 @@ def test_imagenet_recipes_follow_the_paper(name: str) -> None:
     assert spec.shortcut == ("none" if "plain" in name else "A" if depth < 50 else "B")
 
 
-@pytest.mark.parametrize("name", [name for name in sorted({*PUBLISHED, *UNPUBLISHED}) if "plain" in name])
+@pytest.mark.parametrize(
+    "name", [name for name in sorted({*PUBLISHED, *UNPUBLISHED}) if "plain" in name]
+)
 def test_plain_twin_differs_in_the_net_alone(name: str) -> None:
     plain, residual = load_recipe(name), load_recipe(name.replace("plain", "resnet"))
     like_plain = dict.fromkeys(("name", "description", "published", "model"))
@@ -142,7 +164,11 @@ def test_plain_twin_differs_in_the_net_alone(name: str) -> None:
 
 def test_names_sort_by_the_numbers_in_them() -> None:
     names = recipe_names()
-    assert names.index("cifar10_resnet56") < names.index("cifar10_resnet110") < names.index("cifar10_resnet1202")
+    assert (
+        names.index("cifar10_resnet56")
+        < names.index("cifar10_resnet110")
+        < names.index("cifar10_resnet1202")
+    )
 
 
 # Length
@@ -200,10 +226,14 @@ def test_giving_epochs_drops_the_files_steps_and_the_other_way_round() -> None:
 
 
 def test_giving_another_kind_drops_what_the_file_says_for_its_own() -> None:
-    recipe = load_recipe("cifar10_resnet110", ["schedule.kind=cosine", "optimizer.name=adam", "augment.crop=none"])
+    recipe = load_recipe(
+        "cifar10_resnet110", ["schedule.kind=cosine", "optimizer.name=adam", "augment.crop=none"]
+    )
     assert recipe.schedule == CosineSchedule(kind="cosine", rate=0.1, warmup=400, warmup_rate=0.01)
     assert recipe.optimizer.name == "adam" and recipe.augment == NoCrop(flip=True)
-    message = refusal(load_recipe, "cifar10_resnet20", ["schedule.kind=cosine", "schedule.factor=0.5"])
+    message = refusal(
+        load_recipe, "cifar10_resnet20", ["schedule.kind=cosine", "schedule.factor=0.5"]
+    )
     assert 'schedule.factor: not used with schedule.kind = "cosine"' in message
 
 
@@ -269,8 +299,14 @@ CONTRADICTIONS = {
         "train.jit=true",
         'train.batch_norm="sync"',
     ): 'train.jit: true is invalid; expected false with train.batch_norm = "sync"',
-    ("train.jit=true", "model.drop_path=0.1"): "train.jit: true is invalid; expected false with model.drop_path",
-    ("train.jit=true", "model.dropout=0.1"): "train.jit: true is invalid; expected false with model.dropout",
+    (
+        "train.jit=true",
+        "model.drop_path=0.1",
+    ): "train.jit: true is invalid; expected false with model.drop_path",
+    (
+        "train.jit=true",
+        "model.dropout=0.1",
+    ): "train.jit: true is invalid; expected false with model.dropout",
     ("train.jit=true", "model.shortcut_dropout=0.1"): "expected false with model.shortcut_dropout",
     (
         "data.on_device=true",
@@ -281,12 +317,17 @@ CONTRADICTIONS = {
 
 
 @pytest.mark.parametrize("overrides", CONTRADICTIONS)
-def test_keys_that_contradict_each_other_are_rejected_with_an_example(overrides: tuple[str, str]) -> None:
+def test_keys_that_contradict_each_other_are_rejected_with_an_example(
+    overrides: tuple[str, str],
+) -> None:
     size = ["data.image_size=[24, 24]", "data.normalize=unit"]
     load_recipe("cifar10_resnet20", [*size, overrides[0]])
     load_recipe("cifar10_resnet20", [*size, overrides[1]])
     message = refusal(load_recipe, "cifar10_resnet20", [*size, *overrides])
-    assert CONTRADICTIONS[overrides] in message and f"Example: --set {overrides[0].split('=')[0]}=false" in message
+    assert (
+        CONTRADICTIONS[overrides] in message
+        and f"Example: --set {overrides[0].split('=')[0]}=false" in message
+    )
 
 
 @pytest.mark.parametrize("text", BAD_OVERRIDES)
@@ -296,7 +337,10 @@ def test_invalid_override_names_key_value_expected_and_fix(text: str) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(text=st.text(max_size=30) | st.from_regex(r"(train|model|schedule)\.[a-z_]{1,12}=.{0,12}", fullmatch=True))
+@given(
+    text=st.text(max_size=30)
+    | st.from_regex(r"(train|model|schedule)\.[a-z_]{1,12}=.{0,12}", fullmatch=True)
+)
 def test_any_override_gives_a_recipe_or_the_one_error(text: str) -> None:
     try:
         recipe = load_recipe("quickstart", [text])
@@ -313,9 +357,17 @@ def test_any_override_gives_a_recipe_or_the_one_error(text: str) -> None:
 )
 def test_override_equals_the_value_it_spells(batch: int, decay: float, word: str) -> None:
     quoted = '"' + "".join(f"\\U{ord(char):08x}" for char in word) + '"'
-    overrides = [f"train.batch_size={batch}", f"optimizer.weight_decay={decay!r}", f"data.name={quoted}"]
+    overrides = [
+        f"train.batch_size={batch}",
+        f"optimizer.weight_decay={decay!r}",
+        f"data.name={quoted}",
+    ]
     recipe = load_recipe("quickstart", overrides)
-    assert (recipe.train.batch_size, recipe.optimizer.weight_decay, recipe.data.name) == (batch, decay, word)
+    assert (recipe.train.batch_size, recipe.optimizer.weight_decay, recipe.data.name) == (
+        batch,
+        decay,
+        word,
+    )
 
 
 # Files
@@ -328,7 +380,10 @@ def test_override_equals_the_value_it_spells(batch: int, decay: float, word: str
         ("a = 1\na = 2", "is not TOML"),
         ("[modle]\nname = 'resnet8'", "modle: unknown key; did you mean 'model'"),
         ("", "model: missing; expected a table of keys under [model]"),
-        ("model = 3\ndata = 1\ntrain = 1\nschedule = 1", "model: 3 is invalid; expected a table of keys under [model]"),
+        (
+            "model = 3\ndata = 1\ntrain = 1\nschedule = 1",
+            "model: 3 is invalid; expected a table of keys under [model]",
+        ),
         ("description = 3", "description: 3 is invalid; expected text"),
     ],
 )
@@ -342,13 +397,22 @@ def test_bad_file_is_refused_in_one_line_naming_it(text: str, says: str, tmp_pat
 @pytest.mark.parametrize(
     ("tables", "says"),
     [
-        (minimal(train={"batchsize": 4}), "train.batchsize: unknown key; did you mean 'batch_size'"),
+        (
+            minimal(train={"batchsize": 4}),
+            "train.batchsize: unknown key; did you mean 'batch_size'",
+        ),
         (
             minimal(train={"batch_size": "4"}),
             'train.batch_size: "4" is invalid; expected an integer >= 1. Example: --set train.batch_size=128',
         ),
-        (minimal(data={"name": 4}), 'data.name: 4 is invalid; expected text. Example: --set data.name="cifar10"'),
-        (minimal(model={"name": 4}), 'model.name: 4 is invalid; expected text. Example: --set model.name="resnet20"'),
+        (
+            minimal(data={"name": 4}),
+            'data.name: 4 is invalid; expected text. Example: --set data.name="cifar10"',
+        ),
+        (
+            minimal(model={"name": 4}),
+            'model.name: 4 is invalid; expected text. Example: --set model.name="resnet20"',
+        ),
         (minimal(model={"depths": [2, 2]}), "model: resnet8: depths has 2 stages"),
         (
             minimal() | {"train": {"steps": 10}},
@@ -359,7 +423,9 @@ def test_bad_file_is_refused_in_one_line_naming_it(text: str, says: str, tmp_pat
         (minimal(published={"value": 3}), "published.metric: missing; expected text"),
     ],
 )
-def test_bad_table_is_refused_naming_key_type_and_example(tables: dict[str, Any], says: str) -> None:
+def test_bad_table_is_refused_naming_key_type_and_example(
+    tables: dict[str, Any], says: str
+) -> None:
     assert says in refusal(Recipe, **tables)
 
 
@@ -389,11 +455,15 @@ OTHER = {"boundaries": (1.0,), "factor": 0.5, "patience": 1, "peak": 0.5, "final
          "momentum": 0.5, "nesterov": True, "beta1": 0.5, "beta2": 0.5, "epsilon": 0.5,
          "pad": 2, "scale": (16, 32), "area": (0.5, 1.0)}  # fmt: skip
 NEEDED: dict[str, dict[str, Any]] = {"step": {"boundaries": (9.0,)}, "plateau": {"patience": 9}}
-ALTERNATIVES = [each for family in (Schedule, Optimizer, Augmentation) for each in family.alternatives()]
+ALTERNATIVES = [
+    each for family in (Schedule, Optimizer, Augmentation) for each in family.alternatives()
+]
 
 
 @pytest.mark.parametrize("cls", ALTERNATIVES, ids=lambda cls: cls.__name__)
-def test_a_key_is_accepted_by_its_own_alternatives_and_rejected_by_all_others(cls: type[Table]) -> None:
+def test_a_key_is_accepted_by_its_own_alternatives_and_rejected_by_all_others(
+    cls: type[Table],
+) -> None:
     shared = {"rate": 0.1} if issubclass(cls, Schedule) else {}
     chosen = {cls.CHOICE: choices(cls.model_fields[cls.CHOICE])[0]}
     for key in OTHER.keys() & cls.fields_of_alternatives().keys():
@@ -401,7 +471,9 @@ def test_a_key_is_accepted_by_its_own_alternatives_and_rejected_by_all_others(cl
         if key in cls.model_fields:
             assert getattr(cls.of(**values), key) == OTHER[key]
         else:
-            assert f"{cls.TABLE}.{key}: not used with {cls.TABLE}.{cls.CHOICE} = " in refusal(cls.of, **values)
+            assert f"{cls.TABLE}.{key}: not used with {cls.TABLE}.{cls.CHOICE} = " in refusal(
+                cls.of, **values
+            )
 
 
 OLD = {  # the tables with alternatives, as version 0.1 wrote them into the run folder of cifar10_resnet20
@@ -459,7 +531,9 @@ recipes = st.builds(
 
 @settings(max_examples=100, deadline=None)
 @given(recipe=recipes)
-def test_a_written_recipe_reads_back_equal(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_written_recipe_reads_back_equal(
+    recipe: Recipe, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
     path.write_text(recipe.to_toml(), encoding="utf-8", newline="")
     assert load_recipe(path) == resolve_recipe(recipe)
@@ -467,17 +541,32 @@ def test_a_written_recipe_reads_back_equal(recipe: Recipe, tmp_path_factory: pyt
 
 def test_published_weights_fill_what_the_data_table_leaves_out() -> None:
     data = load_recipe("finetune").data
-    assert (data.image_size, data.resize, data.channels, data.normalize) == ((224, 224), 232, 3, "weights")
+    assert (data.image_size, data.resize, data.channels, data.normalize) == (
+        (224, 224),
+        232,
+        3,
+        "weights",
+    )
     bicubic = load_recipe("finetune", ["model.weights=timm/a1_in1k"]).data
-    assert (bicubic.image_size, bicubic.resize, bicubic.interpolation) == ((288, 288), 288, "bicubic")
+    assert (bicubic.image_size, bicubic.resize, bicubic.interpolation) == (
+        (288, 288),
+        288,
+        "bicubic",
+    )
     small = load_recipe("finetune", ["data.image_size=[112, 112]"]).data
     assert (small.image_size, small.resize) == ((112, 112), 116)
-    own = load_recipe("finetune", ["data.image_size=[112, 112]", "data.resize=150", "data.channels=1"]).data
+    own = load_recipe(
+        "finetune", ["data.image_size=[112, 112]", "data.resize=150", "data.channels=1"]
+    ).data
     assert (own.resize, own.channels) == (150, 1)
     made = load_recipe("finetune", ["data.name=synthetic", "data.validation=0"]).data
     assert (made.resize, made.image_size, made.normalize) == (0, (224, 224), "weights")
     free = load_recipe("finetune", ["model.weights=''"])
-    assert free.data.normalize == "pixel_mean" and free.data.image_size is None and free.model.published is None
+    assert (
+        free.data.normalize == "pixel_mean"
+        and free.data.image_size is None
+        and free.model.published is None
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ from reszoo.config.schedule import (
 )
 
 
-def rates(config: ScheduleConfig, steps: Any, total: int = 100, per_epoch: int = 10, **rest: Any) -> list[float]:
+def rates(
+    config: ScheduleConfig, steps: Any, total: int = 100, per_epoch: int = 10, **rest: Any
+) -> list[float]:
     arguments = {"total_steps": total, "steps_per_epoch": per_epoch, "batch_size": 128} | rest
     return [config.rate_at(step, **arguments) for step in steps]
 
@@ -29,16 +31,22 @@ def rates(config: ScheduleConfig, steps: Any, total: int = 100, per_epoch: int =
 def test_he_2015_as_packaged_drops_at_32k_and_48k() -> None:
     steps = [0, 1, 31_999, 32_000, 47_999, 48_000, 63_999]
     config = load_recipe("cifar10_resnet20").schedule
-    assert rates(config, steps, 64_000, 352) == pytest.approx([0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    assert rates(config, steps, 64_000, 352) == pytest.approx(
+        [0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    )
 
 
 def test_he_2015_resnet110_as_packaged_starts_400_steps_at_a_tenth() -> None:
     config = load_recipe("cifar10_resnet110").schedule
-    assert rates(config, [0, 399, 400, 31_999, 32_000], 64_000, 352) == pytest.approx([0.01, 0.01, 0.1, 0.1, 0.01])
+    assert rates(config, [0, 399, 400, 31_999, 32_000], 64_000, 352) == pytest.approx(
+        [0.01, 0.01, 0.1, 0.1, 0.01]
+    )
 
 
 def test_boundaries_and_warmup_in_epochs_are_steps_of_the_epoch_at_hand() -> None:
-    config = StepSchedule(kind="step", rate=1, unit="epochs", boundaries=(30, 60.5), warmup=2, warmup_rate=0.5)
+    config = StepSchedule(
+        kind="step", rate=1, unit="epochs", boundaries=(30, 60.5), warmup=2, warmup_rate=0.5
+    )
     steps = [0, 703, 704, 30 * 352 - 1, 30 * 352, 21_295, 21_296]
     assert rates(config, steps, 31_680, 352) == pytest.approx([0.5, 0.5, 1, 1, 0.1, 0.1, 0.01])
 
@@ -52,7 +60,9 @@ def test_cosine_starts_full_after_warmup_and_ends_just_above_its_last_rate() -> 
     config = CosineSchedule(kind="cosine", rate=1, warmup=20, final_rate=0.2)
     first, third, half, last = rates(config, [20, 40, 60, 99])
     assert first == 1.0
-    assert third == pytest.approx(0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2)  # a quarter of the way: cos(45 degrees)
+    assert third == pytest.approx(
+        0.2 + 0.8 * (1 + math.sqrt(0.5)) / 2
+    )  # a quarter of the way: cos(45 degrees)
     assert half == pytest.approx(0.6)
     assert 0.2 < last < 0.2005
 
@@ -69,7 +79,9 @@ def test_triangle_falls_to_its_final_rate() -> None:
 
 
 def test_rates_stated_for_a_batch_follow_the_batch() -> None:
-    config = CosineSchedule(kind="cosine", rate=0.1, rate_batch=256, warmup=1, warmup_rate=0.02, final_rate=0.05)
+    config = CosineSchedule(
+        kind="cosine", rate=0.1, rate_batch=256, warmup=1, warmup_rate=0.02, final_rate=0.05
+    )
     assert rates(config, [0, 1, 100], batch_size=512) == pytest.approx([0.04, 0.2, 0.1])
     assert rates(config, [0, 1, 100], batch_size=256) == pytest.approx([0.02, 0.1, 0.05])
 
@@ -86,13 +98,17 @@ def test_plateau_drops_after_patience_evaluations_without_a_better_one() -> None
     #               10   20   30   40   50   60   70
     history = rows(0.5, 0.6, 0.6, 0.5, 0.6, 0.6, 0.7)
     steps = [0, 10, 39, 40, 59, 60, 70, 99]
-    assert rates(PLATEAU, steps, history=history) == pytest.approx([1, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.01])
+    assert rates(PLATEAU, steps, history=history) == pytest.approx(
+        [1, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.01]
+    )
 
 
 def test_plateau_reads_training_accuracy_without_validation_images() -> None:
     history = [row | {"val_accuracy": None} for row in rows(0.5, 0.5, 0.5, key="accuracy")]
     assert rates(PLATEAU, [29, 30], history=history) == pytest.approx([1, 0.1])
-    assert rates(PLATEAU, [29, 30], history=rows(0.5, 0.5, 0.5, key="accuracy")) == pytest.approx([1, 0.1])
+    assert rates(PLATEAU, [29, 30], history=rows(0.5, 0.5, 0.5, key="accuracy")) == pytest.approx(
+        [1, 0.1]
+    )
     rising = [row | {"accuracy": 0.5} for row in rows(0.5, 0.6, 0.7)]
     assert rates(PLATEAU, [30], history=rising) == [1]
 

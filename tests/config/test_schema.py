@@ -44,4 +44,6 @@ def test_packaged_recipes_are_valid_as_written_and_in_full(name: str) -> None:
 )
 def test_invalid_tables_are_reported(table: str, values: dict[str, Any]) -> None:
     tables = load_recipe("cifar10_resnet20").to_dict()
-    assert any(path.startswith(table) for path in errors({**tables, table: {**tables[table], **values}}))
+    assert any(
+        path.startswith(table) for path in errors({**tables, table: {**tables[table], **values}})
+    )

@@ -46,10 +46,14 @@ def candidates(image: np.ndarray, pad: int, flip: bool) -> dict[bytes, tuple[int
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("shape", [(8, 6, 3), (5, 9, 1)])
-def test_pad_crop_flip_is_a_slice_of_the_padded_image(shape: tuple[int, int, int], flip: bool) -> None:
+def test_pad_crop_flip_is_a_slice_of_the_padded_image(
+    shape: tuple[int, int, int], flip: bool
+) -> None:
     images = np.random.default_rng(0).standard_normal((600, *shape)).astype(np.float32)
     got = pad_crop_flip(tf.constant(images), 2, flip, make_key(0)).numpy()
-    seen = [candidates(image, 2, flip)[crop.tobytes()] for image, crop in zip(images, got, strict=True)]
+    seen = [
+        candidates(image, 2, flip)[crop.tobytes()] for image, crop in zip(images, got, strict=True)
+    ]
     # 25 offsets, each side alike, and mirrored or not: all occur among 600 draws, none far too often.
     tally = {what: seen.count(what) for what in seen}
     assert len(tally) == (50 if flip else 25)
@@ -67,18 +71,27 @@ def test_flip_alone_mirrors_about_half() -> None:
 def test_mirrored_are_those_that_pad_crop_flip_mirrors() -> None:
     images = tf.random.stateless_uniform([40, 5, 7, 3], [1, 2], 0, 256, tf.int32)
     turned = pad_crop_flip(tf.cast(images, tf.float32), 0, True, make_key(3))
-    ours = [mirror(image, turn) for image, turn in zip(images, mirrored(40, make_key(3)), strict=True)]
+    ours = [
+        mirror(image, turn) for image, turn in zip(images, mirrored(40, make_key(3)), strict=True)
+    ]
     np.testing.assert_array_equal(ours, turned)
 
 
 def test_keys_differ_by_every_number_and_repeat() -> None:
-    keys = {tuple(make_key(*numbers).numpy()) for numbers in [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 1), (0, 1, 0)]}
+    keys = {
+        tuple(make_key(*numbers).numpy())
+        for numbers in [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 1), (0, 1, 0)]
+    }
     assert len(keys) == 7
-    assert tuple(make_key(5, 6, tf.constant(7, tf.int64)).numpy()) == tuple(make_key(5, 6, 7).numpy())
+    assert tuple(make_key(5, 6, tf.constant(7, tf.int64)).numpy()) == tuple(
+        make_key(5, 6, 7).numpy()
+    )
 
 
 @pytest.mark.parametrize("shape", [(300, 400), (64, 64), (100, 30), (1, 1)])
-def test_inception_windows_lie_inside_and_have_the_area_and_aspect_asked(shape: tuple[int, int]) -> None:
+def test_inception_windows_lie_inside_and_have_the_area_and_aspect_asked(
+    shape: tuple[int, int],
+) -> None:
     windows = inception_windows(tf.constant([shape] * 300), (0.08, 1.0), make_key(0)).numpy()
     y, x, height, width = windows.T
     assert (y >= 0).all() and (x >= 0).all() and (height >= 1).all() and (width >= 1).all()
@@ -101,7 +114,9 @@ def test_inception_window_falls_back_to_the_central_square() -> None:
 def test_scale_window_shows_what_resize_then_crop_shows(photo: Photo) -> None:
     image = photo(60, 80)
     for i in range(20):
-        window = scale_windows(tf.constant([[60, 80]]), (40, 50), (32, 36), make_key(0, i))[0].numpy()
+        window = scale_windows(tf.constant([[60, 80]]), (40, 50), (32, 36), make_key(0, i))[
+            0
+        ].numpy()
         y, x, height, width = window
         assert y >= 0 and x >= 0 and y + height <= 60 and x + width <= 80
         # The window's size tells the length that was drawn; then PIL resizes the whole image to it and crops.
@@ -122,13 +137,21 @@ def test_scale_window_reaches_every_length_and_corner() -> None:
 @pytest.mark.parametrize("crop", ["inception", "scale"])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_partial_decode_equals_decode_then_crop(crop: str, kind: str, channels: int, photo: Photo) -> None:
+def test_partial_decode_equals_decode_then_crop(
+    crop: str, kind: str, channels: int, photo: Photo
+) -> None:
     file = io.BytesIO()
     Image.fromarray(photo(97, 131)).save(file, kind, **({"quality": 90} if kind == "JPEG" else {}))
-    augment = Augmentation.of(crop=crop, scale=(40, 60)) if crop == "scale" else Augmentation.of(crop=crop)
+    augment = (
+        Augmentation.of(crop=crop, scale=(40, 60))
+        if crop == "scale"
+        else Augmentation.of(crop=crop)
+    )
     pixels = np.asarray(Image.open(io.BytesIO(file.getvalue())).convert("RGB"))
     for window in random_windows(tf.constant([[97, 131]] * 12), augment, (32, 32), make_key(7)):
-        part = take_window(tf.constant(file.getvalue()), window, plain((32, 32), channels, DIGITS)).numpy()
+        part = take_window(
+            tf.constant(file.getvalue()), window, plain((32, 32), channels, DIGITS)
+        ).numpy()
         whole = take_window(tf.constant(pixels), window, plain((32, 32), channels, DIGITS)).numpy()
         assert part.shape == (32, 32, channels)
         # At the window's edge, halved chroma is interpolated from what was decoded: a few grey values, on few pixels.

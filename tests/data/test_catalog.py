@@ -22,7 +22,11 @@ PUBLISHED = {
 
 
 def test_listed_sizes_are_the_published_ones() -> None:
-    found = {name: (known.train + known.test, known.classes) for name, known in KNOWN.items() if name not in EMBEDDED}
+    found = {
+        name: (known.train + known.test, known.classes)
+        for name, known in KNOWN.items()
+        if name not in EMBEDDED
+    }
     assert found == PUBLISHED
 
 

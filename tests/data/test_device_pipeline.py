@@ -39,8 +39,12 @@ def recipe(data: DataConfig, augment: AugmentConfig) -> Recipe:
     )
 
 
-def both(data: dict[str, Any], augment: dict[str, Any], **options: Any) -> tuple[Pipeline, DevicePipeline]:
-    settings = DataConfig(**{"name": "synthetic", "image_size": (12, 10), "validation": 30, "examples": 70, **data})
+def both(
+    data: dict[str, Any], augment: dict[str, Any], **options: Any
+) -> tuple[Pipeline, DevicePipeline]:
+    settings = DataConfig(
+        **{"name": "synthetic", "image_size": (12, 10), "validation": 30, "examples": 70, **data}
+    )
     changes = Augmentation.of(**augment)
     return (
         open_dataset(settings, changes, batch_size=32, seed=5),
@@ -60,7 +64,9 @@ def compare(ours: Any, theirs: Any) -> int:
 
 
 @pytest.mark.parametrize("augment", AUGMENTS)
-@pytest.mark.parametrize("data", [{"normalize": "channel"}, {"channels": 1}], ids=["channel", "pixel_mean"])
+@pytest.mark.parametrize(
+    "data", [{"normalize": "channel"}, {"channels": 1}], ids=["channel", "pixel_mean"]
+)
 def test_batches_are_the_pipelines_to_the_bit(augment: str, data: dict[str, Any]) -> None:
     """From step 1, over an epoch's end with its short batch, on the second device."""
     theirs, ours = both(data, AUGMENTS[augment], device="CPU:1")
@@ -93,7 +99,10 @@ def test_images_are_stored_once_as_bytes_and_freed_with_the_pipeline() -> None:
         list(ours.train().take(1))
         list(ours.evaluation("test"))
     stored = {split: ours._stored[split] for split in ours._stored}
-    assert {split: value.dtype.name for split, value in stored.items()} == {"train": "uint8", "test": "uint8"}
+    assert {split: value.dtype.name for split, value in stored.items()} == {
+        "train": "uint8",
+        "test": "uint8",
+    }
     left = [weakref.ref(value) for value in stored.values()] + [weakref.ref(ours)]
     del ours, stored
     gc.collect()
@@ -107,8 +116,12 @@ def test_streamed_images_are_rejected(tmp_path: Path, monkeypatch: pytest.Monkey
             pixels = np.full((12, 12, 3), 20 * index, np.uint8)
             (tmp_path / name / f"{index}.png").write_bytes(tf.io.encode_png(pixels).numpy())
     monkeypatch.setattr(sets, "fits_memory", lambda counts, shape: False)
-    data = DataConfig(name=f"folder:{tmp_path}", image_size=(8, 8), normalize="unit", on_device=True)
-    with pytest.raises(ReszooError, match=r"data\.on_device: true is invalid .* streamed.*\. Example: "):
+    data = DataConfig(
+        name=f"folder:{tmp_path}", image_size=(8, 8), normalize="unit", on_device=True
+    )
+    with pytest.raises(
+        ReszooError, match=r"data\.on_device: true is invalid .* streamed.*\. Example: "
+    ):
         open_device_pipeline(recipe(data, NoCrop()))
 
 
@@ -118,21 +131,38 @@ def on_gpu(node: Any) -> bool:
         rules = {rule.name: set(rule.allowed_values.list.type) for rule in kernel.constraint}
         fits = all(node.get_attr(name).as_datatype_enum in types for name, types in rules.items())
         outputs = {output.name for output in node.op_def.output_arg}
-        if kernel.device_type in ("GPU", "DEFAULT") and fits and not outputs & set(kernel.host_memory_arg):
+        if (
+            kernel.device_type in ("GPU", "DEFAULT")
+            and fits
+            and not outputs & set(kernel.host_memory_arg)
+        ):
             return True
     return False
 
 
 def test_a_gpu_has_every_operation_that_makes_a_batch() -> None:
     """Else TensorFlow would make the batch on the CPU, and copy all images of the dataset there for each."""
-    if not any(kernel.device_type == "GPU" for kernel in kernels.get_registered_kernels_for_op("MatMul").kernel):
+    if not any(
+        kernel.device_type == "GPU"
+        for kernel in kernels.get_registered_kernels_for_op("MatMul").kernel
+    ):
         pytest.skip("this TensorFlow is built without GPU kernels")
     _, ours = both({}, AUGMENTS["all"])
     (plan, _) = next(iter(ours.train().plans))
     graph = ours._make.get_concrete_function(ours._store("train"), plan).graph
     # Shapes and their parts are int32, and belong in the memory of the CPU.
-    large = [node for node in graph.get_operations() if node.outputs and node.outputs[0].shape.rank != 0]
-    large = [node for node in large if node.outputs[0].shape.rank is None or node.outputs[0].shape.rank > 1]
-    missing = {node.type for node in large if node.type not in ("Placeholder", "Const") and not on_gpu(node)}
+    large = [
+        node for node in graph.get_operations() if node.outputs and node.outputs[0].shape.rank != 0
+    ]
+    large = [
+        node
+        for node in large
+        if node.outputs[0].shape.rank is None or node.outputs[0].shape.rank > 1
+    ]
+    missing = {
+        node.type
+        for node in large
+        if node.type not in ("Placeholder", "Const") and not on_gpu(node)
+    }
     assert not missing
     assert "ResourceGather" in {node.type for node in large}

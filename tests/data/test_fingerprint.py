@@ -19,7 +19,9 @@ from reszoo.data.fingerprint import difference
 from reszoo.data.pipeline import open_dataset
 
 
-def write_images(root: Path, classes: tuple[str, ...] = ("ant", "bee", "cow"), count: int = 10) -> Path:
+def write_images(
+    root: Path, classes: tuple[str, ...] = ("ant", "bee", "cow"), count: int = 10
+) -> Path:
     """Write one-color PNG files, all of the same size in bytes and with the same names in each class."""
     for number, name in enumerate(classes):
         (root / name).mkdir(parents=True)
@@ -36,12 +38,16 @@ def photos(tmp_path: Path) -> Path:
 
 
 def describe(root: Path, **fields: Any) -> dict[str, Any]:
-    data = DataConfig(name=f"folder:{root}", **{"image_size": (8, 8), "normalize": "unit", **fields})
+    data = DataConfig(
+        name=f"folder:{root}", **{"image_size": (8, 8), "normalize": "unit", **fields}
+    )
     return open_dataset(data, NoCrop(), batch_size=4, seed=0).info.to_dict()
 
 
 def test_all_files_have_one_size(photos: Path) -> None:
-    assert len({path.stat().st_size for path in photos.rglob("*.png")}) == 1, "else the tests below show too little"
+    assert len({path.stat().st_size for path in photos.rglob("*.png")}) == 1, (
+        "else the tests below show too little"
+    )
 
 
 def test_it_is_equal_wherever_the_images_lie(photos: Path, tmp_path: Path) -> None:
@@ -50,12 +56,18 @@ def test_it_is_equal_wherever_the_images_lie(photos: Path, tmp_path: Path) -> No
     for path in (tmp_path / "deep").rglob("*.png"):
         os.utime(path, (0, 0))
     (tmp_path / "link").symlink_to(photos)
-    for place in (tmp_path / "deep" / "er" / "copy [1]", tmp_path / "link", photos / ".." / "photos"):
+    for place in (
+        tmp_path / "deep" / "er" / "copy [1]",
+        tmp_path / "link",
+        photos / ".." / "photos",
+    ):
         assert difference(before, describe(place)) == ""
         assert describe(place)["fingerprint"] == before["fingerprint"]
 
 
-def test_it_does_not_depend_on_the_order_of_the_file_system(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_does_not_depend_on_the_order_of_the_file_system(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = describe(photos)
     scan = os.scandir
 
@@ -77,7 +89,9 @@ def test_it_does_not_depend_on_the_order_of_the_file_system(photos: Path, monkey
     assert describe(photos)["fingerprint"] == before["fingerprint"]
 
 
-def test_streamed_and_in_memory_are_one_dataset(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streamed_and_in_memory_are_one_dataset(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = describe(photos)
     monkeypatch.setattr(parts, "MEMORY_LIMIT", 0)
     assert describe(photos)["fingerprint"] == before["fingerprint"]
@@ -113,12 +127,16 @@ def rename_file(root: Path) -> None:
 
 def replace_same_size(root: Path) -> None:
     size = (root / "ant" / "03.png").stat().st_size
-    Image.fromarray(np.full((8, 8, 3), 255, np.uint8)).save(root / "ant" / "03.png", compress_level=0)
+    Image.fromarray(np.full((8, 8, 3), 255, np.uint8)).save(
+        root / "ant" / "03.png", compress_level=0
+    )
     assert (root / "ant" / "03.png").stat().st_size == size
 
 
 def replace_other_size(root: Path) -> None:
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)).save(root / "ant" / "03.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)).save(
+        root / "ant" / "03.png"
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,7 +151,9 @@ def replace_other_size(root: Path) -> None:
         (replace_other_size, " differs (file names, sizes, contents)"),
     ],
 )
-def test_every_change_is_seen_and_named(change: Callable[[Path], None], why: str, photos: Path) -> None:
+def test_every_change_is_seen_and_named(
+    change: Callable[[Path], None], why: str, photos: Path
+) -> None:
     before = describe(photos)
     change(photos)
     assert why in difference(before, describe(photos))
@@ -146,34 +166,48 @@ def test_the_split_that_changed_is_named(tmp_path: Path) -> None:
     (tmp_path / "set" / "val").rename(tmp_path / "set" / "validation")
     assert difference(before, describe(tmp_path / "set")) == "", "another name of the same split"
     replace_other_size(tmp_path / "set" / "test")
-    (tmp_path / "set" / "test" / "ant" / "03.png").rename(tmp_path / "set" / "test" / "ant" / "02.png")
+    (tmp_path / "set" / "test" / "ant" / "03.png").rename(
+        tmp_path / "set" / "test" / "ant" / "02.png"
+    )
     assert difference(before, describe(tmp_path / "set")).startswith("the content of test differs")
 
 
-def test_a_large_folder_is_compared_by_names_sizes_and_a_sample(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_folder_is_compared_by_names_sizes_and_a_sample(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fingerprint, "READ_LIMIT", 0)
     monkeypatch.setattr(fingerprint, "SAMPLED", 8)
     before = describe(photos)
-    assert before["fingerprint"]["compares"] == "file names, sizes, contents of 8 files of each split"
+    assert (
+        before["fingerprint"]["compares"] == "file names, sizes, contents of 8 files of each split"
+    )
     replace_other_size(photos)
     assert "the content of" in difference(before, describe(photos)), "another size"
     shutil.rmtree(photos)
     write_images(photos)
     assert difference(before, describe(photos)) == ""
     swap(photos)
-    assert "the content of" in difference(before, describe(photos)), "classes of equal names and sizes, by the sample"
+    assert "the content of" in difference(before, describe(photos)), (
+        "classes of equal names and sizes, by the sample"
+    )
 
 
 @pytest.mark.parametrize("name", ["digits", "synthetic"])
 def test_images_in_memory_are_compared_by_their_pixels(name: str) -> None:
     def described(**fields: Any) -> dict[str, Any]:
-        return open_dataset(DataConfig(name=name, **fields), NoCrop(), batch_size=8, seed=0).info.to_dict()
+        return open_dataset(
+            DataConfig(name=name, **fields), NoCrop(), batch_size=8, seed=0
+        ).info.to_dict()
 
     before = described()
     assert difference(before, described()) == ""
     images, labels = np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 1], np.int32)
     whole = fingerprint.of_arrays({"train": (images, labels)})
-    for other in ((images + 1, labels), (images, labels[::-1]), (images.reshape(2, 2, 8, 1), labels)):
+    for other in (
+        (images + 1, labels),
+        (images, labels[::-1]),
+        (images.reshape(2, 2, 8, 1), labels),
+    ):
         assert fingerprint.of_arrays({"train": other})["splits"] != whole["splits"]
 
 

@@ -45,7 +45,9 @@ def make(tmp_path: Path, photo: Photo) -> Callable[..., Path]:
     return write
 
 
-def open_folder(path: Path, augment: AugmentConfig | None = None, batch_size: int = 4, **fields: Any) -> Pipeline:
+def open_folder(
+    path: Path, augment: AugmentConfig | None = None, batch_size: int = 4, **fields: Any
+) -> Pipeline:
     data = DataConfig(name=f"folder:{path}", **{"normalize": "channel", **fields})
     return open_dataset(data, augment or NoCrop(), batch_size=batch_size, seed=1)
 
@@ -73,10 +75,16 @@ def test_split_layout(make: Callable[..., Path]) -> None:
 @pytest.mark.parametrize("name", ["val", "validation", "test"])
 def test_one_part_beside_train_is_the_test_part(make: Callable[..., Path], name: str) -> None:
     path = make({"train/a": 6, "train/b": 6, f"{name}/a": 2, f"{name}/b": 1})
-    assert open_folder(path, validation=2).info.examples == {"train": 10, "validation": 2, "test": 3}
+    assert open_folder(path, validation=2).info.examples == {
+        "train": 10,
+        "validation": 2,
+        "test": 3,
+    }
 
 
-def test_class_layout_gives_the_same_fifth_of_each_class_to_testing(make: Callable[..., Path]) -> None:
+def test_class_layout_gives_the_same_fifth_of_each_class_to_testing(
+    make: Callable[..., Path],
+) -> None:
     path = make({"a": 10, "b": 20, "c": 5})
     listing = list_folder(str(path))
     names, parts = listing.class_names, listing.parts
@@ -95,9 +103,14 @@ def test_validation_is_held_out_class_by_class(make: Callable[..., Path]) -> Non
     assert np.bincount(parts["train"].labels).tolist() == [6, 3]
     # Which ones is no matter of the run's seed.
     other = open_dataset(
-        DataConfig(name=f"folder:{path}", validation=6, normalize="channel"), NoCrop(), batch_size=1, seed=99
+        DataConfig(name=f"folder:{path}", validation=6, normalize="channel"),
+        NoCrop(),
+        batch_size=1,
+        seed=99,
     )
-    np.testing.assert_array_equal(parts["validation"].images, other._images.parts["validation"].images)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(
+        parts["validation"].images, other._images.parts["validation"].images
+    )  # type: ignore[attr-defined]
 
 
 def test_memory_holds_what_pil_decodes(make: Callable[..., Path]) -> None:
@@ -109,7 +122,9 @@ def test_memory_holds_what_pil_decodes(make: Callable[..., Path]) -> None:
         np.testing.assert_array_equal(pixels, as_stored(file))
 
 
-def test_images_of_many_sizes_are_resized_into_memory(make: Callable[..., Path], photo: Photo) -> None:
+def test_images_of_many_sizes_are_resized_into_memory(
+    make: Callable[..., Path], photo: Photo
+) -> None:
     path = make({"train/a": 5, "train/b": 5, "test/a": 2, "test/b": 2})
     Image.fromarray(photo(50, 31)).save(path / "train" / "a" / "big.png")
     pipeline = open_folder(path, image_size=(16, 16))
@@ -148,7 +163,9 @@ def test_streamed_epochs_are_permutations_and_images_are_those_of_the_files(
     orders = []
     for epoch in range(2):
         labels = []
-        for (x, y), (u, v) in zip(held.train(4 * epoch).take(4), streamed.train(4 * epoch).take(4), strict=True):
+        for (x, y), (u, v) in zip(
+            held.train(4 * epoch).take(4), streamed.train(4 * epoch).take(4), strict=True
+        ):
             np.testing.assert_array_equal(x, u)
             np.testing.assert_array_equal(y, v)
             labels.append(u.numpy())
@@ -192,7 +209,9 @@ def test_every_kind_of_file_comes_out_in_the_channels_asked(
                 file = tmp_path / part / label / name
                 image.save(file, kind, **options)
                 grey16 = Image.fromarray(photo(20, 24)).convert("L") if "sixteen" in name else None
-                expected[str(file)] = (grey16 or Image.open(file)).convert("RGB" if channels == 3 else "L")
+                expected[str(file)] = (grey16 or Image.open(file)).convert(
+                    "RGB" if channels == 3 else "L"
+                )
     if streamed:
         monkeypatch.setattr(sets, "fits_memory", lambda counts, shape: False)
     pipeline = open_folder(tmp_path, image_size=(20, 24), channels=channels, normalize="unit")
@@ -249,11 +268,15 @@ def test_training_evaluation_prediction_and_exports_see_upright_images(
     shown = np.stack([as_shown(path) for path in paths])
     assert len(np.unique(shown, axis=0)) > 4, "the turns differ from each other"
     np.testing.assert_array_equal(np.round(255 * evaluated), shown)
-    np.testing.assert_array_equal(np.unique(np.round(255 * trained), axis=0), np.unique(shown, axis=0))
+    np.testing.assert_array_equal(
+        np.unique(np.round(255 * trained), axis=0), np.unique(shown, axis=0)
+    )
     for path, pixels in zip(paths, evaluated, strict=True):
         np.testing.assert_array_equal(read_image(Path(path), pipeline.preprocessing), pixels)
         if kind in ("JPEG", "PNG"):
-            exported = tf.function(pipeline.preprocessing.from_bytes, input_signature=[tf.TensorSpec((), tf.string)])
+            exported = tf.function(
+                pipeline.preprocessing.from_bytes, input_signature=[tf.TensorSpec((), tf.string)]
+            )
             np.testing.assert_array_equal(exported(Path(path).read_bytes()), pixels)
 
 
@@ -271,7 +294,9 @@ def test_windows_are_cut_out_of_the_upright_image(tmp_path: Path, photo: Photo, 
         assert off.max() <= (2 if kind == "JPEG" else 0), (kind, orientation)
 
 
-def test_random_crops_of_turned_images_are_crops_of_upright_ones(tmp_path: Path, photo: Photo) -> None:
+def test_random_crops_of_turned_images_are_crops_of_upright_ones(
+    tmp_path: Path, photo: Photo
+) -> None:
     batches = []
     for name, orientation in (("plain", 1), ("turned", 6)):
         for folder in ("train/a", "train/b", "test/a", "test/b"):
@@ -315,7 +340,9 @@ def test_files_are_decided_by_their_first_bytes(make: Callable[..., Path], photo
     assert f"1 of 17 images cannot be decoded: {text} (not an image)" in refusal(path)
 
 
-def test_subfolders_of_a_class_belong_to_it_and_clutter_does_not(make: Callable[..., Path], photo: Photo) -> None:
+def test_subfolders_of_a_class_belong_to_it_and_clutter_does_not(
+    make: Callable[..., Path], photo: Photo
+) -> None:
     path = make({"a": 5, "b": 5})
     before = list_folder(str(path)).parts["train"].paths
     for folder in ("a/2024/may", "a/.ipynb_checkpoints", "a/__MACOSX", "__MACOSX", ".git"):
@@ -342,7 +369,9 @@ def test_pipes_are_not_opened(make: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize("names", [("training", "testing"), ("Train", "Test"), ("train_", "x")])
-def test_folders_named_as_splits_are_not_classes(make: Callable[..., Path], names: tuple[str, str]) -> None:
+def test_folders_named_as_splits_are_not_classes(
+    make: Callable[..., Path], names: tuple[str, str]
+) -> None:
     path = make({f"{name}/{label}": 3 for name in names for label in "ab"})
     if names[1] == "x":
         assert list_folder(str(path)).class_names == names
@@ -358,7 +387,12 @@ def sixteen(path: Path, values: np.ndarray) -> None:
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_sixteen_bits_use_their_range_or_are_rejected(tmp_path: Path, suffix: str) -> None:
     rng = np.random.default_rng(0)
-    for most, said in ((65535, ""), (30000, ""), (4095, "no value above 4"), (200, "would be black")):
+    for most, said in (
+        (65535, ""),
+        (30000, ""),
+        (4095, "no value above 4"),
+        (200, "would be black"),
+    ):
         root = tmp_path / str(most)
         for label in "ab":
             for i in range(5):
@@ -367,7 +401,9 @@ def test_sixteen_bits_use_their_range_or_are_rejected(tmp_path: Path, suffix: st
             line = refusal(root)
             assert said in line and str(root) in line and "expected values up to 65535" in line
         else:
-            images = np.concatenate([part.images for part in open_folder(root)._images.parts.values()])  # type: ignore[attr-defined]
+            images = np.concatenate(
+                [part.images for part in open_folder(root)._images.parts.values()]
+            )  # type: ignore[attr-defined]
             assert images.max() == pytest.approx(most / 257, abs=2)
 
 
@@ -391,7 +427,9 @@ def test_floating_point_tiffs_are_rejected_by_name(make: Callable[..., Path]) ->
     path = make({"a": 5, "b": 5})
     Image.fromarray(np.random.rand(20, 24).astype(np.float32)).save(path / "a" / "float.tif")
     for augment in (None, INCEPTION):
-        assert "float.tif (32-bit or floating-point values" in refusal(path, augment, image_size=(8, 8))
+        assert "float.tif (32-bit or floating-point values" in refusal(
+            path, augment, image_size=(8, 8)
+        )
 
 
 @pytest.mark.parametrize("augment", [None, INCEPTION])
@@ -410,12 +448,19 @@ def test_file_names_need_not_be_utf8(
     assert json.dumps(info.to_dict(), ensure_ascii=False).encode().count(b"caf\\\\xe9 [1].png") == 1
 
 
-@pytest.mark.parametrize("name", [b"dog\nold", b"caf\xe9", b"a\x1fb", "a\u2028b".encode(), b"a\x7f"])
-def test_class_names_that_cannot_be_written_are_rejected(make: Callable[..., Path], name: bytes) -> None:
+@pytest.mark.parametrize(
+    "name", [b"dog\nold", b"caf\xe9", b"a\x1fb", "a\u2028b".encode(), b"a\x7f"]
+)
+def test_class_names_that_cannot_be_written_are_rejected(
+    make: Callable[..., Path], name: bytes
+) -> None:
     path = make({"a": 5, "b": 5})
     os.rename(path / "b", os.fsencode(path) + b"/" + name)
     line = refusal(path)
-    assert line.startswith("class name: ") and "expected UTF-8 without line breaks or control characters" in line
+    assert (
+        line.startswith("class name: ")
+        and "expected UTF-8 without line breaks or control characters" in line
+    )
     line.encode()
 
 
@@ -439,7 +484,12 @@ def test_corrupt_images_are_named_counted_and_skipped_if_asked(
     for file in bad:
         whole = file.read_bytes()
         file.write_bytes(
-            {"empty": b"", "cut": whole[: len(whole) // 2], "foreign": b"GIF or so" * 40, "headless": whole[9:]}[harm]
+            {
+                "empty": b"",
+                "cut": whole[: len(whole) // 2],
+                "foreign": b"GIF or so" * 40,
+                "headless": whole[9:],
+            }[harm]
         )
     line = refusal(path, augment, image_size=(12, 12))
     assert line.startswith("2 of 14 images cannot be decoded: ")
@@ -485,11 +535,20 @@ def test_wrong_folders_are_one_line(make: Callable[..., Path]) -> None:
     assert "data.image_size is needed" in refusal(path, INCEPTION)
 
     (path / "test" / "dog").mkdir()
-    assert refusal(path) == f"class folders differ between {path}/train and {path}/test: only in {path}/test: 'dog'"
+    assert (
+        refusal(path)
+        == f"class folders differ between {path}/train and {path}/test: only in {path}/test: 'dog'"
+    )
     (path / "test" / "dog").rename(path / "train" / "dog")
-    assert refusal(path) == f"class folders differ between {path}/train and {path}/test: only in {path}/train: 'dog'"
+    assert (
+        refusal(path)
+        == f"class folders differ between {path}/train and {path}/test: only in {path}/train: 'dog'"
+    )
     (path / "test" / "dog").mkdir()
-    assert refusal(path) == f"class folder {path}/train/dog holds no image (JPEG, PNG, GIF, BMP, WebP, TIFF)"
+    assert (
+        refusal(path)
+        == f"class folder {path}/train/dog holds no image (JPEG, PNG, GIF, BMP, WebP, TIFF)"
+    )
     shutil.rmtree(path / "train" / "dog")
     shutil.rmtree(path / "test" / "dog")
 
@@ -540,8 +599,12 @@ def test_photographs_stream_at_real_sizes(shared_data: Path, tmp_path: Path) -> 
     classes = next(tmp_path.rglob("*.*")).parent.parent
     for part in ("train", "test"):  # one photograph a class, so both parts get it
         shutil.copytree(classes, tmp_path / "set" / part)
-    pipeline = open_folder(tmp_path / "set", INCEPTION, batch_size=16, image_size=(224, 224), resize=256)
-    images = np.concatenate([x for x, _ in pipeline.train().take(pipeline.steps_per_epoch).as_numpy_iterator()])
+    pipeline = open_folder(
+        tmp_path / "set", INCEPTION, batch_size=16, image_size=(224, 224), resize=256
+    )
+    images = np.concatenate(
+        [x for x, _ in pipeline.train().take(pipeline.steps_per_epoch).as_numpy_iterator()]
+    )
     assert images.shape == (pipeline.info.examples["train"], 224, 224, 3)
     assert np.isfinite(images).all() and 0.5 < images.std() < 2
     part: Any = pipeline._images.parts["test"]

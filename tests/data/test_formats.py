@@ -28,7 +28,9 @@ from reszoo.data.formats import (
 
 RGBA = np.random.default_rng(0).integers(0, 256, (12, 10, 4), np.uint8)
 COLOR = Image.fromarray(RGBA).convert("RGB")
-in_graph = tf.function(lambda contents: decode_file(contents, 3), input_signature=[tf.TensorSpec((), tf.string)])
+in_graph = tf.function(
+    lambda contents: decode_file(contents, 3), input_signature=[tf.TensorSpec((), tf.string)]
+)
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -49,16 +51,35 @@ FILES: dict[str, Callable[[], bytes]] = {
     "animated PNG": lambda: animated("PNG"),
     "animated WebP": lambda: animated("WebP", lossless=True),
     "animated GIF": lambda: animated("GIF"),
-    **{f"1 bit {kind}": lambda kind=kind: encode(COLOR.convert("1"), kind) for kind in ("PNG", "BMP", "TIFF", "GIF")},
-    **{f"palette {kind}": lambda kind=kind: encode(palette(), kind) for kind in ("PNG", "BMP", "TIFF", "GIF")},
-    **{f"gray and alpha {kind}": lambda kind=kind: encode(COLOR.convert("LA"), kind) for kind in ("PNG", "TIFF")},
-    **{f"color and alpha {kind}": lambda kind=kind: encode(Image.fromarray(RGBA), kind) for kind in ("PNG", "TIFF")},
-    "color and alpha WebP": lambda: encode(Image.fromarray(RGBA), "WebP", lossless=True, exact=True),
+    **{
+        f"1 bit {kind}": lambda kind=kind: encode(COLOR.convert("1"), kind)
+        for kind in ("PNG", "BMP", "TIFF", "GIF")
+    },
+    **{
+        f"palette {kind}": lambda kind=kind: encode(palette(), kind)
+        for kind in ("PNG", "BMP", "TIFF", "GIF")
+    },
+    **{
+        f"gray and alpha {kind}": lambda kind=kind: encode(COLOR.convert("LA"), kind)
+        for kind in ("PNG", "TIFF")
+    },
+    **{
+        f"color and alpha {kind}": lambda kind=kind: encode(Image.fromarray(RGBA), kind)
+        for kind in ("PNG", "TIFF")
+    },
+    "color and alpha WebP": lambda: encode(
+        Image.fromarray(RGBA), "WebP", lossless=True, exact=True
+    ),
     "transparent palette PNG": lambda: encode(palette(), "PNG", transparency=3),
-    "half transparent palette PNG": lambda: encode(palette(), "PNG", transparency=bytes([0, 128] * 8)),
+    "half transparent palette PNG": lambda: encode(
+        palette(), "PNG", transparency=bytes([0, 128] * 8)
+    ),
     "transparent palette GIF": lambda: encode(palette(), "GIF", transparency=3),
     "transparent color PNG": lambda: encode(COLOR, "PNG", transparency=(1, 2, 3)),
-    **{f"CMYK {kind}": lambda kind=kind: encode(COLOR.convert("CMYK"), kind) for kind in ("JPEG", "TIFF")},
+    **{
+        f"CMYK {kind}": lambda kind=kind: encode(COLOR.convert("CMYK"), kind)
+        for kind in ("JPEG", "TIFF")
+    },
     "progressive JPEG": lambda: encode(COLOR, "JPEG", progressive=True),
     "lossy WebP": lambda: encode(COLOR, "WebP"),
     "LZW TIFF": lambda: encode(COLOR, "TIFF", compression="tiff_lzw"),
@@ -87,7 +108,10 @@ def test_every_orientation_is_turned_as_pillow_turns_it(kind: str) -> None:
         with Image.open(io.BytesIO(contents)) as file:
             expected = np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
         np.testing.assert_array_equal(decode_pixels(contents), expected)
-        assert read_layout(contents) == (*expected.shape[:2], value if kind in ("JPEG", "PNG") else 1)
+        assert read_layout(contents) == (
+            *expected.shape[:2],
+            value if kind in ("JPEG", "PNG") else 1,
+        )
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -104,13 +128,12 @@ def test_the_range_of_sixteen_bits(tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "x.png")
     Image.fromarray(values).save(tmp_path / "x.tif")
     COLOR.save(tmp_path / "eight.png")
-    (tmp_path / "deep.png").write_bytes(tf.io.encode_png(np.full((4, 4, 3), 4000, np.uint16)).numpy())
-    assert [value_range(str(tmp_path / name)) for name in ("x.png", "x.tif", "eight.png", "none.png")] == [
-        (7, 4000),
-        (7, 4000),
-        None,
-        None,
-    ]
+    (tmp_path / "deep.png").write_bytes(
+        tf.io.encode_png(np.full((4, 4, 3), 4000, np.uint16)).numpy()
+    )
+    assert [
+        value_range(str(tmp_path / name)) for name in ("x.png", "x.tif", "eight.png", "none.png")
+    ] == [(7, 4000), (7, 4000), None, None]
     assert value_range(tmp_path / "deep.png") == (4095, 4095), "colors are read as their high bytes"
 
 
@@ -146,7 +169,9 @@ def test_damage_is_explained(tmp_path: Path) -> None:
     assert said["empty"] == "empty" and said["text"] == "not an image"
     assert said["cut JPEG"] == "damaged JPEG" and said["cut WebP"] == "damaged WebP"
     assert (
-        said["floating point"] == said["32 bits"] == "32-bit or floating-point values; convert it to 8 bits per channel"
+        said["floating point"]
+        == said["32 bits"]
+        == "32-bit or floating-point values; convert it to 8 bits per channel"
     )
     assert explain_damage(tmp_path / "none") == "no such file or directory"
 

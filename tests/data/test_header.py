@@ -30,7 +30,9 @@ def exif(value: int, *, little: bool = True, kind: int = 3, before: int = 2, far
     entries = [struct.pack(order + "HHII", 0x0100 + i, 4, 1, 6) for i in range(before)]
     entries.append(struct.pack(order + "HHIHH", 0x0112, kind, 1, value, 0))
     start = (b"II" if little else b"MM") + struct.pack(order + "HI", 42, 8 + far) + bytes(far)
-    return b"Exif\0\0" + start + struct.pack(order + "H", len(entries)) + b"".join(entries) + bytes(4)
+    return (
+        b"Exif\0\0" + start + struct.pack(order + "H", len(entries)) + b"".join(entries) + bytes(4)
+    )
 
 
 def jpeg(segment: bytes = b"", *, before: bytes = b"", image: np.ndarray = IMAGE) -> bytes:
@@ -46,7 +48,9 @@ def png(width: int, height: int, data: bytes = b"") -> bytes:
     """A PNG that says it has these sides."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
@@ -58,7 +62,9 @@ def test_a_turned_picture_stands_as_pil_stands_it(value: int, little: bool) -> N
     contents = jpeg(exif(value, little=little))
     assert int(oriented(contents)) == value == int(find_layout(tf.constant(contents))[2])
     stored = Image.open(io.BytesIO(contents))
-    np.testing.assert_array_equal(upright(np.asarray(stored), tf.constant(value)), ImageOps.exif_transpose(stored))
+    np.testing.assert_array_equal(
+        upright(np.asarray(stored), tf.constant(value)), ImageOps.exif_transpose(stored)
+    )
     own = decode_upright(tf.constant(contents), 3)
     assert own.shape == ((7, 11, 3) if value >= 5 else (11, 7, 3))
     stood = Image.fromarray(decode(contents, 3).numpy())
@@ -105,7 +111,11 @@ def test_a_tag_is_found_where_it_stands_and_nowhere_else(contents: bytes, wanted
 @given(st.binary(max_size=80), st.integers(0, 60), st.booleans())
 def test_no_bytes_break_the_search(noise: bytes, at: int, little: bool) -> None:
     contents = jpeg(exif(6, little=little))
-    for some in (noise, b"\xff\xd8\xff" + noise, contents[:at] + noise + contents[at + len(noise) :]):
+    for some in (
+        noise,
+        b"\xff\xd8\xff" + noise,
+        contents[:at] + noise + contents[at + len(noise) :],
+    ):
         assert 1 <= int(oriented(some)) <= 8
 
 
@@ -151,7 +161,12 @@ def test_a_jpeg_of_many_pixels_is_counted_without_decoding() -> None:
 
 def with_chunk(contents: bytes, body: bytes, *, last: bool) -> bytes:
     """A PNG with an eXIf chunk in front of its pixels or behind them."""
-    chunk = struct.pack(">I", len(body)) + b"eXIf" + body + struct.pack(">I", zlib.crc32(b"eXIf" + body))
+    chunk = (
+        struct.pack(">I", len(body))
+        + b"eXIf"
+        + body
+        + struct.pack(">I", zlib.crc32(b"eXIf" + body))
+    )
     at = contents.rindex(b"IEND") - 4 if last else 33
     return contents[:at] + chunk + contents[at:]
 
@@ -166,16 +181,23 @@ def test_a_png_is_turned_as_pil_turns_it(value: int, prefix: int, last: bool) ->
     assert int(oriented(contents)) == value == read_layout(contents)[2]
     assert find_layout(tf.constant(contents)).numpy().tolist() == list(read_layout(contents))
     np.testing.assert_array_equal(
-        decode_upright(tf.constant(contents), 3), ImageOps.exif_transpose(Image.open(io.BytesIO(contents)))
+        decode_upright(tf.constant(contents), 3),
+        ImageOps.exif_transpose(Image.open(io.BytesIO(contents))),
     )
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=80), st.integers(0, 90), st.booleans(), st.booleans())
-def test_python_reads_the_header_as_the_graph_does(noise: bytes, at: int, little: bool, is_png: bool) -> None:
+def test_python_reads_the_header_as_the_graph_does(
+    noise: bytes, at: int, little: bool, is_png: bool
+) -> None:
     file = io.BytesIO()
     Image.fromarray(IMAGE).save(file, "PNG")
-    whole = with_chunk(file.getvalue(), exif(6)[6:], last=False) if is_png else jpeg(exif(6, little=little))
+    whole = (
+        with_chunk(file.getvalue(), exif(6)[6:], last=False)
+        if is_png
+        else jpeg(exif(6, little=little))
+    )
     contents = whole[:at] + noise + whole[at + len(noise) :]
     try:
         found = read_layout(contents)
@@ -183,7 +205,11 @@ def test_python_reads_the_header_as_the_graph_does(noise: bytes, at: int, little
         return
     assert found[2] == int(oriented(contents))
     try:
-        assert found[0] * found[1] == int(counted(contents)) == np.prod(find_layout(tf.constant(contents)).numpy()[:2])
+        assert (
+            found[0] * found[1]
+            == int(counted(contents))
+            == np.prod(find_layout(tf.constant(contents)).numpy()[:2])
+        )
     except tf.errors.OpError:
         assert not is_png, "damage that libjpeg finds and a look at the header does not"
 

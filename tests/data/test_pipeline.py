@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reszoo.config.data import Augmentation, AugmentConfig, DataConfig, InceptionCrop, NoCrop, PadCrop, ScaleCrop
+from reszoo.config.data import (
+    Augmentation,
+    AugmentConfig,
+    DataConfig,
+    InceptionCrop,
+    NoCrop,
+    PadCrop,
+    ScaleCrop,
+)
 from reszoo.data.keys import make_key, shuffled
 from reszoo.data.parts import Arrays, Files, ImageSet
 from reszoo.data.pipeline import Pipeline, open_dataset
@@ -18,12 +26,7 @@ from reszoo.data.statistics import plain
 from reszoo.errors import ReszooError
 
 PAD = PadCrop(flip=True)
-CROPS = [
-    NoCrop(),
-    PAD,
-    ScaleCrop(scale=(8, 12), flip=True),
-    InceptionCrop(color="pca"),
-]
+CROPS = [NoCrop(), PAD, ScaleCrop(scale=(8, 12), flip=True), InceptionCrop(color="pca")]
 
 Batches = list[tuple[np.ndarray, np.ndarray]]
 
@@ -35,7 +38,11 @@ def numbered(count: int, augment: AugmentConfig, batch_size: int = 10, seed: int
     names = tuple(str(i) for i in range(count))
     preprocessing = plain((8, 8), 3, DataConfig(name="digits"))
     return Pipeline(
-        ImageSet("numbered", names, {"train": part}), preprocessing, augment, batch_size=batch_size, seed=seed
+        ImageSet("numbered", names, {"train": part}),
+        preprocessing,
+        augment,
+        batch_size=batch_size,
+        seed=seed,
     )
 
 
@@ -45,7 +52,8 @@ def batches(pipeline: Pipeline, count: int, start: int = 0) -> Batches:
 
 def same(some: Batches, others: Batches) -> bool:
     return len(some) == len(others) and all(
-        np.array_equal(x, u) and np.array_equal(y, v) for (x, y), (u, v) in zip(some, others, strict=True)
+        np.array_equal(x, u) and np.array_equal(y, v)
+        for (x, y), (u, v) in zip(some, others, strict=True)
     )
 
 
@@ -131,7 +139,10 @@ def test_evaluation_sees_each_example_once_in_order(size: int) -> None:
     for split, count in pipeline.info.examples.items():
         if size == 1 and split == "train":
             continue  # thirteen hundred batches of one tell no more than the other parts' do
-        x, y = (np.concatenate(p) for p in zip(*pipeline.evaluation(split).as_numpy_iterator(), strict=True))
+        x, y = (
+            np.concatenate(p)
+            for p in zip(*pipeline.evaluation(split).as_numpy_iterator(), strict=True)
+        )
         part: Any = pipeline._images.parts[split]
         assert len(y) == count
         np.testing.assert_array_equal(y, part.labels)
@@ -144,7 +155,9 @@ def test_training_evaluation_and_prediction_see_the_same_image(crop: str) -> Non
     augment = Augmentation.of(crop=crop, scale=(12, 16)) if crop == "scale" else NoCrop()
     data = DataConfig(name="digits", image_size=(12, 12), channels=3, normalize="channel")
     pipeline = open_dataset(data, augment, batch_size=50, seed=0)
-    raw: Any = open_dataset(DataConfig(name="digits"), NoCrop(), batch_size=1, seed=0)._images.parts["test"]
+    raw: Any = open_dataset(
+        DataConfig(name="digits"), NoCrop(), batch_size=1, seed=0
+    )._images.parts["test"]
     images, _ = next(pipeline.evaluation("test").as_numpy_iterator())
     assert images.shape == (50, 12, 12, 3)
     for got, image in zip(images[:5], raw.images[:5], strict=True):
@@ -152,7 +165,9 @@ def test_training_evaluation_and_prediction_see_the_same_image(crop: str) -> Non
 
 
 def test_info_is_json_able_and_exact() -> None:
-    info = open_dataset(DataConfig(name="synthetic", image_size=(16, 24), channels=1), PAD, batch_size=8, seed=0).info
+    info = open_dataset(
+        DataConfig(name="synthetic", image_size=(16, 24), channels=1), PAD, batch_size=8, seed=0
+    ).info
     told = info.to_dict()
     assert set(told.pop("fingerprint")["splits"]) == {"train", "test"}
     assert told == {
@@ -170,7 +185,11 @@ def test_info_is_json_able_and_exact() -> None:
 @pytest.mark.parametrize(
     ("data", "augment", "said"),
     [
-        (DataConfig(name="digits", validation=1437), PAD, "data.validation = 1437 leaves none of digits's 1437"),
+        (
+            DataConfig(name="digits", validation=1437),
+            PAD,
+            "data.validation = 1437 leaves none of digits's 1437",
+        ),
         (
             DataConfig(name="digits", validation=37, examples=1401),
             PAD,
@@ -181,11 +200,17 @@ def test_info_is_json_able_and_exact() -> None:
             ScaleCrop(scale=(6, 9)),
             "augment.scale = [6, 9] goes below the crop",
         ),
-        (DataConfig(name="digits", image_size=(12, 12)), InceptionCrop(), "data.normalize='channel'"),
+        (
+            DataConfig(name="digits", image_size=(12, 12)),
+            InceptionCrop(),
+            "data.normalize='channel'",
+        ),
         (DataConfig(name="synthetic", image_size=(9999, 9999)), PAD, "too large for memory"),
     ],
 )
-def test_what_cannot_go_together_is_one_line(data: DataConfig, augment: AugmentConfig, said: str) -> None:
+def test_what_cannot_go_together_is_one_line(
+    data: DataConfig, augment: AugmentConfig, said: str
+) -> None:
     with pytest.raises(ReszooError) as caught:
         open_dataset(data, augment, batch_size=8, seed=0)
     assert said in str(caught.value)
@@ -193,7 +218,8 @@ def test_what_cannot_go_together_is_one_line(data: DataConfig, augment: AugmentC
 
 
 @pytest.mark.parametrize(
-    "numbers", [{"batch_size": 0, "seed": 0}, {"batch_size": 8, "seed": -1}, {"batch_size": 8, "seed": 2**63}]
+    "numbers",
+    [{"batch_size": 0, "seed": 0}, {"batch_size": 8, "seed": -1}, {"batch_size": 8, "seed": 2**63}],
 )
 def test_impossible_batch_size_or_seed(numbers: dict[str, int]) -> None:
     with pytest.raises(ReszooError, match="must be"):
@@ -210,7 +236,9 @@ def test_colour_noise_is_for_rgb_alone() -> None:
 
 def test_a_missing_part_is_one_line() -> None:
     pipeline = open_dataset(DataConfig(name="digits"), PAD, batch_size=8, seed=0)
-    with pytest.raises(ReszooError, match=r"digits has no 'validation' part .* set data.validation"):
+    with pytest.raises(
+        ReszooError, match=r"digits has no 'validation' part .* set data.validation"
+    ):
         pipeline.evaluation("validation")
 
 
@@ -236,7 +264,9 @@ def test_a_sample_of_files_is_what_an_export_takes(tmp_path: Path, kind: str) ->
     part = Files(np.array(paths, dtype=object), np.arange(7, dtype=np.int32))
     names = tuple("abcdefg")
     preprocessing = plain((6, 5), 3, DataConfig(name="digits"))
-    pipeline = Pipeline(ImageSet("files", names, {"train": part}), preprocessing, PAD, batch_size=2, seed=0)
+    pipeline = Pipeline(
+        ImageSet("files", names, {"train": part}), preprocessing, PAD, batch_size=2, seed=0
+    )
     images, labels = pipeline.sample("train", 4)
     assert labels.tolist() == [0, 2, 4, 6]
     for image, label in zip(images, labels, strict=True):
@@ -259,7 +289,8 @@ def test_files_of_every_format_go_to_replicas(tmp_path: Path, strategy: Any) -> 
     pipeline = Pipeline(dataset, preprocessing, NoCrop(), batch_size=6, seed=0)
     images, labels = next(iter(strategy.experimental_distribute_dataset(pipeline.train())))
     for image, label in zip(
-        *(np.concatenate(strategy.experimental_local_results(one)) for one in (images, labels)), strict=True
+        *(np.concatenate(strategy.experimental_local_results(one)) for one in (images, labels)),
+        strict=True,
     ):
         np.testing.assert_allclose(image * 255, 40 * label, atol=2)
 

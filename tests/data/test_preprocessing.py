@@ -24,7 +24,9 @@ Photo = Callable[..., np.ndarray]
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-def unit(image_size: tuple[int, int], channels: int, resize: int = 0, **fields: str) -> Preprocessing:
+def unit(
+    image_size: tuple[int, int], channels: int, resize: int = 0, **fields: str
+) -> Preprocessing:
     """Preprocessing that sizes images and scales them to 0..1."""
     zeros, ones = np.zeros(channels, np.float32), np.ones(channels, np.float32)
     return Preprocessing(image_size, channels, resize, zeros, ones, **fields)
@@ -107,20 +109,28 @@ def test_an_image_of_the_inputs_size_is_left_alone() -> None:
 
 @pytest.mark.parametrize("interpolation", FILTERS)
 @pytest.mark.parametrize("shape", [(60, 90), (90, 60), (33, 200), (301, 41), (20, 29), (32, 32)])
-def test_shorter_side_then_centre_crop(photo: Photo, shape: tuple[int, int], interpolation: str) -> None:
+def test_shorter_side_then_centre_crop(
+    photo: Photo, shape: tuple[int, int], interpolation: str
+) -> None:
     image = photo(*shape)
-    expected = torchvision_crop(pil_resize(image, torchvision_size(*shape, 32), interpolation), 25, 28)
+    expected = torchvision_crop(
+        pil_resize(image, torchvision_size(*shape, 32), interpolation), 25, 28
+    )
     preprocessing = unit((25, 28), 3, resize=32, interpolation=interpolation)
     agree(preprocessing.to_input(image).numpy(), expected)
     # As an export takes them: floats, of a size that the graph does not know.
-    graph = tf.function(preprocessing.to_input, input_signature=[tf.TensorSpec([None, None, 3], tf.float32)])
+    graph = tf.function(
+        preprocessing.to_input, input_signature=[tf.TensorSpec([None, None, 3], tf.float32)]
+    )
     agree(graph(image.astype(np.float32)).numpy(), expected)
 
 
 @pytest.mark.parametrize("interpolation", FILTERS)
 @pytest.mark.parametrize("kind", ["smooth", "noise"])
 @pytest.mark.parametrize("shape", [(101, 149), (149, 101), (45, 52), (210, 171), (1, 90), (70, 1)])
-def test_resize_is_pils_to_few_pixels(photo: Photo, shape: tuple[int, int], kind: str, interpolation: str) -> None:
+def test_resize_is_pils_to_few_pixels(
+    photo: Photo, shape: tuple[int, int], kind: str, interpolation: str
+) -> None:
     random = np.random.default_rng(3).integers(0, 256, (*shape, 3), dtype=np.uint8)
     image = photo(*shape) if kind == "smooth" else random
     got = resize(tf.constant(image), (73, 64), interpolation).numpy()
@@ -130,19 +140,26 @@ def test_resize_is_pils_to_few_pixels(photo: Photo, shape: tuple[int, int], kind
 def test_halves_are_rounded_up_as_pil_rounds_them() -> None:
     # Half the size weighs by eighths, which floats hold exactly: nothing is left to chance.
     image = np.random.default_rng(4).integers(0, 256, (64, 48, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(resize(tf.constant(image), (32, 24)), pil_resize(image, (32, 24), "bilinear"))
+    np.testing.assert_array_equal(
+        resize(tf.constant(image), (32, 24)), pil_resize(image, (32, 24), "bilinear")
+    )
 
 
 SIDES = st.integers(1, 40)
 
 
-@tf.function(input_signature=[tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([2], tf.int32)])
+@tf.function(
+    input_signature=[tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec([2], tf.int32)]
+)
 def both(image: tf.Tensor, size: tf.Tensor) -> dict[str, tf.Tensor]:
     return {interpolation: resize(image, size, interpolation) for interpolation in FILTERS}
 
 
 @tf.function(
-    input_signature=[tf.TensorSpec([None, None, 3], tf.uint8), *[tf.TensorSpec([n], tf.int32) for n in (2, 4)]]
+    input_signature=[
+        tf.TensorSpec([None, None, 3], tf.uint8),
+        *[tf.TensorSpec([n], tf.int32) for n in (2, 4)],
+    ]
 )
 def both_windows(image: tf.Tensor, size: tf.Tensor, window: tf.Tensor) -> dict[str, tf.Tensor]:
     return {interpolation: resize(image, size, interpolation, window) for interpolation in FILTERS}
@@ -154,7 +171,9 @@ def both_windows(image: tf.Tensor, size: tf.Tensor, window: tf.Tensor) -> dict[s
 @example(old=(1, 3000), new=(7, 5), seed=0)
 @example(old=(3000, 1), new=(5, 7), seed=0)
 @example(old=(3, 2), new=(1, 1500), seed=0)
-def test_resize_of_any_size_to_any_is_pils(old: tuple[int, int], new: tuple[int, int], seed: int) -> None:
+def test_resize_of_any_size_to_any_is_pils(
+    old: tuple[int, int], new: tuple[int, int], seed: int
+) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (*old, 3), dtype=np.uint8)
     for interpolation, got in both(image, new).items():
         # Two sums that come to a half, one in each pass, may both go the other way.
@@ -163,7 +182,10 @@ def test_resize_of_any_size_to_any_is_pils(old: tuple[int, int], new: tuple[int,
 
 @settings(deadline=None)
 @given(
-    old=st.tuples(SIDES, SIDES), new=st.tuples(SIDES, SIDES), start=st.tuples(SIDES, SIDES), end=st.tuples(SIDES, SIDES)
+    old=st.tuples(SIDES, SIDES),
+    new=st.tuples(SIDES, SIDES),
+    start=st.tuples(SIDES, SIDES),
+    end=st.tuples(SIDES, SIDES),
 )
 def test_a_window_is_cut_from_the_resized_image(
     old: tuple[int, int], new: tuple[int, int], start: tuple[int, int], end: tuple[int, int]
@@ -183,7 +205,9 @@ def test_a_window_is_cut_from_the_resized_image(
 @example(shape=(1, 10**7), length=200)
 @example(shape=(9_999_999, 10**7), length=1000)
 def test_shorter_side_is_torchvisions(shape: tuple[int, int], length: int) -> None:
-    assert tuple(shorter_side(tf.constant(shape), length).numpy()) == torchvision_size(*shape, length)
+    assert tuple(shorter_side(tf.constant(shape), length).numpy()) == torchvision_size(
+        *shape, length
+    )
 
 
 @settings(deadline=None)
@@ -197,7 +221,9 @@ def test_centre_window_is_torchvisions(shape: tuple[int, int], crop: tuple[int, 
 
 def test_the_longest_strip_costs_no_more_than_its_middle() -> None:
     # Resized whole it would be 16 million pixels long, more than memory holds.
-    strip = np.repeat(np.linspace(0, 255, 65_000).astype(np.uint8)[:, np.newaxis, np.newaxis], 3, axis=2)
+    strip = np.repeat(
+        np.linspace(0, 255, 65_000).astype(np.uint8)[:, np.newaxis, np.newaxis], 3, axis=2
+    )
     got = unit((224, 224), 3, resize=256).to_input(strip).numpy()
     assert got.shape == (224, 224, 3) and set(np.unique(got)) <= {127, 128}
 
@@ -206,12 +232,16 @@ def test_bgr_is_the_inputs_order_alone(photo: Photo) -> None:
     mean, std = np.array([0.1, 0.5, 0.9], np.float32), np.array([0.2, 0.3, 0.25], np.float32)
     image = photo(9, 7)
     bgr = Preprocessing((9, 7), 3, 0, mean, std, channel_order="BGR")
-    np.testing.assert_allclose(bgr.from_image(image), (image[..., ::-1] / 255.0 - mean) / std, atol=1e-6)
+    np.testing.assert_allclose(
+        bgr.from_image(image), (image[..., ::-1] / 255.0 - mean) / std, atol=1e-6
+    )
     np.testing.assert_array_equal(bgr.to_input(image), image)
     batch = tf.function(bgr.apply, input_signature=[tf.TensorSpec([None, 9, 7, 3], tf.uint8)])
     np.testing.assert_allclose(batch(image[np.newaxis])[0], bgr.from_image(image), atol=1e-6)
     grey = Preprocessing((9, 7), 1, 0, mean[:1], std[:1])
-    np.testing.assert_array_equal(grey.from_image(image), replace(grey, channel_order="BGR").from_image(image))
+    np.testing.assert_array_equal(
+        grey.from_image(image), replace(grey, channel_order="BGR").from_image(image)
+    )
 
 
 @pytest.mark.parametrize("normalize", ["channel", "pixel_mean"])
@@ -247,21 +277,29 @@ def test_transforms_are_carried_out(photo: Photo) -> None:
 def test_channels_of_arrays(photo: Photo, own: int, channels: int) -> None:
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[own]
     image = np.asarray(Image.fromarray(photo(12, 10)).convert(mode)).reshape(12, 10, own)
-    expected = np.asarray(Image.fromarray(image.squeeze(), mode).convert("L" if channels == 1 else "RGB"))
+    expected = np.asarray(
+        Image.fromarray(image.squeeze(), mode).convert("L" if channels == 1 else "RGB")
+    )
     got = unit((12, 10), channels).to_input(image).numpy()
     assert np.abs(got.astype(int) - expected.reshape(12, 10, channels)).max() <= 1
 
 
 @pytest.mark.parametrize("interpolation", FILTERS)
-def test_another_size_keeps_the_share_of_the_image_that_is_shown(photo: Photo, interpolation: str) -> None:
+def test_another_size_keeps_the_share_of_the_image_that_is_shown(
+    photo: Photo, interpolation: str
+) -> None:
     own = unit((24, 20), 3, resize=32, interpolation=interpolation)
     for size, side in (((48, 40), 64), ((12, 10), 16), ((24, 20), 32)):
         larger = own.at(size)
         assert larger == unit(size, 3, resize=side, interpolation=interpolation)
         image = photo(130, 170)
-        shown = torchvision_crop(pil_resize(image, torchvision_size(130, 170, side), interpolation), *size)
+        shown = torchvision_crop(
+            pil_resize(image, torchvision_size(130, 170, side), interpolation), *size
+        )
         agree(larger.to_input(image).numpy(), shown)
-    assert unit((24, 20), 3, interpolation=interpolation).at((30, 30)) == unit((30, 30), 3, interpolation=interpolation)
+    assert unit((24, 20), 3, interpolation=interpolation).at((30, 30)) == unit(
+        (30, 30), 3, interpolation=interpolation
+    )
 
 
 def test_a_mean_image_is_of_one_size(mean_image: Preprocessing) -> None:
@@ -273,7 +311,9 @@ def test_a_mean_image_is_of_one_size(mean_image: Preprocessing) -> None:
 def test_from_bytes_is_decode_then_from_image(mean_image: Preprocessing, photo: Photo) -> None:
     file = io.BytesIO()
     Image.fromarray(photo(40, 30)).save(file, "PNG")
-    np.testing.assert_array_equal(mean_image.from_bytes(file.getvalue()), mean_image.from_image(photo(40, 30)))
+    np.testing.assert_array_equal(
+        mean_image.from_bytes(file.getvalue()), mean_image.from_image(photo(40, 30))
+    )
 
 
 def test_round_trip_through_json_is_exact(mean_image: Preprocessing) -> None:
@@ -295,8 +335,18 @@ def test_records_from_before_interpolation_and_channel_order_can_be_read() -> No
     assert Preprocessing.from_dict(record) == unit((4, 5), 3, resize=9)
 
 
-DAMAGE: list[dict[str, object]] = [{"mean": [0.0]}, {"std": None}, {"image_size": "x"}, {"mean": {"float32": "AAAA"}}]
-DAMAGE += [{"interpolation": "nearest"}, {"interpolation": None}, {"channel_order": "bgr"}, {"resize": 7}]
+DAMAGE: list[dict[str, object]] = [
+    {"mean": [0.0]},
+    {"std": None},
+    {"image_size": "x"},
+    {"mean": {"float32": "AAAA"}},
+]
+DAMAGE += [
+    {"interpolation": "nearest"},
+    {"interpolation": None},
+    {"channel_order": "bgr"},
+    {"resize": 7},
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

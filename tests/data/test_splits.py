@@ -15,7 +15,9 @@ from reszoo.errors import ReszooError
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.integers(0, 240), st.randoms())
-def test_stratified_takes_each_class_in_proportion(sizes: list[int], count: int, random: object) -> None:
+def test_stratified_takes_each_class_in_proportion(
+    sizes: list[int], count: int, random: object
+) -> None:
     labels = np.repeat(np.arange(len(sizes)), sizes)
     random.shuffle(labels)  # type: ignore[attr-defined]
     if count > len(labels) - len(sizes):
@@ -40,7 +42,9 @@ def test_the_choice_never_changes() -> None:
 
 
 def test_digits_parts_are_apart_and_balanced() -> None:
-    parts = open_dataset(DataConfig(name="digits", validation=137), NoCrop(), batch_size=9, seed=0)._images.parts
+    parts = open_dataset(
+        DataConfig(name="digits", validation=137), NoCrop(), batch_size=9, seed=0
+    )._images.parts
     images = [part.images.reshape(part.count, -1) for part in parts.values()]  # type: ignore[attr-defined]
     assert sum(map(len, images)) == 1797
     from sklearn.datasets import load_digits

@@ -34,7 +34,11 @@ def test_only_the_training_part_counts(normalize: str) -> None:
     train: Any = pipeline._images.parts["train"]
     assert train.count == 300
     pixels = train.images / 255
-    mean = {"pixel_mean": pixels.mean(axis=0), "channel": pixels.mean(axis=(0, 1, 2)), "unit": np.zeros(3)}[normalize]
+    mean = {
+        "pixel_mean": pixels.mean(axis=0),
+        "channel": pixels.mean(axis=(0, 1, 2)),
+        "unit": np.zeros(3),
+    }[normalize]
     std = pixels.std(axis=(0, 1, 2)) if normalize == "channel" else np.ones(3)
     np.testing.assert_allclose(pipeline.preprocessing.mean, mean, atol=1e-7)
     np.testing.assert_allclose(pipeline.preprocessing.std, std, atol=1e-7)
@@ -44,7 +48,9 @@ def test_only_the_training_part_counts(normalize: str) -> None:
 def test_streamed_sets_take_imagenets_published_numbers(channels: int) -> None:
     files = Files(np.array(["a.jpg"], object), np.zeros(1, np.int32))
     got = fitted(plain((8, 8), channels, DataConfig(name="digits")), files, "channel")
-    mean, std = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) if channels == 3 else ([0.449], [0.226])
+    mean, std = (
+        ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]) if channels == 3 else ([0.449], [0.226])
+    )
     np.testing.assert_allclose(got.mean, mean, atol=1e-6)
     np.testing.assert_allclose(got.std, std, atol=1e-6)
     with pytest.raises(ReszooError, match="data.normalize='channel'"):
@@ -60,7 +66,9 @@ def test_padding_and_noise_come_after_normalisation() -> None:
     normal = train.images / 255.0 - (train.images / 255.0).mean(axis=0)
     padded = np.pad(normal, ((0, 0), (2, 2), (2, 2), (0, 0)))
     windows = [padded[:, y : y + 8, x : x + 8] for y in range(5) for x in range(5)]
-    every = np.stack([view for cut in windows for view in (cut, cut[:, :, ::-1])]).astype(np.float32)
+    every = np.stack([view for cut in windows for view in (cut, cut[:, :, ::-1])]).astype(
+        np.float32
+    )
     images, labels = next(pipeline.train().as_numpy_iterator())
     for image, label in zip(images, labels, strict=True):
         off = np.abs(every[:, train.labels == label] - image).max(axis=(2, 3, 4))

@@ -17,17 +17,15 @@ def test_few_classes_are_listed_and_many_are_summed_up() -> None:
 
 
 def test_imbalance_is_a_factor_of_three() -> None:
-    assert [is_imbalanced(counts) for counts in ([10, 29], [10, 30], [1, 2, 3], [5, 5], [1, 1])] == [
-        False,
-        True,
-        True,
-        False,
-        False,
-    ]
+    assert [
+        is_imbalanced(counts) for counts in ([10, 29], [10, 30], [1, 2, 3], [5, 5], [1, 1])
+    ] == [False, True, True, False, False]
 
 
 def test_the_warning_names_classes_ratio_and_share() -> None:
-    assert warn_of_imbalance(["dog", "cat", "owl"], {"train": [10, 150, 40], "test": [1, 1, 1]}) == [
+    assert warn_of_imbalance(
+        ["dog", "cat", "owl"], {"train": [10, 150, 40], "test": [1, 1, 1]}
+    ) == [
         "warning: the classes are imbalanced: cat has 15 times the training images of dog (150 and 10); 75 % of all are cat"
     ]
     assert warn_of_imbalance(["dog", "cat"], {"train": [10, 12], "test": [1, 9]}) == []
@@ -44,4 +42,6 @@ def test_the_warning_names_classes_ratio_and_share() -> None:
 
 def test_files_that_are_not_read_are_counted_by_kind() -> None:
     assert describe_ignored({}) == []
-    assert describe_ignored({".txt": 2, "HEIC": 1500, "hidden": 2}) == ["files not read: 1,500 HEIC, 2 .txt, 2 hidden"]
+    assert describe_ignored({".txt": 2, "HEIC": 1500, "hidden": 2}) == [
+        "files not read: 1,500 HEIC, 2 .txt, 2 hidden"
+    ]

@@ -62,7 +62,10 @@ def home(tmp_path_factory: pytest.TempPathFactory, photo: Photo) -> Path:
     tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(num_shards=5)
     Tiny(data_dir=str(path)).download_and_prepare(download_config=config)
-    for name, shape, parts in (("small", (6, 7, 1), ["train"]), ("cifar10", (32, 32, 3), ["train", "test"])):
+    for name, shape, parts in (
+        ("small", (6, 7, 1), ["train"]),
+        ("cifar10", (32, 32, 3), ["train", "test"]),
+    ):
         split = {
             "image": np.random.default_rng(0).integers(0, 256, (30, *shape), dtype=np.uint8),
             "label": np.arange(30) % 3,
@@ -84,10 +87,16 @@ def home(tmp_path_factory: pytest.TempPathFactory, photo: Photo) -> Path:
 
 
 def open_set(
-    home: Path, name: str = "tiny", augment: AugmentConfig = INCEPTION, batch_size: int = 8, **fields: Any
+    home: Path,
+    name: str = "tiny",
+    augment: AugmentConfig = INCEPTION,
+    batch_size: int = 8,
+    **fields: Any,
 ) -> Pipeline:
     fields = {"normalize": "channel", "image_size": (16, 16), **fields}
-    return open_dataset(DataConfig(name=name, dir=str(home), **fields), augment, batch_size=batch_size, seed=1)
+    return open_dataset(
+        DataConfig(name=name, dir=str(home), **fields), augment, batch_size=batch_size, seed=1
+    )
 
 
 def numbers(pipeline: Pipeline, split: str, key: Any = None) -> list[int]:
@@ -128,10 +137,16 @@ def test_streamed_epochs_are_permutations_named_by_their_key(home: Path) -> None
     from reszoo.data.keys import make_key
 
     pipeline = open_set(home)
-    orders = [numbers(pipeline, "train", make_key(*key)) for key in ((1, 0), (1, 1), (2, 0), (1, 0))]
+    orders = [
+        numbers(pipeline, "train", make_key(*key)) for key in ((1, 0), (1, 1), (2, 0), (1, 0))
+    ]
     assert all(sorted(order) == list(range(50)) for order in orders)
     assert orders[0] == orders[3]
-    assert orders[0] != orders[1] and orders[0] != orders[2] and orders[0] != numbers(pipeline, "train")
+    assert (
+        orders[0] != orders[1]
+        and orders[0] != orders[2]
+        and orders[0] != numbers(pipeline, "train")
+    )
 
 
 def test_one_file_is_shuffled_too(home: Path) -> None:
@@ -161,7 +176,9 @@ def test_a_stream_does_not_depend_on_tensorflows_global_seed(home: Path) -> None
     streams = []
     for seed in (0, 1, 0):
         tf.random.set_seed(seed)
-        streams.append(np.concatenate([labels.numpy() for _, labels in open_set(home).train().take(14)]))
+        streams.append(
+            np.concatenate([labels.numpy() for _, labels in open_set(home).train().take(14)])
+        )
     np.testing.assert_array_equal(streams[0], streams[1])
     np.testing.assert_array_equal(streams[0], streams[2])
 
@@ -210,7 +227,9 @@ def test_a_damaged_record_is_one_line(home: Path, tmp_path: Path) -> None:
     with pytest.raises(Exception) as caught:
         list(pipeline.train().take(pipeline.steps_per_epoch))
     told = pipeline.explain(caught.value)
-    assert str(told) == "a record of tiny is damaged; remove the prepared dataset and prepare it again"
+    assert (
+        str(told) == "a record of tiny is damaged; remove the prepared dataset and prepare it again"
+    )
 
 
 @pytest.mark.parametrize(
@@ -226,14 +245,18 @@ def test_a_damaged_record_is_one_line(home: Path, tmp_path: Path) -> None:
         ("tiny", {"examples": 51}, "data.examples = 51 is more than tiny's 50"),
     ],
 )
-def test_what_cannot_be_opened_is_one_line(home: Path, name: str, fields: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_opened_is_one_line(
+    home: Path, name: str, fields: dict[str, Any], said: str
+) -> None:
     with pytest.raises(ReszooError) as caught:
         open_set(home, name, **fields)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_misspelt_name_leads_to_the_dataset_or_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misspelt_name_leads_to_the_dataset_or_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pets" / "cats").mkdir(parents=True)
     for name, said in (
@@ -242,7 +265,10 @@ def test_a_misspelt_name_leads_to_the_dataset_or_the_folder(tmp_path: Path, monk
         ("Fashion-MNIST", "did you mean 'fashion_mnist'?"),
         ("ImageNet-2012", "did you mean 'imagenet2012'?"),
         ("cifar1", "did you mean 'cifar10'"),
-        ("pets", "data.name: no dataset 'pets'; there is a folder of that name. Example: folder:pets"),
+        (
+            "pets",
+            "data.name: no dataset 'pets'; there is a folder of that name. Example: folder:pets",
+        ),
         ("./pets", "Example: folder:./pets"),
         ("pets/cats", "Example: folder:pets/cats"),
         (str(tmp_path), f"Example: folder:{tmp_path}"),
@@ -267,7 +293,9 @@ def test_no_image_set(tmp_path: Path) -> None:
         split_datasets={"train": tf.data.Dataset.from_tensor_slices({"text": ["a", "b"]})},
         data_dir=str(tmp_path),
     )
-    with pytest.raises(ReszooError, match="words is no image-classification set: its features are text"):
+    with pytest.raises(
+        ReszooError, match="words is no image-classification set: its features are text"
+    ):
         open_set(tmp_path, "words")
 
 
@@ -290,7 +318,10 @@ def test_absent_and_offline_names_the_file_its_size_and_the_place(
 def test_sets_that_need_an_account_name_their_archives(tmp_path: Path) -> None:
     with pytest.raises(ReszooError) as caught:
         preparing.prepare("imagenet2012", data_dir=tmp_path)
-    assert "ILSVRC2012_img_train.tar (147,897,477,120 bytes, 137.7 GiB), ILSVRC2012_img_val.tar" in str(caught.value)
+    assert (
+        "ILSVRC2012_img_train.tar (147,897,477,120 bytes, 137.7 GiB), ILSVRC2012_img_val.tar"
+        in str(caught.value)
+    )
     assert "\n" not in str(caught.value)
 
 
@@ -308,7 +339,9 @@ def test_archives_missing_cut_or_foreign(tmp_path: Path) -> None:
     for url, info in infos.items():
         with open(archives / url.rsplit("/", 1)[-1], "wb") as file:
             file.truncate(int(info.size))
-    with pytest.raises(ReszooError, match=r"mnist: a file is not the one expected, its sha256 differs") as caught:
+    with pytest.raises(
+        ReszooError, match=r"mnist: a file is not the one expected, its sha256 differs"
+    ) as caught:
         preparing.prepare("mnist", from_dir=archives, data_dir=home)
     assert "\n" not in str(caught.value)
     with pytest.raises(ReszooError, match="mnist is not in"):
@@ -341,7 +374,9 @@ def test_fashion_mnist_from_its_archives(shared_data: Path, tmp_path: Path) -> N
     # The copies at hand lack the original gzip header (name and time); with it they are the original files to the bit.
     for file in (shared_data / "fashion-mnist").glob("*.gz"):
         time = 1504176606 if file.name.startswith("train") else 1504176627
-        header = b"\x1f\x8b\x08\x08" + struct.pack("<I", time) + b"\x00\x03" + file.stem.encode() + b"\0"
+        header = (
+            b"\x1f\x8b\x08\x08" + struct.pack("<I", time) + b"\x00\x03" + file.stem.encode() + b"\0"
+        )
         (tmp_path / file.name).write_bytes(header + file.read_bytes()[10:])
     said = preparing.prepare("fashion_mnist", from_dir=tmp_path, data_dir=tmp_path / "home")
     assert said.endswith(": 60,000 train, 10,000 test")
@@ -381,6 +416,10 @@ def test_a_streamed_set_trains_evaluates_and_goes_on(home: Path, tmp_path: Path)
         "schedule": {"kind": "plateau", "rate": 0.1, "patience": 2},
     }
     result = train(Recipe(**tables), run_dir=tmp_path / "run", quiet=True)
-    assert result.finished and result.run.meta["data"]["examples"] == {"train": 40, "validation": 10, "test": 9}
+    assert result.finished and result.run.meta["data"]["examples"] == {
+        "train": 40,
+        "validation": 10,
+        "test": 9,
+    }
     assert [row["step"] for row in result.run.history] == [5, 8]
     assert evaluate(result.run, out=tmp_path).top1 == result.test.top1  # type: ignore[union-attr]

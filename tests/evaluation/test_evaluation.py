@@ -49,7 +49,9 @@ def by_hand(run: Run, images: np.ndarray) -> np.ndarray:
     return run.load_model().predict(images / 255 - run.preprocessing.mean, verbose=0).argmax(1)
 
 
-@pytest.mark.parametrize(("batch_size", "devices"), [(None, "cpu"), (7, "cpu"), (1000, "cpu"), (64, "cpu:2")])
+@pytest.mark.parametrize(
+    ("batch_size", "devices"), [(None, "cpu"), (7, "cpu"), (1000, "cpu"), (64, "cpu:2")]
+)
 def test_the_test_scores_are_those_of_training_for_any_batch_size_and_devices(
     run: Path, batch_size: int | None, devices: str
 ) -> None:
@@ -68,11 +70,16 @@ def test_another_split_is_kept_apart_from_the_test_scores(run: Path) -> None:
     scores = evaluate(run, split="validation", devices="cpu")
     assert scores.examples == 150
     assert scores.top1 == Run.open(run).history[-1]["val_accuracy"]
-    added = {"evaluation-validation.json", *(f"confusion-validation.{kind}" for kind in ("json", "png", "svg"))}
+    added = {
+        "evaluation-validation.json",
+        *(f"confusion-validation.{kind}" for kind in ("json", "png", "svg")),
+    }
     assert snapshot(run) - before == added
 
 
-def test_other_data_is_prepared_with_the_mean_of_the_set_trained_on(run: Path, tmp_path: Path) -> None:
+def test_other_data_is_prepared_with_the_mean_of_the_set_trained_on(
+    run: Path, tmp_path: Path
+) -> None:
     labels = digits_folder(tmp_path / "dim")
     before = snapshot(run)
     scores = evaluate(run, data=f"folder:{tmp_path}/dim", out=tmp_path / "scores", devices="cpu")
@@ -91,7 +98,9 @@ def test_other_data_is_prepared_with_the_mean_of_the_set_trained_on(run: Path, t
     )
 
 
-def test_images_of_another_size_and_kind_are_brought_to_the_nets_input(run: Path, tmp_path: Path) -> None:
+def test_images_of_another_size_and_kind_are_brought_to_the_nets_input(
+    run: Path, tmp_path: Path
+) -> None:
     for label in range(10):
         for split in ("train", "test"):
             path = tmp_path / "big" / split / str(label) / "x.png"
@@ -107,10 +116,13 @@ def test_other_classes_are_refused_in_one_line(run: Path, tmp_path: Path) -> Non
     digits_folder(tmp_path / "named", name=lambda d: "nine" if d == 9 else str(d))
     digits_folder(tmp_path / "fewer", name=lambda d: str(d % 5))
     with pytest.raises(
-        ReszooError, match="class 9 of folder:.*named is 'nine', but the net was trained to call it '9'"
+        ReszooError,
+        match="class 9 of folder:.*named is 'nine', but the net was trained to call it '9'",
     ):
         evaluate(run, data=f"folder:{tmp_path}/named", devices="cpu")
-    with pytest.raises(ReszooError, match="folder:.*fewer has 5 classes, but the net tells 10 apart"):
+    with pytest.raises(
+        ReszooError, match="folder:.*fewer has 5 classes, but the net tells 10 apart"
+    ):
         evaluate(run, data=f"folder:{tmp_path}/fewer", devices="cpu")
     assert snapshot(run) == before
 
@@ -130,7 +142,9 @@ def test_what_is_no_finished_run_split_or_size_is_refused(run: Path, tmp_path: P
 def test_a_thousand_classes_make_a_file_of_a_thousand_rows(tmp_path: Path) -> None:
     names = [f"class {i}" for i in range(1000)]
     matrix = np.eye(1000, dtype=int).tolist()
-    scores = Scores(examples=1000, top1=1.0, top5=1.0, loss=0.5, per_class=[1.0] * 1000, confusion=matrix)
+    scores = Scores(
+        examples=1000, top1=1.0, top5=1.0, loss=0.5, per_class=[1.0] * 1000, confusion=matrix
+    )
     write_scores(scores, names, tmp_path)
     text = (tmp_path / "confusion.json").read_text()
     assert json.loads(text) == {"class_names": names, "matrix": matrix}
@@ -144,10 +158,15 @@ def test_a_thousand_classes_make_a_file_of_a_thousand_rows(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "resize", "interpolation"), [("folder:photos", 16, "bicubic"), ("synthetic", 0, "bilinear")]
+    ("name", "resize", "interpolation"),
+    [("folder:photos", 16, "bicubic"), ("synthetic", 0, "bilinear")],
 )
-def test_another_dataset_is_resized_as_the_model_was_trained(name: str, resize: int, interpolation: str) -> None:
+def test_another_dataset_is_resized_as_the_model_was_trained(
+    name: str, resize: int, interpolation: str
+) -> None:
     zeros, ones = np.zeros(3, np.float32), np.ones(3, np.float32)
-    config = other_data(name, None, Preprocessing((12, 10), 3, 16, zeros, ones, interpolation="bicubic"))
+    config = other_data(
+        name, None, Preprocessing((12, 10), 3, 16, zeros, ones, interpolation="bicubic")
+    )
     assert (tuple(config.image_size), config.channels, config.resize) == ((12, 10), 3, resize)
     assert (config.interpolation, config.normalize) == (interpolation, "unit")

@@ -62,8 +62,12 @@ def test_every_form_of_an_image_gives_what_its_file_gives(finished: Path, folder
     }
     for form, given in forms.items():
         (found,) = predict(finished, given, top=10)
-        assert (found.labels, found.probabilities) == (expected.labels, expected.probabilities), form
-        assert found.path == (str(file) if form in ("text", "path", "a list", "a generator") else "[0]"), form
+        assert (found.labels, found.probabilities) == (expected.labels, expected.probabilities), (
+            form
+        )
+        assert found.path == (
+            str(file) if form in ("text", "path", "a list", "a generator") else "[0]"
+        ), form
 
 
 def test_a_batch_a_folder_and_a_mixture_keep_their_order(
@@ -76,12 +80,22 @@ def test_a_batch_a_folder_and_a_mixture_keep_their_order(
     (folder / ".hidden.png").write_bytes(encoded(PIXELS[0]))
     capsys.readouterr()
     whole = predict(finished, folder)
-    assert [Path(one.path).relative_to(folder).as_posix() for one in whole] == ["0.png", "2.png", "b/1.png"]
+    assert [Path(one.path).relative_to(folder).as_posix() for one in whole] == [
+        "0.png",
+        "2.png",
+        "b/1.png",
+    ]
     check_answers(whole, [each[0], each[2], each[1]])
     assert capsys.readouterr().err == f"{folder}: 2 files that are not images were skipped\n"
     mixed = predict(finished, [PIXELS[:2], folder / "2.png", encoded(PIXELS[0]), str(folder / "b")])
     check_answers(mixed, [each[0], each[1], each[2], each[0], each[1]])
-    assert [one.path for one in mixed] == ["[0]", "[1]", str(folder / "2.png"), "[3]", str(folder / "b" / "1.png")]
+    assert [one.path for one in mixed] == [
+        "[0]",
+        "[1]",
+        str(folder / "2.png"),
+        "[3]",
+        str(folder / "b" / "1.png"),
+    ]
 
 
 def test_gray_arrays_of_two_and_three_axes_are_one_image(finished: Path) -> None:
@@ -91,7 +105,9 @@ def test_gray_arrays_of_two_and_three_axes_are_one_image(finished: Path) -> None
         check_answers(predict(finished, given), expected)
 
 
-def test_pillow_images_are_turned_upright_and_their_alpha_is_dropped(tmp_path: Path, finished: Path) -> None:
+def test_pillow_images_are_turned_upright_and_their_alpha_is_dropped(
+    tmp_path: Path, finished: Path
+) -> None:
     tag = Image.Exif()
     tag[0x0112] = 6
     with Image.open(io.BytesIO(encoded(PIXELS[0], exif=tag))) as turned:
@@ -99,7 +115,9 @@ def test_pillow_images_are_turned_upright_and_their_alpha_is_dropped(tmp_path: P
     clear = np.concatenate([PIXELS[0], np.zeros((11, 9, 1), np.uint8)], -1)
     np.testing.assert_array_equal(list_images(Image.fromarray(clear))[0].pixels, PIXELS[0])
     palette = Image.fromarray(PIXELS[0]).convert("P")
-    np.testing.assert_array_equal(list_images(palette)[0].pixels, np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(
+        list_images(palette)[0].pixels, np.asarray(palette.convert("RGB"))
+    )
     with pytest.raises(ReszooError, match=r"\[0\]: a Pillow image of mode I;16 is invalid"):
         list_images(Image.fromarray(np.zeros((2, 2), np.uint16)))
 
@@ -107,7 +125,10 @@ def test_pillow_images_are_turned_upright_and_their_alpha_is_dropped(tmp_path: P
 @pytest.mark.parametrize(
     ("array", "says"),
     [
-        (np.zeros((3, 8, 8), np.uint8), r"shape \[3, 8, 8\] is invalid; .* Example: array.transpose\(1, 2, 0\)"),
+        (
+            np.zeros((3, 8, 8), np.uint8),
+            r"shape \[3, 8, 8\] is invalid; .* Example: array.transpose\(1, 2, 0\)",
+        ),
         (np.zeros((2, 3, 8, 8), np.uint8), r"Example: array.transpose\(0, 2, 3, 1\)"),
         (np.zeros((8, 8, 5), np.uint8), r"shape \[8, 8, 5\] is invalid; expected pixels"),
         (np.zeros(8, np.uint8), r"shape \[8\] is invalid"),
@@ -143,12 +164,15 @@ def test_pixels_at_the_ends_of_the_range_are_taken() -> None:
 @pytest.mark.parametrize("given", [3, None, {"a": 1}, [3], [None], [["a.png"]], ...], ids=repr)
 def test_what_is_not_an_image_is_one_line(given: Any, finished: Path) -> None:
     with pytest.raises(
-        ReszooError, match="is invalid; expected a file, a folder, the bytes of a file, an array of pixels"
+        ReszooError,
+        match="is invalid; expected a file, a folder, the bytes of a file, an array of pixels",
     ):
         predict(finished, given)
 
 
-def test_bytes_that_are_not_an_image_and_folders_without_one(finished: Path, tmp_path: Path) -> None:
+def test_bytes_that_are_not_an_image_and_folders_without_one(
+    finished: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ReszooError, match=r"^\[0\]: ") as caught:
         predict(finished, b"hello")
     assert "/image" not in str(caught.value)

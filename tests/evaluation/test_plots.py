@@ -54,7 +54,9 @@ def test_curves_show_error_in_percent_against_thousands_of_steps(drawn: list[Fig
     published = shown["published, Table 6: 8.75 %"]
     assert set(published.get_ydata()) == {8.75} and published.get_linestyle() != "-"
     assert (error.get_ylabel(), error.get_xlabel()) == ("top-1 error (%)", "thousands of steps")
-    assert list(lines(loss)["validation"].get_ydata()) == pytest.approx([3 / i for i in range(1, 11)])
+    assert list(lines(loss)["validation"].get_ydata()) == pytest.approx(
+        [3 / i for i in range(1, 11)]
+    )
     assert loss.get_yscale() == "log" and loss.get_ylim() == pytest.approx((2 / 10 / 1.1, 3 * 1.1))
     assert list(rate.lines[0].get_ydata()) == [0.1] * 5 + [0.01] * 5
     assert drawn[0].get_suptitle() == "resnet20"
@@ -73,7 +75,11 @@ def test_every_steps_learning_rate_is_drawn_where_it_is_known(drawn: list[Figure
 
 def falls(figure: Figure) -> list[float]:
     axes = figure.axes[0]
-    return [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 2 and line.get_label()[0] == "_"]
+    return [
+        line.get_xdata()[0]
+        for line in axes.lines
+        if len(line.get_xdata()) == 2 and line.get_label()[0] == "_"
+    ]
 
 
 def test_falls_of_a_stepped_rate_are_marked_and_a_smooth_one_has_none(drawn: list[Figure]) -> None:
@@ -83,14 +89,19 @@ def test_falls_of_a_stepped_rate_are_marked_and_a_smooth_one_has_none(drawn: lis
 
 
 def test_a_history_without_validation_has_only_the_training_curve(drawn: list[Figure]) -> None:
-    plots.curves([{"step": 10 * i, "loss": 1 / i, "accuracy": 0.5, "val_accuracy": None} for i in (1, 2, 3)], "x.png")
+    plots.curves(
+        [{"step": 10 * i, "loss": 1 / i, "accuracy": 0.5, "val_accuracy": None} for i in (1, 2, 3)],
+        "x.png",
+    )
     error = drawn[0].axes[0]
     assert [text.get_text() for text in error.get_legend().get_texts()] == ["training"]
     assert error.get_xlabel() == "steps" and list(error.lines[0].get_xdata()) == [10, 20, 30]
 
 
 def test_values_that_are_no_numbers_leave_gaps(drawn: list[Figure]) -> None:
-    plots.curves([row | {"loss": math.nan if row["epoch"] == 3 else row["loss"]} for row in HISTORY], "x.png")
+    plots.curves(
+        [row | {"loss": math.nan if row["epoch"] == 3 else row["loss"]} for row in HISTORY], "x.png"
+    )
     plots.curves([{"step": 1, "loss": math.inf, "accuracy": math.nan}], "x.png")
     assert np.isnan(lines(drawn[0].axes[1])["training"].get_ydata()[2])
     assert drawn[1].axes[1].lines[:] == []
@@ -111,9 +122,15 @@ def test_an_empty_history_is_refused(tmp_path: Path) -> None:
 def test_confusion_colors_shares_of_the_true_class_and_writes_counts(drawn: list[Figure]) -> None:
     plots.confusion([[8, 2], [0, 50]], ["cat", "dog"], "x.png")
     axes = drawn[0].axes[0]
-    assert [float(axes.images[0].norm(share)) for share in (0, 20, 50, 100)] == pytest.approx([0, 0.2, 0.5, 1])
+    assert [float(axes.images[0].norm(share)) for share in (0, 20, 50, 100)] == pytest.approx(
+        [0, 0.2, 0.5, 1]
+    )
     assert np.asarray(axes.images[0].get_array()).tolist() == [[80, 20], [0, 100]]
-    assert {text.get_text(): text.get_position() for text in axes.texts} == {"8": (0, 0), "2": (1, 0), "50": (1, 1)}
+    assert {text.get_text(): text.get_position() for text in axes.texts} == {
+        "8": (0, 0),
+        "2": (1, 0),
+        "50": (1, 1),
+    }
     assert [label.get_text() for label in axes.get_yticklabels()] == ["cat", "dog"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
 
@@ -125,7 +142,9 @@ def test_large_matrices_carry_no_text_and_lose_no_confusion(drawn: list[Figure])
         plots.confusion(matrix[:classes, :classes], [f"c{i}" for i in range(classes)], "x.png")
     axes = [figure.axes[0] for figure in drawn]
     assert [len(a.texts) for a in axes] == [20, 0, 0, 0, 0]
-    assert [a.get_xlabel() for a in axes] == ["predicted class"] * 3 + ["predicted class (index)"] * 2
+    assert [a.get_xlabel() for a in axes] == ["predicted class"] * 3 + [
+        "predicted class (index)"
+    ] * 2
     image = np.asarray(axes[-1].images[0].get_array())
     assert image.shape == (250, 250) and image[0, 249] == 50
     assert axes[-1].images[0].get_extent() == [-0.5, 999.5, 999.5, -0.5]
@@ -149,10 +168,15 @@ def test_any_name_can_be_drawn_and_the_file_is_a_picture(tmp_path: Path) -> None
     height, width, _ = imread(tmp_path / "h.png").shape
     assert 600 < height < width < 1700
     assert sorted(p.name for p in tmp_path.iterdir()) == ["h.png", "h.svg", "new"]
-    assert "$b^{: 1 %" in (tmp_path / "h.svg").read_text() and "$x_{" in (tmp_path / "new" / "c.svg").read_text()
+    assert (
+        "$b^{: 1 %" in (tmp_path / "h.svg").read_text()
+        and "$x_{" in (tmp_path / "new" / "c.svg").read_text()
+    )
 
 
-def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_that_cannot_be_written_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -171,5 +195,12 @@ def test_drawing_touches_neither_pyplot_nor_a_display(tmp_path: Path) -> None:
         "assert dict(matplotlib.rcParams) == before"
     )
     root = str(Path(plots.__file__).parents[2])
-    environment = {"PYTHONPATH": root, "MPLBACKEND": "tkagg", "HOME": str(tmp_path), "PATH": os.environ["PATH"]}
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "c.png")], check=True, env=environment)
+    environment = {
+        "PYTHONPATH": root,
+        "MPLBACKEND": "tkagg",
+        "HOME": str(tmp_path),
+        "PATH": os.environ["PATH"],
+    }
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "c.png")], check=True, env=environment
+    )

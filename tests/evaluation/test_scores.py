@@ -36,7 +36,9 @@ def passthrough(classes: int) -> keras.Model:
 
 def examples(rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(3)
-    return rng.normal(size=(rows, 4, 4, 2)).astype("float32"), rng.integers(0, CLASSES, rows).astype("int32")
+    return rng.normal(size=(rows, 4, 4, 2)).astype("float32"), rng.integers(
+        0, CLASSES, rows
+    ).astype("int32")
 
 
 def batched(images: np.ndarray, labels: np.ndarray, size: int) -> tf.data.Dataset:
@@ -45,7 +47,9 @@ def batched(images: np.ndarray, labels: np.ndarray, size: int) -> tf.data.Datase
 
 def score_logits(logits: list[list[float]], labels: list[int]) -> Scores:
     images = np.asarray(logits, "float32")[:, None, None, :]
-    return evaluate_model(passthrough(images.shape[-1]), [(images, np.asarray(labels))], classes=images.shape[-1])
+    return evaluate_model(
+        passthrough(images.shape[-1]), [(images, np.asarray(labels))], classes=images.shape[-1]
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 40, 41, 64])
@@ -64,7 +68,10 @@ def test_scores_equal_sklearn_for_any_batch_size_and_replica_count(
     logits = model(images, training=False).numpy().astype("float64")
 
     scores = evaluate_model(
-        model, batched(images, labels, batch_size), classes=CLASSES, strategy=strategy if replicas == 2 else None
+        model,
+        batched(images, labels, batch_size),
+        classes=CLASSES,
+        strategy=strategy if replicas == 2 else None,
     )
 
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -73,7 +80,9 @@ def test_scores_equal_sklearn_for_any_batch_size_and_replica_count(
     assert scores.examples == ROWS
     assert scores.top1 == metrics.accuracy_score(labels, logits.argmax(1))
     assert scores.top5 == metrics.top_k_accuracy_score(labels, logits, k=5, labels=every)
-    assert scores.loss == pytest.approx(metrics.log_loss(labels, probabilities, labels=every), abs=1e-6)
+    assert scores.loss == pytest.approx(
+        metrics.log_loss(labels, probabilities, labels=every), abs=1e-6
+    )
     assert scores.confusion == matrix.tolist()
     assert scores.per_class == pytest.approx(list(matrix.diagonal() / matrix.sum(1)))
     assert scores.not_finite == 0
@@ -96,13 +105,18 @@ def test_images_are_dealt_out_where_they_lie(
 
     def record(*args: Any, **kwargs: Any) -> Any:
         rows = gather(*args, **kwargs)
-        gathered.extend([] if kwargs else [rows])  # Keras' own gathers, inside the traced step, give batch_dims
+        gathered.extend(
+            [] if kwargs else [rows]
+        )  # Keras' own gathers, inside the traced step, give batch_dims
         return rows
 
     monkeypatch.setattr(tf, "gather", record)
     for device in ("CPU:0", "CPU:1"):
         with tf.device(device):
-            batches = [(tf.constant(images[at : at + 16]), labels[at : at + 16]) for at in range(0, ROWS, 16)]
+            batches = [
+                (tf.constant(images[at : at + 16]), labels[at : at + 16])
+                for at in range(0, ROWS, 16)
+            ]
         found.append(evaluate_model(model, batches, classes=CLASSES, strategy=over).to_dict())
         assert gathered and all(each.device.endswith(device) for each in gathered)
         gathered.clear()
@@ -136,12 +150,16 @@ class Counting(keras.layers.Layer):
         return x
 
 
-def test_the_model_is_traced_once_over_ragged_batches_and_repeated_calls(strategy: tf.distribute.Strategy) -> None:
+def test_the_model_is_traced_once_over_ragged_batches_and_repeated_calls(
+    strategy: tf.distribute.Strategy,
+) -> None:
     traces: list[int] = []
     with strategy.scope():
         inputs = keras.Input((4, 4, 2))
         counting = Counting(traces)
-        model = keras.Model(inputs, keras.layers.Dense(CLASSES)(keras.layers.Flatten()(counting(inputs))))
+        model = keras.Model(
+            inputs, keras.layers.Dense(CLASSES)(keras.layers.Flatten()(counting(inputs)))
+        )
         images, labels = examples()
         evaluator = Evaluator(model, classes=CLASSES, strategy=strategy)
         traces.clear()
@@ -172,7 +190,9 @@ def test_a_constant_net_scores_chance_in_top5_too() -> None:
 
 
 def test_ties_are_broken_by_index_in_rank_and_prediction_alike() -> None:
-    predicted, rank, _ = score_rows(tf.constant([[1.0, 3, 3, 0], [1.0, 3, 3, 0]]), tf.constant([1, 2]))
+    predicted, rank, _ = score_rows(
+        tf.constant([[1.0, 3, 3, 0], [1.0, 3, 3, 0]]), tf.constant([1, 2])
+    )
     assert predicted.numpy().tolist() == [1, 1]
     assert rank.numpy().tolist() == [0, 1]
 
@@ -180,7 +200,9 @@ def test_ties_are_broken_by_index_in_rank_and_prediction_alike() -> None:
 @pytest.mark.parametrize(("classes", "expected"), [(2, None), (5, None), (6, 5 / 6)])
 def test_top5_is_absent_where_it_could_only_be_one(classes: int, expected: float | None) -> None:
     # Every label, and logits that fall with the index: the rank of class i is i.
-    assert score_logits([list(range(classes, 0, -1))] * classes, list(range(classes))).top5 == expected
+    assert (
+        score_logits([list(range(classes, 0, -1))] * classes, list(range(classes))).top5 == expected
+    )
 
 
 def test_rows_that_are_not_finite_are_wrong_and_counted() -> None:

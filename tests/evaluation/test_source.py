@@ -17,7 +17,9 @@ def test_a_name_brings_the_classes_and_transforms_of_its_weights() -> None:
     for row in published():
         source = open_source(row.model, row.tag)
         assert source.name == f"{row.model} {row.tag}" and source.run is None
-        assert (source.class_names, source.class_ids) == (row.class_names, row.class_ids) != ((), ())
+        assert (
+            (source.class_names, source.class_ids) == (row.class_names, row.class_ids) != ((), ())
+        )
         assert len(set(source.class_names)) == len(source.class_names) > 9
         np.testing.assert_allclose(source.preprocessing.mean, row.transforms.mean)
         assert source.preprocessing.image_size == row.transforms.image_size

@@ -22,11 +22,15 @@ def of_counts(cats: int, dogs: int) -> Pipeline:
     labels = np.array([0] * cats + [1] * dogs, np.int32)
     part = Arrays(np.zeros((cats + dogs, 8, 8, 1), np.uint8), labels)
     images = ImageSet("pets", ("cat", "dog"), {"train": part}, ("a/b.jpg",), {"HEIC": 3})
-    return Pipeline(images, plain((8, 8), 1, DataConfig(name="digits")), NoCrop(), batch_size=2, seed=0)
+    return Pipeline(
+        images, plain((8, 8), 1, DataConfig(name="digits")), NoCrop(), batch_size=2, seed=0
+    )
 
 
 def test_a_run_opens_with_its_class_counts_and_files_not_read() -> None:
-    lines = opening(load_recipe("quickstart"), of_counts(30, 6), SimpleNamespace(path=Path("x")), ["cpu"], 0)  # type: ignore[arg-type]
+    lines = opening(
+        load_recipe("quickstart"), of_counts(30, 6), SimpleNamespace(path=Path("x")), ["cpu"], 0
+    )  # type: ignore[arg-type]
     assert "train images per class: cat 30, dog 6" in lines
     assert "files not read: 3 HEIC" in lines
     assert "left out, cannot be decoded: a/b.jpg" in lines
@@ -50,11 +54,16 @@ def scores(confusion: list[list[int]]) -> Scores:
 @pytest.mark.parametrize(
     ("confusion", "rows"),
     [
-        ([[90, 0], [10, 0]], {"test error": "10.00 %", "balanced accuracy": "50.00 %", "always 'cat'": "10.00 %"}),
+        (
+            [[90, 0], [10, 0]],
+            {"test error": "10.00 %", "balanced accuracy": "50.00 %", "always 'cat'": "10.00 %"},
+        ),
         ([[5, 5], [0, 10]], {"test error": "25.00 %"}),
     ],
 )
-def test_unequal_classes_are_not_summed_up_by_accuracy_alone(confusion: list[list[int]], rows: dict[str, str]) -> None:
+def test_unequal_classes_are_not_summed_up_by_accuracy_alone(
+    confusion: list[list[int]], rows: dict[str, str]
+) -> None:
     run: Any = SimpleNamespace(
         meta={"parameters": 1, "seconds": 2.0},
         recipe=SimpleNamespace(published=None),

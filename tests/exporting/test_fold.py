@@ -51,7 +51,9 @@ CASES: list[tuple[str, dict[str, Any], int, int]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "fields", "removed", "kept"), CASES, ids=[f"{case[0]} {case[1]}" for case in CASES])
+@pytest.mark.parametrize(
+    ("name", "fields", "removed", "kept"), CASES, ids=[f"{case[0]} {case[1]}" for case in CASES]
+)
 def test_a_folded_net_computes_the_same_with_the_normalisations_gone(
     name: str, fields: dict[str, Any], removed: int, kept: int
 ) -> None:
@@ -59,8 +61,14 @@ def test_a_folded_net_computes_the_same_with_the_normalisations_gone(
     before = [value.copy() for value in net.get_weights()]
     found = fold(net)
     assert (len(found.removed), len(found.kept)) == (removed, kept)
-    left = [layer.name for layer in found.model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    assert left == list(found.kept) and sorted([*found.removed, *found.kept]) == sorted(unfolded(net).kept)
+    left = [
+        layer.name
+        for layer in found.model.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    assert left == list(found.kept) and sorted([*found.removed, *found.kept]) == sorted(
+        unfolded(net).kept
+    )
     images = RNG.normal(size=(3, *net.input_shape[1:])).astype(np.float32)
     own, theirs = net(images, training=False).numpy(), found.model(images, training=False).numpy()
     assert np.abs(own - theirs).max() < 3e-6 * np.abs(own).max()
@@ -83,13 +91,17 @@ def test_what_is_read_twice_or_activated_or_shared_stays() -> None:
     inputs = keras.Input((4, 4, 2))
     twice = keras.layers.Conv2D(2, 1, name="twice")(inputs)
     after = keras.layers.BatchNormalization(name="reads_what_another_reads")(twice)
-    activated = keras.layers.Conv2D(2, 1, activation="relu", name="activated")(keras.layers.add([twice, after]))
+    activated = keras.layers.Conv2D(2, 1, activation="relu", name="activated")(
+        keras.layers.add([twice, after])
+    )
     behind = keras.layers.BatchNormalization(name="behind_an_activation")(activated)
     shared = keras.layers.Conv2D(2, 1, name="shared")
     one = keras.layers.BatchNormalization(name="one")(shared(behind))
     other = keras.layers.BatchNormalization(name="other")(shared(one))
     shown = keras.layers.Conv2D(2, 1, name="shown")(other)
-    net = lively(keras.Model(inputs, [shown, keras.layers.BatchNormalization(name="of_an_output")(shown)]))
+    net = lively(
+        keras.Model(inputs, [shown, keras.layers.BatchNormalization(name="of_an_output")(shown)])
+    )
     found = fold(net)
     assert found.removed == () and len(found.kept) == 5
     images = RNG.normal(size=(2, 4, 4, 2)).astype(np.float32)
@@ -119,9 +131,15 @@ def test_a_normalisation_without_offset_or_scale_folds_too(center: bool, scale: 
 def test_an_export_holds_no_normalisation_that_could_go(folding: bool, tmp_path: Path) -> None:
     net = lively(build("resnet8", input_shape=(8, 8, 1), classes=3))
     grey = Preprocessing(
-        image_size=(8, 8), channels=1, resize=0, mean=np.zeros(1, "float32"), std=np.ones(1, "float32")
+        image_size=(8, 8),
+        channels=1,
+        resize=0,
+        mean=np.zeros(1, "float32"),
+        std=np.ones(1, "float32"),
     )
-    report = export_model(net, tmp_path / "out", preprocessing=grey, class_names=("a", "b", "c"), fold_norms=folding)
+    report = export_model(
+        net, tmp_path / "out", preprocessing=grey, class_names=("a", "b", "c"), fold_norms=folding
+    )
     assert (report.folded, report.kept) == (
         (7, 0) if folding else (0, 7)
     ) and report.check.probability_difference < 1e-5
@@ -129,5 +147,7 @@ def test_an_export_holds_no_normalisation_that_could_go(folding: bool, tmp_path:
     assert card["normalisations"] == {"folded": report.folded, "kept": report.kept}
     loaded = tf.saved_model.load(str(tmp_path / "out" / "1"))
     graph = loaded.signatures["serving_default"].graph.as_graph_def()
-    ops = [node.op for function in graph.library.function for node in function.node_def] + [n.op for n in graph.node]
+    ops = [node.op for function in graph.library.function for node in function.node_def] + [
+        n.op for n in graph.node
+    ]
     assert sum("FusedBatchNorm" in op for op in ops) == report.kept

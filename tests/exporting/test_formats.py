@@ -38,7 +38,10 @@ from reszoo.nets.build import build
 
 ALL = [(name, precision) for name, one in FORMATS.items() for precision in one.precisions]
 QUICK = {("litert", "int8"), ("onnx", "float32")}
-CASES = [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow, id="-".join(case)) for case in ALL]
+CASES = [
+    pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow, id="-".join(case))
+    for case in ALL
+]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> reszoo.Run:
     """A small net that knows its digits, without a mean image, so that it can be asked at other sizes."""
     settings = ["model.name=resnet8", "train.epochs=6", "schedule.warmup=0", "train.export=false"]
     settings += ["data.normalize=channel"]
-    return reszoo.train("quickstart", overrides=settings, run_dir=tmp_path_factory.mktemp("r") / "run", quiet=True).run
+    return reszoo.train(
+        "quickstart", overrides=settings, run_dir=tmp_path_factory.mktemp("r") / "run", quiet=True
+    ).run
 
 
 ORIENTATION = 0x0112  # of EXIF
@@ -61,7 +66,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("pictures")
     paths = []
     for number in range(24):
-        image = Image.fromarray((load_digits().images[number] * 255 / 16).astype(np.uint8)).resize((29, 31 + number))
+        image = Image.fromarray((load_digits().images[number] * 255 / 16).astype(np.uint8)).resize(
+            (29, 31 + number)
+        )
         path = folder / f"{number}.{'jpg' if number % 3 else 'png'}"
         tag = Image.Exif()
         if turned := TURNED.get(number):
@@ -89,9 +96,7 @@ def expected(run: reszoo.Run, paths: list[Path], size: tuple[int, int] = (8, 8))
     return powers / powers.sum(1, keepdims=True)
 
 
-ALONE = (
-    "import sys; sys.argv = ['run', *sys.argv[1:]]; sys.modules.update(dict.fromkeys({blocked})); exec(open(0).read())"
-)
+ALONE = "import sys; sys.argv = ['run', *sys.argv[1:]]; sys.modules.update(dict.fromkeys({blocked})); exec(open(0).read())"
 
 
 def run_card(out: Path, paths: list[Path], blocked: tuple[str, ...]) -> list[list[str]]:
@@ -99,9 +104,14 @@ def run_card(out: Path, paths: list[Path], blocked: tuple[str, ...]) -> list[lis
     program = (out / "README.md").read_text().split("```python\n")[1].split("```")[0]
     script = ALONE.format(blocked=repr(blocked))
     command = [sys.executable, "-c", script, *map(str, paths)]
-    done = subprocess.run(command, input=program, cwd=out, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, input=program, cwd=out, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
-    return [line.removeprefix(f"{path} ").split() for line, path in zip(done.stdout.splitlines(), paths, strict=True)]
+    return [
+        line.removeprefix(f"{path} ").split()
+        for line, path in zip(done.stdout.splitlines(), paths, strict=True)
+    ]
 
 
 @pytest.mark.parametrize(("name", "precision"), CASES)
@@ -114,18 +124,35 @@ def test_the_cards_program_answers_as_keras_does(
     blocked = ("keras", "reszoo") + (() if name == "savedmodel" else ("tensorflow",))
     answers, wanted = run_card(out, pictures, blocked), expected(run, pictures)
     same = [label == str(row.argmax()) for (label, _), row in zip(answers, wanted, strict=True)]
-    apart = [abs(float(score) - row.max()) for (_, score), row, ok in zip(answers, wanted, same, strict=True) if ok]
+    apart = [
+        abs(float(score) - row.max())
+        for (_, score), row, ok in zip(answers, wanted, same, strict=True)
+        if ok
+    ]
     if precision in ("float32", "float16"):
-        assert all(same) and max(apart) < (2e-3 if precision == "float32" else 2e-2)  # three digits are printed
+        assert all(same) and max(apart) < (
+            2e-3 if precision == "float32" else 2e-2
+        )  # three digits are printed
     else:
         assert np.mean(same) >= 0.9 and np.mean(apart) < 0.1
 
     check, card = report.check, json.loads((out / "card.json").read_text())
-    assert check.images == 360 and check.what == "digits, test, all 360 images" and set(check.speed) == {"1", "32"}
-    assert check.keras_accuracy == pytest.approx(json.loads((run.path / "test.json").read_text())["top1"])
+    assert (
+        check.images == 360
+        and check.what == "digits, test, all 360 images"
+        and set(check.speed) == {"1", "32"}
+    )
+    assert check.keras_accuracy == pytest.approx(
+        json.loads((run.path / "test.json").read_text())["top1"]
+    )
     assert abs(check.accuracy - check.keras_accuracy) <= (0 if precision == "float32" else 0.02)
-    assert (check.probability_difference < 1e-5) == (precision == "float32"), "a quantised net must differ"
-    assert card["check"] == check.to_dict() and (card["format"], card["precision"]) == (name, precision)
+    assert (check.probability_difference < 1e-5) == (precision == "float32"), (
+        "a quantised net must differ"
+    )
+    assert card["check"] == check.to_dict() and (card["format"], card["precision"]) == (
+        name,
+        precision,
+    )
     assert card["multiply_adds"] == reszoo.count("resnet8", (8, 8, 1), 10).multiply_adds
     assert card["recipe"]["train"]["seed"] == 0 and card["test"]["examples"] == 360
     assert (report.folded, report.kept) == (7, 0)
@@ -152,16 +179,33 @@ def test_sizes_fall_with_precision(run: reszoo.Run, tmp_path: Path) -> None:
 
 
 def test_an_onnx_file_takes_any_batch_and_explains_itself(run: reszoo.Run, tmp_path: Path) -> None:
-    model, images = run.load_model(), np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype(np.float32)
+    model, images = (
+        run.load_model(),
+        np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype(np.float32),
+    )
     names = tuple("0123456789")
-    write_onnx(tmp_path / "m.onnx", model, run.preprocessing, precision="float32", calibration=None, class_names=names)
+    write_onnx(
+        tmp_path / "m.onnx",
+        model,
+        run.preprocessing,
+        precision="float32",
+        calibration=None,
+        class_names=names,
+    )
     proto = onnx.load(tmp_path / "m.onnx")
     onnx.checker.check_model(proto, full_check=True)
-    assert [(one.domain, one.version) for one in proto.opset_import if one.domain == ""] == [("", 17)]
+    assert [(one.domain, one.version) for one in proto.opset_import if one.domain == ""] == [
+        ("", 17)
+    ]
     assert proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "n"
     told = {one.key: json.loads(one.value) for one in proto.metadata_props}
-    assert told["class_names"] == list(names) and Preprocessing.from_dict(told["preprocessing"]) == run.preprocessing
-    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
+    assert (
+        told["class_names"] == list(names)
+        and Preprocessing.from_dict(told["preprocessing"]) == run.preprocessing
+    )
+    session = onnxruntime.InferenceSession(
+        str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"]
+    )
     logits = np.asarray(model(run.preprocessing.apply(images)))
     for rows in (1, 5):
         own, probabilities = session.run(["logits", "probabilities"], {"images": images[:rows]})
@@ -172,18 +216,31 @@ def test_an_onnx_file_takes_any_batch_and_explains_itself(run: reszoo.Run, tmp_p
 def test_an_int8_litert_file_computes_in_8_bits_alone(run: reszoo.Run, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1)).astype(np.uint8)
     path = tmp_path / "m.tflite"
-    write_litert(path, fold(run.load_model()).model, run.preprocessing, precision="int8", calibration=images)
+    write_litert(
+        path, fold(run.load_model()).model, run.preprocessing, precision="int8", calibration=images
+    )
     interpreter = Interpreter(str(path))
     interpreter.allocate_tensors()
     assert interpreter.get_input_details()[0]["dtype"] == np.uint8
     kinds = {
-        detail["op_name"]: {interpreter._get_tensor_details(i, 0)["dtype"] for i in detail["outputs"]}
+        detail["op_name"]: {
+            interpreter._get_tensor_details(i, 0)["dtype"] for i in detail["outputs"]
+        }
         for detail in interpreter._get_ops_details()
     }
-    assert kinds["CONV_2D"] == {np.int8} and kinds["FULLY_CONNECTED"] == {np.int8} and kinds["ADD"] == {np.int8}
+    assert (
+        kinds["CONV_2D"] == {np.int8}
+        and kinds["FULLY_CONNECTED"] == {np.int8}
+        and kinds["ADD"] == {np.int8}
+    )
 
 
-COLOUR = {"image_size": (6, 5), "channels": 3, "resize": 0, "std": np.array([0.2, 0.3, 0.25], "float32")}
+COLOUR = {
+    "image_size": (6, 5),
+    "channels": 3,
+    "resize": 0,
+    "std": np.array([0.2, 0.3, 0.25], "float32"),
+}
 MEAN = np.array([0.5, 0.4, 0.3], "float32")
 
 
@@ -192,7 +249,9 @@ MEAN = np.array([0.5, 0.4, 0.3], "float32")
     [
         Preprocessing(**COLOUR, mean=MEAN),
         Preprocessing(**COLOUR, mean=MEAN, channel_order="BGR"),
-        Preprocessing(**COLOUR, mean=np.random.default_rng(1).uniform(size=(6, 5, 3)).astype(np.float32)),
+        Preprocessing(
+            **COLOUR, mean=np.random.default_rng(1).uniform(size=(6, 5, 3)).astype(np.float32)
+        ),
     ],
     ids=["rgb", "bgr", "mean image"],
 )
@@ -216,7 +275,9 @@ NETS = [
 @pytest.mark.slow
 @pytest.mark.parametrize("fields", NETS, ids=str)
 @pytest.mark.parametrize("size", [(32, 32), (33, 47)], ids=str)
-def test_every_kind_of_block_is_written(fields: dict[str, Any], size: tuple[int, int], tmp_path: Path) -> None:
+def test_every_kind_of_block_is_written(
+    fields: dict[str, Any], size: tuple[int, int], tmp_path: Path
+) -> None:
     """Nets with random weights, against Keras, in both runtimes."""
     keras.utils.set_random_seed(0)
     net = build("resnet8", input_shape=(*size, 3), classes=5, **fields)
@@ -224,8 +285,17 @@ def test_every_kind_of_block_is_written(fields: dict[str, Any], size: tuple[int,
     images = np.random.default_rng(0).integers(0, 256, (2, *size, 3)).astype(np.float32)
     wanted = np.asarray(net(plain.apply(images), training=False))
     folded = fold(net).model
-    write_onnx(tmp_path / "m.onnx", folded, plain, precision="float32", calibration=None, class_names=tuple("abcde"))
-    session = onnxruntime.InferenceSession(str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
+    write_onnx(
+        tmp_path / "m.onnx",
+        folded,
+        plain,
+        precision="float32",
+        calibration=None,
+        class_names=tuple("abcde"),
+    )
+    session = onnxruntime.InferenceSession(
+        str(tmp_path / "m.onnx"), providers=["CPUExecutionProvider"]
+    )
     write_litert(tmp_path / "m.tflite", folded, plain, precision="float32", calibration=None)
     runner = Interpreter(str(tmp_path / "m.tflite")).get_signature_runner("serving_default")
     for own in (session.run(["logits"], {"images": images})[0], runner(images=images)["logits"]):
@@ -241,12 +311,16 @@ def test_a_pool_pads_by_itself_where_nothing_is_below_zero(activated: bool, tmp_
     model = keras.Model(inputs, keras.layers.Dense(5)(keras.layers.GlobalMaxPooling2D()(-x)))
     prepared = Preprocessing((17, 20), 3, 0, np.zeros(3, np.float32), np.ones(3, np.float32))
     path = tmp_path / "net.onnx"
-    write_onnx(path, model, prepared, precision="float32", calibration=None, class_names=tuple("abcde"))
+    write_onnx(
+        path, model, prepared, precision="float32", calibration=None, class_names=tuple("abcde")
+    )
     kinds = {node.op_type for node in onnx.load(path).graph.node}
     assert "MaxPool" in kinds and ("Pad" in kinds) != activated
     images = np.random.default_rng(0).uniform(0, 255, (3, 17, 20, 3)).astype(np.float32)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    np.testing.assert_allclose(session.run(["logits"], {"images": images})[0], model(images / 255), atol=1e-5)
+    np.testing.assert_allclose(
+        session.run(["logits"], {"images": images})[0], model(images / 255), atol=1e-5
+    )
 
 
 def test_a_net_of_mixed_precision_goes_to_onnx_in_float32(run: reszoo.Run, tmp_path: Path) -> None:
@@ -255,12 +329,20 @@ def test_a_net_of_mixed_precision_goes_to_onnx_in_float32(run: reszoo.Run, tmp_p
     keras.config.set_dtype_policy("float32")
     mixed.set_weights(run.load_model().get_weights())
     report = export_model(
-        mixed, tmp_path / "out", preprocessing=run.preprocessing, class_names=run.class_names, format="onnx"
+        mixed,
+        tmp_path / "out",
+        preprocessing=run.preprocessing,
+        class_names=run.class_names,
+        format="onnx",
     )
     assert report.check.agreement == 1 and report.check.logit_difference < 1e-3
     proto = onnx.load(tmp_path / "out" / "model.onnx")
     kinds = onnx.TensorProto
-    assert not {one.data_type for one in proto.graph.initializer} & {kinds.BFLOAT16, kinds.FLOAT16, kinds.DOUBLE}
+    assert not {one.data_type for one in proto.graph.initializer} & {
+        kinds.BFLOAT16,
+        kinds.FLOAT16,
+        kinds.DOUBLE,
+    }
     with pytest.raises(ReszooError, match="int8 needs real training images"):
         export_model(
             mixed,
@@ -274,7 +356,9 @@ def test_a_net_of_mixed_precision_goes_to_onnx_in_float32(run: reszoo.Run, tmp_p
 
 def test_another_image_size(run: reszoo.Run, pictures: list[Path], tmp_path: Path) -> None:
     report = reszoo.export(run, tmp_path / "out", format="onnx", image_size=(16, 12), data="digits")
-    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        str(tmp_path / "out" / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
     assert session.get_inputs()[0].shape == ["n", 16, 12, 1]
     wanted = expected(run, pictures, (16, 12))
     answers = run_card(tmp_path / "out", pictures, ("keras", "reszoo", "tensorflow"))
@@ -294,16 +378,26 @@ def sharp() -> Source:
     x = keras.layers.GlobalMaxPooling2D(data_format="channels_last")(x)
     model = keras.Model(inputs, keras.layers.Dense(5)(x))
     preprocessing = Preprocessing((12, 10), 3, 16, MEAN, COLOUR["std"])
-    return Source(name="sharp", load=lambda: model, preprocessing=preprocessing, class_names=tuple("abcde"))
+    return Source(
+        name="sharp", load=lambda: model, preprocessing=preprocessing, class_names=tuple("abcde")
+    )
 
 
 def by_pil(
-    model: keras.Model, path: Path, side: int, size: tuple[int, int], shift: tuple[int, int] = (0, 0)
+    model: keras.Model,
+    path: Path,
+    side: int,
+    size: tuple[int, int],
+    shift: tuple[int, int] = (0, 0),
 ) -> np.ndarray:
     """Probabilities by PIL, NumPy and Keras: shorter side to `side`, the middle `size` cut out, or `shift` pixels beside it."""
     image = Image.open(path)
-    image = image.resize([one * side // min(image.size) for one in image.size], Image.Resampling.BILINEAR)
-    left, top = (round((have - want) / 2) for have, want in zip(image.size, size[::-1], strict=True))
+    image = image.resize(
+        [one * side // min(image.size) for one in image.size], Image.Resampling.BILINEAR
+    )
+    left, top = (
+        round((have - want) / 2) for have, want in zip(image.size, size[::-1], strict=True)
+    )
     left, top = left + shift[1], top + shift[0]
     pixels = np.asarray(image.crop((left, top, left + size[1], top + size[0])), np.float32)
     inputs = ((pixels / 255 - MEAN) / COLOUR["std"]).astype(np.float32)[None]
@@ -314,7 +408,9 @@ def by_pil(
 
 
 @pytest.mark.parametrize("name", ["savedmodel", "onnx"])
-def test_another_image_size_resizes_in_the_same_ratio(name: str, sharp: Source, tmp_path: Path) -> None:
+def test_another_image_size_resizes_in_the_same_ratio(
+    name: str, sharp: Source, tmp_path: Path
+) -> None:
     """Every answer against PIL: a side of 16 for 12 x 10 is one of 32 for 24 x 20, and nothing else."""
     image = np.random.default_rng(5).integers(0, 256, (67, 90, 3), np.uint8)
     image[..., 0] = np.linspace(0, 255, 90)  # across and down, so that each crop is another
@@ -327,11 +423,19 @@ def test_another_image_size_resizes_in_the_same_ratio(name: str, sharp: Source, 
     wanted = by_pil(model, tmp_path / "a.png", 32, (24, 20))
     if name == "savedmodel":
         loaded = tf.saved_model.load(str(tmp_path / "out" / "1"))
-        answer = loaded.signatures["image_bytes"](image_bytes=tf.constant([(tmp_path / "a.png").read_bytes()]))
-        np.testing.assert_allclose(answer["probabilities"][0], wanted, atol=1e-3)  # PIL rounds a few pixels otherwise
+        answer = loaded.signatures["image_bytes"](
+            image_bytes=tf.constant([(tmp_path / "a.png").read_bytes()])
+        )
+        np.testing.assert_allclose(
+            answer["probabilities"][0], wanted, atol=1e-3
+        )  # PIL rounds a few pixels otherwise
     else:
-        ((label, score),) = run_card(tmp_path / "out", [tmp_path / "a.png"], ("keras", "reszoo", "tensorflow"))
-        assert label == "abcde"[wanted.argmax()] and float(score) == pytest.approx(wanted.max(), abs=6e-4)
+        ((label, score),) = run_card(
+            tmp_path / "out", [tmp_path / "a.png"], ("keras", "reszoo", "tensorflow")
+        )
+        assert label == "abcde"[wanted.argmax()] and float(score) == pytest.approx(
+            wanted.max(), abs=6e-4
+        )
     for side in (24, 27, 31, 33, 40, 67):
         assert np.abs(by_pil(model, tmp_path / "a.png", side, (24, 20)) - wanted).max() > 3e-3, side
     for shift in ((1, 0), (-1, 0), (0, 1), (0, -1)):
@@ -352,7 +456,11 @@ def test_folding_is_done_where_it_is_asked_for(fold: bool, sharp: Source, tmp_pa
     assert (report.folded, report.kept) == ((1, 0) if fold else (0, 1))
     card = json.loads((tmp_path / "out" / "card.json").read_text())
     assert card["normalisations"] == {"folded": report.folded, "kept": report.kept}
-    graph = tf.saved_model.load(str(tmp_path / "out" / "1")).signatures["serving_default"].graph.as_graph_def()
+    graph = (
+        tf.saved_model.load(str(tmp_path / "out" / "1"))
+        .signatures["serving_default"]
+        .graph.as_graph_def()
+    )
     ops = [node.op for function in graph.library.function for node in function.node_def]
     assert sum("FusedBatchNorm" in op for op in ops) == report.kept
 
@@ -366,13 +474,21 @@ def test_the_commands_no_fold_reaches_the_export(
     assert card["normalisations"] == {"folded": 0, "kept": 7}
 
 
-LICENSED = {"model": "resnet8", "tag": "someone/v1", "source": "example.org", "licence": "CC-BY-NC-4.0"}
+LICENSED = {
+    "model": "resnet8",
+    "tag": "someone/v1",
+    "source": "example.org",
+    "licence": "CC-BY-NC-4.0",
+}
 
 
 @pytest.mark.parametrize(
-    ("weights", "license"), [(LICENSED, "CC-BY-NC-4.0"), ("mine.weights.h5", "not specified"), (None, "not specified")]
+    ("weights", "license"),
+    [(LICENSED, "CC-BY-NC-4.0"), ("mine.weights.h5", "not specified"), (None, "not specified")],
 )
-def test_the_card_names_the_license_of_the_weights(weights: Any, license: str, sharp: Source, tmp_path: Path) -> None:
+def test_the_card_names_the_license_of_the_weights(
+    weights: Any, license: str, sharp: Source, tmp_path: Path
+) -> None:
     """A program reads it from card.json, a person from README.md."""
     source = dataclasses.replace(sharp, details={"weights": weights} if weights else {})
     reszoo.export(source, tmp_path / "out", format="onnx")
@@ -387,22 +503,39 @@ def test_an_export_that_predicts_one_class_is_described_so(
     model = sharp.load()
     model.layers[-1].bias.assign([100.0, 0, 0, 0, 0])
     images = list(np.random.default_rng(0).integers(0, 256, (4, 30, 30, 3), np.uint8))
-    report = reszoo.export(sharp, tmp_path / "out", format="onnx", check=Sample(images, np.array([0, 0, 1, 0]), "mine"))
+    report = reszoo.export(
+        sharp, tmp_path / "out", format="onnx", check=Sample(images, np.array([0, 0, 1, 0]), "mine")
+    )
     check = report.check
     assert (check.accuracy, check.balanced_accuracy, check.single_class) == (0.75, 0.5, 0)
     text = (tmp_path / "out" / "README.md").read_text()
-    assert "- accuracy 75.00 %" in text and "- balanced accuracy (mean of the classes) 50.00 %" in text
-    assert "every image was predicted as 'a'" in text and "every image was predicted as 'a'" in report.one_class
-    same = reszoo.export(sharp, tmp_path / "one", format="onnx", check=Sample(images, np.zeros(4, int), "mine"))
+    assert (
+        "- accuracy 75.00 %" in text and "- balanced accuracy (mean of the classes) 50.00 %" in text
+    )
+    assert (
+        "every image was predicted as 'a'" in text
+        and "every image was predicted as 'a'" in report.one_class
+    )
+    same = reszoo.export(
+        sharp, tmp_path / "one", format="onnx", check=Sample(images, np.zeros(4, int), "mine")
+    )
     assert same.check.single_class is None and not same.one_class, "all images are of that class"
-    bare = reszoo.export(sharp, tmp_path / "bare", format="onnx", check=Sample(images, None, "mine"))
+    bare = reszoo.export(
+        sharp, tmp_path / "bare", format="onnx", check=Sample(images, None, "mine")
+    )
     assert (bare.check.balanced_accuracy, bare.check.single_class) == (None, None)
 
 
-@pytest.mark.parametrize("failure", [ReszooError("no"), KeyboardInterrupt(), OSError("disk full")], ids=repr)
+@pytest.mark.parametrize(
+    "failure", [ReszooError("no"), KeyboardInterrupt(), OSError("disk full")], ids=repr
+)
 @pytest.mark.parametrize("occupied", [False, True])
 def test_whatever_stops_it_leaves_nothing(
-    failure: BaseException, occupied: bool, run: reszoo.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    failure: BaseException,
+    occupied: bool,
+    run: reszoo.Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_: Any) -> None:
         raise failure
@@ -413,14 +546,27 @@ def test_whatever_stops_it_leaves_nothing(
     monkeypatch.setattr(exporting, "check_pixels", fail)
     with pytest.raises(type(failure)):
         reszoo.export(run, out, format="onnx", check=photographs(2))
-    assert [path.name for path in tmp_path.iterdir()] == ["out"] * occupied and not (occupied and any(out.iterdir()))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"] * occupied and not (
+        occupied and any(out.iterdir())
+    )
 
 
-def test_ranges_are_found_on_training_images_and_the_check_is_made_on_test_images(run: reszoo.Run) -> None:
+def test_ranges_are_found_on_training_images_and_the_check_is_made_on_test_images(
+    run: reszoo.Run,
+) -> None:
     source = open_source(run)
-    found, ranges, note = exporting._samples(source, source.preprocessing, None, "int8", resized=False, check=None)
-    assert found is not None and found.origin == "digits, test, all 360 images" and len(found.pictures) == 360
-    assert ranges is not None and ranges.origin == f"digits, train, {len(ranges.pictures)} of 1287 images"
+    found, ranges, note = exporting._samples(
+        source, source.preprocessing, None, "int8", resized=False, check=None
+    )
+    assert (
+        found is not None
+        and found.origin == "digits, test, all 360 images"
+        and len(found.pictures) == 360
+    )
+    assert (
+        ranges is not None
+        and ranges.origin == f"digits, train, {len(ranges.pictures)} of 1287 images"
+    )
     assert 128 < len(ranges.pictures) <= 256
     assert not note
 
@@ -430,13 +576,19 @@ def test_a_half_precision_savedmodel_keeps_its_larger_weights_in_two_bytes(tmp_p
     plain = Preprocessing((8, 8), 3, 0, MEAN, COLOUR["std"])
     size = {}
     for precision in ("float32", "float16"):
-        write_savedmodel(tmp_path / precision, fold(model).model, plain, tuple("abcde"), precision=precision)
-        size[precision] = (tmp_path / precision / "variables" / "variables.data-00000-of-00001").stat().st_size
+        write_savedmodel(
+            tmp_path / precision, fold(model).model, plain, tuple("abcde"), precision=precision
+        )
+        size[precision] = (
+            (tmp_path / precision / "variables" / "variables.data-00000-of-00001").stat().st_size
+        )
     assert size["float16"] == pytest.approx(size["float32"] / 2, rel=0.1)
 
 
 @pytest.mark.parametrize("kind", ["savedmodel", "litert", "onnx"])
-def test_an_export_is_checked_where_its_makers_cannot_be_imported(kind: str, tmp_path: Path) -> None:
+def test_an_export_is_checked_where_its_makers_cannot_be_imported(
+    kind: str, tmp_path: Path
+) -> None:
     """Or an export that needs them would pass."""
     program = f"""
 import runpy, sys
@@ -453,18 +605,23 @@ found["main"]({kind!r}, "", {str(tmp_path)!r})
         }  # fmt: skip
 
 
-def test_a_net_too_far_from_keras_is_refused(run: reszoo.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_net_too_far_from_keras_is_refused(
+    run: reszoo.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Half of the answers spoilt, as a quantisation gone wrong would."""
     honest = parity._run
 
     def spoilt(*args: Any) -> dict[str, np.ndarray]:
         outputs = honest(*args)
-        outputs["pixels/probabilities"][::2] = np.roll(outputs["pixels/probabilities"][::2], 1, axis=1)
+        outputs["pixels/probabilities"][::2] = np.roll(
+            outputs["pixels/probabilities"][::2], 1, axis=1
+        )
         return outputs
 
     monkeypatch.setattr(parity, "_run", spoilt)
     with pytest.raises(
-        ReszooError, match=r"first class for 50.0 % of .* in int8 it must be at least 90 %; .*out was not written"
+        ReszooError,
+        match=r"first class for 50.0 % of .* in int8 it must be at least 90 %; .*out was not written",
     ):
         reszoo.export(run, tmp_path / "out", format="litert", quantize="int8")
     assert not list(tmp_path.iterdir())
@@ -478,7 +635,11 @@ def test_data_that_is_gone_is_said_and_photographs_stand_in(
 
     monkeypatch.setattr(reszoo.Run, "open_pipeline", gone)
     report = reszoo.export(run, tmp_path / "out", format="onnx")
-    assert report.note == "the set has moved" and "photographs" in report.check.what and report.check.accuracy is None
+    assert (
+        report.note == "the set has moved"
+        and "photographs" in report.check.what
+        and report.check.accuracy is None
+    )
     with pytest.raises(ReszooError, match="the set has moved"):
         reszoo.export(run, tmp_path / "8", format="onnx", quantize="int8")
 
@@ -495,7 +656,9 @@ def test_what_does_not_go_together_is_refused(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ReszooError, match="no quantisation 'int4'"):
         get_format("onnx", "int4")
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ReszooError, match=r"LiteRT needs ai_edge_litert, .*pip install 'reszoo\[litert\]'"):
+    with pytest.raises(
+        ReszooError, match=r"LiteRT needs ai_edge_litert, .*pip install 'reszoo\[litert\]'"
+    ):
         get_format("litert")
     assert get_format("savedmodel")[1] == "float32"
 
@@ -508,9 +671,17 @@ def test_an_impossible_size_is_refused(size: Any, run: reszoo.Run, tmp_path: Pat
 
 def test_what_is_handed_over_tells_no_folders() -> None:
     told = without_folders(
-        {"a": "folder:/home/me/flowers/", "b": ["/data/x.th", "cifar10", "folder:flowers"], "c": {"d": ("/", 3, None)}}
+        {
+            "a": "folder:/home/me/flowers/",
+            "b": ["/data/x.th", "cifar10", "folder:flowers"],
+            "c": {"d": ("/", 3, None)},
+        }
     )
-    assert told == {"a": "folder:flowers", "b": ["x.th", "cifar10", "folder:flowers"], "c": {"d": ["", 3, None]}}
+    assert told == {
+        "a": "folder:flowers",
+        "b": ["x.th", "cifar10", "folder:flowers"],
+        "c": {"d": ["", 3, None]},
+    }
 
 
 def test_the_photographs_are_real_and_always_the_same() -> None:
@@ -528,7 +699,11 @@ def test_the_photographs_are_real_and_always_the_same() -> None:
 def test_a_sample_holds_files_and_arrays_alike() -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     grey = Preprocessing(
-        image_size=(8, 8), channels=1, resize=0, mean=np.zeros(1, "float32"), std=np.ones(1, "float32")
+        image_size=(8, 8),
+        channels=1,
+        resize=0,
+        mean=np.zeros(1, "float32"),
+        std=np.ones(1, "float32"),
     )
     file = tf.io.encode_png(image).numpy()
     own = Sample([image, file], None, "").inputs(grey)

@@ -25,7 +25,9 @@ from reszoo.exporting.samples import Sample
 from reszoo.nets.build import build
 
 NAMES = ("cat", "dog", "\N{CJK UNIFIED IDEOGRAPH-732B}", "a b", "ship", "truck", "x")
-GREY = Preprocessing(image_size=(8, 8), channels=1, resize=0, mean=np.zeros(1, "float32"), std=np.ones(1, "float32"))
+GREY = Preprocessing(
+    image_size=(8, 8), channels=1, resize=0, mean=np.zeros(1, "float32"), std=np.ones(1, "float32")
+)
 
 
 def colour(size: tuple[int, int] = (12, 10), resize: int = 16) -> Preprocessing:
@@ -46,14 +48,18 @@ def small_net(shape: tuple[int, int, int] = (12, 10, 3), classes: int = len(NAME
     x = keras.layers.Activation("relu")(x)
     x = keras.layers.Dropout(0.5)(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
-    model = keras.Model(inputs, keras.layers.Dense(classes, dtype="float32", kernel_initializer="he_normal")(x))
+    model = keras.Model(
+        inputs, keras.layers.Dense(classes, dtype="float32", kernel_initializer="he_normal")(x)
+    )
     rng = np.random.default_rng(2)  # moving statistics that are not those of a fresh layer
     model.layers[2].set_weights([rng.uniform(0.5, 2, 8) for _ in range(4)])
     return model
 
 
 QUADRANTS = tuple(
-    f"{place} {color}" for place in ("top left", "top right", "bottom left", "bottom right") for color in "RGB"
+    f"{place} {color}"
+    for place in ("top left", "top right", "bottom left", "bottom right")
+    for color in "RGB"
 )
 
 
@@ -100,7 +106,9 @@ np.savez(folder + "/out.npz", probabilities=f["probabilities"], logits=f["logits
 """
 
 
-def ask_alone(out: Path, folder: Path, images: np.ndarray, files: dict[str, bytes]) -> dict[str, np.ndarray]:
+def ask_alone(
+    out: Path, folder: Path, images: np.ndarray, files: dict[str, bytes]
+) -> dict[str, np.ndarray]:
     """Both signatures' outputs, from a process that has TensorFlow only."""
     np.save(folder / "images.npy", images)
     for name, contents in files.items():
@@ -116,7 +124,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[keras.Model, Pat
     """An export whose check ran in an interpreter of its own."""
     out = tmp_path_factory.mktemp("exported") / "deep" / "out"
     model = small_net()
-    return model, out, export_model(model, out, preprocessing=colour(), class_names=NAMES, details={"recipe": "r"})
+    return (
+        model,
+        out,
+        export_model(
+            model, out, preprocessing=colour(), class_names=NAMES, details={"recipe": "r"}
+        ),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -130,17 +144,29 @@ def seeing_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def seeing(seeing_folder: Path) -> tuple[keras.Model, Any]:
     """The model and what its export's `image_bytes` answers."""
     loaded = tf.saved_model.load(str(seeing_folder / "1"))
-    return seeing_net(), lambda files: loaded.signatures["image_bytes"](image_bytes=tf.constant(files))
+    return seeing_net(), lambda files: loaded.signatures["image_bytes"](
+        image_bytes=tf.constant(files)
+    )
 
 
 def expected(model: keras.Model, preprocessing: Preprocessing, image: np.ndarray) -> np.ndarray:
     """Probabilities by Keras and NumPy: resize across and down, crop, scale, run, softmax."""
     size = [side * preprocessing.resize // min(image.shape[:2]) for side in image.shape[:2]]
-    across = np.floor(tf.image.resize(image, (image.shape[0], size[1]), antialias=True).numpy() + 0.5)
+    across = np.floor(
+        tf.image.resize(image, (image.shape[0], size[1]), antialias=True).numpy() + 0.5
+    )
     resized = np.floor(tf.image.resize(across, size, antialias=True).numpy() + 0.5)
-    top, left = (round((have - want) / 2) for have, want in zip(size, preprocessing.image_size, strict=True))
-    crop = resized[top : top + preprocessing.image_size[0], left : left + preprocessing.image_size[1]]
-    logits = model((crop[None] / 255 - preprocessing.mean) / preprocessing.std, training=False).numpy()[0].astype(float)
+    top, left = (
+        round((have - want) / 2) for have, want in zip(size, preprocessing.image_size, strict=True)
+    )
+    crop = resized[
+        top : top + preprocessing.image_size[0], left : left + preprocessing.image_size[1]
+    ]
+    logits = (
+        model((crop[None] / 255 - preprocessing.mean) / preprocessing.std, training=False)
+        .numpy()[0]
+        .astype(float)
+    )
     return np.exp(logits) / np.exp(logits).sum()
 
 
@@ -157,13 +183,17 @@ def test_tensorflow_alone_gives_the_keras_outputs_for_floats_and_bytes(
         "text.png": b"not an image",
         "empty": b"",
         "grey.png": tf.io.encode_png(grey).numpy(),
-        "animated.gif": saved(big, "GIF", save_all=True, append_images=[Image.fromarray(255 - big)]),
+        "animated.gif": saved(
+            big, "GIF", save_all=True, append_images=[Image.fromarray(255 - big)]
+        ),
         "bitmap.bmp": saved(big, "BMP"),
     }
     outputs = ask_alone(out / "1", tmp_path, batch.astype("float32"), files)
 
     for row, image in enumerate(batch):
-        np.testing.assert_allclose(outputs["probabilities"][row], expected(model, colour(), image), atol=1e-5)
+        np.testing.assert_allclose(
+            outputs["probabilities"][row], expected(model, colour(), image), atol=1e-5
+        )
     softmax = np.exp(outputs["logits"]) / np.exp(outputs["logits"]).sum(1, keepdims=True)
     np.testing.assert_allclose(outputs["probabilities"], softmax, atol=1e-6)
 
@@ -230,14 +260,23 @@ JPEG = 4e-3
 def misread(image: Image.Image) -> dict[str, Image.Image]:
     """What a wrong decoder would see: turned, mirrored, inverted, gray, or with channels swapped."""
     pixels = np.asarray(image.convert("RGB"))
-    turns = [np.rot90(flipped, times) for flipped in (pixels, pixels[:, ::-1]) for times in range(4)][1:]
+    turns = [
+        np.rot90(flipped, times) for flipped in (pixels, pixels[:, ::-1]) for times in range(4)
+    ][1:]
     gray = np.repeat(np.asarray(image.convert("L"))[..., None], 3, axis=2)
-    wrong = {"inverted": 255 - pixels, "gray": gray, "BGR": pixels[..., ::-1], "GRB": pixels[..., [1, 0, 2]]}
+    wrong = {
+        "inverted": 255 - pixels,
+        "gray": gray,
+        "BGR": pixels[..., ::-1],
+        "GRB": pixels[..., [1, 0, 2]],
+    }
     wrong |= {f"turned {number}": turn for number, turn in enumerate(turns)}
     return {name: Image.fromarray(np.ascontiguousarray(one)) for name, one in wrong.items()}
 
 
-def test_the_bounds_tell_every_misread_image_from_the_right_one(seeing: tuple[keras.Model, Any]) -> None:
+def test_the_bounds_tell_every_misread_image_from_the_right_one(
+    seeing: tuple[keras.Model, Any],
+) -> None:
     right = expected(seeing[0], colour(), BIG)
     for name, image in misread(Image.fromarray(BIG)).items():
         apart = np.abs(expected(seeing[0], colour(), np.asarray(image)) - right).max()
@@ -270,7 +309,9 @@ def test_every_kind_of_file_has_its_answer_or_its_status(seeing: tuple[keras.Mod
         if name == "16 bits":
             opened = Image.fromarray(BIG[..., 0])
         wanted = expected(model, colour(), np.asarray(opened.convert("RGB")))
-        np.testing.assert_allclose(given, wanted, atol=JPEG if contents[:2] == b"\xff\xd8" else 1e-5, err_msg=name)
+        np.testing.assert_allclose(
+            given, wanted, atol=JPEG if contents[:2] == b"\xff\xd8" else 1e-5, err_msg=name
+        )
 
 
 def test_cmyk_is_answered_in_its_own_colors(seeing: tuple[keras.Model, Any]) -> None:
@@ -280,7 +321,9 @@ def test_cmyk_is_answered_in_its_own_colors(seeing: tuple[keras.Model, Any]) -> 
     assert Image.open(file).mode == "CMYK"
     answer = ask([file.getvalue()])
     assert answer["status"].numpy().tolist() == [0]
-    np.testing.assert_allclose(answer["probabilities"][0], expected(model, colour(), BIG), atol=2 * JPEG)
+    np.testing.assert_allclose(
+        answer["probabilities"][0], expected(model, colour(), BIG), atol=2 * JPEG
+    )
 
 
 def test_features_are_what_the_classifier_reads(exported: tuple[keras.Model, Path, Report]) -> None:
@@ -292,7 +335,9 @@ def test_features_are_what_the_classifier_reads(exported: tuple[keras.Model, Pat
     kernel, bias = model.layers[-1].get_weights()
     assert vectors.shape == (1, 8)
     np.testing.assert_allclose(
-        vectors @ kernel + bias, loaded.signatures["serving_default"](images=images)["logits"], rtol=1e-5
+        vectors @ kernel + bias,
+        loaded.signatures["serving_default"](images=images)["logits"],
+        rtol=1e-5,
     )
     assert loaded.signatures["features"](images=tf.zeros((0, 3, 3, 3)))["features"].shape == (0, 8)
     weights = sum(weight.numpy().size for weight in model.trainable_weights)
@@ -313,10 +358,22 @@ def test_the_folder_explains_itself(exported: tuple[keras.Model, Path, Report]) 
     model, out, report = exported
     assert sorted(p.name for p in out.iterdir()) == ["1", "README.md", "card.json"]
     served = out / "1"
-    assert sorted(p.name for p in served.iterdir()) == ["assets", "fingerprint.pb", "saved_model.pb", "variables"]
+    assert sorted(p.name for p in served.iterdir()) == [
+        "assets",
+        "fingerprint.pb",
+        "saved_model.pb",
+        "variables",
+    ]
     assert (served / "assets" / "class_names.txt").read_text().splitlines() == list(NAMES)
-    assert Preprocessing.from_dict(json.loads((served / "assets" / "preprocessing.json").read_text())) == colour()
-    assert report.path == str(out) and report.check.probability_difference <= 1e-5 and report.check.images == 32
+    assert (
+        Preprocessing.from_dict(json.loads((served / "assets" / "preprocessing.json").read_text()))
+        == colour()
+    )
+    assert (
+        report.path == str(out)
+        and report.check.probability_difference <= 1e-5
+        and report.check.images == 32
+    )
     assert report.check.accuracy is None and "two photographs" in report.check.what
     assert report.bytes == sum(p.stat().st_size for p in served.rglob("*") if p.is_file())
     assert [p.name for p in out.parent.iterdir()] == ["out"], "no temporary folder stays"
@@ -329,12 +386,17 @@ def test_batches_of_no_rows_and_few_classes(tmp_path: Path) -> None:
     assert {name: tuple(value.shape) for name, value in empty.items()} == {
         "probabilities": (0, 2), "labels": (0, 2), "scores": (0, 2), "status": (0,),
     }  # fmt: skip
-    assert loaded.signatures["serving_default"](images=tf.zeros((0, 3, 3, 1)))["logits"].shape == (0, 2)
+    assert loaded.signatures["serving_default"](images=tf.zeros((0, 3, 3, 1)))["logits"].shape == (
+        0,
+        2,
+    )
     bad = loaded.signatures["image_bytes"](image_bytes=tf.constant([b"x"]))
     assert bad["status"].numpy().tolist() == [1]
 
 
-@pytest.mark.parametrize("policy", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"])
+@pytest.mark.parametrize(
+    "policy", [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"]
+)
 def test_a_net_of_mixed_precision_is_exported_in_float32(policy: str, tmp_path: Path) -> None:
     keras.config.set_dtype_policy(policy)
     model = build("resnet8", classes=7, input_shape=(12, 10, 3), se_ratio=0.25)
@@ -348,18 +410,24 @@ def test_a_net_of_mixed_precision_is_exported_in_float32(policy: str, tmp_path: 
     served = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"](
         images=image[None].astype("float32")
     )
-    np.testing.assert_allclose(served["probabilities"][0], expected(same, colour(), image), atol=1e-5)
+    np.testing.assert_allclose(
+        served["probabilities"][0], expected(same, colour(), image), atol=1e-5
+    )
     assert served["logits"].dtype == tf.float32
 
 
-def test_a_net_made_under_a_strategy_is_exported(strategy: tf.distribute.Strategy, tmp_path: Path) -> None:
+def test_a_net_made_under_a_strategy_is_exported(
+    strategy: tf.distribute.Strategy, tmp_path: Path
+) -> None:
     with strategy.scope():
         model = small_net()
     export_model(model, tmp_path, preprocessing=colour(), class_names=NAMES)
     served = tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"](
         images=photo(20, 20)[None].astype("float32")
     )
-    np.testing.assert_allclose(served["probabilities"][0], expected(model, colour(), photo(20, 20)), atol=1e-5)
+    np.testing.assert_allclose(
+        served["probabilities"][0], expected(model, colour(), photo(20, 20)), atol=1e-5
+    )
 
 
 class Restless(keras.layers.Layer):
@@ -377,7 +445,8 @@ def test_a_net_that_differs_after_loading_is_not_exported(occupied: bool, tmp_pa
     if occupied:
         out.mkdir()
     with pytest.raises(
-        ReszooError, match=r"differ from the Keras model's by .*, more than 1e-04, .*out was not written"
+        ReszooError,
+        match=r"differ from the Keras model's by .*, more than 1e-04, .*out was not written",
     ):
         export_model(model, out, preprocessing=colour(), class_names=NAMES)
     assert [p.name for p in tmp_path.iterdir()] == ["out"] * occupied
@@ -394,7 +463,12 @@ def test_a_net_that_differs_after_loading_is_not_exported(occupied: bool, tmp_pa
     ],
 )
 def test_each_wrong_answer_of_the_loaded_net_is_noticed(
-    output: str, row: int, value: float, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    output: str,
+    row: int,
+    value: float,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     honest = parity._run
 
@@ -424,7 +498,9 @@ def test_agreement_and_accuracy_are_those_of_the_export(
         return outputs
 
     monkeypatch.setattr(parity, "_run", spoilt)
-    check = parity.check_savedmodel(seeing_folder / "1", model, colour(), Sample(pictures, best, "mine"))
+    check = parity.check_savedmodel(
+        seeing_folder / "1", model, colour(), Sample(pictures, best, "mine")
+    )
     assert (check.agreement, check.accuracy, check.keras_accuracy) == (0.5, 0.5, 1.0)
     with pytest.raises(ReszooError, match="differ from the Keras model's"):
         check.refuse("float32")
@@ -451,18 +527,27 @@ def test_a_diverged_net_is_refused(tmp_path: Path) -> None:
 
 def test_the_given_images_are_the_ones_compared(tmp_path: Path) -> None:
     given = Sample(
-        [photo(30, 31), saved(photo(9, 40), "JPEG"), saved(photo(50, 20), "PNG")], np.array([0, 1, 2]), "mine"
+        [photo(30, 31), saved(photo(9, 40), "JPEG"), saved(photo(50, 20), "PNG")],
+        np.array([0, 1, 2]),
+        "mine",
     )
     check = export_model(
         net := small_net(), tmp_path / "out", preprocessing=colour(), class_names=NAMES, check=given
     ).check
     best = [int(expected(net, colour(), np.asarray(picture)).argmax()) for picture in pixels(given)]
     assert (check.images, check.what, check.agreement) == (3, "mine", 1.0)
-    assert check.accuracy == check.keras_accuracy == np.mean([own == want for own, want in enumerate(best)])
+    assert (
+        check.accuracy
+        == check.keras_accuracy
+        == np.mean([own == want for own, want in enumerate(best)])
+    )
 
 
 def pixels(sample: Sample) -> list[np.ndarray]:
-    return [np.asarray(Image.open(io.BytesIO(one))) if isinstance(one, bytes) else one for one in sample.pictures]
+    return [
+        np.asarray(Image.open(io.BytesIO(one))) if isinstance(one, bytes) else one
+        for one in sample.pictures
+    ]
 
 
 def test_an_occupied_folder_is_refused_and_kept(tmp_path: Path) -> None:
@@ -491,7 +576,9 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path) -> None:
 def test_a_parent_that_is_a_file_is_rejected_and_kept(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
     with pytest.raises(ReszooError, match="cannot be made: .*file is not a folder"):
-        export_model(small_net(), tmp_path / "file" / "out", preprocessing=colour(), class_names=NAMES)
+        export_model(
+            small_net(), tmp_path / "file" / "out", preprocessing=colour(), class_names=NAMES
+        )
     assert (tmp_path / "file").read_text() == "kept"
 
 
@@ -507,9 +594,15 @@ def test_a_parent_that_is_a_file_is_rejected_and_kept(tmp_path: Path) -> None:
         ({"class_names": (*NAMES[:6], "two\nlines")}, "line break"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_parts_that_do_not_fit_are_refused(
+    arguments: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(ReszooError, match=message):
-        export_model(small_net(), tmp_path / "out", **({"preprocessing": colour(), "class_names": NAMES} | arguments))
+        export_model(
+            small_net(),
+            tmp_path / "out",
+            **({"preprocessing": colour(), "class_names": NAMES} | arguments),
+        )
     assert not list(tmp_path.iterdir())
 
 

@@ -30,7 +30,14 @@ from reszoo.weights.published import Weights
 from reszoo.weights.transforms import Transforms
 
 L = keras.layers
-SMALL: dict[str, Any] = {"backbone": "resnet8", "train_steps": 3, "steps": 2, "every": 1, "images": 20, "quiet": True}
+SMALL: dict[str, Any] = {
+    "backbone": "resnet8",
+    "train_steps": 3,
+    "steps": 2,
+    "every": 1,
+    "images": 20,
+    "quiet": True,
+}
 SMALL["overrides"] = ["train.batch_size=16", "data.examples=200"]
 
 
@@ -55,12 +62,17 @@ def numbers(model: keras.Model, x: np.ndarray[Any, Any]) -> list[tuple[float, fl
     """Return (ratio, cosine) of the blocks of `by_hand` in NumPy."""
 
     def conv(name: str, x: Any) -> Any:
-        kernel, bias = (np.asarray(value, np.float64) for value in model.get_layer(name).get_weights())
+        kernel, bias = (
+            np.asarray(value, np.float64) for value in model.get_layer(name).get_weights()
+        )
         return x @ kernel[0, 0] + bias
 
     def compare(x: Any, branch: Any, output: Any) -> tuple[float, float]:
         ratios = [np.sqrt((b**2).sum() / (a**2).sum()) for a, b in zip(x, branch, strict=True)]
-        cosines = [(a * o).sum() / np.sqrt((a**2).sum() * (o**2).sum()) for a, o in zip(x, output, strict=True)]
+        cosines = [
+            (a * o).sum() / np.sqrt((a**2).sum() * (o**2).sum())
+            for a, o in zip(x, output, strict=True)
+        ]
         return float(np.mean(ratios)), float(np.mean(cosines))
 
     x = x.astype(np.float64)
@@ -78,8 +90,14 @@ def test_measure_is_what_numpy_says() -> None:
     model = by_hand()
     x = images((7, 2, 3, 4))
     found = measure(model, x, batch_size=3)  # the last batch is short
-    assert [(row["block"], row["identity"]) for row in found] == [("a", True), ("b", False), ("c", True)]
-    np.testing.assert_allclose([(row["ratio"], row["cosine"]) for row in found], numbers(model, x), rtol=1e-5)
+    assert [(row["block"], row["identity"]) for row in found] == [
+        ("a", True),
+        ("b", False),
+        ("c", True),
+    ]
+    np.testing.assert_allclose(
+        [(row["ratio"], row["cosine"]) for row in found], numbers(model, x), rtol=1e-5
+    )
 
 
 def test_an_image_that_is_nowhere_positive_is_left_out() -> None:
@@ -110,7 +128,10 @@ def test_the_output_is_what_leaves_the_block() -> None:
 def test_stacked_blocks_start_as_the_identity() -> None:
     found = measure(stack(reszoo.build("plain8", input_shape=(8, 8, 3))), images((4, 8, 8, 3)))
     assert [row["block"] for row in found] == ["stack_block1", "stack_block2"]
-    assert all(row["ratio"] == 0 and row["cosine"] == pytest.approx(1, abs=1e-12) and row["identity"] for row in found)
+    assert all(
+        row["ratio"] == 0 and row["cosine"] == pytest.approx(1, abs=1e-12) and row["identity"]
+        for row in found
+    )
 
 
 @settings(max_examples=20, deadline=None)
@@ -131,7 +152,9 @@ def test_nets_without_blocks_are_refused() -> None:
 
 def test_the_callback_measures_before_and_after_epochs_in_fit() -> None:
     model = stack(reszoo.build("plain8", input_shape=(8, 8, 1)), blocks=1)
-    model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
     batch = images((16, 8, 8, 1))
     seen = DriftCallback(batch, every=2)
     model.fit(batch, np.arange(16) % 10, epochs=4, batch_size=8, verbose=0, callbacks=[seen])
@@ -144,7 +167,9 @@ def test_the_callback_measures_before_and_after_epochs_in_fit() -> None:
 def test_the_callback_measures_in_reszoos_own_training(tmp_path: Path) -> None:
     seen = DriftCallback(images((4, 8, 8, 1)))
     overrides = ["model.name=resnet8", "train.epochs=2", "train.export=false", "data.examples=64"]
-    reszoo.train("quickstart", overrides=overrides, run_dir=tmp_path / "run", callbacks=[seen], quiet=True)
+    reszoo.train(
+        "quickstart", overrides=overrides, run_dir=tmp_path / "run", callbacks=[seen], quiet=True
+    )
     assert [row["epoch"] for row in seen.history] == [0, 1, 2]
 
 
@@ -160,27 +185,46 @@ def test_both_arms_start_alike_and_only_one_has_blocks(done: tuple[Path, dict[st
     results = record["results"]
     stacked, control = results["stacked"], results["control"]
     assert [row["step"] for row in results["backbone"]["rows"]] == [0, 1, 2, 3]
-    assert [row["step"] for row in stacked["rows"]] == [row["step"] for row in control["rows"]] == [0, 1, 2]
+    assert (
+        [row["step"] for row in stacked["rows"]]
+        == [row["step"] for row in control["rows"]]
+        == [0, 1, 2]
+    )
     for key in ("val_accuracy", "val_loss"):
-        assert stacked["rows"][0][key] == control["rows"][0][key] == results["backbone"]["rows"][-1][key]
+        assert (
+            stacked["rows"][0][key]
+            == control["rows"][0][key]
+            == results["backbone"]["rows"][-1][key]
+        )
     assert stacked["difference"] == stacked["random_difference"] == 0
     assert stacked["added"] == ["stack_block1", "stack_block2"]
-    blocks = [{block["block"]: block["ratio"] for block in row["blocks"]} for row in stacked["rows"]]
+    blocks = [
+        {block["block"]: block["ratio"] for block in row["blocks"]} for row in stacked["rows"]
+    ]
     assert blocks[0]["stack_block1"] == 0 < blocks[1]["stack_block1"] < blocks[2]["stack_block1"]
     assert stacked["parameters"] > control["parameters"] == results["backbone"]["parameters"]
-    assert record["settings"]["rate"] == pytest.approx(0.01) and record["settings"]["split"] == "validation"
+    assert (
+        record["settings"]["rate"] == pytest.approx(0.01)
+        and record["settings"]["split"] == "validation"
+    )
     tuned = keras.models.load_model(out / "stacked.keras")
     assert tuned.get_layer("stack_block1_bn2").gamma.numpy().any()
 
 
-def test_both_arms_read_the_batches_that_follow_the_backbones(done: tuple[Path, dict[str, Any]]) -> None:
+def test_both_arms_read_the_batches_that_follow_the_backbones(
+    done: tuple[Path, dict[str, Any]],
+) -> None:
     """The loss of the first step is that of the saved backbone on the batch behind those it was trained on."""
     out, record = done
     recipe = recipe_for("resnet8", None, SMALL["overrides"])
     pipeline = open_dataset(recipe.data, recipe.augment, batch_size=16, seed=0)
     net = keras.models.load_model(out / "backbone.keras")
     batch, labels = next(iter(pipeline.train(3)))
-    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, net(batch, training=True)).numpy().mean()
+    loss = (
+        tf.nn.sparse_softmax_cross_entropy_with_logits(labels, net(batch, training=True))
+        .numpy()
+        .mean()
+    )
     for arm in ("control", "stacked"):
         assert record["results"][arm]["rows"][1]["loss"] == pytest.approx(loss, rel=1e-5)
 
@@ -207,7 +251,8 @@ def test_a_broken_experiment_goes_on_and_ends_alike(
 
     def timeless(record: dict[str, Any]) -> Any:
         return json.loads(
-            json.dumps(record["results"]), object_hook=lambda d: {k: v for k, v in d.items() if k != "seconds"}
+            json.dumps(record["results"]),
+            object_hook=lambda d: {k: v for k, v in d.items() if k != "seconds"},
         )
 
     assert timeless(record) == timeless(done[1])
@@ -219,7 +264,9 @@ def test_the_page_says_what_was_measured(done: tuple[Path, dict[str, Any]]) -> N
     out, record = done
     page = present(record)
     assert page.title == "Drift from the identity: resnet8 on digits"
-    ends = [100 * record["results"][arm]["rows"][-1]["val_accuracy"] for arm in ("stacked", "control")]
+    ends = [
+        100 * record["results"][arm]["rows"][-1]["val_accuracy"] for arm in ("stacked", "control")
+    ]
     assert (
         f"is {ends[0]:.1f} % with the blocks and {ends[1]:.1f} % without" in page.finding
         and "agree bit for bit" in page.sections[0].finding
@@ -235,7 +282,11 @@ def test_the_page_says_what_was_measured(done: tuple[Path, dict[str, Any]]) -> N
             f"{arms[arm]['parameters']:,}",
         ]
         for (label, arm), row in zip(
-            {"backbone": "backbone", "without the blocks": "control", "with the blocks": "stacked"}.items(),
+            {
+                "backbone": "backbone",
+                "without the blocks": "control",
+                "with the blocks": "stacked",
+            }.items(),
             rows,
             strict=True,
         )
@@ -244,7 +295,11 @@ def test_the_page_says_what_was_measured(done: tuple[Path, dict[str, Any]]) -> N
     assert isinstance(table, Table) and table.rows == expected
     text = report(out).read_text()
     assert "stack_block2" in text
-    assert {path.stem for path in out.glob("*.png")} == {"drift_ratio", "drift_cosine", "drift_accuracy"}
+    assert {path.stem for path in out.glob("*.png")} == {
+        "drift_ratio",
+        "drift_cosine",
+        "drift_accuracy",
+    }
 
 
 def test_a_verdict_needs_more_than_chance(done: tuple[Path, dict[str, Any]]) -> None:
@@ -254,24 +309,39 @@ def test_a_verdict_needs_more_than_chance(done: tuple[Path, dict[str, Any]]) -> 
         (0.02, "2.0 points more, within two standard errors for 150 images"),
         (0.3, "30.0 points more."),
     ):
-        arms["control"]["rows"][-1]["val_accuracy"], arms["stacked"]["rows"][-1]["val_accuracy"] = 0.5, 0.5 + gain
+        arms["control"]["rows"][-1]["val_accuracy"], arms["stacked"]["rows"][-1]["val_accuracy"] = (
+            0.5,
+            0.5 + gain,
+        )
         assert present(record).finding.endswith(told if told.endswith(".") else f"{told}.")
 
 
 def test_a_file_that_ends_in_a_softmax_is_a_backbone(tmp_path: Path) -> None:
     inputs = keras.Input((8, 8, 1))
     x = L.GlobalAveragePooling2D()(L.Conv2D(8, 3, activation="relu", name="conv")(inputs))
-    keras.Model(inputs, L.Dense(10, activation="softmax")(x), name="own").save(tmp_path / "own.keras")
-    record = drift(tmp_path / "out", **{**SMALL, "backbone": tmp_path / "own.keras", "steps": 1, "blocks": 1})
+    keras.Model(inputs, L.Dense(10, activation="softmax")(x), name="own").save(
+        tmp_path / "own.keras"
+    )
+    record = drift(
+        tmp_path / "out", **{**SMALL, "backbone": tmp_path / "own.keras", "steps": 1, "blocks": 1}
+    )
     assert record["results"]["backbone"]["rows"] == [] and record["settings"]["train_steps"] == 0
-    assert record["results"]["stacked"]["rows"][0]["val_loss"] > 2  # of logits: a softmax twice would flatten it
+    assert (
+        record["results"]["stacked"]["rows"][0]["val_loss"] > 2
+    )  # of logits: a softmax twice would flatten it
 
 
 @pytest.mark.parametrize("end", ["dense", "activation", "layer", "none"])
 def test_logits_are_what_the_softmax_is_taken_of(end: str) -> None:
     inputs = keras.Input((4,))
     x = L.Dense(3, activation="softmax" if end == "dense" else None, name="dense")(inputs)
-    x = L.Activation("softmax")(x) if end == "activation" else L.Softmax()(x) if end == "layer" else x
+    x = (
+        L.Activation("softmax")(x)
+        if end == "activation"
+        else L.Softmax()(x)
+        if end == "layer"
+        else x
+    )
     net = keras.Model(inputs, x)
     batch = images((5, 4))
     kernel, bias = net.get_layer("dense").get_weights()
@@ -283,7 +353,10 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "no net": ({"backbone": "resnet21"}, "resnet21"),
     "no run": ({"backbone": "some/where"}, "is no run folder"),
     "no file": ({"backbone": "net.keras"}, "no file .*net.keras"),
-    "too small": ({"backbone": "vgg16", "recipe": "quickstart"}, "at least 32x32 pixels.*image_size"),
+    "too small": (
+        {"backbone": "vgg16", "recipe": "quickstart"},
+        "at least 32x32 pixels.*image_size",
+    ),
     "steps": ({"steps": 0}, "steps: 0 is invalid; expected an integer >= 1"),
     "every": ({"every": 0.5}, "every: 0.5 is invalid; expected an integer"),
     "images": ({"images": -1}, "images: -1 is invalid; expected an integer"),
@@ -316,7 +389,9 @@ def test_what_cannot_work_is_refused_before_anything_is_written(case: str, tmp_p
 
 def test_a_file_of_other_data_is_refused(tmp_path: Path) -> None:
     reszoo.build("resnet8").save(tmp_path / "cifar.keras")
-    with pytest.raises(ReszooError, match=r"maps \(32, 32, 3\) to \(10,\), but digits has images of \(8, 8, 1\)"):
+    with pytest.raises(
+        ReszooError, match=r"maps \(32, 32, 3\) to \(10,\), but digits has images of \(8, 8, 1\)"
+    ):
         drift(tmp_path / "out", **{**SMALL, "backbone": tmp_path / "cifar.keras"})
     (tmp_path / "broken.keras").write_bytes(b"nothing")
     with pytest.raises(ReszooError, match="cannot be read as a Keras model"):
@@ -330,7 +405,9 @@ def test_a_file_of_other_data_is_refused(tmp_path: Path) -> None:
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weights:
     """Published weights of resnet8 whose file is at hand."""
     model = reszoo.build("resnet8")
-    save_file(export_arrays(model, reszoo.spec("resnet8"), "akamaster"), tmp_path / "weights.safetensors")
+    save_file(
+        export_arrays(model, reszoo.spec("resnet8"), "akamaster"), tmp_path / "weights.safetensors"
+    )
     row = Weights(
         model="resnet8",
         tag="someone/v1",
@@ -338,10 +415,16 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weights:
         data="cifar10",
         top1=90.0,
         top5=None,
-        transforms=Transforms(image_size=(32, 32), resize=0, mean=(0.5, 0.4, 0.3), std=(0.3, 0.2, 0.1)),
+        transforms=Transforms(
+            image_size=(32, 32), resize=0, mean=(0.5, 0.4, 0.3), std=(0.3, 0.2, 0.1)
+        ),
         licence="BSD-2-Clause",
         source="https://weights.example",
-        files=(RemoteFile(url="https://weights.example/resnet8.safetensors", digest="sha256:" + 64 * "0"),),
+        files=(
+            RemoteFile(
+                url="https://weights.example/resnet8.safetensors", digest="sha256:" + 64 * "0"
+            ),
+        ),
     )
     known = published.published()
     monkeypatch.setattr(published, "published", lambda: (row, *known))
@@ -367,17 +450,23 @@ def test_published_weights_are_fine_tuned_as_their_recipe_says(
 ) -> None:
     opened = []
     monkeypatch.setattr(
-        lab, "open_pipeline", lambda *args, **kw: opened.append(open_pipeline(*args, **kw)) or opened[-1]
+        lab,
+        "open_pipeline",
+        lambda *args, **kw: opened.append(open_pipeline(*args, **kw)) or opened[-1],
     )
     drift(tmp_path / "out", **FINE)
-    assert opened[0].preprocessing.std == pytest.approx((0.3, 0.2, 0.1)) and opened[0].info.input_shape == (32, 32, 3)
+    assert opened[0].preprocessing.std == pytest.approx((0.3, 0.2, 0.1)) and opened[
+        0
+    ].info.input_shape == (32, 32, 3)
     start = reszoo.build("resnet8", weights="someone/v1")
     for name in ("backbone", "stacked"):
         model = keras.models.load_model(tmp_path / "out" / f"{name}.keras")
         moved = {
             layer.name.split("_")[0]
             for layer in start.layers
-            for old, new in zip(layer.get_weights(), model.get_layer(layer.name).get_weights(), strict=True)
+            for old, new in zip(
+                layer.get_weights(), model.get_layer(layer.name).get_weights(), strict=True
+            )
             if layer.name != "head_dense" and not np.array_equal(old, new)
         }
         assert moved == {"stage3"}, name
@@ -388,6 +477,9 @@ def test_published_weights_are_fine_tuned_as_their_recipe_says(
 def test_a_run_from_published_weights_is_a_backbone(weights: Weights, tmp_path: Path) -> None:
     overrides = [*FINE["overrides"], "model.name=resnet8", "train.epochs=1", "train.export=false"]
     run = reszoo.train("finetune", overrides=overrides, run_dir=tmp_path / "run", quiet=True).run
-    record = drift(tmp_path / "out", **{**SMALL, "backbone": run.path, "overrides": [], "steps": 1, "blocks": 1})
+    record = drift(
+        tmp_path / "out",
+        **{**SMALL, "backbone": run.path, "overrides": [], "steps": 1, "blocks": 1},
+    )
     scores = json.loads((run.path / "test.json").read_text())
     assert record["results"]["backbone"]["test_accuracy"] == scores["top1"]

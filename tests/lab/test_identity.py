@@ -49,9 +49,16 @@ def test_a_plain_block_can_be_the_identity_exactly() -> None:
 
 
 def test_forms_differ_in_block_and_start_alone() -> None:
-    made = {form: [np.asarray(part) for part in Stacks(form, 4, 8, 16, [3]).weights] for form in FORMS}
+    made = {
+        form: [np.asarray(part) for part in Stacks(form, 4, 8, 16, [3]).weights] for form in FORMS
+    }
     for form, parts in made.items():
-        assert [part.shape for part in parts] == [(4, 1, 8, 16), (4, 1, 1, 16), (4, 1, 16, 8), (4, 1, 1, 8)]
+        assert [part.shape for part in parts] == [
+            (4, 1, 8, 16),
+            (4, 1, 1, 16),
+            (4, 1, 16, 8),
+            (4, 1, 1, 8),
+        ]
         if form is not HELD:
             np.testing.assert_array_equal(parts[0], made[PLAIN][0])
         assert not parts[1].any() and not parts[3].any()
@@ -63,7 +70,8 @@ def test_forms_differ_in_block_and_start_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "grown"), [(PLAIN, 1), (LINEAR, 1), (RESIDUAL, 16), (LINEAR_RESIDUAL, 16), (SMALL, 1.25**4)]
+    ("form", "grown"),
+    [(PLAIN, 1), (LINEAR, 1), (RESIDUAL, 16), (LINEAR_RESIDUAL, 16), (SMALL, 1.25**4)],
 )
 def test_what_random_blocks_make_of_the_mean_square(form: Form, grown: float) -> None:
     stacks = Stacks(form, depth=4, width=32, hidden=64, seeds=range(20))
@@ -79,7 +87,9 @@ def test_states_are_those_of_the_formula() -> None:
             weight.assign(normal(*weight.shape, seed=len(weight.shape) + int(weight.shape[-1])))
         wanted, moved = x[0].astype(np.float64), []
         for block in range(2):
-            first, bias, second, shift = (np.asarray(weight)[block, 0].astype(np.float64) for weight in stacks.weights)
+            first, bias, second, shift = (
+                np.asarray(weight)[block, 0].astype(np.float64) for weight in stacks.weights
+            )
             inner = wanted @ first + bias
             out = (inner if form.linear else np.maximum(inner, 0)) @ second + shift
             out = out + wanted if form.residual else out
@@ -89,7 +99,9 @@ def test_states_are_those_of_the_formula() -> None:
         np.testing.assert_allclose(stacks.move(tf.constant(x)), [np.mean(moved)], rtol=1e-4)
 
 
-def train(stacks: Stacks, x: np.ndarray, y: np.ndarray, steps: int, rate: float = 0.01) -> list[int]:
+def train(
+    stacks: Stacks, x: np.ndarray, y: np.ndarray, steps: int, rate: float = 0.01
+) -> list[int]:
     looks: list[int] = []
     weight = np.full((len(x), x.shape[1], 1), 1 / x.shape[1], np.float32)
     fit(stacks, lambda step: (x, y, weight), steps, rate, 4, looks.append)
@@ -105,7 +117,9 @@ def test_a_member_trains_as_if_alone_even_beside_one_that_diverges() -> None:
         alone = Stacks(RESIDUAL, 3, 4, 8, [seed])
         train(alone, x[member : member + 1], y[member : member + 1], 10)
         for all_, own in zip(together.weights, alone.weights, strict=True):
-            np.testing.assert_allclose(np.asarray(all_)[:, member], np.asarray(own)[:, 0], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                np.asarray(all_)[:, member], np.asarray(own)[:, 0], rtol=1e-5, atol=1e-6
+            )
     assert not np.isfinite(np.asarray(together.weights[0])[:, 1]).all()
 
 
@@ -129,7 +143,10 @@ def test_targets_are_the_mixtures_they_are_called() -> None:
     inputs, wanted = lab.examples(x, nets)
     assert list(lab.TARGETS) == ["identity", "t = 0.25", "t = 0.5", "t = 0.75", "G", "negation"]
     shape = (len(lab.TARGETS), *x.shape)
-    inputs, wanted = np.reshape(inputs, shape), dict(zip(lab.TARGETS, np.reshape(wanted, shape), strict=True))
+    inputs, wanted = (
+        np.reshape(inputs, shape),
+        dict(zip(lab.TARGETS, np.reshape(wanted, shape), strict=True)),
+    )
     for own in inputs:
         np.testing.assert_array_equal(own, x)
     np.testing.assert_array_equal(wanted["identity"], x)
@@ -145,19 +162,30 @@ def test_targets_are_the_mixtures_they_are_called() -> None:
 def test_errors_of_stacks_that_stay_the_identity_are_known() -> None:
     piece = lab.learn(ZERO, depth=2, seeds=2, steps=1, width=3, rate=1e-30)
     found = piece["targets"]
-    assert found["identity"] == {"error": [0, 0], "reached": {"0.1": [0, 0], "0.01": [0, 0]}, "move": [0, 0]}
-    assert found["negation"]["error"] == [4, 4] and found["negation"]["reached"]["0.1"] == [None, None]
+    assert found["identity"] == {
+        "error": [0, 0],
+        "reached": {"0.1": [0, 0], "0.01": [0, 0]},
+        "move": [0, 0],
+    }
+    assert found["negation"]["error"] == [4, 4] and found["negation"]["reached"]["0.1"] == [
+        None,
+        None,
+    ]
     assert piece["parameters"] == 2 * (3 * 6 + 6 + 6 * 3 + 3)
     assert piece["curves"]["steps"] == [0, 1]
     for line in lab.learn_line(ZERO, depth=2, seeds=2, steps=1, rate=1e-30)["fits"]:
         for seed in range(2):
             x, y = lab.points(line["points"], line["noise"], seed)
-            assert line["training"][seed] == pytest.approx(np.mean((x - y) ** 2), rel=1e-4, abs=1e-12)
+            assert line["training"][seed] == pytest.approx(
+                np.mean((x - y) ** 2), rel=1e-4, abs=1e-12
+            )
         assert line["fresh"] == pytest.approx([line["noise"] ** 2] * 2, abs=1e-9)
 
 
 def test_polynomials_are_least_squares_and_go_wild_on_noise_alone() -> None:
-    found = {(curve["degree"], curve["points"], curve["noise"]): curve for curve in lab.polynomials(2)}
+    found = {
+        (curve["degree"], curve["points"], curve["noise"]): curve for curve in lab.polynomials(2)
+    }
     grid = np.linspace(-1, 1, 1001)
     for (degree, count, noise), curve in found.items():
         if degree > 15:  # beyond, powers of x are no longer any good
@@ -189,7 +217,9 @@ def test_each_member_has_the_weights_of_its_seed(monkeypatch: pytest.MonkeyPatch
     lab.learn_line(PLAIN, depth=1, seeds=2, steps=1, rate=1e-30)
     for stacks in made:  # seeds fastest, as `examples` has them
         first = np.asarray(stacks.weights[0])[0]
-        assert np.all(first == np.tile(first[:2], (len(first) // 2, 1, 1))) and np.any(first[0] != first[1])
+        assert np.all(first == np.tile(first[:2], (len(first) // 2, 1, 1))) and np.any(
+            first[0] != first[1]
+        )
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +237,9 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_an_interrupted_experiment_goes_on(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_experiment_goes_on(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reported: list[Path] = []
     monkeypatch.setattr(lab, "report", reported.append)
     folder = tmp_path / "out"
@@ -220,7 +252,11 @@ def test_an_interrupted_experiment_goes_on(tiny: Path, tmp_path: Path, monkeypat
     told: list[str] = []
     after = lab.identity(folder, **SETTINGS, tell=told.append)
     assert after == read(folder) and reported == [folder] and kept.stat().st_mtime_ns == stamp
-    assert len(told) == 2 and told[0].startswith("21 of 22") and "residual-small-start-depth2" in told[1]
+    assert (
+        len(told) == 2
+        and told[0].startswith("21 of 22")
+        and "residual-small-start-depth2" in told[1]
+    )
     for record in (before, after):
         record.pop("environment")
         record["results"].pop("seconds")
@@ -241,7 +277,9 @@ def test_what_the_record_says_agrees_with_the_pieces(tiny: Path) -> None:
         (form.name, depth) for form in FORMS for depth in (1, 2)
     ]
     assert results["members"] == len(FORMS) * 2 * 6 * 2 and results["diverged"] == 0
-    assert {curve["depth"] for curve in results["curves"]} == {2} and len(results["curves"]) == len(FORMS)
+    assert {curve["depth"] for curve in results["curves"]} == {2} and len(results["curves"]) == len(
+        FORMS
+    )
     for name in ("plain-depth1", "plain-identity-start-depth2", "residual-small-start-depth2"):
         piece = json.loads((tiny / "parts" / f"{name}.json").read_text())
         assert piece["curves"]["steps"] == list(range(13))
@@ -262,32 +300,64 @@ def test_figures_and_words_come_from_the_record(tiny: Path) -> None:
     lead, sections = page.finding, page.sections
     plain = record["results"]["stacks"][1]["targets"]
     assert page.title == "How hard is the identity?"
-    assert "error of 0.012 on the identity, not finite on a random net and" in lead and "\n" not in lead
-    near, far, against = (say(median(plain[target]["error"])) for target in ("identity", "G", "negation"))
-    assert f"plain ones with {near} on the identity, {far} on a random net and {against} on -x;" in lead
+    assert (
+        "error of 0.012 on the identity, not finite on a random net and" in lead
+        and "\n" not in lead
+    )
+    near, far, against = (
+        say(median(plain[target]["error"])) for target in ("identity", "G", "negation")
+    )
+    assert (
+        f"plain ones with {near} on the identity, {far} on a random net and {against} on -x;"
+        in lead
+    )
     plots = [item for section in sections for item in section.items if isinstance(item, Plot)]
-    assert [plot.name for plot in plots] == ["error-depth", "curves", "error-target", "steps", "move", "line"]
+    assert [plot.name for plot in plots] == [
+        "error-depth",
+        "curves",
+        "error-target",
+        "steps",
+        "move",
+        "line",
+    ]
     for plot in plots:
         png = render(plot, LIGHT, "png")
         assert png.startswith(b"\x89PNG")
-        assert struct.unpack(">II", png[16:24]) == (round(100 * plot.size[0]), round(100 * plot.size[1]))
+        assert struct.unpack(">II", png[16:24]) == (
+            round(100 * plot.size[0]),
+            round(100 * plot.size[1]),
+        )
     assert b"residual, small start" in render(plots[0], DARK, "svg")
     table = next(item for item in sections[0].items if isinstance(item, Table))
     row = next(row for row in table.rows if row[0] == SMALL.name)
     assert row[1] == "0.012 (0.011 to 0.013)" and row[5] == "not finite"
     line = sections[4].items[1]
-    assert isinstance(line, Table) and len(line.rows) == 2 * 3 * 5  # points, noises; three forms and two polynomials
-    curve = next(curve for curve in record["results"]["polynomials"] if curve["degree"] > 1 and curve["noise"] > 0)
+    assert (
+        isinstance(line, Table) and len(line.rows) == 2 * 3 * 5
+    )  # points, noises; three forms and two polynomials
+    curve = next(
+        curve
+        for curve in record["results"]["polynomials"]
+        if curve["degree"] > 1 and curve["noise"] > 0
+    )
     cells = next(
-        row for row in line.rows if row[:2] == [str(curve["points"]), f"{curve['noise']:g}"] and "degree" in row[2]
+        row
+        for row in line.rows
+        if row[:2] == [str(curve["points"]), f"{curve['noise']:g}"] and "degree" in row[2]
     )
     assert cells[4] == say(median(curve["fresh"]))
 
 
-def test_the_time_left_is_estimated_by_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lab, "time", SimpleNamespace(monotonic=iter([0.0, 10.0, 60.0, 80.0]).__next__))
+def test_the_time_left_is_estimated_by_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        lab, "time", SimpleNamespace(monotonic=iter([0.0, 10.0, 60.0, 80.0]).__next__)
+    )
     told: list[str] = []
-    plan = [(name, blocks, lambda: {"seconds": 1}) for name, blocks in (("a", 1), ("b", 3), ("c", 4))]
+    plan = [
+        (name, blocks, lambda: {"seconds": 1}) for name, blocks in (("a", 1), ("b", 3), ("c", 4))
+    ]
     lab._all(tmp_path, plan, told.append)
     assert [line.split("about ")[1] for line in told] == ["70 s left", "60 s left", "0 s left"]
 
@@ -308,8 +378,14 @@ def test_the_time_left_is_estimated_by_blocks(tmp_path: Path, monkeypatch: pytes
         ({"rate": "fast"}, "rate is 'fast'"),
     ],
 )
-def test_refusals_name_the_setting_and_leave_nothing(wrong: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_refusals_name_the_setting_and_leave_nothing(
+    wrong: dict[str, Any], said: str, tmp_path: Path
+) -> None:
     with pytest.raises(ReszooError) as refused:
         lab.identity(tmp_path / "out", **wrong)
-    assert said in str(refused.value) and "must be" in str(refused.value) and "\n" not in str(refused.value)
+    assert (
+        said in str(refused.value)
+        and "must be" in str(refused.value)
+        and "\n" not in str(refused.value)
+    )
     assert not (tmp_path / "out").exists()

@@ -9,7 +9,15 @@ import numpy as np
 
 from reszoo import Spec
 
-BASIC = Spec(name="tiny", block="basic", depths=(2, 1), widths=(6, 12), stem="cifar", stem_width=6, shortcut="A")
+BASIC = Spec(
+    name="tiny",
+    block="basic",
+    depths=(2, 1),
+    widths=(6, 12),
+    stem="cifar",
+    stem_width=6,
+    shortcut="A",
+)
 BOTTLENECK = BASIC.replace(block="bottleneck", widths=(4, 8))
 
 
@@ -18,7 +26,9 @@ def randomize(model: Any, seed: int) -> None:
     for layer in model.layers:
         for variable in layer.weights:
             # By name, because two nets may hold the same layers in another order.
-            random = np.random.default_rng([seed, zlib.crc32(f"{layer.name}/{variable.name}".encode())])
+            random = np.random.default_rng(
+                [seed, zlib.crc32(f"{layer.name}/{variable.name}".encode())]
+            )
             shape, kind = tuple(variable.shape), variable.name
             if kind == "moving_variance":
                 value = random.uniform(0.5, 2.0, shape)

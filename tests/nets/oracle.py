@@ -47,7 +47,11 @@ def _stem(spec: Spec, weights: Weights, x: Array) -> Array:
         if spec.stem != "bare":
             x = np.maximum(_norm(weights, x, f"stem_bn{number}", spec.bn_epsilon), 0)
     if spec.stem != "cifar":
-        padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=0 if spec.stem == "bare" else -np.inf)
+        padded = np.pad(
+            x,
+            [(0, 0), (1, 1), (1, 1), (0, 0)],
+            constant_values=0 if spec.stem == "bare" else -np.inf,
+        )
         x = _windows(padded, 3, 2).max(axis=(-2, -1))
     return x
 
@@ -76,7 +80,9 @@ def _block(spec: Spec, weights: Weights, x: Array, stage: int, index: int) -> Ar
     for step in steps[leading:]:
         if step == "c":
             convolutions += 1
-            x = _convolve(weights, x, f"{place}_conv{convolutions}", stride if convolutions == striding else 1)
+            x = _convolve(
+                weights, x, f"{place}_conv{convolutions}", stride if convolutions == striding else 1
+            )
         elif step == "n":
             norms += 1
             x = _norm(weights, x, f"{place}_bn{norms}", spec.bn_epsilon)
@@ -87,12 +93,18 @@ def _block(spec: Spec, weights: Weights, x: Array, stage: int, index: int) -> Ar
     return x
 
 
-def _add(spec: Spec, weights: Weights, x: Array, entered: Array, active: Array, stride: int, place: str) -> Array:
+def _add(
+    spec: Spec, weights: Weights, x: Array, entered: Array, active: Array, stride: int, place: str
+) -> Array:
     if spec.se_ratio:  # arXiv 1709.01507, equations 2 to 4
         squeezed = x.mean(axis=(1, 2))
-        inside = squeezed @ weights[f"{place}_se_reduce/kernel"][0, 0] + weights[f"{place}_se_reduce/bias"]
+        inside = (
+            squeezed @ weights[f"{place}_se_reduce/kernel"][0, 0]
+            + weights[f"{place}_se_reduce/bias"]
+        )
         outside = (
-            np.maximum(inside, 0) @ weights[f"{place}_se_expand/kernel"][0, 0] + weights[f"{place}_se_expand/bias"]
+            np.maximum(inside, 0) @ weights[f"{place}_se_expand/kernel"][0, 0]
+            + weights[f"{place}_se_expand/bias"]
         )
         x = x * _sigmoid(outside)[:, None, None, :]
     if spec.shortcut == "none":
@@ -115,7 +127,10 @@ def _add(spec: Spec, weights: Weights, x: Array, entered: Array, active: Array, 
         if spec.order not in ("pre", "bn_after_add"):
             carried = _norm(weights, carried, f"{place}_shortcut_bn", spec.bn_epsilon)
     if spec.gate != "none":  # 1603.05027, section 3.1: g(x) = sigmoid(W x + b)
-        opened = _sigmoid(carried @ weights[f"{place}_gate_conv/kernel"][0, 0] + weights[f"{place}_gate_conv/bias"])
+        opened = _sigmoid(
+            carried @ weights[f"{place}_gate_conv/kernel"][0, 0]
+            + weights[f"{place}_gate_conv/bias"]
+        )
         x = x * opened if spec.gate == "exclusive" else x
         carried = carried * (1 - opened)
     return x + carried * spec.shortcut_scale
@@ -131,9 +146,13 @@ def _pad_channels(x: Array, channels: int, where: str) -> Array:
 
 def _average(x: Array) -> Array:
     """Average over 2x2; the last row or column of an odd map is averaged over the pixels there are."""
-    sums: Array = np.add.reduceat(np.add.reduceat(x, np.arange(0, x.shape[1], 2), 1), np.arange(0, x.shape[2], 2), 2)
+    sums: Array = np.add.reduceat(
+        np.add.reduceat(x, np.arange(0, x.shape[1], 2), 1), np.arange(0, x.shape[2], 2), 2
+    )
     ones = np.ones_like(x)
-    counts = np.add.reduceat(np.add.reduceat(ones, np.arange(0, x.shape[1], 2), 1), np.arange(0, x.shape[2], 2), 2)
+    counts = np.add.reduceat(
+        np.add.reduceat(ones, np.arange(0, x.shape[1], 2), 1), np.arange(0, x.shape[2], 2), 2
+    )
     return sums / counts
 
 
@@ -158,7 +177,9 @@ def _convolve(weights: Weights, x: Array, name: str, stride: int) -> Array:
 
 def _norm(weights: Weights, x: Array, name: str, epsilon: float) -> Array:
     deviation = np.sqrt(weights[f"{name}/moving_variance"] + epsilon)
-    return (x - weights[f"{name}/moving_mean"]) / deviation * weights[f"{name}/gamma"] + weights[f"{name}/beta"]
+    return (x - weights[f"{name}/moving_mean"]) / deviation * weights[f"{name}/gamma"] + weights[
+        f"{name}/beta"
+    ]
 
 
 def _sigmoid(x: Array) -> Array:

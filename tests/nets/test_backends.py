@@ -18,13 +18,19 @@ from .helpers import BASIC, BOTTLENECK, images, randomize
 SIZE = (9, 10, 3)
 USUAL: dict[str, Spec] = {
     "A": BASIC,
-    "everything": BASIC.replace(order="pre", shortcut="C", gate="exclusive", rezero=True, se_ratio=0.5, dropout=0.5),
-    "d": BOTTLENECK.replace(stem="deep", shortcut="B", shrink="avgpool", stride_at="conv2", groups=2),
+    "everything": BASIC.replace(
+        order="pre", shortcut="C", gate="exclusive", rezero=True, se_ratio=0.5, dropout=0.5
+    ),
+    "d": BOTTLENECK.replace(
+        stem="deep", shortcut="B", shrink="avgpool", stride_at="conv2", groups=2
+    ),
 }
 MORE: dict[str, Spec] = {
     **{name: spec(name) for name in ("plain8", "resnet8", "resnet8_v2", "wrn10_1")},
     "stem": BASIC.replace(stem="imagenet", order="bn_after_add", shortcut="B"),
-    "scaled": BOTTLENECK.replace(order="relu_before_add", branch_scale=0.5, shortcut_scale=0.5, pad_at="end"),
+    "scaled": BOTTLENECK.replace(
+        order="relu_before_add", branch_scale=0.5, shortcut_scale=0.5, pad_at="end"
+    ),
     "relu_pre": BASIC.replace(order="relu_pre", gate="shortcut_only"),
 }
 SCRIPT = """
@@ -64,13 +70,17 @@ assert keras.config.backend() == "jax", keras.config.backend()
 """
 
 
-@pytest.mark.parametrize("nets", [USUAL, pytest.param(MORE, marks=pytest.mark.slow)], ids=["usual", "more"])
+@pytest.mark.parametrize(
+    "nets", [USUAL, pytest.param(MORE, marks=pytest.mark.slow)], ids=["usual", "more"]
+)
 def test_jax_gives_tensorflows_outputs(nets: dict[str, Spec], tmp_path: Path) -> None:
     """To 1e-5 of the largest logit: in inference, folded, grown, in training mode, and after the statistics moved."""
     pytest.importorskip("jax")
     batch = images((4, *SIZE))
     np.save(tmp_path / "images.npy", batch)
-    (tmp_path / "specs.json").write_text(json.dumps({name: net.to_dict() for name, net in nets.items()}))
+    (tmp_path / "specs.json").write_text(
+        json.dumps({name: net.to_dict() for name, net in nets.items()})
+    )
     models = {}
     for name, net in nets.items():
         models[name] = build(net, input_shape=SIZE, classes=5)
@@ -85,10 +95,19 @@ def test_jax_gives_tensorflows_outputs(nets: dict[str, Spec], tmp_path: Path) ->
     assert done.returncode == 0, done.stderr[-2000:]
     compared = 0
     for name, model in models.items():
-        modes = ("inference", False), ("folded", False), ("grown", False), ("training", True), ("after", False)
+        modes = (
+            ("inference", False),
+            ("folded", False),
+            ("grown", False),
+            ("training", True),
+            ("after", False),
+        )
         for mode, training in modes:
             if (tmp_path / f"{name}.{mode}.npy").exists():
-                theirs, ours = np.load(tmp_path / f"{name}.{mode}.npy"), np.asarray(model(batch, training=training))
+                theirs, ours = (
+                    np.load(tmp_path / f"{name}.{mode}.npy"),
+                    np.asarray(model(batch, training=training)),
+                )
                 np.testing.assert_allclose(
                     theirs, ours, rtol=0, atol=1e-5 * np.abs(ours).max(), err_msg=f"{name}, {mode}"
                 )

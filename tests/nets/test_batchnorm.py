@@ -15,7 +15,9 @@ from reszoo.nets.build import build
 from .helpers import images
 
 
-def pair(policy: str = "float32", shape: tuple[int, ...] = (5, 4, 3), **config: Any) -> tuple[Any, Any]:
+def pair(
+    policy: str = "float32", shape: tuple[int, ...] = (5, 4, 3), **config: Any
+) -> tuple[Any, Any]:
     """Return ours and Keras' with equal, random weights."""
     layers = [
         make(momentum=0.9, epsilon=1e-5, dtype=policy, **config)
@@ -50,13 +52,17 @@ def test_training_equals_keras_step_by_step(policy: str, tolerance: float) -> No
         # Another batch size and offset at each step, so that the average over batches has something to forget.
         batch = images((4 + number, 5, 4, 3), number) * 2 + number
         upstream = images(batch.shape, 100 + number)
-        for mine, other in zip(*(_flat(step(layer, batch, upstream, True)) for layer in (ours, theirs)), strict=True):
+        for mine, other in zip(
+            *(_flat(step(layer, batch, upstream, True)) for layer in (ours, theirs)), strict=True
+        ):
             assert mine.dtype == other.dtype
             _near(mine, other, tolerance)
         for mine, other in zip(ours.weights, theirs.weights, strict=True):
             assert mine.dtype == other.dtype == "float32"
             _near(mine, other, tolerance if policy != "float32" else 1e-6)
-    assert float(np.abs(np.asarray(ours.moving_mean) - 1).max()) > 0.5, "the statistics should have moved"
+    assert float(np.abs(np.asarray(ours.moving_mean) - 1).max()) > 0.5, (
+        "the statistics should have moved"
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,7 +72,9 @@ def test_inference_equals_keras(policy: str, tolerance: float) -> None:
     ours, theirs = pair(policy)
     batch, upstream = images((4, 5, 4, 3)), images((4, 5, 4, 3), 1)
     kept = [np.asarray(weight) for weight in ours.weights]
-    for mine, other in zip(*(_flat(step(layer, batch, upstream, False)) for layer in (ours, theirs)), strict=True):
+    for mine, other in zip(
+        *(_flat(step(layer, batch, upstream, False)) for layer in (ours, theirs)), strict=True
+    ):
         _near(mine, other, tolerance)
     for before, weight in zip(kept, ours.weights, strict=True):
         np.testing.assert_array_equal(before, np.asarray(weight))
@@ -76,7 +84,9 @@ def test_inference_by_hand() -> None:
     ours, _ = pair()
     gamma, beta, mean, variance = (np.asarray(weight, np.float64) for weight in ours.weights)
     batch = images((4, 5, 4, 3))
-    _near(ours(batch, training=False), (batch - mean) / np.sqrt(variance + 1e-5) * gamma + beta, 1e-5)
+    _near(
+        ours(batch, training=False), (batch - mean) / np.sqrt(variance + 1e-5) * gamma + beta, 1e-5
+    )
 
 
 def test_statistics_are_of_the_population() -> None:
@@ -102,7 +112,9 @@ def test_frozen_is_inference() -> None:
     assert np.abs(np.asarray(ours(batch, training=True)) - expected).max() > 0.1
 
 
-@pytest.mark.parametrize("config", [{"synchronized": True}, {"center": False}, {"scale": False}, {"axis": 1}])
+@pytest.mark.parametrize(
+    "config", [{"synchronized": True}, {"center": False}, {"scale": False}, {"axis": 1}]
+)
 def test_other_forms_equal_keras_too(config: dict[str, Any]) -> None:
     ours, theirs = pair(**config)
     batch = images((4, 5, 4, 3))
@@ -126,7 +138,10 @@ def test_one_kernel_does_the_work() -> None:
     def run(x: Any) -> Any:
         return ours(x, training=True)
 
-    operations = [node.type for node in run.get_concrete_function(tf.TensorSpec((4, 5, 4, 3))).graph.get_operations()]
+    operations = [
+        node.type
+        for node in run.get_concrete_function(tf.TensorSpec((4, 5, 4, 3))).graph.get_operations()
+    ]
     assert operations.count("FusedBatchNormV3") == 1 and "Rsqrt" not in operations
 
 
@@ -155,7 +170,9 @@ def test_saved_weights_go_over_to_keras_layer_and_back() -> None:
     back.build((None, 5, 4, 3))
     theirs.save_own_variables(stored)
     back.load_own_variables({key: np.asarray(value) for key, value in stored.items()})
-    np.testing.assert_array_equal(np.asarray(back(batch, training=False)), np.asarray(ours(batch, training=False)))
+    np.testing.assert_array_equal(
+        np.asarray(back(batch, training=False)), np.asarray(ours(batch, training=False))
+    )
 
 
 def test_a_saved_model_reopens_as_this_layer(tmp_path: Any) -> None:
@@ -174,7 +191,11 @@ def test_a_nets_weights_file_fits_the_same_net_of_keras_own_layers(tmp_path: Any
     def keras_own(layer: Any) -> Any:
         config = layer.get_config()
         own = isinstance(layer, BatchNormalization)
-        return keras.layers.BatchNormalization.from_config(config) if own else type(layer).from_config(config)
+        return (
+            keras.layers.BatchNormalization.from_config(config)
+            if own
+            else type(layer).from_config(config)
+        )
 
     twin = keras.models.clone_model(model, clone_function=keras_own)
     assert not any(isinstance(layer, BatchNormalization) for layer in twin.layers)
@@ -195,5 +216,9 @@ def _flat(result: tuple[Any, Any, list[Any]]) -> list[Any]:
 
 def _near(mine: Any, other: Any, tolerance: float) -> None:
     """Compare two arrays to a fraction of the largest entry."""
-    first, second = (np.asarray(keras.ops.cast(value, "float32"), np.float64) for value in (mine, other))
-    np.testing.assert_allclose(first, second, rtol=0, atol=tolerance * max(1.0, np.abs(second).max()))
+    first, second = (
+        np.asarray(keras.ops.cast(value, "float32"), np.float64) for value in (mine, other)
+    )
+    np.testing.assert_allclose(
+        first, second, rtol=0, atol=tolerance * max(1.0, np.abs(second).max())
+    )

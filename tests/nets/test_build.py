@@ -41,7 +41,12 @@ def test_classes_and_logits() -> None:
     randomize(model, 0)
     logits = np.asarray(model(images((4, 8, 8, 3))))
     assert logits.min() < 0 and not np.allclose(logits.sum(axis=1), 1)
-    assert build("resnet8").output_shape == (None, 10) and build("resnet8").input_shape == (None, 32, 32, 3)
+    assert build("resnet8").output_shape == (None, 10) and build("resnet8").input_shape == (
+        None,
+        32,
+        32,
+        3,
+    )
 
 
 def test_imagenet_defaults() -> None:
@@ -70,7 +75,11 @@ def test_any_number_of_channels(channels: int) -> None:
 
 @pytest.mark.parametrize(
     "net",
-    [BASIC, BOTTLENECK.replace(shortcut="B", shrink="avgpool", stem="deep", order="pre"), EVERYTHING],
+    [
+        BASIC,
+        BOTTLENECK.replace(shortcut="B", shrink="avgpool", stem="deep", order="pre"),
+        EVERYTHING,
+    ],
     ids=["A", "D", "everything"],
 )
 def test_an_open_size_takes_any(net: Spec) -> None:
@@ -90,10 +99,16 @@ def test_an_open_size_takes_any(net: Spec) -> None:
     [
         ({"input_shape": (3, 8, 3)}, "resnet8: input 3x8 is too small, .* give at least 4x4"),
         ({"input_shape": (None, 3, 3)}, "resnet8: input Nonex3 is too small"),
-        ({"input_shape": (8, 8)}, r"resnet8: input_shape is \(8, 8\), but must be \(height, width, channels\)"),
+        (
+            {"input_shape": (8, 8)},
+            r"resnet8: input_shape is \(8, 8\), but must be \(height, width, channels\)",
+        ),
         ({"input_shape": (8, 8, None)}, "leaves the channels open; give a number, such as 3"),
         ({"classes": 0}, "resnet8: classes is 0, but must be a whole number"),
-        ({"top": False, "classes": 10}, "top=False leaves the classifier out, so classes=10 has no place"),
+        (
+            {"top": False, "classes": 10},
+            "top=False leaves the classifier out, so classes=10 has no place",
+        ),
         ({"shortcut": "D"}, 'resnet8: shortcut: "D" is invalid'),
         ({"shortcutt": "B"}, "resnet8: no field 'shortcutt'; did you mean 'shortcut'"),
     ],
@@ -112,7 +127,11 @@ def test_the_head_is_in_full_precision(policy: str, base: Spec) -> None:
     model = build(base, input_shape=(8, 8, 3))
     logits = model(images((2, 8, 8, 3)))
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
-    assert model.get_layer("head_pool").compute_dtype == model.get_layer("head_dense").compute_dtype == "float32"
+    assert (
+        model.get_layer("head_pool").compute_dtype
+        == model.get_layer("head_dense").compute_dtype
+        == "float32"
+    )
     lower = policy.removeprefix("mixed_")
     assert {layer.compute_dtype for layer in model.layers if "block" in layer.name} == {lower}
     assert {weight.dtype for weight in model.weights} == {"float32"}
@@ -122,7 +141,9 @@ def test_the_head_is_in_full_precision(policy: str, base: Spec) -> None:
     randomize(full, 0)
     batch = images((8, 8, 8, 3))
     mixed, exact = np.asarray(model(batch)), np.asarray(full(batch))
-    assert np.abs(mixed - exact).max() < (0.02 if lower == "float16" else 0.15) * np.abs(exact).max()
+    assert (
+        np.abs(mixed - exact).max() < (0.02 if lower == "float16" else 0.15) * np.abs(exact).max()
+    )
     assert np.abs(mixed - exact).max() > 0, "16 bits should show"
 
 
@@ -141,15 +162,29 @@ def test_features_are_the_stages_maps(order: str) -> None:
     }
     # The last stage's map, pooled, is what the classifier sees.
     weights = by_name(model)
-    logits = np.asarray(out["stage3"]).mean(axis=(1, 2)) @ weights["head_dense/kernel"] + weights["head_dense/bias"]
-    np.testing.assert_allclose(logits, np.asarray(model(batch)), rtol=0, atol=1e-4 * np.abs(logits).max())
+    logits = (
+        np.asarray(out["stage3"]).mean(axis=(1, 2)) @ weights["head_dense/kernel"]
+        + weights["head_dense/bias"]
+    )
+    np.testing.assert_allclose(
+        logits, np.asarray(model(batch)), rtol=0, atol=1e-4 * np.abs(logits).max()
+    )
     assert maps.get_layer("stage1_block1_conv1") is model.get_layer("stage1_block1_conv1")
 
 
 def test_features_of_an_imagenet_net_stand_at_the_usual_strides() -> None:
-    maps = features(build("resnet50", depths=(1, 2, 1, 1), widths=(16, 16, 16, 16), input_shape=(64, 96, 3), top=False))
+    maps = features(
+        build(
+            "resnet50",
+            depths=(1, 2, 1, 1),
+            widths=(16, 16, 16, 16),
+            input_shape=(64, 96, 3),
+            top=False,
+        )
+    )
     assert {key: tuple(value.shape[1:]) for key, value in maps.output.items()} == {
-        f"stage{stage + 1}": (64 // stride, 96 // stride, 64) for stage, stride in enumerate((4, 8, 16, 32))
+        f"stage{stage + 1}": (64 // stride, 96 // stride, 64)
+        for stage, stride in enumerate((4, 8, 16, 32))
     }
 
 
@@ -166,8 +201,12 @@ def test_noise_acts_in_training_only(field: str) -> None:
     for net in (model, quiet):
         randomize(net, 0)
     batch = images((8, 8, 8, 3))
-    np.testing.assert_array_equal(np.asarray(model(batch)), np.asarray(model(batch, training=False)))
-    np.testing.assert_allclose(np.asarray(model(batch)), np.asarray(quiet(batch)), rtol=1e-5, atol=1e-4)
+    np.testing.assert_array_equal(
+        np.asarray(model(batch)), np.asarray(model(batch, training=False))
+    )
+    np.testing.assert_allclose(
+        np.asarray(model(batch)), np.asarray(quiet(batch)), rtol=1e-5, atol=1e-4
+    )
     first, second = (np.asarray(model(batch, training=True)) for _ in range(2))
     assert np.abs(first - second).max() > 1e-3
 
@@ -179,10 +218,14 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
     model.save_weights(path)
     batch = images((2, 32, 32, 3))
     for given in (path, str(path)):
-        np.testing.assert_array_equal(np.asarray(build("resnet8", weights=given)(batch)), np.asarray(model(batch)))
+        np.testing.assert_array_equal(
+            np.asarray(build("resnet8", weights=given)(batch)), np.asarray(model(batch))
+        )
     # A net that differs in nothing that is stored, and one without the classifier, take the file too.
     np.testing.assert_array_equal(
-        np.asarray(build("resnet8", weights=path, drop_path=0.5, input_shape=(None, None, 3))(batch)),
+        np.asarray(
+            build("resnet8", weights=path, drop_path=0.5, input_shape=(None, None, 3))(batch)
+        ),
         np.asarray(model(batch)),
     )
     pooled = build("resnet8", weights=path, top=False)
@@ -201,11 +244,17 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
         # The same number of layers with the same shapes in the same order: only the names tell them apart.
         ("resnet8_v2", {}, r"'stage2_block1_bn1/gamma' has shape \[16\] here and \[32\] there"),
         ("resnet14", {}, "'stage1_block2_conv1/kernel' is in the net only"),
-        ("resnet8", {"stem_width": 8}, r"'stem_conv1/kernel' has shape \[3, 3, 3, 8\] here and \[3, 3, 3, 16\] there"),
+        (
+            "resnet8",
+            {"stem_width": 8},
+            r"'stem_conv1/kernel' has shape \[3, 3, 3, 8\] here and \[3, 3, 3, 16\] there",
+        ),
         ("resnet8", {"shortcut": "B"}, "'stage2_block1_shortcut_conv/kernel' is in the net only"),
     ],
 )
-def test_the_weights_of_another_net_are_refused(net: str, arguments: dict[str, Any], says: str, tmp_path: Path) -> None:
+def test_the_weights_of_another_net_are_refused(
+    net: str, arguments: dict[str, Any], says: str, tmp_path: Path
+) -> None:
     path = tmp_path / "resnet8.weights.h5"
     build("resnet8").save_weights(path)
     with pytest.raises(ReszooError, match=says) as caught:
@@ -217,7 +266,9 @@ def test_the_weights_of_another_net_are_refused(net: str, arguments: dict[str, A
 def test_weights_that_the_net_has_no_place_for_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "b.weights.h5"
     build("resnet8", shortcut="B").save_weights(path)
-    with pytest.raises(ReszooError, match="'stage2_block1_shortcut_(bn|conv)/.*' is in the file only"):
+    with pytest.raises(
+        ReszooError, match="'stage2_block1_shortcut_(bn|conv)/.*' is in the file only"
+    ):
         build("resnet8", weights=path)
 
 
@@ -226,11 +277,15 @@ def test_what_is_no_weights_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReszooError, match=f"no weights file {path}"):
         build("resnet8", weights=path)
     path.mkdir()
-    with pytest.raises(ReszooError, match=f"{path} is a folder without weights; expected a file, or a folder with"):
+    with pytest.raises(
+        ReszooError, match=f"{path} is a folder without weights; expected a file, or a folder with"
+    ):
         build("resnet8", weights=path)
     path.rmdir()
     path.write_bytes(b"not HDF5")
-    with pytest.raises(ReszooError, match=f"{path} cannot be read as weights: it is not a weights file"):
+    with pytest.raises(
+        ReszooError, match=f"{path} cannot be read as weights: it is not a weights file"
+    ):
         build("resnet8", weights=path)
     for other in (tmp_path / "net.keras", tmp_path / "net.h5"):
         with pytest.raises(ReszooError, match=f"no weights file {other}"):
@@ -268,9 +323,13 @@ def test_keras_trains_saves_and_reopens_it(tmp_path: Path) -> None:
     path, given, got = tmp_path / "net.keras", tmp_path / "in.npy", tmp_path / "out.npy"
     model.save(path)
     np.save(given, batch)
-    done = subprocess.run([sys.executable, "-c", LOAD, path, given, got], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, path, given, got], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(np.load(got), np.asarray(model(batch, training=False)), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        np.load(got), np.asarray(model(batch, training=False)), rtol=1e-6, atol=1e-6
+    )
 
 
 DEEPEST = """
@@ -290,5 +349,7 @@ np.testing.assert_array_equal(np.asarray(opened(batch)), np.asarray(model(batch)
 @pytest.mark.slow
 def test_the_deepest_net_is_built_saved_and_reopened_from_a_plain_script(tmp_path: Path) -> None:
     """In a process of its own, because Keras recurses through the net and pytest has used some of the stack already."""
-    done = subprocess.run([sys.executable, "-c", DEEPEST, tmp_path / "net.keras"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", DEEPEST, tmp_path / "net.keras"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]

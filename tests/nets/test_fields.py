@@ -71,7 +71,10 @@ def test_every_field_has_a_case() -> None:
 
 def change(before: Spec, after: Spec) -> str:
     """Return the first thing in which two nets differ."""
-    first, second = build(before, input_shape=SIZE, classes=5), build(after, input_shape=SIZE, classes=5)
+    first, second = (
+        build(before, input_shape=SIZE, classes=5),
+        build(after, input_shape=SIZE, classes=5),
+    )
     if shapes(first) != shapes(second):
         return "weights"
     starts = [
@@ -81,7 +84,10 @@ def change(before: Spec, after: Spec) -> str:
     for model in (first, second):
         randomize(model, 1)
     batch = images((16, *SIZE), 1)
-    outputs = [[np.asarray(model(batch, training=learning)) for model in (first, second)] for learning in (False, True)]
+    outputs = [
+        [np.asarray(model(batch, training=learning)) for model in (first, second)]
+        for learning in (False, True)
+    ]
     if not np.allclose(*outputs[0], atol=1e-4):
         return "inference"
     if not np.allclose(*outputs[1], atol=1e-4):
@@ -98,7 +104,10 @@ def test_a_field_changes_the_net(field: str, base: Spec, value: Any, what: str) 
     assert getattr(base, field) != value
     after = base.replace(**{field: value})
     if what == "name":
-        assert (build(base, input_shape=SIZE).name, build(after, input_shape=SIZE).name) == ("tiny", "other")
+        assert (build(base, input_shape=SIZE).name, build(after, input_shape=SIZE).name) == (
+            "tiny",
+            "other",
+        )
         return
     assert change(base, after) == what
 
@@ -115,19 +124,27 @@ def test_starts_are_what_the_fields_say() -> None:
         if name.endswith("gamma"):
             assert (value == (0 if name in last else 1)).all(), name
     gated = by_name(build(GATED.replace(gate_bias=-3.0), input_shape=SIZE))
-    assert {value.mean() for name, value in gated.items() if name.endswith("gate_conv/bias")} == {-3.0}
-    assert {value.mean() for name, value in by_name(build(BASIC.replace(rezero=True))).items() if "alpha" in name} == {
-        0.0
+    assert {value.mean() for name, value in gated.items() if name.endswith("gate_conv/bias")} == {
+        -3.0
     }
+    assert {
+        value.mean()
+        for name, value in by_name(build(BASIC.replace(rezero=True))).items()
+        if "alpha" in name
+    } == {0.0}
 
 
 def test_convolutions_start_as_he_initialised_them() -> None:
     """arXiv 1502.01852, equation 10: normal, of variance 2 / fan_in, so with tails beyond two deviations."""
-    weights = by_name(build(BASIC.replace(depths=(1,), widths=(128,), stem_width=64), input_shape=SIZE))
+    weights = by_name(
+        build(BASIC.replace(depths=(1,), widths=(128,), stem_width=64), input_shape=SIZE)
+    )
     kernel = weights["stage1_block1_conv2/kernel"] * math.sqrt(9 * 128 / 2)
     assert abs(kernel.std() - 1) < 0.01 and abs(kernel.mean()) < 0.01
     assert abs((np.abs(kernel) > 2).mean() - 0.0455) < 0.002
-    assert (weights["stage1_block1_conv1/kernel"].std() * math.sqrt(9 * 64 / 2)) == pytest.approx(1, abs=0.02)
+    assert (weights["stage1_block1_conv1/kernel"].std() * math.sqrt(9 * 64 / 2)) == pytest.approx(
+        1, abs=0.02
+    )
 
 
 # Pairs: the usual fault is an option that another one switches off unnoticed.
@@ -176,7 +193,11 @@ def builds_as_it_counts_and_computes(net: Spec) -> None:
     batch = images((2, *model.input_shape[1:]), 2)
     expected = forward(net, weights, batch)
     np.testing.assert_allclose(
-        np.asarray(model(batch, training=False)), expected, rtol=0, atol=1e-4 * np.abs(expected).max(), err_msg=str(net)
+        np.asarray(model(batch, training=False)),
+        expected,
+        rtol=0,
+        atol=1e-4 * np.abs(expected).max(),
+        err_msg=str(net),
     )
 
 
@@ -184,7 +205,9 @@ def builds_as_it_counts_and_computes(net: Spec) -> None:
 @pytest.mark.parametrize(
     ("first", "second"),
     [
-        pytest.param(one, other, marks=[] if {one, other} == {"shortcut", "order"} else pytest.mark.slow)
+        pytest.param(
+            one, other, marks=[] if {one, other} == {"shortcut", "order"} else pytest.mark.slow
+        )
         for one, other in itertools.combinations(VALUES, 2)
     ],
 )
@@ -218,7 +241,9 @@ def test_dropped_branches_leave_the_shortcut_and_kept_ones_weigh_more() -> None:
     model = build(net, input_shape=SIZE)
     add = model.get_layer("stage1_block1_add")
     parts = keras.Model(model.input, [*add.input, model.get_layer("stage1_block1_bn2").output])
-    shortcut, dropped, branch = (np.asarray(part) for part in parts(images((64, *SIZE), 3), training=True))
+    shortcut, dropped, branch = (
+        np.asarray(part) for part in parts(images((64, *SIZE), 3), training=True)
+    )
     kept = np.array([bool(example.any()) for example in dropped])
     assert 0 < kept.sum() < 64
     np.testing.assert_allclose(dropped[kept], branch[kept] * 2, rtol=1e-5)

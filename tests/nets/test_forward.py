@@ -44,7 +44,10 @@ BRANCHES: tuple[tuple[Spec, dict[str, Any]], ...] = (
     (BOTTLENECK, {"stride_at": "conv2"}),
     (BOTTLENECK, {"stride_at": "conv2", "groups": 2, "group_width": 64, "shortcut": "B"}),
     (BOTTLENECK, {"widths": (4, 8), "groups": 4, "group_width": 16, "shortcut": "B"}),
-    (BOTTLENECK, {"widths": (4, 8), "groups": 2, "group_width": 32, "stride_at": "conv2", "order": "pre"}),
+    (
+        BOTTLENECK,
+        {"widths": (4, 8), "groups": 2, "group_width": 32, "stride_at": "conv2", "order": "pre"},
+    ),
     (BOTTLENECK, {"group_width": 128, "order": "pre", "shortcut": "B"}),
     (BASIC, {"se_ratio": 0.5}),
     (BOTTLENECK, {"se_ratio": 0.25, "shortcut": "B", "stride_at": "conv2"}),
@@ -64,12 +67,17 @@ BRANCHES: tuple[tuple[Spec, dict[str, Any]], ...] = (
     (BASIC, {"dropout": 0.5, "shortcut_dropout": 0.5, "drop_path": 0.5}),  # nothing in inference
     (BASIC, {"shrink": "avgpool", "shortcut": "B"}),
     (BASIC, {"shrink": "avgpool", "shortcut": "C", "order": "pre"}),
-    (BASIC, {"depths": (1, 2, 1), "widths": (4, 6, 6), "stem_width": 4}),  # a stage that shrinks without growing
+    (
+        BASIC,
+        {"depths": (1, 2, 1), "widths": (4, 6, 6), "stem_width": 4},
+    ),  # a stage that shrinks without growing
     (BASIC, {"depths": (2,), "widths": (8,)}),
 )
 
 
-@pytest.mark.parametrize(("base", "fields"), BRANCHES, ids=[f"{net.block}-{fields}" for net, fields in BRANCHES])
+@pytest.mark.parametrize(
+    ("base", "fields"), BRANCHES, ids=[f"{net.block}-{fields}" for net, fields in BRANCHES]
+)
 def test_fields(base: Spec, fields: dict[str, Any]) -> None:
     agrees(base.replace(**fields), (7, 10, 2))
 
@@ -80,7 +88,16 @@ def test_fields(base: Spec, fields: dict[str, Any]) -> None:
         (BASIC, {"stem": "imagenet"}),
         (BASIC, {"stem": "imagenet", "order": "pre"}),
         (BASIC, {"stem": "deep", "stem_width": 4}),
-        (BOTTLENECK, {"stem": "deep", "stem_width": 5, "shortcut": "B", "shrink": "avgpool", "stride_at": "conv2"}),
+        (
+            BOTTLENECK,
+            {
+                "stem": "deep",
+                "stem_width": 5,
+                "shortcut": "B",
+                "shrink": "avgpool",
+                "stride_at": "conv2",
+            },
+        ),
         (BOTTLENECK, {"stem": "imagenet", "stem_width": 3, "shortcut": "B", "order": "relu_pre"}),
     ],
 )
@@ -88,17 +105,23 @@ def test_stems(base: Spec, fields: dict[str, Any]) -> None:
     agrees(base.replace(**fields), (17, 22, 2))
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["resnet8", "plain8", "resnet8_v2", "wrn10_1"],
-)
+@pytest.mark.parametrize("name", ["resnet8", "plain8", "resnet8_v2", "wrn10_1"])
 def test_nets_by_name(name: str) -> None:
     agrees(spec(name), (12, 12, 3))
 
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet50_v1", "resnet50", "resnet50_v2", "resnet50_d", "resnext50_32x4d", "se_resnet50", "resnet18", "plain18"],
+    [
+        "resnet50_v1",
+        "resnet50",
+        "resnet50_v2",
+        "resnet50_d",
+        "resnext50_32x4d",
+        "se_resnet50",
+        "resnet18",
+        "plain18",
+    ],
 )
 def test_imagenet_nets_with_one_block_a_stage(name: str) -> None:
     net = spec(name)

@@ -38,11 +38,19 @@ def small(**fields: Any) -> keras.Model:
 def trainable(model: keras.Model) -> set[str]:
     """The layers that have a weight to learn."""
     owned = {id(variable) for variable in model.trainable_variables}
-    return {layer.name for layer in model.layers if any(id(variable) in owned for variable in layer.variables)}
+    return {
+        layer.name
+        for layer in model.layers
+        if any(id(variable) in owned for variable in layer.variables)
+    }
 
 
 def with_weights(model: keras.Model, *prefixes: str) -> set[str]:
-    return {layer.name for layer in model.layers if layer.trainable_weights and layer.name.startswith(prefixes)}
+    return {
+        layer.name
+        for layer in model.layers
+        if layer.trainable_weights and layer.name.startswith(prefixes)
+    }
 
 
 # Which layers
@@ -59,7 +67,14 @@ def test_places_are_told_by_name() -> None:
         "head",
     )
     assert places(build("resnet8", top=False)) == ("stem", "stage1", "stage2", "stage3")
-    names = ["stem_bn1", "stage12_block3_shortcut_conv", "head_dense", "images", "stack_block1_conv1", "stage1"]
+    names = [
+        "stem_bn1",
+        "stage12_block3_shortcut_conv",
+        "head_dense",
+        "images",
+        "stack_block1_conv1",
+        "stage1",
+    ]
     assert [parse_place(name) for name in names] == ["stem", "stage12", "head", "", "", ""]
 
 
@@ -87,7 +102,9 @@ def test_all_up_to_the_place_is_frozen_and_an_earlier_one_thaws_the_rest(order: 
 def test_normalisations_may_go_on() -> None:
     model = build("resnet8", input_shape=SHAPE)
     freeze(model, "stage2", batch_norm="train")
-    norms = {layer.name for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)}
+    norms = {
+        layer.name for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
+    }
     assert trainable(model) == norms | with_weights(model, "stage3", "head")
 
 
@@ -106,10 +123,15 @@ def test_blocks_stacked_on_a_net_are_frozen_by_all_alone() -> None:
         ),
         ({"until": "head"}, "until is 'head', but resnet8 has 'none', 'stem'"),
         ({"until": 3}, "until is 3, but resnet8 has"),
-        ({"batch_norm": "trian"}, "batch_norm is 'trian', but must be 'eval' or 'train'; did you mean 'train'?"),
+        (
+            {"batch_norm": "trian"},
+            "batch_norm is 'trian', but must be 'eval' or 'train'; did you mean 'train'?",
+        ),
     ],
 )
-def test_unknown_words_are_refused_in_one_line_and_change_nothing(arguments: dict[str, Any], says: str) -> None:
+def test_unknown_words_are_refused_in_one_line_and_change_nothing(
+    arguments: dict[str, Any], says: str
+) -> None:
     model = freeze(build("resnet8", input_shape=SHAPE), "stem")
     before = trainable(model)
     with pytest.raises(ReszooError) as caught:
@@ -122,7 +144,9 @@ def test_a_net_without_places_is_refused() -> None:
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(2, name="head_dense")(inputs), name="mine")
     for call in (freeze, places):
-        with pytest.raises(ReszooError, match="mine has no layers named stage1_block1_.*reszoo built"):
+        with pytest.raises(
+            ReszooError, match="mine has no layers named stage1_block1_.*reszoo built"
+        ):
             call(model)
 
 
@@ -140,7 +164,9 @@ def test_the_fused_layer_computes_with_its_statistics_when_frozen() -> None:
     x = images((6, 4, 4, 3)) * 3 + 5
     y = layer(x, training=True)
     gamma, beta, mean, variance = before
-    np.testing.assert_allclose(y, gamma * (x - mean) / np.sqrt(variance + 1e-3) + beta, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        y, gamma * (x - mean) / np.sqrt(variance + 1e-3) + beta, rtol=1e-5, atol=1e-5
+    )
     for variable, value in zip(layer.weights, before, strict=True):
         np.testing.assert_array_equal(variable, value)
 
@@ -153,7 +179,9 @@ def by_step(model: keras.Model, x: Any, y: Any) -> None:
 
 
 def by_fit(model: keras.Model, x: Any, y: Any) -> None:
-    model.compile(keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        keras.optimizers.SGD(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
     model.fit(x, y, batch_size=16, shuffle=False, verbose=0)
 
 
@@ -168,7 +196,10 @@ def test_frozen_statistics_move_only_where_they_are_let(training: Any, batch_nor
     """keras-team/keras#9214: a frozen normalisation that goes on taking its batch's statistics."""
     model = freeze(small(), "stage2", batch_norm)
     before = by_name(model)
-    x, y = images((32, *SHAPE), 3) * 2 + 1, np.random.default_rng(0).integers(0, 10, 32).astype(np.int32)
+    x, y = (
+        images((32, *SHAPE), 3) * 2 + 1,
+        np.random.default_rng(0).integers(0, 10, 32).astype(np.int32),
+    )
     training(model, x, y)
     after = by_name(model)
     moved = {name for name in before if (before[name] != after[name]).any()}
@@ -185,7 +216,9 @@ def test_a_file_keeps_what_is_frozen(tmp_path: Path) -> None:
     assert trainable(loaded) == trainable(model)
     x = images((4, *SHAPE))
     np.testing.assert_array_equal(np.asarray(loaded(x)), np.asarray(model(x)))
-    assert trainable(freeze(loaded, "none")) == trainable(build("resnet8", input_shape=SHAPE, order="pre"))
+    assert trainable(freeze(loaded, "none")) == trainable(
+        build("resnet8", input_shape=SHAPE, order="pre")
+    )
     model.save_weights(tmp_path / "net.weights.h5")
     again = build("resnet8", input_shape=SHAPE, order="pre", weights=tmp_path / "net.weights.h5")
     np.testing.assert_array_equal(np.asarray(again(x)), np.asarray(model(x)))

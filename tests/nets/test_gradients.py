@@ -28,14 +28,24 @@ FAMILIES = [
     spec("resnext29_8x64d", depths=(1, 1, 1), widths=(8, 8, 16), group_width=16, stem_width=8),
     *(
         spec(name, **THIN)
-        for name in ("plain18", "resnet18", "resnet18_v2", "resnet50_v1", "resnet50", "resnet50_v2", "resnet50_d")
+        for name in (
+            "plain18",
+            "resnet18",
+            "resnet18_v2",
+            "resnet50_v1",
+            "resnet50",
+            "resnet50_v2",
+            "resnet50_d",
+        )
     ),
     spec("wide_resnet50_2", **THIN),
     spec("resnext50_32x4d", **{**THIN, "widths": (16, 16, 32, 32)}),
     spec("se_resnet50", **{**THIN, "se_ratio": 0.25}),
 ]
 FIELDS = [
-    base.replace(**{field: value}, **({} if field == "name" else {"name": f"{field}={value}-{base.block}"}))
+    base.replace(
+        **{field: value}, **({} if field == "name" else {"name": f"{field}={value}-{base.block}"})
+    )
     for field, cases in CASES.items()
     for base, value, _ in cases
 ]
@@ -47,7 +57,10 @@ def gradients(model: keras.Model, seed: int) -> list[np.ndarray[Any, Any]]:
     with tf.GradientTape() as tape:
         logits = model(batch, training=True)
         loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
-    return [np.asarray(value) for value in tape.gradient(loss, [weight.value for weight in model.trainable_variables])]
+    return [
+        np.asarray(value)
+        for value in tape.gradient(loss, [weight.value for weight in model.trainable_variables])
+    ]
 
 
 def without_gradient(net: Spec, seed: int = 0) -> list[str]:
@@ -62,14 +75,20 @@ def without_gradient(net: Spec, seed: int = 0) -> list[str]:
     found = gradients(model, seed)
     if net.zero_gamma or net.rezero:
         hidden = [
-            weight.path for weight, value in zip(model.trainable_variables, found, strict=True) if not value.any()
+            weight.path
+            for weight, value in zip(model.trainable_variables, found, strict=True)
+            if not value.any()
         ]
         assert hidden, "a branch that starts at zero should hide its weights at first"
         for weight, value in zip(model.trainable_variables, found, strict=True):
             weight.assign_sub(0.5 * value)
         found = gradients(model, seed + 1)
     assert all(np.isfinite(value).all() for value in found)
-    return [weight.path for weight, value in zip(model.trainable_variables, found, strict=True) if not value.any()]
+    return [
+        weight.path
+        for weight, value in zip(model.trainable_variables, found, strict=True)
+        if not value.any()
+    ]
 
 
 @pytest.mark.parametrize("net", FAMILIES, ids=lambda net: net.name)
@@ -101,7 +120,9 @@ def test_the_check_finds_a_frozen_weight() -> None:
     + [("rezero", order) for order in ("post", "relu_before_add", "relu_pre", "pre")],
 )
 @pytest.mark.parametrize("training", [False, True])
-def test_a_branch_at_zero_leaves_the_shortcuts_exactly(base: Spec, start: str, order: str, training: bool) -> None:
+def test_a_branch_at_zero_leaves_the_shortcuts_exactly(
+    base: Spec, start: str, order: str, training: bool
+) -> None:
     """With option A the stages then only subsample the stem's map and pad its channels: bit for bit.
 
     In full pre-activation a shortcut that changes the shape reads the normalised map, so there one stage is asked only.
@@ -110,7 +131,9 @@ def test_a_branch_at_zero_leaves_the_shortcuts_exactly(base: Spec, start: str, o
     net = base.replace(**{start: True, "order": order, "shortcut": "A", **stages})
     model = build(net, input_shape=(9, 8, 3))
     last = [layer.name for layer in model.layers if re.match(r"stage\d_block", layer.name)][-1]
-    both = keras.Model(model.input, [model.get_layer("stem_relu1").output, model.get_layer(last).output])
+    both = keras.Model(
+        model.input, [model.get_layer("stem_relu1").output, model.get_layer(last).output]
+    )
     expected, out = (np.asarray(value) for value in both(images((4, 9, 8, 3)), training=training))
     assert expected.any()
     for stage in range(len(net.depths)):
@@ -128,7 +151,11 @@ def test_a_zero_gamma_net_with_projections_is_its_projections(base: Spec) -> Non
     before = np.asarray(model(batch, training=False))
     assert before.std() > 0
     for layer in model.layers:
-        if isinstance(layer, keras.layers.Conv2D) and "_block" in layer.name and "shortcut" not in layer.name:
+        if (
+            isinstance(layer, keras.layers.Conv2D)
+            and "_block" in layer.name
+            and "shortcut" not in layer.name
+        ):
             layer.kernel.assign(images(tuple(layer.kernel.shape), 3))
     np.testing.assert_array_equal(np.asarray(model(batch, training=False)), before)
     randomize(model, 0)

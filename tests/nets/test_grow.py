@@ -58,7 +58,12 @@ def mostly_slow(nets: list[Spec], *, kept: int) -> list[Any]:
 
 def label(net: Spec) -> str:
     default = (BASIC if net.block == "basic" else BOTTLENECK).to_dict()
-    return ",".join([net.block, *(f"{key}={value}" for key, value in net.to_dict().items() if default[key] != value)])
+    return ",".join(
+        [
+            net.block,
+            *(f"{key}={value}" for key, value in net.to_dict().items() if default[key] != value),
+        ]
+    )
 
 
 def trained(net: Spec | str, seed: int = 0, side: int = 9) -> keras.Model:
@@ -79,7 +84,9 @@ def test_residual_nets_agree_bit_for_bit(net: Spec) -> None:
     batch = images((16, 9, 9, 3), 1)
     np.testing.assert_array_equal(outputs(new, batch), outputs(old, batch))
     if not net.drop_path:  # masks are drawn anew
-        np.testing.assert_array_equal(outputs(new, batch, training=True), outputs(old, batch, training=True))
+        np.testing.assert_array_equal(
+            outputs(new, batch, training=True), outputs(old, batch, training=True)
+        )
     assert new.growth.exact and new.growth.difference == 0
     assert new.growth.added == ("stage1_block3", "stage1_block4", "stage2_block2")
     for weight, value in zip(old.weights, before, strict=True):
@@ -103,12 +110,16 @@ def test_blocks_that_normalise_their_input_agree_up_to_rounding(net: Spec) -> No
         new = grow(old, net.replace(**DEEPER), images=given_images)
         assert new.growth.difference <= 1e-5 * largest * 1.01
         np.testing.assert_allclose(outputs(new, calibration), expected, atol=1e-5 * largest, rtol=0)
-        moved = np.abs(outputs(new, calibration, training=True) - outputs(old, calibration, training=True)).max()
+        moved = np.abs(
+            outputs(new, calibration, training=True) - outputs(old, calibration, training=True)
+        ).max()
         # Only statistics of the images make a normalisation neutral in training.
         assert moved < 1e-3 * largest if given_images is not None else moved > 1e-2 * largest
 
 
-@pytest.mark.parametrize("net", mostly_slow(EXACT, kept=2) + mostly_slow(ROUNDED, kept=1), ids=label)
+@pytest.mark.parametrize(
+    "net", mostly_slow(EXACT, kept=2) + mostly_slow(ROUNDED, kept=1), ids=label
+)
 def test_every_new_weight_has_a_gradient_within_two_steps(net: Spec) -> None:
     """No new block is frozen; without dropping, which hides a branch for a step."""
     net = net.replace(drop_path=0.0, dropout=0.0)
@@ -120,7 +131,9 @@ def test_every_new_weight_has_a_gradient_within_two_steps(net: Spec) -> None:
         reached |= [bool(value.any()) for value in found]
         for weight, value in zip(new.trainable_variables, found, strict=True):
             weight.assign_sub(0.1 * value)
-    assert [w.path for w, there in zip(new.trainable_variables, reached, strict=True) if not there] == []
+    assert [
+        w.path for w, there in zip(new.trainable_variables, reached, strict=True) if not there
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -154,7 +167,8 @@ def test_plain_nets_grow_by_name_and_pictures_make_them_neutral() -> None:
     np.testing.assert_array_equal(kernel[1, 1], np.eye(32))
     assert kernel.sum() == 32
     np.testing.assert_allclose(
-        np.asarray(new.get_layer("stage2_block3_bn1").moving_mean), np.asarray(new.get_layer("stage2_block3_bn1").beta)
+        np.asarray(new.get_layer("stage2_block3_bn1").moving_mean),
+        np.asarray(new.get_layer("stage2_block3_bn1").beta),
     )
 
 
@@ -162,7 +176,9 @@ def test_a_net_without_its_classifier_grows() -> None:
     old = build(BASIC, input_shape=(9, 9, 3), top=False)
     randomize(old, 0)
     new = grow(old, BASIC.replace(**DEEPER))
-    np.testing.assert_array_equal(outputs(new, images((4, 9, 9, 3))), outputs(old, images((4, 9, 9, 3))))
+    np.testing.assert_array_equal(
+        outputs(new, images((4, 9, 9, 3))), outputs(old, images((4, 9, 9, 3)))
+    )
 
 
 def test_a_net_of_any_input_size_grows() -> None:
@@ -174,7 +190,9 @@ def test_a_grown_net_is_saved_and_grown_again(tmp_path: Path) -> None:
     old = trained("resnet8", side=8)
     grow(old, "resnet14").save(tmp_path / "net.keras")
     again = grow(keras.models.load_model(tmp_path / "net.keras"), "resnet26")
-    np.testing.assert_array_equal(outputs(again, images((4, 8, 8, 3))), outputs(old, images((4, 8, 8, 3))))
+    np.testing.assert_array_equal(
+        outputs(again, images((4, 8, 8, 3))), outputs(old, images((4, 8, 8, 3)))
+    )
 
 
 def test_the_identity_is_no_accident() -> None:
@@ -190,22 +208,54 @@ def test_the_identity_is_no_accident() -> None:
 @pytest.mark.parametrize(
     ("net", "to", "message"),
     [
-        ("resnet20", "resnet8", r"lacks stage1_block2, which resnet20 has: a net grows to a deeper one only"),
+        (
+            "resnet20",
+            "resnet8",
+            r"lacks stage1_block2, which resnet20 has: a net grows to a deeper one only",
+        ),
         ("resnet8", "resnet8", "has all blocks of resnet8 already"),
         ("resnet8", "plain14", "only resnet8 has stage"),
         ("plain8", "resnet14", "only resnet14 has"),
         ("resnet8", "resnet14_v2", "resnet14_v2 is no deeper resnet8"),
         ("resnet8", "wrn16_2", "is no deeper resnet8"),
         ("resnet8", "resnet14_", "no net 'resnet14_'"),
-        (BASIC, BASIC.replace(depths=(2, 2), shortcut="B", name="b"), "give the fields that tiny was built with"),
-        (BASIC, BASIC.replace(depths=(2, 1, 1), widths=(6, 12, 24), name="b"), "growing adds blocks, not stages"),
-        (BASIC, BASIC.replace(depths=(3, 1), gate="exclusive"), "cannot be grown: its shortcut is gated"),
+        (
+            BASIC,
+            BASIC.replace(depths=(2, 2), shortcut="B", name="b"),
+            "give the fields that tiny was built with",
+        ),
+        (
+            BASIC,
+            BASIC.replace(depths=(2, 1, 1), widths=(6, 12, 24), name="b"),
+            "growing adds blocks, not stages",
+        ),
+        (
+            BASIC,
+            BASIC.replace(depths=(3, 1), gate="exclusive"),
+            "cannot be grown: its shortcut is gated",
+        ),
         (BASIC, BASIC.replace(depths=(3, 1), shortcut_scale=0.5), "shortcut is scaled by 0.5"),
         (BASIC, BASIC.replace(depths=(3, 1), order="relu_before_add"), "give rezero=true"),
-        (BASIC, BOTTLENECK.replace(depths=(3, 1), shortcut="none"), "a plain bottleneck narrows inside"),
-        (BASIC, BASIC.replace(depths=(3, 1), shortcut="none", order="pre"), "rectifies what enters it"),
-        (BASIC, BASIC.replace(depths=(3, 1), shortcut="C", order="pre"), "reads what order 'pre' has rectified"),
-        (BASIC, BASIC.replace(depths=(3, 1), shortcut="none", se_ratio=0.5), "squeeze-and-excitation"),
+        (
+            BASIC,
+            BOTTLENECK.replace(depths=(3, 1), shortcut="none"),
+            "a plain bottleneck narrows inside",
+        ),
+        (
+            BASIC,
+            BASIC.replace(depths=(3, 1), shortcut="none", order="pre"),
+            "rectifies what enters it",
+        ),
+        (
+            BASIC,
+            BASIC.replace(depths=(3, 1), shortcut="C", order="pre"),
+            "reads what order 'pre' has rectified",
+        ),
+        (
+            BASIC,
+            BASIC.replace(depths=(3, 1), shortcut="none", se_ratio=0.5),
+            "squeeze-and-excitation",
+        ),
     ],
 )
 def test_what_cannot_be_grown_is_refused_in_one_line(net: Any, to: Any, message: str) -> None:
@@ -240,5 +290,7 @@ def test_any_growth_of_depths_is_exact(
             grow(old, to)
         return
     new = grow(old, to)
-    np.testing.assert_array_equal(outputs(new, images((2, 8, 8, 3))), outputs(old, images((2, 8, 8, 3))))
+    np.testing.assert_array_equal(
+        outputs(new, images((2, 8, 8, 3))), outputs(old, images((2, 8, 8, 3)))
+    )
     assert len(new.growth.added) == sum(more)

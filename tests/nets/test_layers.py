@@ -13,7 +13,9 @@ from reszoo.nets.layers import PadChannels
 @pytest.mark.parametrize("pad_at", ["both", "end"])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("size", [(8, 8), (7, 10)])
-def test_option_a_is_the_same_in_training_as_in_inference(size: tuple[int, int], stride: int, pad_at: str) -> None:
+def test_option_a_is_the_same_in_training_as_in_inference(
+    size: tuple[int, int], stride: int, pad_at: str
+) -> None:
     images = np.random.default_rng(0).normal(size=(2, *size, 5)).astype(np.float32)
     before = {"both": 3, "end": 0}[pad_at]
     wanted = np.pad(images[:, ::stride, ::stride], [(0, 0)] * 3 + [(before, 6 - before)])

@@ -35,7 +35,13 @@ MODELS: dict[str, dict[str, Any]] = {
     "seresnext": {"name": "resnext29_8x64d", "widths": (8, 8, 8), "depths": (1, 1, 1), "se_ratio": 0.25, "rezero": True},
     "gated": {"name": "resnet8", "gate": "exclusive", "shortcut_scale": 0.5, "shortcut": "B", "shrink": "avgpool"},
 }  # fmt: skip
-TRAIN = ["model.name=resnet8", "model.shortcut=A", "train.epochs=1", "schedule.warmup=0", "train.export=false"]
+TRAIN = [
+    "model.name=resnet8",
+    "model.shortcut=A",
+    "train.epochs=1",
+    "schedule.warmup=0",
+    "train.export=false",
+]
 
 EVERYTHING = {"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.1}
 HOSTILE: dict[str, dict[str, Any]] = {
@@ -73,7 +79,9 @@ def made(name: str) -> keras.Model:
 
 def randomized(model: keras.Model) -> keras.Model:
     rng = np.random.default_rng(1)
-    for variable in model.trainable_variables + [v for v in model.variables if v.name.startswith("moving_")]:
+    for variable in model.trainable_variables + [
+        v for v in model.variables if v.name.startswith("moving_")
+    ]:
         variable.assign(rng.uniform(0.1, 0.3, variable.shape).astype("float32"))
     return model
 
@@ -82,7 +90,9 @@ def seen(model: keras.Model) -> dict[str, Any]:
     """All that a user can see of a model: layers with shapes and settings, weights, outputs and gradients' side effects."""
     images = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype("float32")
     return {
-        "layers": json.dumps([layer.get_config() for layer in model.layers], default=str, sort_keys=True),
+        "layers": json.dumps(
+            [layer.get_config() for layer in model.layers], default=str, sort_keys=True
+        ),
         "shapes": [tuple(layer.output.shape) for layer in model.layers],
         "weights": [(w.path, tuple(w.shape), w.dtype) for w in model.weights],
         "outputs": bytes_of(model(images)),
@@ -94,7 +104,9 @@ def h5(path: Path) -> list[np.ndarray]:
     """The arrays of a weights file, in the order of their names."""
     found: list[np.ndarray] = []
     with h5py.File(path) as file:
-        file.visititems(lambda _, item: found.append(item[()]) if isinstance(item, h5py.Dataset) else None)
+        file.visititems(
+            lambda _, item: found.append(item[()]) if isinstance(item, h5py.Dataset) else None
+        )
     return found
 
 
@@ -113,7 +125,9 @@ def test_a_model_is_the_same_under_every_global_setting(hostile: str, name: str)
     with globally(**HOSTILE[hostile]):
         model = randomized(made(name))
         assert seen(model) == wanted, "built and called under the setting"
-        assert {name: getattr(keras.config, name)() for name in HOSTILE[hostile]} == HOSTILE[hostile], "restored"
+        assert {name: getattr(keras.config, name)() for name in HOSTILE[hostile]} == HOSTILE[
+            hostile
+        ], "restored"
     assert seen(model) == wanted, "called later"
 
 
@@ -130,8 +144,13 @@ def test_build_follows_a_dtype_policy_with_a_head_of_at_least_float32(policy: st
     model.set_weights(plain.get_weights())
     images = np.random.default_rng(0).normal(size=(2, *SHAPE)).astype("float32")
     for training in (False, True):  # in training too: the fused kernel takes float32 scales only
-        own, wanted = (keras.ops.convert_to_numpy(net(images, training=training)) for net in (model, plain))
-        assert np.abs(own - wanted).max() < (1e-5 if policy == "float64" else 0.1) * np.abs(wanted).max()
+        own, wanted = (
+            keras.ops.convert_to_numpy(net(images, training=training)) for net in (model, plain)
+        )
+        assert (
+            np.abs(own - wanted).max()
+            < (1e-5 if policy == "float64" else 0.1) * np.abs(wanted).max()
+        )
 
 
 def test_a_policy_that_only_repeats_floatx_is_not_followed() -> None:
@@ -170,13 +189,17 @@ def test_a_model_is_deepened_in_its_own_precision_and_format(policy: str, change
     with globally(other, **EVERYTHING):
         deeper = deepen()
     assert deeper.growth.exact
-    assert {layer.compute_dtype for layer in deeper.layers if "block" in layer.name} == {policy.removeprefix("mixed_")}
+    assert {layer.compute_dtype for layer in deeper.layers if "block" in layer.name} == {
+        policy.removeprefix("mixed_")
+    }
     if change == "grow":
         assert [layer.get_config() for layer in deeper.layers if "conv" in layer.name] == wanted
 
 
 def test_channels_first_layers_of_a_users_model_are_rejected_by_stack() -> None:
-    inner = keras.Sequential([keras.Input((3, 8, 8)), keras.layers.Conv2D(4, 3, data_format="channels_first")])
+    inner = keras.Sequential(
+        [keras.Input((3, 8, 8)), keras.layers.Conv2D(4, 3, data_format="channels_first")]
+    )
     images = keras.Input((3, 8, 8))
     model = keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(inner(images))))
     with pytest.raises(ReszooError, match="its layer 'conv2d.*' puts channels first"):
@@ -186,7 +209,9 @@ def test_channels_first_layers_of_a_users_model_are_rejected_by_stack() -> None:
 @pytest.fixture(scope="module")
 def finished(two_devices: None, tmp_path_factory: pytest.TempPathFactory) -> reszoo.Run:
     folder = tmp_path_factory.mktemp("runs") / "run"
-    return reszoo.train("quickstart", overrides=TRAIN, run_dir=folder, devices="cpu", quiet=True).run
+    return reszoo.train(
+        "quickstart", overrides=TRAIN, run_dir=folder, devices="cpu", quiet=True
+    ).run
 
 
 def digest(run: reszoo.Run) -> str:
@@ -208,7 +233,9 @@ def test_a_run_depends_on_its_recipe_alone(
     policy: str | None, settings: dict[str, Any], finished: reszoo.Run, tmp_path: Path
 ) -> None:
     with globally(policy, **settings):
-        result = reszoo.train("quickstart", overrides=TRAIN, run_dir=tmp_path / "run", devices="cpu", quiet=True)
+        result = reszoo.train(
+            "quickstart", overrides=TRAIN, run_dir=tmp_path / "run", devices="cpu", quiet=True
+        )
         assert digest(result.run) == digest(finished)
         again = reszoo.evaluate(finished, devices="cpu", out=tmp_path)
         assert keras.config.dtype_policy().name == (policy or "float32")
@@ -221,7 +248,9 @@ def test_a_run_depends_on_its_recipe_alone(
     assert {w.dtype for w in kept.weights} <= {"float32", "uint32"}
 
 
-def test_predictions_exports_and_conversions_are_the_same(finished: reszoo.Run, tmp_path: Path) -> None:
+def test_predictions_exports_and_conversions_are_the_same(
+    finished: reszoo.Run, tmp_path: Path
+) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     image = np.random.default_rng(0).integers(0, 256, (30, 20, 1), np.uint8)
     (tmp_path / "a.png").write_bytes(tf.io.encode_png(image).numpy())
@@ -230,13 +259,27 @@ def test_predictions_exports_and_conversions_are_the_same(finished: reszoo.Run, 
         reszoo.export(finished, where / "export", format="onnx")
         reszoo.convert(finished.path, where / "trained.weights.h5")
         # From a file: the model in between is built anew.
-        reszoo.convert(where / "trained.weights.h5", where / "run.weights.h5", model="resnet8", shortcut="A")
+        reszoo.convert(
+            where / "trained.weights.h5", where / "run.weights.h5", model="resnet8", shortcut="A"
+        )
         predicted = reszoo.predict(finished, [tmp_path / "a.png"])
-        session = onnxruntime.InferenceSession(where / "export" / "model.onnx", providers=["CPUExecutionProvider"])
-        (logits,) = session.run(["logits"], {"images": np.resize(image, (1, 8, 8, 1)).astype(np.float32)})
+        session = onnxruntime.InferenceSession(
+            where / "export" / "model.onnx", providers=["CPUExecutionProvider"]
+        )
+        (logits,) = session.run(
+            ["logits"], {"images": np.resize(image, (1, 8, 8, 1)).astype(np.float32)}
+        )
         again = reszoo.load_model(finished, compile=True)
-        stored = [*h5(where / "run.weights.h5"), *again.get_weights(), *(v.numpy() for v in again.optimizer.variables)]
-        return predicted, logits.tobytes(), [(array.dtype.name, array.tobytes()) for array in stored]
+        stored = [
+            *h5(where / "run.weights.h5"),
+            *again.get_weights(),
+            *(v.numpy() for v in again.optimizer.variables),
+        ]
+        return (
+            predicted,
+            logits.tobytes(),
+            [(array.dtype.name, array.tobytes()) for array in stored],
+        )
 
     wanted = results(tmp_path / "plain")
     with globally("float64", **EVERYTHING):
@@ -244,7 +287,9 @@ def test_predictions_exports_and_conversions_are_the_same(finished: reszoo.Run, 
     assert predicted == wanted[0] and exported == wanted[1] and weights == wanted[2]
 
 
-def test_an_active_strategy_scope_is_rejected_where_devices_are_chosen(finished: reszoo.Run, tmp_path: Path) -> None:
+def test_an_active_strategy_scope_is_rejected_where_devices_are_chosen(
+    finished: reszoo.Run, tmp_path: Path
+) -> None:
     image = np.random.default_rng(0).integers(0, 256, (30, 20, 1), np.uint8)
     (tmp_path / "a.png").write_bytes(tf.io.encode_png(image).numpy())
     wanted = reszoo.predict(finished, [tmp_path / "a.png"])
@@ -286,9 +331,21 @@ def test_a_keras_json_changes_nothing(finished: reszoo.Run, tmp_path: Path) -> N
     home = tmp_path / "home"
     home.mkdir()
     (home / "keras.json").write_text(json.dumps({**EVERYTHING, "backend": "tensorflow"}))
-    command = [sys.executable, "-c", PROGRAM, str(finished.path), json.dumps(EVERYTHING), str(tmp_path / "run"), *TRAIN]
+    command = [
+        sys.executable,
+        "-c",
+        PROGRAM,
+        str(finished.path),
+        json.dumps(EVERYTHING),
+        str(tmp_path / "run"),
+        *TRAIN,
+    ]
     done = subprocess.run(
-        command, env=os.environ | {"KERAS_HOME": str(home)}, capture_output=True, text=True, check=False
+        command,
+        env=os.environ | {"KERAS_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
@@ -312,7 +369,13 @@ print(json.dumps([outputs.shape[1], model.count_params()]
 """
     (tmp_path / "keras.json").write_text(json.dumps({**EVERYTHING, "backend": "tensorflow"}))
     environment = os.environ | {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": backend}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     model = reszoo.build("resnet8", se_ratio=0.25)
     layers = [[layer.name, list(layer.output.shape[1:])] for layer in model.layers]
@@ -327,7 +390,10 @@ def test_settings_are_restored_after_an_error_and_nest() -> None:
         with pytest.raises(KeyError), fixed_settings():
             with fixed_settings("float64"):
                 assert keras.config.dtype_policy().name == "float64"
-            assert (keras.config.floatx(), keras.config.dtype_policy().name) == ("float32", "float32")
+            assert (keras.config.floatx(), keras.config.dtype_policy().name) == (
+                "float32",
+                "float32",
+            )
             raise KeyError
         assert {name: getattr(keras.config, name)() for name in EVERYTHING} == EVERYTHING
         assert keras.config.dtype_policy().name == "mixed_bfloat16"

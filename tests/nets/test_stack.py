@@ -46,7 +46,9 @@ def branched() -> keras.Model:
     x = L.BatchNormalization(name="norm")(x, training=False)
     x = L.LeakyReLU(name="leaky")(x)
     pooled = L.GlobalAveragePooling2D(name="gap")(x)
-    return keras.Model(inputs, {"class": L.Dense(5, name="out")(pooled), "size": L.Dense(1, name="size")(pooled)})
+    return keras.Model(
+        inputs, {"class": L.Dense(5, name="out")(pooled), "size": L.Dense(1, name="size")(pooled)}
+    )
 
 
 def sequential() -> keras.Model:
@@ -75,7 +77,11 @@ def outputs(model: Any, batch: Any, training: bool = False) -> list[Any]:
 
 def places(model: keras.Model) -> list[str]:
     """Return the layers of a stacked net after which blocks stand: those whose output a block's Add takes in first."""
-    adds = [layer for layer in model.layers if layer.name.startswith("stack") and layer.name.endswith("_add")]
+    adds = [
+        layer
+        for layer in model.layers
+        if layer.name.startswith("stack") and layer.name.endswith("_add")
+    ]
     return [add.input[0]._keras_history.operation.name for add in adds]
 
 
@@ -98,7 +104,9 @@ def test_outputs_are_the_same_to_the_bit(case: str, block: str) -> None:
     for weight in stacked.weights:
         if "seed" not in weight.path:
             weight.assign(np.ones(weight.shape))
-    assert all((old == new.numpy()).all() for old, new in zip(before, backbone.weights, strict=True))
+    assert all(
+        (old == new.numpy()).all() for old, new in zip(before, backbone.weights, strict=True)
+    )
 
 
 @pytest.mark.parametrize("order", ["post", "pre"])
@@ -106,7 +114,9 @@ def test_outputs_are_the_same_in_training_too(order: str) -> None:
     backbone = build("resnet8", input_shape=(16, 16, 3))
     batch = images((6, 16, 16, 3))
     stacked = stack(backbone, order=order)
-    np.testing.assert_array_equal(outputs(stacked, batch, True)[0], outputs(backbone, batch, True)[0])
+    np.testing.assert_array_equal(
+        outputs(stacked, batch, True)[0], outputs(backbone, batch, True)[0]
+    )
 
 
 def test_every_new_weight_learns_by_the_second_step() -> None:
@@ -123,7 +133,11 @@ def test_every_new_weight_learns_by_the_second_step() -> None:
             assert "stack_block1_conv1/kernel" not in learning
             for weight, value in zip(stacked.trainable_variables, first, strict=True):
                 weight.assign_sub(0.5 * value)
-            assert [name for name, value in zip(names, gradients(stacked, 1), strict=True) if not value.any()] == []
+            assert [
+                name
+                for name, value in zip(names, gradients(stacked, 1), strict=True)
+                if not value.any()
+            ] == []
 
 
 def test_a_cut_that_can_be_negative_is_refused_or_gets_pre_activation() -> None:
@@ -135,14 +149,20 @@ def test_a_cut_that_can_be_negative_is_refused_or_gets_pre_activation() -> None:
     assert "stack_block2_bn1" in names and "stack_block2_relu3" not in names
     assert [name for name in names if name.startswith("stack_block1")][-1] == "stack_block1_add"
     post = stack(net, at="stage2_block1_relu2")
-    assert [layer.name for layer in post.layers if layer.name.startswith("stack_block1")][-1] == "stack_block1_relu2"
+    assert [layer.name for layer in post.layers if layer.name.startswith("stack_block1")][
+        -1
+    ] == "stack_block1_relu2"
 
 
-def test_a_post_activation_block_on_a_negative_map_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_post_activation_block_on_a_negative_map_would_be_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Were the graph misread, the check of the outputs would refuse the net."""
     monkeypatch.setattr("reszoo.nets.stack.can_be_negative", lambda tensor: False)
     net = build("resnet8_v2", input_shape=(16, 16, 3))
-    randomize(net, 0)  # with fresh statistics the normalisation and ReLU that follow hide the block's own
+    randomize(
+        net, 0
+    )  # with fresh statistics the normalisation and ReLU that follow hide the block's own
     with pytest.raises(ReszooError, match="does not compute what resnet8_v2 does: outputs differ"):
         stack(net, at="stage2_block1_add", order="post")
 
@@ -182,7 +202,9 @@ def test_free_sizes_are_checked_on_images_of_96_pixels() -> None:
 
 def test_the_default_place_is_no_branch_and_more_than_a_pixel() -> None:
     """At 32x32 the fourth stage of an ImageNet net has one pixel, its first 1x1 convolution four, but in a branch."""
-    net = build("resnet50", input_shape=(32, 32, 3), widths=(4, 4, 8, 8), stem_width=4, depths=(1, 1, 1, 1))
+    net = build(
+        "resnet50", input_shape=(32, 32, 3), widths=(4, 4, 8, 8), stem_width=4, depths=(1, 1, 1, 1)
+    )
     stacked = stack(net, blocks=1)
     assert places(stacked) == ["stage3_block1_relu3"]
     assert "stage1_block1_conv1" not in [layer.name for layer in waists(net)]
@@ -209,15 +231,25 @@ REFUSALS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "half a block": (vgg_like, {"blocks": 1.5}, "blocks is 1.5"),
     "true blocks": (vgg_like, {"blocks": True}, "blocks is True"),
     "block": (vgg_like, {"block": "bottlneck"}, "did you mean 'bottleneck'"),
-    "order": (vgg_like, {"order": "after"}, "order is 'after', but must be 'auto' or 'post' or 'pre'"),
+    "order": (
+        vgg_like,
+        {"order": "after"},
+        "order is 'after', but must be 'auto' or 'post' or 'pre'",
+    ),
     "narrow": (
         lambda: keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(6, 3, name="six"), L.Flatten()]),
         {"block": "bottleneck"},
         "'six' gives 6 channels, which a bottleneck cannot divide by 4",
     ),
-    "no map": (lambda: keras.Sequential([keras.Input((8,)), L.Dense(3)]), {}, "no layer that gives a map"),
+    "no map": (
+        lambda: keras.Sequential([keras.Input((8,)), L.Dense(3)]),
+        {},
+        "no layer that gives a map",
+    ),
     "channels first": (
-        lambda: keras.Sequential([keras.Input((4, 8, 8)), L.ReLU(), L.MaxPooling2D(data_format="channels_first")]),
+        lambda: keras.Sequential(
+            [keras.Input((4, 8, 8)), L.ReLU(), L.MaxPooling2D(data_format="channels_first")]
+        ),
         {},
         "puts channels first",
     ),
@@ -235,7 +267,9 @@ def test_what_cannot_work_is_refused_in_one_line(case: str) -> None:
 @settings(max_examples=25, deadline=None)
 @given(
     blocks=st.one_of(st.integers(-3, 0), st.floats(), st.text(), st.none(), st.booleans()),
-    at=st.one_of(st.text(), st.integers(), st.sampled_from(["dense", "flatten", "images", "dropout"])),
+    at=st.one_of(
+        st.text(), st.integers(), st.sampled_from(["dense", "flatten", "images", "dropout"])
+    ),
     word=st.text().filter(lambda text: text not in ("auto", "pre", "post", "basic", "bottleneck")),
 )
 def test_any_bad_input_is_refused(blocks: Any, at: Any, word: str) -> None:
@@ -253,11 +287,16 @@ def random_net(random: np.random.Generator) -> keras.Model:
     """A chain and a few branches of layers drawn at random, their outputs all of one shape."""
     choices: list[Any] = [
         lambda x: L.Conv2D(
-            4, 3, padding="same", activation=random.choice(["relu", "linear", "elu", "softplus", "tanh"])
+            4,
+            3,
+            padding="same",
+            activation=random.choice(["relu", "linear", "elu", "softplus", "tanh"]),
         )(x),
         lambda x: L.ReLU()(x),
         lambda x: L.ReLU(negative_slope=0.1)(x),
-        lambda x: L.Activation(str(random.choice(["relu6", "sigmoid", "gelu", "linear", "silu"])))(x),
+        lambda x: L.Activation(str(random.choice(["relu6", "sigmoid", "gelu", "linear", "silu"])))(
+            x
+        ),
         lambda x: L.MaxPooling2D(2, 1, padding="same")(x),
         lambda x: L.AveragePooling2D(2, 1, padding="same")(x),
         lambda x: L.BatchNormalization()(x),
@@ -277,7 +316,9 @@ def random_net(random: np.random.Generator) -> keras.Model:
     for _ in range(12):
         x = made[random.integers(len(made))]
         if random.random() < 0.3:
-            made.append(merges[random.integers(len(merges))]()([x, made[random.integers(len(made))]]))
+            made.append(
+                merges[random.integers(len(merges))]()([x, made[random.integers(len(made))]])
+            )
         else:
             made.append(choices[random.integers(len(choices))](x))
     return keras.Model(inputs, made[1:])
@@ -289,7 +330,9 @@ def test_what_is_called_positive_never_is_negative() -> None:
         net = random_net(np.random.default_rng(seed))
         randomize(net, seed)
         for training in (False, True):
-            for tensor, value in zip(net.outputs, outputs(net, 3 * images((8, 6, 6, 4), seed), training), strict=True):
+            for tensor, value in zip(
+                net.outputs, outputs(net, 3 * images((8, 6, 6, 4), seed), training), strict=True
+            ):
                 if not can_be_negative(tensor):
                     assert value.min() >= 0, (seed, tensor._keras_history.operation)
                     told += 1
@@ -339,6 +382,8 @@ def test_check_finds_a_difference_and_numbers_that_are_none() -> None:
 
 @pytest.mark.slow
 def test_vgg16_of_keras() -> None:
-    backbone = keras.applications.VGG16(weights=None, input_shape=(32, 32, 3), include_top=False, pooling="avg")
+    backbone = keras.applications.VGG16(
+        weights=None, input_shape=(32, 32, 3), include_top=False, pooling="avg"
+    )
     stacked = reszoo.stack(backbone)
     assert stacked.growth.exact and places(stacked)[0] == "block5_conv3"

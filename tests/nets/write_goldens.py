@@ -41,13 +41,17 @@ def describe(net: Spec) -> dict[str, Any]:
         "name": model.name,
         "layers": [layer.name for layer in model.layers],
         "weights": {
-            f"{layer.name}/{weight.name}": list(weight.shape) for layer in model.layers for weight in layer.weights
+            f"{layer.name}/{weight.name}": list(weight.shape)
+            for layer in model.layers
+            for weight in layer.weights
         },
     }
 
 
 def text(described: dict[str, Any]) -> str:
-    weights = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(shape)}" for name, shape in described["weights"].items())
+    weights = ",\n  ".join(
+        f"{json.dumps(name)}: {json.dumps(shape)}" for name, shape in described["weights"].items()
+    )
     layers = ",\n  ".join(json.dumps(name) for name in described["layers"])
     name = json.dumps(described["name"])
     return f'{{\n "name": {name},\n "layers": [\n  {layers}\n ],\n "weights": {{\n  {weights}\n }}\n}}\n'

@@ -37,7 +37,9 @@ def unpacked(archive: Path, folder: Path, part: str = "") -> list[Path]:
     with tarfile.open(archive) as tar:
         members = [member for member in tar if not part or part in Path(member.name).parts]
         tar.extractall(folder, members, filter="data")
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    return sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")
+    )
 
 
 def measure(
@@ -48,20 +50,33 @@ def measure(
 
     with tempfile.TemporaryDirectory() as scratch:
         record = {key: value for key, value in preprocessing.to_dict().items() if key != "channels"}
-        peer.ask("score", row, Path(scratch), weights=str(weights), files=list(map(str, files)), transforms=record)
+        peer.ask(
+            "score",
+            row,
+            Path(scratch),
+            weights=str(weights),
+            files=list(map(str, files)),
+            transforms=record,
+        )
         theirs = np.load(Path(scratch) / "scores.npz")
         paths = tf.data.Dataset.from_tensor_slices(list(map(str, files)))
-        read = paths.map(lambda path: preprocessing.from_bytes(tf.io.read_file(path)), num_parallel_calls=2)
+        read = paths.map(
+            lambda path: preprocessing.from_bytes(tf.io.read_file(path)), num_parallel_calls=2
+        )
         inputs = np.stack(list(read.as_numpy_iterator()))
         answer = tf.function(lambda images: model(images, training=False))
-        logits = np.concatenate([answer(inputs[i : i + 50]).numpy() for i in range(0, len(inputs), 50)])
+        logits = np.concatenate(
+            [answer(inputs[i : i + 50]).numpy() for i in range(0, len(inputs), 50)]
+        )
     levels = np.abs(inputs - theirs["inputs"]) * np.array(preprocessing.std) * 255
     return {
         "images": len(files),
         "pixels_differing_percent": round(100 * float((levels > 0.5).mean()), 4),
         "largest_pixel_difference": round(float(levels.max())),
         "logits": float(np.abs(logits - theirs["logits"]).max() / np.abs(theirs["logits"]).max()),
-        "logits_mean": float(np.abs(logits - theirs["logits"]).mean() / np.abs(theirs["logits"]).max()),
+        "logits_mean": float(
+            np.abs(logits - theirs["logits"]).mean() / np.abs(theirs["logits"]).max()
+        ),
         "other_answers": int((logits.argmax(1) != theirs["logits"].argmax(1)).sum()),
         "answers": logits.argmax(1),
     }
@@ -90,7 +105,9 @@ def published(depth: int, peer: Peer, weights: Path, files: list[Path]) -> dict[
         peer.ask("resave", row, Path(scratch), weights=str(weights))
         model = build(row.model)
         assert assign(model, spec(row.model), read_arrays(file)).complete
-    preprocessing = Preprocessing.from_transforms(find_weights(spec(row.model), "akamaster").transforms)
+    preprocessing = Preprocessing.from_transforms(
+        find_weights(spec(row.model), "akamaster").transforms
+    )
     found = measure(row, model, preprocessing, peer, weights, files)
     names = sorted({file.parent.name for file in files})
     labels = np.array([names.index(file.parent.name) for file in files])
@@ -104,7 +121,9 @@ def published(depth: int, peer: Peer, weights: Path, files: list[Path]) -> dict[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peer", required=True, help="the other environment's Python")
     parser.add_argument("--data", required=True, type=Path, help="folder of the data at hand")
     parser.add_argument("--out", type=Path, required=True, help="where to write the record")

@@ -53,7 +53,12 @@ def rows() -> list[Row]:
             depth = weights.model.split("_")[0].removeprefix("resnet")
             name = f"ResNet{depth}V2" if "_v2_" in weights.model else f"ResNet{depth}"
         cifar = weights.data == "cifar10"
-        row = Row(weights.model, weights.layout, name, (32, 27) if cifar else (weights.transforms.image_size[0], 97))
+        row = Row(
+            weights.model,
+            weights.layout,
+            name,
+            (32, 27) if cifar else (weights.transforms.image_size[0], 97),
+        )
         found.setdefault((row.model, row.family), row)
     return list(found.values())
 
@@ -64,13 +69,23 @@ class Peer:
     def __init__(self, python: str) -> None:
         script = Path(__file__).parent / "peer.py"
         self._process = subprocess.Popen(
-            [python, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            [python, str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
         )
 
     def ask(self, do: str, row: Row, folder: Path, **more: Any) -> dict[str, Any]:
         """Return the answer to one request, `more` being what it takes besides."""
         assert self._process.stdin and self._process.stdout
-        asked = {"do": do, "family": row.family, "name": row.name, "folder": str(folder), "sizes": row.sizes}
+        asked = {
+            "do": do,
+            "family": row.family,
+            "name": row.name,
+            "folder": str(folder),
+            "sizes": row.sizes,
+        }
         asked["more"] = more
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
@@ -134,8 +149,17 @@ def compare(row: Row, peer: Peer, *, gradients: bool = True) -> dict[str, Any]:
         found = assign(model, net, read_arrays(folder / "net.safetensors"), layout=row.family)
         seconds = time.perf_counter() - begun
         assert found.complete, f"{row.label}: {found.reason}"
-        result: dict[str, Any] = {"model": row.model, "layout": row.family, "peer": row.name, "parameters": parameters}
-        result |= {"sizes": list(row.sizes), "tensors": len(found.matched), "seconds": round(seconds, 3)}
+        result: dict[str, Any] = {
+            "model": row.model,
+            "layout": row.family,
+            "peer": row.name,
+            "parameters": parameters,
+        }
+        result |= {
+            "sizes": list(row.sizes),
+            "tensors": len(found.matched),
+            "seconds": round(seconds, 3),
+        }
         result["logits"] = 0.0
         exact = in_float64(net)
         assert assign(exact, net, read_arrays(folder / "net.safetensors")).complete
@@ -167,7 +191,9 @@ def compare_keras(row: Row) -> dict[str, Any]:
     import keras
 
     rng = np.random.default_rng(0)
-    theirs = getattr(keras.applications, row.name)(weights=None, include_top=True, classifier_activation=None)
+    theirs = getattr(keras.applications, row.name)(
+        weights=None, include_top=True, classifier_activation=None
+    )
     for layer in theirs.layers:
         for variable in layer.weights:
             shape = tuple(variable.shape)
@@ -201,8 +227,16 @@ def compare_keras(row: Row) -> dict[str, Any]:
     exact = in_float64(net)
     exact.set_weights(model.get_weights())
     result: dict[str, Any] = {"model": row.model, "layout": row.family, "peer": row.name}
-    result |= {"parameters": sum(int(np.prod(v.shape)) for v in theirs.trainable_variables), "sizes": list(row.sizes)}
-    result |= {"tensors": len(found.matched), "seconds": round(seconds, 3), "logits": 0.0, "gradient": 0.0}
+    result |= {
+        "parameters": sum(int(np.prod(v.shape)) for v in theirs.trainable_variables),
+        "sizes": list(row.sizes),
+    }
+    result |= {
+        "tensors": len(found.matched),
+        "seconds": round(seconds, 3),
+        "logits": 0.0,
+        "gradient": 0.0,
+    }
     back = export_arrays(model, net, "keras")
     ours = {f"{layer.name}/{v.name}": v.numpy() for layer in theirs.layers for v in layer.weights}
     assert back.keys() == ours.keys() and all((back[key] == ours[key]).all() for key in back)
@@ -212,13 +246,17 @@ def compare_keras(row: Row) -> dict[str, Any]:
         expected = cut(images, training=False) @ kernel + bias
         result["logits"] = max(result["logits"], relative(model(images, training=False), expected))
     mine = gradient(lambda x: exact(x, training=False), images, weights)
-    theirs64 = gradient(lambda x: cut64(x, training=False) @ kernel.astype(float) + bias, images, weights)
+    theirs64 = gradient(
+        lambda x: cut64(x, training=False) @ kernel.astype(float) + bias, images, weights
+    )
     result["gradient"] = relative(mine, theirs64)
     return result | {"back": 0.0}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peer", required=True, help="the other environment's Python")
     parser.add_argument("--out", type=Path, required=True, help="where to write the record")
     parser.add_argument("--only", default="", help="rows whose label contains this")

@@ -106,7 +106,10 @@ def randomize(net: nn.Module, images: torch.Tensor) -> None:
 def make(net: nn.Module, folder: Path, sizes: list[int]) -> dict:
     torch.manual_seed(0)
     randomize(net, torch.randn(4, 3, sizes[0], sizes[0]))
-    save_file({key: value.contiguous() for key, value in net.state_dict().items()}, folder / "net.safetensors")
+    save_file(
+        {key: value.contiguous() for key, value in net.state_dict().items()},
+        folder / "net.safetensors",
+    )
     for size in sizes:
         images = torch.randn(1, 3, size, size)
         with torch.no_grad():
@@ -115,9 +118,13 @@ def make(net: nn.Module, folder: Path, sizes: list[int]) -> dict:
         arrays = {"images": images}
         if size == sizes[-1]:
             exact = images.double().requires_grad_()
-            (arrays["gradient"],) = torch.autograd.grad((net.double()(exact) * weights).sum(), exact)
+            (arrays["gradient"],) = torch.autograd.grad(
+                (net.double()(exact) * weights).sum(), exact
+            )
         saved = {key: value.detach().permute(0, 2, 3, 1).numpy() for key, value in arrays.items()}
-        np.savez(folder / f"{size}.npz", **saved, logits=logits.detach().numpy(), weights=weights.numpy())
+        np.savez(
+            folder / f"{size}.npz", **saved, logits=logits.detach().numpy(), weights=weights.numpy()
+        )
     return {"parameters": sum(parameter.numel() for parameter in net.parameters())}
 
 
@@ -135,28 +142,43 @@ def read(weights: str) -> dict[str, torch.Tensor]:
 
 
 def resave(net: nn.Module, folder: Path, sizes: list[int], weights: str) -> dict:
-    save_file({name: value.contiguous() for name, value in read(weights).items()}, folder / "net.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in read(weights).items()},
+        folder / "net.safetensors",
+    )
     return {}
 
 
-def score(net: nn.Module, folder: Path, sizes: list[int], weights: str, files: list[str], transforms: dict) -> dict:
+def score(
+    net: nn.Module, folder: Path, sizes: list[int], weights: str, files: list[str], transforms: dict
+) -> dict:
     from PIL import Image
     from torchvision import transforms as tv
 
-    net.load_state_dict(load_file(weights) if weights.endswith(".safetensors") else read(weights), strict=True)
+    net.load_state_dict(
+        load_file(weights) if weights.endswith(".safetensors") else read(weights), strict=True
+    )
     net.eval()
     mode = tv.InterpolationMode(transforms["interpolation"])
     sized = (
-        [tv.Resize(transforms["resize"], mode), tv.CenterCrop(transforms["image_size"])] if transforms["resize"] else []
+        [tv.Resize(transforms["resize"], mode), tv.CenterCrop(transforms["image_size"])]
+        if transforms["resize"]
+        else []
     )
-    prepare = tv.Compose([*sized, tv.ToTensor(), tv.Normalize(transforms["mean"], transforms["std"])])
+    prepare = tv.Compose(
+        [*sized, tv.ToTensor(), tv.Normalize(transforms["mean"], transforms["std"])]
+    )
     inputs, logits = [], []
     with torch.no_grad():
         for start in range(0, len(files), 100):
-            batch = torch.stack([prepare(Image.open(file).convert("RGB")) for file in files[start : start + 100]])
+            batch = torch.stack(
+                [prepare(Image.open(file).convert("RGB")) for file in files[start : start + 100]]
+            )
             logits.append(net(batch))
             inputs.append(batch.permute(0, 2, 3, 1))
-    np.savez(folder / "scores.npz", inputs=torch.cat(inputs).numpy(), logits=torch.cat(logits).numpy())
+    np.savez(
+        folder / "scores.npz", inputs=torch.cat(inputs).numpy(), logits=torch.cat(logits).numpy()
+    )
     return {"files": len(files)}
 
 

@@ -19,7 +19,9 @@ pytestmark = [pytest.mark.peers, pytest.mark.shared, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def peer() -> Iterator[Peer]:
     if not PYTHON or not (DATA / "photos-100.tar").is_file():
-        pytest.skip("RESZOO_PEER names no Python with torch and torchvision, or the images are not at hand")
+        pytest.skip(
+            "RESZOO_PEER names no Python with torch and torchvision, or the images are not at hand"
+        )
     process = Peer(PYTHON)
     yield process
     process.close()
@@ -42,8 +44,14 @@ def files(peer: Peer, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.mark.parametrize("depth", [20, 56])
-def test_akamasters_weights_give_pytorchs_answers_to_the_image(depth: int, peer: Peer, files: list[Path]) -> None:
+def test_akamasters_weights_give_pytorchs_answers_to_the_image(
+    depth: int, peer: Peer, files: list[Path]
+) -> None:
     (weights,) = (DATA / "akamaster").glob(f"resnet{depth}-*.th")
     found = published(depth, peer, weights, files)
-    assert found["images"] == 1000 and found["other_answers"] == 0 and found["largest_pixel_difference"] == 0
+    assert (
+        found["images"] == 1000
+        and found["other_answers"] == 0
+        and found["largest_pixel_difference"] == 0
+    )
     assert found["logits"] < 1e-4 and found["accuracy"] > 80

@@ -32,20 +32,28 @@ LARGEST = 60_000_000
 TESTED = [row for row in rows() if count(row.model).parameters < LARGEST]
 
 
-@pytest.mark.parametrize("row", [row for row in TESTED if row.family != "keras"], ids=lambda row: row.label)
+@pytest.mark.parametrize(
+    "row", [row for row in TESTED if row.family != "keras"], ids=lambda row: row.label
+)
 def test_a_net_of_pytorch_and_ours_are_the_same(row: Row, peer: Peer) -> None:
     # Ours is one net for torchvision and for timm: its gradients need comparing once.
-    again = row.family == "timm" and any((other.model, other.family) == (row.model, "torchvision") for other in rows())
+    again = row.family == "timm" and any(
+        (other.model, other.family) == (row.model, "torchvision") for other in rows()
+    )
     holds(compare(row, peer, gradients=not again))
 
 
-@pytest.mark.parametrize("row", [row for row in TESTED if row.family == "keras"], ids=lambda row: row.label)
+@pytest.mark.parametrize(
+    "row", [row for row in TESTED if row.family == "keras"], ids=lambda row: row.label
+)
 def test_a_net_of_keras_and_ours_are_the_same(row: Row) -> None:
     holds(compare_keras(row))
 
 
 def holds(found: dict) -> None:
-    assert found["logits"] < TOLERANCE and found["gradient"] < TOLERANCE and found["back"] < TOLERANCE, found
+    assert (
+        found["logits"] < TOLERANCE and found["gradient"] < TOLERANCE and found["back"] < TOLERANCE
+    ), found
     assert count(found["model"]).parameters == found["parameters"]
 
 

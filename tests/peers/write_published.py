@@ -28,7 +28,14 @@ COLUMNS = "model tag layout data top1 top5 image_size resize interpolation mean 
 NAMES = {f"resnet{d}": f"resnet{d}_v1_5" for d in (50, 101, 152)}
 NAMES |= {f"resnet{d}d": f"resnet{d}_d" for d in (18, 34, 50, 101, 152, 200)}
 NAMES |= {f"seresnet{d}": f"se_resnet{d}" for d in (50, 101, 152)}
-SAME = ("resnet18", "resnet34", "wide_resnet50_2", "wide_resnet101_2", "resnext50_32x4d", "resnext101_32x4d")
+SAME = (
+    "resnet18",
+    "resnet34",
+    "wide_resnet50_2",
+    "wide_resnet101_2",
+    "resnext50_32x4d",
+    "resnext101_32x4d",
+)
 NAMES |= {name: name for name in (*SAME, "resnext101_32x8d", "resnext101_64x4d")}
 
 # README of akamaster/pytorch_resnet_cifar10: test error in percent; sha256 of the file, or what its name carries of it.
@@ -65,14 +72,20 @@ def torchvision_rows() -> list[dict]:
     from timm.models import get_pretrained_cfg, list_pretrained
     from torchvision.models import get_model_weights
 
-    twins = {get_pretrained_cfg(name).url: name for name in list_pretrained() if re.search(r"\.tv2?_in1k$", name)}
+    twins = {
+        get_pretrained_cfg(name).url: name
+        for name in list_pretrained()
+        if re.search(r"\.tv2?_in1k$", name)
+    }
     rows = []
     for name, ours in NAMES.items():
         try:
             members = list(get_model_weights(name))
         except ValueError:
             continue
-        for weights in sorted(members, key=lambda member: member.name, reverse=True):  # the newer first
+        for weights in sorted(
+            members, key=lambda member: member.name, reverse=True
+        ):  # the newer first
             eval_ = weights.transforms()
             metrics = weights.meta["_metrics"]["ImageNet-1K"]
             files = [hub(twins[weights.url])] if weights.url in twins else []
@@ -116,9 +129,11 @@ def timm_rows(results: Path) -> list[dict]:
         size, crop = int(best["img_size"]), float(best["crop_pct"])
         stats = {(0.485, 0.456, 0.406): IMAGENET, (0.5, 0.5, 0.5): HALF}[cfg.mean]
         assert tuple(map(float, stats[1].split(","))) == cfg.std
-        licence = {"apache-2.0": "Apache-2.0", "bsd-3-clause": "BSD-3-Clause", "cc-by-nc-4.0": "CC-BY-NC-4.0"}[
-            cfg.license
-        ]
+        licence = {
+            "apache-2.0": "Apache-2.0",
+            "bsd-3-clause": "BSD-3-Clause",
+            "cc-by-nc-4.0": "CC-BY-NC-4.0",
+        }[cfg.license]
         rows.append(
             dict(
                 model=NAMES[name],
@@ -168,9 +183,16 @@ def akamaster_rows() -> list[dict]:
 
 def keras_rows(source: Path) -> list[dict]:
     tree = ast.parse((source / "resnet.py").read_text())
-    assigned = [node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
+    assigned = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    ]
     values = {node.targets[0].id: node.value for node in assigned}
-    base, hashes = ast.literal_eval(values["BASE_WEIGHTS_PATH"]), ast.literal_eval(values["WEIGHTS_HASHES"])
+    base, hashes = (
+        ast.literal_eval(values["BASE_WEIGHTS_PATH"]),
+        ast.literal_eval(values["WEIGHTS_HASHES"]),
+    )
     rows = []
     for name, (top1, top5) in KERAS.items():
         second = name.endswith("v2")
@@ -208,9 +230,16 @@ def classes() -> str:
 
 
 if __name__ == "__main__":
-    rows = akamaster_rows() + torchvision_rows() + timm_rows(Path(sys.argv[1])) + keras_rows(Path(sys.argv[2]))
+    rows = (
+        akamaster_rows()
+        + torchvision_rows()
+        + timm_rows(Path(sys.argv[1]))
+        + keras_rows(Path(sys.argv[2]))
+    )
     folder = Path("reszoo/weights")
-    lines = ["\t".join(COLUMNS)] + ["\t".join(str(row[column]) for column in COLUMNS) for row in rows]
+    lines = ["\t".join(COLUMNS)] + [
+        "\t".join(str(row[column]) for column in COLUMNS) for row in rows
+    ]
     (folder / "published.tsv").write_text("\n".join(lines) + "\n")
     (folder / "imagenet_classes.tsv").write_text(classes())
     print(len(rows), "rows")

@@ -12,7 +12,9 @@ import pytest
 
 from reszoo.serving.server import Server
 
-CHROMIUM = os.environ.get("RESZOO_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+CHROMIUM = (
+    os.environ.get("RESZOO_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+)
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -40,7 +42,10 @@ def page(browser: Any, server: Server) -> Iterator[Any]:
     context = browser.new_context()
     page = context.new_page()
     page.troubles, page.asked = [], []
-    page.on("console", lambda said: page.troubles.append(said.text) if said.type in ("error", "warning") else None)
+    page.on(
+        "console",
+        lambda said: page.troubles.append(said.text) if said.type in ("error", "warning") else None,
+    )
     page.on("pageerror", lambda error: page.troubles.append(str(error)))
     page.on("request", lambda request: page.asked.append(request.url))
     page.goto(f"{server.url}/")
@@ -52,7 +57,9 @@ def page(browser: Any, server: Server) -> Iterator[Any]:
 
 def send(page: Any, *files: tuple[str, bytes]) -> None:
     before = page.locator("#answers > li").count()
-    page.set_input_files("#files", [{"name": name, "mimeType": "image/png", "buffer": body} for name, body in files])
+    page.set_input_files(
+        "#files", [{"name": name, "mimeType": "image/png", "buffer": body} for name, body in files]
+    )
     page.locator("#answers > li").nth(before + len(files) - 1).wait_for()
     page.get_by_text("answered.").wait_for()
 
@@ -62,7 +69,15 @@ def test_a_picture_is_sent_and_answered(page: Any, server: Server, picture: byte
     answer = page.locator("#answers > li").first
     assert answer.locator("h2").inner_text() == "my photo's.png"
     labels = answer.locator(".label").all_inner_texts()
-    assert len(labels) == 5 and set(labels) <= {"cat", "dog", "<b>猫</b>", "a b", "ship", "truck", "x"}
+    assert len(labels) == 5 and set(labels) <= {
+        "cat",
+        "dog",
+        "<b>猫</b>",
+        "a b",
+        "ship",
+        "truck",
+        "x",
+    }
     shares = [float(one.strip("<> %")) for one in answer.locator(".share").all_inner_texts()]
     assert shares == sorted(shares, reverse=True) and 20 < sum(shares) <= 100.3
     assert answer.locator("img").evaluate("image => image.naturalWidth") == 30
@@ -74,13 +89,25 @@ def test_a_picture_is_sent_and_answered(page: Any, server: Server, picture: byte
 def test_names_of_classes_and_files_are_text(page: Any, picture: bytes) -> None:
     send(page, ("<img src=x onerror=alert(1)>.png", picture))
     assert page.locator("#answers h2").inner_text() == "<img src=x onerror=alert(1)>.png"
-    assert page.locator("#answers img[src=x]").count() == 0 and page.locator("b", has_text="猫").count() == 0
+    assert (
+        page.locator("#answers img[src=x]").count() == 0
+        and page.locator("b", has_text="猫").count() == 0
+    )
     assert "<b>猫</b>" in page.locator("#classes").text_content()
 
 
-def test_files_that_are_no_pictures_are_told_and_those_beside_them_answered(page: Any, picture: bytes) -> None:
+def test_files_that_are_no_pictures_are_told_and_those_beside_them_answered(
+    page: Any, picture: bytes
+) -> None:
     bomb = picture[:16] + b"\0\1\0\0" * 2 + picture[24:]
-    send(page, ("a.png", picture), ("b.png", b"no picture"), ("c.png", b""), ("d.png", picture[:60]), ("e.png", bomb))
+    send(
+        page,
+        ("a.png", picture),
+        ("b.png", b"no picture"),
+        ("c.png", b""),
+        ("d.png", picture[:60]),
+        ("e.png", bomb),
+    )
     told = {
         item.locator("h2").inner_text(): item.locator(".bad").all_inner_texts()
         for item in page.locator("#answers > li").all()
@@ -122,7 +149,10 @@ def test_a_server_that_is_gone_is_told(browser: Any, export: Path, picture: byte
         page.goto(f"{server.url}/")
         page.wait_for_selector("#about:not([hidden])")
     send(page, ("a.png", picture))
-    assert page.locator("#answers .bad").inner_text() == "No answer: does reszoo serve-check still run?"
+    assert (
+        page.locator("#answers .bad").inner_text()
+        == "No answer: does reszoo serve-check still run?"
+    )
     context.close()
 
 
@@ -139,11 +169,17 @@ def test_it_fits_the_window_in_either_scheme(
     page.locator("#about > summary").click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     paper, ink = (
-        page.evaluate(f"getComputedStyle(document.body).{name}").removeprefix("rgb(").removesuffix(")").split(", ")
+        page.evaluate(f"getComputedStyle(document.body).{name}")
+        .removeprefix("rgb(")
+        .removesuffix(")")
+        .split(", ")
         for name in ("backgroundColor", "color")
     )
     lightness = [sum(map(int, one)) for one in (paper, ink)]
-    assert lightness == sorted(lightness, reverse=scheme == "light") and abs(lightness[0] - lightness[1]) > 400
+    assert (
+        lightness == sorted(lightness, reverse=scheme == "light")
+        and abs(lightness[0] - lightness[1]) > 400
+    )
     if folder := os.environ.get("RESZOO_SCREENSHOTS"):
         page.screenshot(path=f"{folder}/serve-check-{scheme}-{width}.png", full_page=True)
     context.close()

@@ -39,19 +39,27 @@ def test_any_array_arrives_to_the_bit_by_rows_and_by_columns(value: np.ndarray) 
                  {"instances": [{"images": row} for row in value.tolist()]}):  # fmt: skip
         request = read(body)
         np.testing.assert_array_equal(request.inputs["images"], value)
-        assert request.inputs["images"].dtype == np.float32 and request.by_row == ("instances" in body)
+        assert request.inputs["images"].dtype == np.float32 and request.by_row == (
+            "instances" in body
+        )
 
 
 @given(st.lists(st.binary(max_size=40), max_size=6))
 def test_any_bytes_arrive_in_base64(files: list[bytes]) -> None:
     wrapped = [{"b64": base64.b64encode(one).decode()} for one in files]
-    for body in ({"instances": wrapped}, {"inputs": wrapped}, {"instances": [{"image_bytes": one} for one in wrapped]}):
+    for body in (
+        {"instances": wrapped},
+        {"inputs": wrapped},
+        {"instances": [{"image_bytes": one} for one in wrapped]},
+    ):
         assert read(body, BYTES).inputs["image_bytes"].tolist() == files
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=6))
 def test_any_text_arrives_as_utf8(texts: list[str]) -> None:
-    assert read({"instances": texts}, BYTES).inputs["image_bytes"].tolist() == [one.encode() for one in texts]
+    assert read({"instances": texts}, BYTES).inputs["image_bytes"].tolist() == [
+        one.encode() for one in texts
+    ]
 
 
 @given(arrays.arrays(np.float32, arrays.array_shapes(max_dims=3), elements=FINITE))
@@ -74,7 +82,12 @@ JSON = st.recursive(
 )
 
 
-@given(JSON | st.fixed_dictionaries({}, optional={"instances": JSON, "inputs": JSON, "signature_name": JSON}))
+@given(
+    JSON
+    | st.fixed_dictionaries(
+        {}, optional={"instances": JSON, "inputs": JSON, "signature_name": JSON}
+    )
+)
 def test_any_json_is_read_or_refused_in_one_line(body: Any) -> None:
     for one in (IMAGES, BYTES, TWO):
         try:
@@ -105,13 +118,19 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
         ({"instances": 1}, "'instances' must be a list"),
         ({"signature_name": 1, "instances": []}, "signature_name: 1 is invalid; expected a string"),
         ({"signature_name": "serving_defalt", "instances": []}, "did you mean 'serving_default'?"),
-        ({"instances": [[[[1, 2]]]]}, "expected float32 (None, None, None, 3), received shape (1, 1, 1, 2)"),
+        (
+            {"instances": [[[[1, 2]]]]},
+            "expected float32 (None, None, None, 3), received shape (1, 1, 1, 2)",
+        ),
         ({"instances": [[[[1, 2, 3]], [[1, 2]]]]}, "received lists of different lengths"),
         ({"instances": [[[[1, 2, None]]]]}, "received a value of type NoneType"),
         ({"instances": [[[[1, 2, True]]]]}, "received a value of type bool"),
         ({"instances": [[[[1, 2, 1e39]]]]}, "out of range"),
         ({"instances": [[[[1, 2, 10**400]]]]}, "too large"),
-        ({"instances": [{"image": 1}]}, "instance 0: received image; expected an object with exactly images"),
+        (
+            {"instances": [{"image": 1}]},
+            "instance 0: received image; expected an object with exactly images",
+        ),
         ({"instances": [{"images": 1}, 2]}, "instance 1: received a value without a name"),
         ({"inputs": {}}, "'inputs': received no inputs; expected an object with exactly images"),
         ({"instances": [[[[0, 0, 0]]]] * (ROWS + 1)}, "65 rows exceed the maximum of 64"),
@@ -123,7 +142,9 @@ def test_an_invalid_body_is_an_error_that_names_the_cause(body: Any, line: str) 
     assert line in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [{"b64": "a"}, {"b64": "YQ==\n"}, {"b64": "é"}, {"b64": 1}, 3, "\ud800"])
+@pytest.mark.parametrize(
+    "value", [{"b64": "a"}, {"b64": "YQ==\n"}, {"b64": "é"}, {"b64": 1}, 3, "\ud800"]
+)
 def test_strings_that_are_neither_text_nor_base64_are_errors(value: Any) -> None:
     with pytest.raises(ReszooError, match="^input 'image_bytes': expected string"):
         read({"instances": [value]}, BYTES)
@@ -146,20 +167,28 @@ def test_several_inputs_go_by_name() -> None:
 
 def test_an_empty_batch_has_an_empty_answer() -> None:
     assert read({"instances": []}).inputs["images"].shape == (0, 1, 1, 3)
-    assert write_response({"p": np.zeros((0, 4), np.float32), "q": np.zeros(0)}, by_row=True) == {"predictions": []}
+    assert write_response({"p": np.zeros((0, 4), np.float32), "q": np.zeros(0)}, by_row=True) == {
+        "predictions": []
+    }
 
 
 def test_answers_by_row_and_by_column_as_tensorflow_serving_shapes_them() -> None:
     two = {"a": np.array([[1, 2], [3, 4]]), "b": np.array([b"x", b"\xff"], object)}
-    assert write_response(two, by_row=True) == {"predictions": [{"a": [1, 2], "b": "x"}, {"a": [3, 4], "b": "\ufffd"}]}
-    assert write_response(two, by_row=False) == {"outputs": {"a": [[1, 2], [3, 4]], "b": ["x", "\ufffd"]}}
+    assert write_response(two, by_row=True) == {
+        "predictions": [{"a": [1, 2], "b": "x"}, {"a": [3, 4], "b": "\ufffd"}]
+    }
+    assert write_response(two, by_row=False) == {
+        "outputs": {"a": [[1, 2], [3, 4]], "b": ["x", "\ufffd"]}
+    }
     one = {"a": two["a"]}
     assert write_response(one, by_row=True) == {"predictions": [[1, 2], [3, 4]]}
     assert write_response(one, by_row=False) == {"outputs": [[1, 2], [3, 4]]}
     assert to_json("raw_bytes", two["b"]) == [{"b64": "eA=="}, {"b64": "/w=="}]
 
 
-@pytest.mark.parametrize("value", [np.array([np.nan]), np.array([np.inf], np.float32), np.array([1j])])
+@pytest.mark.parametrize(
+    "value", [np.array([np.nan]), np.array([np.inf], np.float32), np.array([1j])]
+)
 def test_values_that_json_has_no_word_for(value: np.ndarray) -> None:
     with pytest.raises(ReszooError, match="JSON cannot represent"):
         write_response({"p": value}, by_row=False)

@@ -29,16 +29,24 @@ from reszoo.serving.versions import find_version
 MODEL = "/v1/models/small_net"
 
 
-def ask(server: Server, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
+def ask(
+    server: Server, method: str, path: str, body: Any = None, **headers: str
+) -> tuple[int, Any, Any]:
     """Return status, what the JSON or text says, and the headers."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     try:
         data = json.dumps(body).encode() if isinstance(body, dict) else body
-        connection.request(method, path, data, {name.replace("_", "-"): value for name, value in headers.items()})
+        connection.request(
+            method, path, data, {name.replace("_", "-"): value for name, value in headers.items()}
+        )
         answer = connection.getresponse()
         said = answer.read()
         kind = answer.headers["Content-Type"]
-        return answer.status, json.loads(said) if kind == "application/json" and said else said.decode(), answer.headers
+        return (
+            answer.status,
+            json.loads(said) if kind == "application/json" and said else said.decode(),
+            answer.headers,
+        )
     finally:
         connection.close()
 
@@ -67,7 +75,8 @@ def test_pictures_by_row_and_by_column_are_answered_as_the_savedmodel_answers(
 ) -> None:
     files = [picture, b"no picture", picture[:90]]
     own = {
-        name: value.numpy() for name, value in loaded.signatures["image_bytes"](image_bytes=tf.constant(files)).items()
+        name: value.numpy()
+        for name, value in loaded.signatures["image_bytes"](image_bytes=tf.constant(files)).items()
     }
     assert own["status"].tolist() == [0, 1, 1]
     body = {"signature_name": "image_bytes", "instances": [b64(one) for one in files]}
@@ -87,7 +96,9 @@ def test_float_images_and_features(server: Server, loaded: Any) -> None:
     images = np.random.default_rng(0).uniform(0, 255, (2, 9, 11, 3)).astype(np.float32)
     for name in ("serving_default", "features"):
         own = loaded.signatures[name](images=tf.constant(images))
-        _, said, _ = ask(server, "POST", f"{MODEL}:predict", {"signature_name": name, "inputs": images.tolist()})
+        _, said, _ = ask(
+            server, "POST", f"{MODEL}:predict", {"signature_name": name, "inputs": images.tolist()}
+        )
         outputs = said["outputs"] if len(own) > 1 else {name: said["outputs"]}
         for output, value in own.items():
             np.testing.assert_allclose(outputs[output], value, atol=1e-4, rtol=1e-4)
@@ -96,24 +107,42 @@ def test_float_images_and_features(server: Server, loaded: Any) -> None:
 
 
 def test_status_and_metadata_are_tensorflow_servings(server: Server) -> None:
-    available = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    available = {
+        "version": "1",
+        "state": "AVAILABLE",
+        "status": {"error_code": "OK", "error_message": ""},
+    }
     for path in (MODEL, f"{MODEL}/versions/1"):
         assert ask(server, "GET", path)[:2] == (200, {"model_version_status": [available]})
     status, said, _ = ask(server, "GET", f"{MODEL}/metadata")
-    assert status == 200 and said["model_spec"] == {"name": "small_net", "signature_name": "", "version": "1"}
+    assert status == 200 and said["model_spec"] == {
+        "name": "small_net",
+        "signature_name": "",
+        "version": "1",
+    }
     signatures = said["metadata"]["signature_def"]["signature_def"]
     assert {"features", "image_bytes", "serving_default"} <= set(signatures)
     took = signatures["image_bytes"]["inputs"]["image_bytes"]
-    assert took["dtype"] == "DT_STRING" and took["tensor_shape"]["dim"] == [{"size": "-1", "name": ""}]
+    assert took["dtype"] == "DT_STRING" and took["tensor_shape"]["dim"] == [
+        {"size": "-1", "name": ""}
+    ]
     assert signatures["image_bytes"]["method_name"] == "tensorflow/serving/predict"
     assert ask(server, "GET", "/healthz")[:2] == (200, {"status": "ok"})
 
 
 def test_the_page_may_run_its_own_script_and_nothing_else(server: Server, export: Path) -> None:
     status, page, headers = ask(server, "GET", "/")
-    assert status == 200 and headers["Content-Type"] == "text/html; charset=utf-8" and "small_net" in page
+    assert (
+        status == 200
+        and headers["Content-Type"] == "text/html; charset=utf-8"
+        and "small_net" in page
+    )
     policy = headers["Content-Security-Policy"]
-    assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
+    assert (
+        "default-src 'none'" in policy
+        and "unsafe" not in policy
+        and "frame-ancestors 'none'" in policy
+    )
     assert not re.search(r"(src|href)=\"?https?:", page)
     assert ask(server, "GET", "/card.json")[1] == json.loads((export / "card.json").read_text())
     status, body, headers = ask(server, "HEAD", "/")
@@ -154,12 +183,16 @@ def test_errors_have_the_form_of_tensorflow_serving(
         ({"Host": "localhost:9", "Origin": "http://localhost:8"}, 403),
     ],
 )
-def test_foreign_pages_and_host_names_are_rejected(server: Server, headers: dict[str, str], status: int) -> None:
+def test_foreign_pages_and_host_names_are_rejected(
+    server: Server, headers: dict[str, str], status: int
+) -> None:
     assert ask(server, "POST", f"{MODEL}:predict", {"instances": []}, **headers)[0] == status
 
 
 def head(*lines: str) -> bytes:
-    return "\r\n".join((f"POST {MODEL}:predict HTTP/1.1", "Host: localhost", *lines, "", "")).encode()
+    return "\r\n".join(
+        (f"POST {MODEL}:predict HTTP/1.1", "Host: localhost", *lines, "", "")
+    ).encode()
 
 
 @pytest.mark.parametrize(
@@ -172,7 +205,9 @@ def head(*lines: str) -> bytes:
     ],
     ids=["length", "timeout", "negative", "binary"],
 )
-def test_bodies_over_the_limit_or_too_slow_are_rejected(server: Server, sent: bytes, status: int) -> None:
+def test_bodies_over_the_limit_or_too_slow_are_rejected(
+    server: Server, sent: bytes, status: int
+) -> None:
     answer = raw(server, sent)
     assert answer.startswith(b"HTTP/1.1 %d " % status), answer[:200]
     if status != 400:  # Uvicorn's own errors are plain text
@@ -181,7 +216,9 @@ def test_bodies_over_the_limit_or_too_slow_are_rejected(server: Server, sent: by
 
 def test_a_body_in_chunks_has_the_same_limit(server: Server) -> None:
     for mebibytes, status in ((1, 400), ((LIMIT >> 20) + 1, 413)):
-        assert ask(server, "POST", f"{MODEL}:predict", iter([b" " * 2**20] * mebibytes))[0] == status
+        assert (
+            ask(server, "POST", f"{MODEL}:predict", iter([b" " * 2**20] * mebibytes))[0] == status
+        )
 
 
 def test_a_connection_stays_open_after_answers_and_errors(server: Server) -> None:
@@ -206,7 +243,9 @@ def test_a_connection_stays_open_after_answers_and_errors(server: Server) -> Non
 def test_many_at_once_have_each_their_own_answer(server: Server, picture: bytes) -> None:
     rng = np.random.default_rng(1)
     images = rng.uniform(0, 255, (24, 8, 8, 3)).astype(np.float32)
-    alone = [ask(server, "POST", f"{MODEL}:predict", {"instances": [one.tolist()]})[1] for one in images]
+    alone = [
+        ask(server, "POST", f"{MODEL}:predict", {"instances": [one.tolist()]})[1] for one in images
+    ]
 
     def together(one: np.ndarray) -> Any:
         return ask(server, "POST", f"{MODEL}:predict", {"instances": [one.tolist()]})[1]
@@ -237,7 +276,9 @@ def test_an_internal_error_is_one_line_with_a_traceback_in_the_log(
 
     monkeypatch.setattr(server.servable, "call", fail)
     status, said, _ = ask(server, "POST", f"{MODEL}:predict", {"instances": []})
-    assert status == 500 and said == {"error": "internal error (ZeroDivisionError); see the server's log"}
+    assert status == 500 and said == {
+        "error": "internal error (ZeroDivisionError); see the server's log"
+    }
     deadline = time.monotonic() + 30
     while "ZeroDivisionError: inside" not in caplog.text:  # Uvicorn logs it after the response
         assert time.monotonic() < deadline
@@ -246,7 +287,9 @@ def test_an_internal_error_is_one_line_with_a_traceback_in_the_log(
     assert ask(server, "POST", f"{MODEL}:predict", {"instances": []})[0] == 200
 
 
-def test_inputs_that_the_graph_rejects_are_status_400(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inputs_that_the_graph_rejects_are_status_400(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wrong = tf.TensorSpec(None, tf.float32, "images")  # as a signature of unknown rank
     monkeypatch.setitem(server.servable.signatures["serving_default"], "images", wrong)
     status, said, _ = ask(server, "POST", f"{MODEL}:predict", {"instances": [[1.0]]})
@@ -265,7 +308,10 @@ def test_a_port_that_cannot_be_used_is_one_line(server: Server, export: Path) ->
 
 def test_names(export: Path) -> None:
     with Server(export, name="a-b.c") as server:
-        assert server.model_url.endswith("/v1/models/a-b.c") and ask(server, "GET", "/v1/models/a-b.c")[0] == 200
+        assert (
+            server.model_url.endswith("/v1/models/a-b.c")
+            and ask(server, "GET", "/v1/models/a-b.c")[0] == 200
+        )
     for name in ("", "a b", "a/b", "a" * 101, "ü"):
         with pytest.raises(ReszooError, match="expected 1 to 100 letters"):
             Server(export, name=name)
@@ -283,7 +329,9 @@ def make(tmp_path: Path) -> Callable[..., Path]:
 
 
 def test_the_newest_version_is_served(make: Callable[..., Path]) -> None:
-    out = make("1/saved_model.pb", "9/saved_model.pb", "10/saved_model.pb", "11/other", "x/saved_model.pb")
+    out = make(
+        "1/saved_model.pb", "9/saved_model.pb", "10/saved_model.pb", "11/other", "x/saved_model.pb"
+    )
     assert find_version(out).number == 10
     assert find_version(out / "x").number == 1
 
@@ -319,13 +367,17 @@ def start(export: Path, *more: str) -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout
     told = [process.stdout.readline() for _ in range(4)]
-    assert told[0].startswith("small_net version 1: features, image_bytes, serving_default"), process.communicate()
+    assert told[0].startswith("small_net version 1: features, image_bytes, serving_default"), (
+        process.communicate()
+    )
     return process, told[1].removeprefix("page").strip()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_once_those_under_way_are_answered(export: Path, number: int, picture: bytes) -> None:
+def test_a_signal_ends_it_once_those_under_way_are_answered(
+    export: Path, number: int, picture: bytes
+) -> None:
     process, url = start(export)
     host = url.removeprefix("http://").rstrip("/")
     idle = socket.create_connection((host.split(":")[0], int(host.split(":")[1])))
@@ -340,7 +392,9 @@ def test_a_signal_ends_it_once_those_under_way_are_answered(export: Path, number
 
     thread = threading.Thread(target=one)
     thread.start()
-    time.sleep(0.3)  # the request has arrived; whether its answer is under way or sent, it comes whole
+    time.sleep(
+        0.3
+    )  # the request has arrived; whether its answer is under way or sent, it comes whole
     process.send_signal(number)
     out, errors = process.communicate(timeout=120)
     thread.join()
@@ -357,7 +411,11 @@ def test_the_printed_command_works_as_it_is(export: Path, picture: bytes, tmp_pa
     command = [sys.executable, "-m", "reszoo", "serve-check", str(export), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        (line,) = [one for one in (process.stdout.readline() for _ in range(4)) if one.startswith("REST ")]
-        said = subprocess.run(line[5:], shell=True, cwd=tmp_path, capture_output=True, check=True).stdout
+        (line,) = [
+            one for one in (process.stdout.readline() for _ in range(4)) if one.startswith("REST ")
+        ]
+        said = subprocess.run(
+            line[5:], shell=True, cwd=tmp_path, capture_output=True, check=True
+        ).stdout
         process.terminate()
     assert json.loads(said)["predictions"][0]["status"] == 0

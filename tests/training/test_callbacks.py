@@ -35,21 +35,32 @@ COSINE = {"kind": "cosine", "rate": 0.05}
 
 
 def recipe(schedule: dict[str, Any] | None = None, **fields: Any) -> Recipe:
-    tables = TABLES | {"train": TABLES["train"] | fields} | ({"schedule": schedule} if schedule else {})
+    tables = (
+        TABLES | {"train": TABLES["train"] | fields} | ({"schedule": schedule} if schedule else {})
+    )
     return Recipe(**tables)
 
 
-def run(folder: Path, *callbacks: C.Callback, schedule: Any = None, devices: str = "auto", **fields: Any) -> Result:
+def run(
+    folder: Path, *callbacks: C.Callback, schedule: Any = None, devices: str = "auto", **fields: Any
+) -> Result:
     resume = (folder / "recipe.toml").exists()
     return train(
-        recipe(schedule, **fields), run_dir=folder, callbacks=callbacks, devices=devices, resume=resume, quiet=True
+        recipe(schedule, **fields),
+        run_dir=folder,
+        callbacks=callbacks,
+        devices=devices,
+        resume=resume,
+        quiet=True,
     )
 
 
 def validation_loss(result: Result, model: keras.Model | None = None) -> float:
     pipeline = result.run.open_pipeline()
     pipeline.preprocessing = result.run.preprocessing
-    return evaluate_model(model or result.run.load_model(), pipeline.evaluation("validation"), classes=10).loss
+    return evaluate_model(
+        model or result.run.load_model(), pipeline.evaluation("validation"), classes=10
+    ).loss
 
 
 class Worse(C.Callback):
@@ -86,7 +97,12 @@ class Interrupt(C.Callback):
 
 @pytest.mark.parametrize(
     ("devices", "ema"),
-    [("auto", 0.0), ("auto", 0.9), ("cpu:2", 0.9), pytest.param("cpu:2", 0.0, marks=pytest.mark.slow)],
+    [
+        ("auto", 0.0),
+        ("auto", 0.9),
+        ("cpu:2", 0.9),
+        pytest.param("cpu:2", 0.0, marks=pytest.mark.slow),
+    ],
 )
 def test_restored_weights_are_those_of_the_best_epoch(
     devices: str, ema: float, strategy: tf.distribute.Strategy, tmp_path: Path
@@ -103,7 +119,9 @@ def test_restored_weights_are_those_of_the_best_epoch(
 def test_saved_models_are_those_that_were_evaluated(ema: float, tmp_path: Path) -> None:
     result = run(
         tmp_path / "run",
-        C.ModelCheckpoint(str(tmp_path / "best.keras"), monitor="val_accuracy", save_best_only=True),
+        C.ModelCheckpoint(
+            str(tmp_path / "best.keras"), monitor="val_accuracy", save_best_only=True
+        ),
         C.ModelCheckpoint(str(tmp_path / "all{epoch}.keras")),
         C.ModelCheckpoint(str(tmp_path / "all{epoch}.weights.h5"), save_weights_only=True),
         ema=ema,
@@ -115,10 +133,12 @@ def test_saved_models_are_those_that_were_evaluated(ema: float, tmp_path: Path) 
         whole.load_weights(tmp_path / f"all{4 - row['epoch']}.weights.h5")
         other = result.run.history[3 - row["epoch"]]
         assert validation_loss(result, whole) == pytest.approx(other["val_loss"], rel=1e-5)
-    best = max(result.run.history, key=lambda row: row["val_accuracy"])  # the first of equals, as with Keras
-    assert validation_loss(result, keras.models.load_model(tmp_path / "best.keras")) == pytest.approx(
-        best["val_loss"], rel=1e-5
-    )
+    best = max(
+        result.run.history, key=lambda row: row["val_accuracy"]
+    )  # the first of equals, as with Keras
+    assert validation_loss(
+        result, keras.models.load_model(tmp_path / "best.keras")
+    ) == pytest.approx(best["val_loss"], rel=1e-5)
 
 
 def test_models_saved_every_so_many_steps_hold_the_averages(tmp_path: Path) -> None:
@@ -139,17 +159,24 @@ def test_models_saved_every_so_many_steps_hold_the_averages(tmp_path: Path) -> N
     [
         "on_epoch_end",
         "on_train_batch_end",
-        *(pytest.param(hook, marks=pytest.mark.slow) for hook in ("on_epoch_begin", "on_train_batch_begin")),
+        *(
+            pytest.param(hook, marks=pytest.mark.slow)
+            for hook in ("on_epoch_begin", "on_train_batch_begin")
+        ),
     ],
 )
-def test_weights_that_a_callback_sets_are_trained_on_and_averaged(hook: str, tmp_path: Path) -> None:
+def test_weights_that_a_callback_sets_are_trained_on_and_averaged(
+    hook: str, tmp_path: Path
+) -> None:
     """The learning rate is so small that the weights stay as they were set."""
     done: list[int] = []
 
     def write(model: keras.Model) -> None:
         if not done:
             done.append(1)
-            model.set_weights([np.full(array.shape, 0.25, array.dtype) for array in model.get_weights()])
+            model.set_weights(
+                [np.full(array.shape, 0.25, array.dtype) for array in model.get_weights()]
+            )
 
     class Writer(C.Callback):
         pass
@@ -159,7 +186,11 @@ def test_weights_that_a_callback_sets_are_trained_on_and_averaged(hook: str, tmp
     run(tmp_path / "run", Writer(), ema=0.9, steps=4, epochs=0, schedule=schedule)
     held = checkpoint.load(checkpoint.step_path(tmp_path / "run" / "checkpoints", 4)).arrays
     averages = [name for name in held if name.startswith("average/")]
-    weights = [n for n in held if n.startswith("model/") and not n.endswith(("moving_mean", "moving_variance"))]
+    weights = [
+        n
+        for n in held
+        if n.startswith("model/") and not n.endswith(("moving_mean", "moving_variance"))
+    ]
     assert len(averages) == len(weights) > 10
     for name in [*averages, *weights]:
         np.testing.assert_array_equal(held[name], np.full_like(held[name], 0.25), err_msg=name)
@@ -182,7 +213,10 @@ def test_callbacks_see_the_averages_and_leave_the_raw_weights_to_training(tmp_pa
 
     one = run(tmp_path / "looked", Look(), ema=0.9, epochs=2)
     other = run(tmp_path / "plain", ema=0.9, epochs=2)
-    a, b = (checkpoint.load(checkpoint.step_path(each.run.checkpoints, 8)).arrays for each in (one, other))
+    a, b = (
+        checkpoint.load(checkpoint.step_path(each.run.checkpoints, 8)).arrays
+        for each in (one, other)
+    )
     for name in b:
         np.testing.assert_allclose(a[name], b[name], rtol=1e-5, atol=1e-6, err_msg=name)
     final = one.run.load_model().get_weights()
@@ -278,17 +312,28 @@ def test_callbacks_resume_in_mid_epoch_as_if_never_stopped(tmp_path: Path) -> No
     run(tmp_path / "run", again, saver, Interrupt(), checkpoint_every=2, epochs=3)
     assert own.total == 7 and again.total == 12
     assert again.kinds == collections.deque([1, *range(4), *range(4), *range(4)])
-    assert sorted(path.name for path in tmp_path.glob("*.keras")) == ["1-3.keras", "3-1.keras", "3-4.keras"]
+    assert sorted(path.name for path in tmp_path.glob("*.keras")) == [
+        "1-3.keras",
+        "3-1.keras",
+        "3-4.keras",
+    ]
 
 
-def test_a_resume_says_which_callbacks_start_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_resume_says_which_callbacks_start_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Opaque(C.Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             self.thing = object()
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "run", early(), Opaque(), Interrupt(epoch=1))
-    train(recipe(epochs=5), run_dir=tmp_path / "run", callbacks=[Opaque(), C.TerminateOnNaN()], resume=True)
+    train(
+        recipe(epochs=5),
+        run_dir=tmp_path / "run",
+        callbacks=[Opaque(), C.TerminateOnNaN()],
+        resume=True,
+    )
     said = capsys.readouterr().out
     assert "callback Opaque starts anew: a checkpoint cannot hold its attribute thing" in said
     assert "callback TerminateOnNaN starts anew: the checkpoint was written without it" in said
@@ -325,7 +370,12 @@ def test_state_goes_through_a_checkpoint_unchanged() -> None:
         optimizer = keras.optimizers.SGD(0.1)
         model.compile(optimizer)
         hooks = Callbacks(
-            [callback], model=model, optimizer=optimizer, recipe=recipe(), show=lambda: None, params={"epochs": 1}
+            [callback],
+            model=model,
+            optimizer=optimizer,
+            recipe=recipe(),
+            show=lambda: None,
+            params={"epochs": 1},
         )
         hooks.begin(0.1)
         return hooks
@@ -375,7 +425,9 @@ def test_callbacks_set_a_constant_learning_rate(
     monkeypatch.setattr("reszoo.trainer.curves", lambda *args, rates, **named: drawn.append(rates))
     result = run(tmp_path / "run", make(), epochs=3)
     assert [row["rate"] for row in result.run.history] == pytest.approx(rates)
-    assert [rate for _, rate in drawn[0]] == pytest.approx(rates), "the schedule's are not those of the steps"
+    assert [rate for _, rate in drawn[0]] == pytest.approx(rates), (
+        "the schedule's are not those of the steps"
+    )
 
 
 def test_a_learning_rate_of_zero_stops_learning(tmp_path: Path) -> None:
@@ -393,23 +445,36 @@ def test_a_learning_rate_that_was_set_outlives_a_resume(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "run", Halve(), Interrupt(epoch=2), epochs=4)
     result = run(tmp_path / "run", Halve(), Interrupt(), epochs=4)
-    assert [row["rate"] for row in result.run.history] == pytest.approx([0.05, 0.025, 0.0125, 0.00625])
+    assert [row["rate"] for row in result.run.history] == pytest.approx(
+        [0.05, 0.025, 0.0125, 0.00625]
+    )
 
 
 @pytest.mark.parametrize(
     ("schedule", "other"),
-    [(COSINE, 'schedule.kind = "cosine"'), ({"kind": "constant", "rate": 0.1, "warmup": 2}, "schedule.warmup")],
+    [
+        (COSINE, 'schedule.kind = "cosine"'),
+        ({"kind": "constant", "rate": 0.1, "warmup": 2}, "schedule.warmup"),
+    ],
 )
-@pytest.mark.parametrize("make", [lambda: C.LearningRateScheduler(lambda epoch: 0.1), C.ReduceLROnPlateau])
-def test_two_schedules_are_refused_before_training(make: Any, schedule: Any, other: str, tmp_path: Path) -> None:
-    with pytest.raises(ReszooError, match="callbacks: .* sets the learning rate, and so does") as caught:
+@pytest.mark.parametrize(
+    "make", [lambda: C.LearningRateScheduler(lambda epoch: 0.1), C.ReduceLROnPlateau]
+)
+def test_two_schedules_are_refused_before_training(
+    make: Any, schedule: Any, other: str, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ReszooError, match="callbacks: .* sets the learning rate, and so does"
+    ) as caught:
         run(tmp_path / "run", make(), schedule=schedule)
     assert other in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_learning_rate_set_beside_a_schedule_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ReszooError, match=r"Halve sets the learning rate \(to .*\), and so does schedule.kind"):
+    with pytest.raises(
+        ReszooError, match=r"Halve sets the learning rate \(to .*\), and so does schedule.kind"
+    ):
         run(tmp_path / "run", Halve(), schedule=COSINE)
     assert reszoo.Run.open(tmp_path / "run").meta["status"] == "failed"
 
@@ -429,14 +494,32 @@ def test_another_optimizer_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "line"),
     [
-        (lambda folder: [C.EarlyStopping], "callbacks: EarlyStopping is invalid; expected instances of"),
+        (
+            lambda folder: [C.EarlyStopping],
+            "callbacks: EarlyStopping is invalid; expected instances of",
+        ),
         (lambda folder: [print], "is invalid; expected instances of keras.callbacks.Callback"),
-        (lambda folder: [C.SwapEMAWeights()], "SwapEMAWeights is invalid; expected the recipe key train.ema"),
-        (lambda folder: [C.EarlyStopping("val_acc")], "monitor 'val_acc' is invalid; expected one of loss, accuracy"),
+        (
+            lambda folder: [C.SwapEMAWeights()],
+            "SwapEMAWeights is invalid; expected the recipe key train.ema",
+        ),
+        (
+            lambda folder: [C.EarlyStopping("val_acc")],
+            "monitor 'val_acc' is invalid; expected one of loss, accuracy",
+        ),
         (lambda folder: [C.EarlyStopping("val_acc", mode="max")], "did you mean 'val_accuracy'"),
-        (lambda folder: [Halve(), C.EarlyStopping("val_f1")], "EarlyStopping: monitor 'val_f1' is invalid"),
-        (lambda folder: [C.ModelCheckpoint("{val_acc}.keras")], "filepath '{val_acc}.keras' is invalid"),
-        (lambda folder: [C.ModelCheckpoint("{val_loss}.keras", save_freq=2)], "expected only the keys epoch, batch"),
+        (
+            lambda folder: [Halve(), C.EarlyStopping("val_f1")],
+            "EarlyStopping: monitor 'val_f1' is invalid",
+        ),
+        (
+            lambda folder: [C.ModelCheckpoint("{val_acc}.keras")],
+            "filepath '{val_acc}.keras' is invalid",
+        ),
+        (
+            lambda folder: [C.ModelCheckpoint("{val_loss}.keras", save_freq=2)],
+            "expected only the keys epoch, batch",
+        ),
         (lambda folder: [C.BackupAndRestore(folder)], "holds the backup of an earlier run"),
     ],
 )
@@ -448,7 +531,9 @@ def test_callbacks_that_cannot_work_are_refused(make: Any, line: str, tmp_path: 
 
 
 def test_a_monitor_of_validation_needs_validation_images() -> None:
-    with pytest.raises(ReszooError, match=r"no validation images are held out\. Example: .*data\.validation=500"):
+    with pytest.raises(
+        ReszooError, match=r"no validation images are held out\. Example: .*data\.validation=500"
+    ):
         check_callbacks([C.EarlyStopping()], recipe(), validation=False)
 
 
@@ -457,7 +542,10 @@ def test_a_monitor_of_validation_needs_validation_images() -> None:
     [
         C.EarlyStopping("accuracy"),
         [C.EarlyStopping("val_accuracy"), [C.ModelCheckpoint("{epoch}-{val_loss:.2f}.keras")]],
-        [Halve(), C.EarlyStopping("val_f1", mode="max")],  # a callback of one's own may add it to the logs
+        [
+            Halve(),
+            C.EarlyStopping("val_f1", mode="max"),
+        ],  # a callback of one's own may add it to the logs
         [C.ModelCheckpoint("{epoch}-{batch}-{loss:.2f}.keras", save_freq=5)],
         [C.LearningRateScheduler(lambda epoch: 0.1), C.ReduceLROnPlateau()],
         C.CallbackList([C.EarlyStopping("loss")]),
@@ -468,7 +556,9 @@ def test_a_monitor_of_validation_needs_validation_images() -> None:
 def test_callbacks_that_work_are_taken_as_fit_takes_them(callbacks: Any) -> None:
     found = check_callbacks(callbacks, recipe(), validation=True)
     assert all(type(each) is not C.CallbackList for each in found)
-    assert len(found) == (0 if not callbacks else 2 if isinstance(callbacks, list) and len(callbacks) == 2 else 1)
+    assert len(found) == (
+        0 if not callbacks else 2 if isinstance(callbacks, list) and len(callbacks) == 2 else 1
+    )
 
 
 def test_a_refusal_comes_before_anything_is_written(tmp_path: Path) -> None:
@@ -482,7 +572,10 @@ def test_a_refusal_comes_before_anything_is_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("devices", [pytest.param("auto", marks=pytest.mark.slow), "cpu:2"])
 def test_all_of_keras_callbacks_run(
-    devices: str, strategy: tf.distribute.Strategy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    devices: str,
+    strategy: tf.distribute.Strategy,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     result = train(
         recipe(epochs=2, ema=0.9),
@@ -493,10 +586,17 @@ def test_all_of_keras_callbacks_run(
             C.CSVLogger(str(tmp_path / "log.csv")),
             C.EarlyStopping("val_accuracy", restore_best_weights=True),
             C.LambdaCallback(on_train_batch_end=lambda batch, logs: None),
-            C.ModelCheckpoint(str(tmp_path / "best.keras"), monitor="val_accuracy", save_best_only=True),
+            C.ModelCheckpoint(
+                str(tmp_path / "best.keras"), monitor="val_accuracy", save_best_only=True
+            ),
             C.ProgbarLogger(),
             C.ReduceLROnPlateau("val_accuracy"),
-            C.TensorBoard(str(tmp_path / "board"), histogram_freq=1, update_freq=2, write_steps_per_second=True),
+            C.TensorBoard(
+                str(tmp_path / "board"),
+                histogram_freq=1,
+                update_freq=2,
+                write_steps_per_second=True,
+            ),
             C.TerminateOnNaN(),
         ],
     )
@@ -504,12 +604,23 @@ def test_all_of_keras_callbacks_run(
     assert "4/4" in capsys.readouterr().out
     with open(tmp_path / "log.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert rows[0].keys() == {"epoch", "accuracy", "loss", "learning_rate", "val_accuracy", "val_loss"}
+    assert rows[0].keys() == {
+        "epoch",
+        "accuracy",
+        "loss",
+        "learning_rate",
+        "val_accuracy",
+        "val_loss",
+    }
     for row, expected in zip(rows, result.run.history, strict=True):
         assert float(row["val_loss"]) == pytest.approx(expected["val_loss"])
         assert float(row["loss"]) == pytest.approx(expected["loss"])
-    assert (tmp_path / "best.keras").is_file() and (tmp_path / "backup" / "latest.weights.h5").is_file()
-    assert list((tmp_path / "board" / "train").iterdir()) and list((tmp_path / "board" / "validation").iterdir())
+    assert (tmp_path / "best.keras").is_file() and (
+        tmp_path / "backup" / "latest.weights.h5"
+    ).is_file()
+    assert list((tmp_path / "board" / "train").iterdir()) and list(
+        (tmp_path / "board" / "validation").iterdir()
+    )
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
@@ -530,9 +641,13 @@ def test_a_mistake_in_a_callback_stays_what_it_is(tmp_path: Path) -> None:
     assert meta["status"] == "failed" and "val_f1" in meta["reason"]
 
 
-def test_files_are_closed_when_a_callback_cannot_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_closed_when_a_callback_cannot_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     closed: list[bool] = []
-    monkeypatch.setattr("reszoo.training.tensorboard.TensorBoard.close", lambda self: closed.append(True))
+    monkeypatch.setattr(
+        "reszoo.training.tensorboard.TensorBoard.close", lambda self: closed.append(True)
+    )
     with pytest.raises(FileNotFoundError):
         run(tmp_path / "run", C.CSVLogger(str(tmp_path / "nowhere" / "log.csv")))
     assert closed == [True]

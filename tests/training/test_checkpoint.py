@@ -26,7 +26,9 @@ def test_arrays_and_meta_are_read_back(tmp_path: Path) -> None:
     arrays = {"model/0/a/b": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array(3)}
     checkpoint.save(tmp_path / "x.npz", arrays, {"step": 7, "history": [{"loss": 0.5}]})
     read = checkpoint.load(tmp_path / "x.npz")
-    assert read.meta == {"step": 7, "history": [{"loss": 0.5}]} and read.arrays.keys() == arrays.keys()
+    assert (
+        read.meta == {"step": 7, "history": [{"loss": 0.5}]} and read.arrays.keys() == arrays.keys()
+    )
     for name, array in arrays.items():
         np.testing.assert_array_equal(read.arrays[name], array, strict=True)
 
@@ -37,7 +39,9 @@ def test_a_pickled_object_is_refused_and_not_unpickled(place: str, tmp_path: Pat
     trap = tmp_path / "unpickled"
     meta = np.frombuffer(json.dumps({"net": "resnet8", "step": 1}).encode(), np.uint8)
     contents = {"array/model/1/bias": np.zeros(3), "meta": meta}
-    np.savez(tmp_path / "step-00000001.npz", **contents | {place: np.array([Touch(trap)], dtype=object)})
+    np.savez(
+        tmp_path / "step-00000001.npz", **contents | {place: np.array([Touch(trap)], dtype=object)}
+    )
     with pytest.raises(ReszooError, match="step-00000001.npz cannot be read"):
         checkpoint.load(tmp_path / "step-00000001.npz")
     assert not trap.exists()

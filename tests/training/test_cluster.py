@@ -15,8 +15,14 @@ from reszoo.training.cluster import check_cluster
 HOSTS = ["a:1", "b:2"]
 SEVERAL = [
     ({"cluster": {"worker": HOSTS}, "task": {"type": "worker", "index": 0}}, "2 tasks (2 worker)"),
-    ({"cluster": {"chief": ["a:1"], "worker": ["b:2"]}, "task": {"type": "chief", "index": 0}}, "(1 chief, 1 worker)"),
-    ({"cluster": {"worker": ["a:1"], "ps": ["b:2"]}, "task": {"type": "worker", "index": 0}}, "(1 worker, 1 ps)"),
+    (
+        {"cluster": {"chief": ["a:1"], "worker": ["b:2"]}, "task": {"type": "chief", "index": 0}},
+        "(1 chief, 1 worker)",
+    ),
+    (
+        {"cluster": {"worker": ["a:1"], "ps": ["b:2"]}, "task": {"type": "worker", "index": 0}},
+        "(1 worker, 1 ps)",
+    ),
     ({"cluster": {"worker": {"0": "a:1", "3": "b:2"}}}, "2 tasks (2 worker)"),
 ]
 ONE = [
@@ -31,12 +37,18 @@ ONE = [
 
 
 @pytest.mark.parametrize(("config", "found"), SEVERAL)
-def test_several_tasks_are_rejected(config: dict, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_tasks_are_rejected(
+    config: dict, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
     with pytest.raises(ReszooError) as caught:
         check_cluster()
     line = str(caught.value)
-    assert line.startswith("TF_CONFIG: a cluster of ") and found in line and "expected one task" in line
+    assert (
+        line.startswith("TF_CONFIG: a cluster of ")
+        and found in line
+        and "expected one task" in line
+    )
     assert "\n" not in line
 
 
@@ -47,7 +59,16 @@ def test_one_task_is_accepted(config: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    "config", ["{worker", "[1]", '"worker"', "3", '{"cluster": [1]}', '{"cluster": {"worker": 2}}', "a\nb" * 99]
+    "config",
+    [
+        "{worker",
+        "[1]",
+        '"worker"',
+        "3",
+        '{"cluster": [1]}',
+        '{"cluster": {"worker": 2}}',
+        "a\nb" * 99,
+    ],
 )
 def test_malformed_text_is_one_line(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", config)

@@ -74,7 +74,13 @@ TABLES: dict[str, Any] = {
     "model": {"name": "resnet8", "depths": [1], "widths": [8], "stem_width": 8},
     "data": {"name": "digits", "examples": 70, "validation": 30},
     "augment": {"crop": "pad", "pad": 1, "flip": True},
-    "train": {"steps": 5, "batch_size": 32, "export": False, "deterministic": True, "checkpoint_every": 2},
+    "train": {
+        "steps": 5,
+        "batch_size": 32,
+        "export": False,
+        "deterministic": True,
+        "checkpoint_every": 2,
+    },
     "optimizer": {"weight_decay": 1e-4},
     "schedule": {"kind": "constant", "rate": 0.01},
 }
@@ -91,7 +97,9 @@ def recipe(**tables: dict[str, Any]) -> Recipe:
     )
 
 
-def leaves(folder: Path, on: str, **tables: dict[str, Any]) -> tuple[dict[str, np.ndarray], Any, Any]:
+def leaves(
+    folder: Path, on: str, **tables: dict[str, Any]
+) -> tuple[dict[str, np.ndarray], Any, Any]:
     """Train; return the last checkpoint's arrays, the history and the test scores."""
     keras.backend.clear_session()
     result = train(recipe(**tables), run_dir=folder, devices=on, quiet=True)
@@ -105,21 +113,33 @@ def test_a_run_whose_images_stay_on_the_device_is_the_same_to_the_bit(
     on: str, tmp_path: Path, two_devices: None
 ) -> None:
     """Training over a short batch and an epoch's end, validation and test."""
-    plain, resident = (leaves(tmp_path / str(stored), on, data={"on_device": stored}) for stored in (False, True))
+    plain, resident = (
+        leaves(tmp_path / str(stored), on, data={"on_device": stored}) for stored in (False, True)
+    )
     assert plain[0].keys() == resident[0].keys()
     for name, array in plain[0].items():
         np.testing.assert_array_equal(array, resident[0][name], err_msg=name)
     assert plain[1:] == resident[1:]
 
 
-def test_a_run_whose_images_stay_on_the_device_resumes_exactly(tmp_path: Path, two_devices: None) -> None:
+def test_a_run_whose_images_stay_on_the_device_resumes_exactly(
+    tmp_path: Path, two_devices: None
+) -> None:
     whole, _, _ = leaves(tmp_path / "whole", "cpu", data={"on_device": True})
     keras.backend.clear_session()
-    session = Trainer.prepare(recipe(data={"on_device": True}), run_dir=tmp_path / "parts", devices="cpu", quiet=True)
+    session = Trainer.prepare(
+        recipe(data={"on_device": True}), run_dir=tmp_path / "parts", devices="cpu", quiet=True
+    )
     assert isinstance(session.pipeline, DevicePipeline)
     assert not session.fit(until=2)
     keras.backend.clear_session()
-    train(recipe(data={"on_device": True}), run_dir=tmp_path / "parts", resume=True, devices="cpu", quiet=True)
+    train(
+        recipe(data={"on_device": True}),
+        run_dir=tmp_path / "parts",
+        resume=True,
+        devices="cpu",
+        quiet=True,
+    )
     parts = checkpoint.load(checkpoint.steps(Run(tmp_path / "parts").checkpoints)[-1]).arrays
     for name, array in whole.items():
         if name != "totals":
@@ -135,15 +155,25 @@ def test_images_that_do_not_fit_in_memory_are_rejected_before_anything_is_writte
             png = tf.io.encode_png(np.full((12, 12, 3), 20 * index, np.uint8)).numpy()
             (tmp_path / "images" / name / f"{index}.png").write_bytes(png)
     monkeypatch.setattr(sets, "fits_memory", lambda counts, shape: False)
-    data = {"name": f"folder:{tmp_path / 'images'}", "image_size": [8, 8], "normalize": "unit", "on_device": True}
+    data = {
+        "name": f"folder:{tmp_path / 'images'}",
+        "image_size": [8, 8],
+        "normalize": "unit",
+        "on_device": True,
+    }
     data |= {"examples": 0, "validation": 0}
-    with pytest.raises(ReszooError, match=r"^data\.on_device: true is invalid .*Example: --set data\.on_device=false$"):
+    with pytest.raises(
+        ReszooError,
+        match=r"^data\.on_device: true is invalid .*Example: --set data\.on_device=false$",
+    ):
         train(recipe(data=data), run_dir=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("on", ["cpu", pytest.param("cpu:2", marks=pytest.mark.slow)])
-def test_a_compiled_run_leaves_the_numbers_of_a_plain_one(on: str, tmp_path: Path, two_devices: None) -> None:
+def test_a_compiled_run_leaves_the_numbers_of_a_plain_one(
+    on: str, tmp_path: Path, two_devices: None
+) -> None:
     plain, compiled = (leaves(tmp_path / str(jit), on, train={"jit": jit}) for jit in (False, True))
     for name, array in plain[0].items():
         np.testing.assert_allclose(compiled[0][name], array, rtol=1e-5, atol=1e-6, err_msg=name)
@@ -152,4 +182,6 @@ def test_a_compiled_run_leaves_the_numbers_of_a_plain_one(on: str, tmp_path: Pat
 
 
 def compiled_row(row: dict[str, Any]) -> dict[str, float]:
-    return {key: row[key] for key in ("step", "rate", "loss", "accuracy", "val_loss", "val_accuracy")}
+    return {
+        key: row[key] for key in ("step", "rate", "loss", "accuracy", "val_loss", "val_accuracy")
+    }

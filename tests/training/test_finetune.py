@@ -45,7 +45,10 @@ def make(
     """A stepper over a small net that starts alike every time."""
     keras.utils.set_random_seed(1)
     strategy = strategy or tf.distribute.get_strategy()
-    config, plan = Optimizer.of(**(optimizer or {})), TrainConfig(**{"batch_size": 16, "steps": 1, **settings})
+    config, plan = (
+        Optimizer.of(**(optimizer or {})),
+        TrainConfig(**{"batch_size": 16, "steps": 1, **settings}),
+    )
     with strategy.scope(), precision(policy):
         model = freeze(build("resnet8", input_shape=SHAPE, **(net or {})), until, batch_norm)
         return Stepper(model, make_optimizer(config), plan, config, strategy, stage_decay)
@@ -98,18 +101,24 @@ def test_what_is_frozen_stays_to_the_bit_and_has_no_slots(settings: dict[str, An
     for images, labels in batches(2):
         stepper(images, labels, 0.01)
     assert moved(before, values(stepper.model)) == at(before, "stage3", "head")
-    learning = 2 * 3 + 2  # two convolutions with their normalisations' two, and the classifier's two
+    learning = (
+        2 * 3 + 2
+    )  # two convolutions with their normalisations' two, and the classifier's two
     assert len(stepper.weights) == len(stepper.averages) == learning
     slots = 1 if stepper.optimizer.name.startswith("sgd") else 2
     assert len(stepper.optimizer.variables) == 2 + slots * learning
-    assert len(stepper._statistics) == 2 * 2  # a mean over three replicas would round what stands still
+    assert (
+        len(stepper._statistics) == 2 * 2
+    )  # a mean over three replicas would round what stands still
     for weight, average in zip(stepper.weights, stepper.averages, strict=True):
         assert (before[weight.path] != average.numpy()).any()
 
 
 def backward_convolutions(traced: Any) -> int:
     graph = traced.get_concrete_function().graph.as_graph_def()
-    nodes = [node.op for node in graph.node] + [node.op for each in graph.library.function for node in each.node_def]
+    nodes = [node.op for node in graph.node] + [
+        node.op for each in graph.library.function for node in each.node_def
+    ]
     assert nodes.count("Conv2DBackpropFilter") == nodes.count("Conv2DBackpropInput")
     return nodes.count("Conv2DBackpropFilter")
 
@@ -118,7 +127,9 @@ def test_the_backward_pass_ends_where_learning_ends() -> None:
     stepper = make(until="stage2")
     assert backward_convolutions(stepper._step) == 2
     assert backward_convolutions(stepper._probe) == 0
-    assert backward_convolutions(make()._step) == 7 + 2  # option A, twice, is a convolution in training
+    assert (
+        backward_convolutions(make()._step) == 7 + 2
+    )  # option A, twice, is a convolution in training
 
 
 def test_in_a_probe_the_classifier_alone_learns_on_the_features_of_inference() -> None:
@@ -143,13 +154,20 @@ def test_in_a_probe_the_classifier_alone_learns_on_the_features_of_inference() -
     after = values(stepper.model)
     assert moved(before, after) == at(before, "head")
     for path, gradient in zip(("head_dense/kernel", "head_dense/bias"), gradients, strict=True):
-        np.testing.assert_allclose(after[path], before[path] - rate * gradient * limit / length, atol=1e-6)
-    averages = {weight.path: mean.numpy() for weight, mean in zip(stepper.weights, stepper.averages, strict=True)}
+        np.testing.assert_allclose(
+            after[path], before[path] - rate * gradient * limit / length, atol=1e-6
+        )
+    averages = {
+        weight.path: mean.numpy()
+        for weight, mean in zip(stepper.weights, stepper.averages, strict=True)
+    }
     assert moved(averages, before) == at(before, "head")
 
     stepper(more, others, rate)
     stirred = moved(after, values(stepper.model))
-    assert {weight.path for weight in stepper.weights} < stirred and any("seed" in path for path in stirred)
+    assert {weight.path for weight in stepper.weights} < stirred and any(
+        "seed" in path for path in stirred
+    )
 
 
 def test_a_restart_gives_thawed_weights_steps_of_the_right_length() -> None:
@@ -204,12 +222,16 @@ def test_equals_keras_fit(batch_norm: str) -> None:
     ours = make(until="stage1", batch_norm=batch_norm)
     theirs = make(until="stage1", batch_norm=batch_norm).model
     theirs.compile(
-        keras.optimizers.SGD(0.01, momentum=0.9), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        keras.optimizers.SGD(0.01, momentum=0.9),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     data = batches(10)
     for images, labels in data:
         ours(images, labels, 0.01)
-    x, y = (np.concatenate([column.numpy() for column in columns]) for columns in zip(*data, strict=True))
+    x, y = (
+        np.concatenate([column.numpy() for column in columns])
+        for columns in zip(*data, strict=True)
+    )
     theirs.fit(x, y, batch_size=16, shuffle=False, verbose=0)
     one, other = values(ours.model), values(theirs)
     for path in one:  # processors round differently, and moving variances are of the order of 10
@@ -229,7 +251,10 @@ def test_two_replicas_equal_one_device(strategy: tf.distribute.Strategy) -> None
             if step == 3:
                 stepper.restart()
             (stepper.probe if step < 3 else stepper)(images, labels, 0.01)
-        averages = {weight.path: mean.numpy() for weight, mean in zip(stepper.weights, stepper.averages, strict=True)}
+        averages = {
+            weight.path: mean.numpy()
+            for weight, mean in zip(stepper.weights, stepper.averages, strict=True)
+        }
         results.append((values(stepper.model), averages))
     for one, other in zip(*results, strict=True):
         assert max(float(np.abs(one[path] - other[path]).max()) for path in one) < 1e-6
@@ -241,7 +266,14 @@ TABLES: dict[str, Any] = {
     "name": "tuned",
     "model": {"name": "resnet8", "drop_path": 0.3},
     "data": {"name": "digits", "examples": 120},
-    "train": {"epochs": 4, "batch_size": 40, "export": False, "deterministic": True, "checkpoint_every": 1, "ema": 0.5},
+    "train": {
+        "epochs": 4,
+        "batch_size": 40,
+        "export": False,
+        "deterministic": True,
+        "checkpoint_every": 1,
+        "ema": 0.5,
+    },
     "optimizer": {"name": "adam"},
     "schedule": {"kind": "constant", "rate": 0.01},
     "finetune": {"freeze": "stem", "probe_epochs": 2, "stage_decay": 0.5},
@@ -300,22 +332,38 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_tells_what_learns_and_starts_its_optimizer_anew_after_the_probe(unbroken: Path) -> None:
+def test_a_run_tells_what_learns_and_starts_its_optimizer_anew_after_the_probe(
+    unbroken: Path,
+) -> None:
     log = (unbroken / "train.log").read_text()
-    assert log.count("  frozen: stem\n") == log.count("  the classifier learns alone for 6 steps\n") == 1
-    assert log.count("step 6: the classifier has learnt alone; now stage1, stage2, stage3 and head learn\n") == 1
+    assert (
+        log.count("  frozen: stem\n")
+        == log.count("  the classifier learns alone for 6 steps\n")
+        == 1
+    )
+    assert (
+        log.count(
+            "step 6: the classifier has learnt alone; now stage1, stage2, stage3 and head learn\n"
+        )
+        == 1
+    )
     probe, rest = ["head"], ["head", "stage1", "stage2", "stage3"]
     assert json.loads(unbroken.with_name("moved.json").read_text()) == [probe] * 6 + [rest] * 6
     arrays = last(unbroken).arrays
     assert int(arrays["optimizer/0"]) == 6
     assert not any("/stem" in name for name in arrays if name.startswith("average/"))
     model = Run(unbroken).load_model()
-    assert not model.get_layer("stem_conv1").trainable and model.get_layer("stage1_block1_conv1").trainable
+    assert (
+        not model.get_layer("stem_conv1").trainable
+        and model.get_layer("stage1_block1_conv1").trainable
+    )
 
 
 def test_a_run_takes_the_steps_of_each_place(unbroken: Path) -> None:
     """Adam's sixth step is at most 1.016 times the rate: sqrt(sum a_i^2 / b_i) over the weights of its two means."""
-    before, after = (checkpoint.load(path).arrays for path in checkpoint.steps(Run(unbroken).checkpoints))
+    before, after = (
+        checkpoint.load(path).arrays for path in checkpoint.steps(Run(unbroken).checkpoints)
+    )
     shares = {"stem": 0.0, "stage1": 0.125, "stage2": 0.25, "stage3": 0.5, "head": 1.0}
     for place, share in shares.items():
         weights = [
@@ -342,7 +390,9 @@ class Break(keras.callbacks.Callback):
             raise Broken
 
 
-def test_a_run_broken_in_the_probe_and_after_it_equals_an_unbroken_one(unbroken: Path, tmp_path: Path) -> None:
+def test_a_run_broken_in_the_probe_and_after_it_equals_an_unbroken_one(
+    unbroken: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
     with pytest.raises(Broken):  # a step's checkpoint is written after its callbacks
         start(folder, callbacks=[Break(4)])
@@ -352,7 +402,10 @@ def test_a_run_broken_in_the_probe_and_after_it_equals_an_unbroken_one(unbroken:
     assert last(folder).meta["step"] == 8
     assert start(folder, resume=True)
     one, other = last(unbroken), last(folder)
-    assert one.meta["step"] == other.meta["step"] == 12 and trained(one).keys() == trained(other).keys()
+    assert (
+        one.meta["step"] == other.meta["step"] == 12
+        and trained(one).keys() == trained(other).keys()
+    )
     assert moved(trained(one), trained(other)) == set()
     assert (unbroken / "test.json").read_text() == (folder / "test.json").read_text()
 
@@ -374,13 +427,23 @@ def test_a_run_broken_beside_the_end_of_the_probe_equals_an_unbroken_one(
 def test_a_frozen_run_grows_and_hands_on_its_slots(tmp_path: Path) -> None:
     frozen = {"freeze": "stage2", "probe_epochs": 0, "stage_decay": 1.0}
     plain = {"epochs": 1, "ema": 0.5}
-    assert train(recipe(finetune=frozen, train=plain), run_dir=tmp_path / "small", quiet=True).finished
-    grown = recipe(finetune=frozen, model={"name": "resnet14"}, train=plain | {"grow_from": str(tmp_path / "small")})
+    assert train(
+        recipe(finetune=frozen, train=plain), run_dir=tmp_path / "small", quiet=True
+    ).finished
+    grown = recipe(
+        finetune=frozen,
+        model={"name": "resnet14"},
+        train=plain | {"grow_from": str(tmp_path / "small")},
+    )
     assert train(grown, run_dir=tmp_path / "grown", quiet=True).finished
     run = Run(tmp_path / "grown")
     assert run.meta["grown_from"]["slots"] == 2 * 8  # Adam's two, of the eight weights that learnt
     old, new = values(Run(tmp_path / "small").load_model()), values(run.load_model())
-    kept = {path for path in old if parse_place(path) in ("stem", "stage1", "stage2") and "seed" not in path}
+    kept = {
+        path
+        for path in old
+        if parse_place(path) in ("stem", "stage1", "stage2") and "seed" not in path
+    }
     assert len(kept) == 25 and not moved({path: old[path] for path in kept}, new)
 
 
@@ -401,7 +464,10 @@ def test_a_run_from_before_the_table_goes_on(tmp_path: Path) -> None:
 
 
 def test_the_lines_of_a_run() -> None:
-    assert finetuning(recipe(finetune={"freeze": "none", "probe_epochs": 0, "stage_decay": 1}), 3) == []
+    assert (
+        finetuning(recipe(finetune={"freeze": "none", "probe_epochs": 0, "stage_decay": 1}), 3)
+        == []
+    )
     assert finetuning(recipe(), 3) == [
         "frozen: stem",
         "the classifier learns alone for 6 steps",
@@ -451,13 +517,16 @@ def test_configs_made_in_python_are_refused_alike() -> None:
     assert recipe(finetune={"freeze": "stage2"}).frozen == PLACES[:3] and recipe().places == PLACES
 
 
-def test_a_probe_as_long_as_the_training_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_probe_as_long_as_the_training_is_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
     tables = recipe().to_dict()
     tables["train"] |= {"epochs": 0, "steps": 6}  # of 3 steps to an epoch
     with pytest.raises(ReszooError) as caught:
         train(Recipe(**tables), run_dir=tmp_path / "run", quiet=True)
-    assert "finetune.probe_epochs: 2 (6 steps) is invalid; expected less than the training (6 steps)" in str(
-        caught.value
+    assert (
+        "finetune.probe_epochs: 2 (6 steps) is invalid; expected less than the training (6 steps)"
+        in str(caught.value)
     )
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
     tables["finetune"]["probe_epochs"] = 0.01

@@ -49,7 +49,11 @@ def newest(folder: Path) -> checkpoint.Checkpoint:
 
 
 def test_a_grown_run_goes_on_from_weights_slots_and_outputs(small: Path, tmp_path: Path) -> None:
-    grown = recipe(model={"name": "resnet14"}, train={"grow_from": str(small), "steps": 1}, schedule={"rate": 1e-30})
+    grown = recipe(
+        model={"name": "resnet14"},
+        train={"grow_from": str(small), "steps": 1},
+        schedule={"rate": 1e-30},
+    )
     assert train(grown, run_dir=tmp_path / "grown", quiet=True).finished
     run = Run.open(tmp_path / "grown")
     told = run.meta["grown_from"]
@@ -62,12 +66,17 @@ def test_a_grown_run_goes_on_from_weights_slots_and_outputs(small: Path, tmp_pat
     for path, value in before.items():  # a step at a rate of almost nothing
         np.testing.assert_array_equal(after[path], value)
     # Adam's slots after one more step are beta m + (1 - beta) g: with those of the old run gone they would be (1 - beta) g.
-    moments = {name: slot_arrays(folder, name) for name, folder in (("old", small), ("new", tmp_path / "grown"))}
+    moments = {
+        name: slot_arrays(folder, name)
+        for name, folder in (("old", small), ("new", tmp_path / "grown"))
+    }
     assert told["slots"] == len(moments["old"]) == 2 * len(before)
     for name, value in moments["old"].items():
         if name.endswith("_velocity") and value.any():
             assert (moments["new"][name] >= 0.998 * value).all(), name  # v = 0.999 v + 0.001 g^2
-    assert int(newest(tmp_path / "grown").arrays["optimizer/0"]) == 7  # and the count by which Adam weighs them
+    assert (
+        int(newest(tmp_path / "grown").arrays["optimizer/0"]) == 7
+    )  # and the count by which Adam weighs them
 
 
 def slot_arrays(folder: Path, which: str) -> dict[str, np.ndarray]:
@@ -77,12 +86,18 @@ def slot_arrays(folder: Path, which: str) -> dict[str, np.ndarray]:
     optimizer = keras.optimizers.Adam()
     optimizer.build(Run.open(folder).load_model().trainable_variables)
     arrays = newest(folder).arrays
-    return {v.path.split("/")[-1]: arrays[f"optimizer/{i}"] for i, v in enumerate(optimizer.variables) if i > 1}
+    return {
+        v.path.split("/")[-1]: arrays[f"optimizer/{i}"]
+        for i, v in enumerate(optimizer.variables)
+        if i > 1
+    }
 
 
 def test_another_optimizer_starts_its_slots_anew(small: Path, tmp_path: Path) -> None:
     grown = recipe(
-        model={"name": "resnet14"}, optimizer={"name": "sgd"}, train={"grow_from": str(small), "steps": 1, "ema": 0.5}
+        model={"name": "resnet14"},
+        optimizer={"name": "sgd"},
+        train={"grow_from": str(small), "steps": 1, "ema": 0.5},
     )
     assert train(grown, run_dir=tmp_path / "grown", quiet=True).finished
     assert Run.open(tmp_path / "grown").meta["grown_from"]["slots"] == 0
@@ -104,7 +119,9 @@ def test_a_grown_run_is_resumed_without_its_source(small: Path, tmp_path: Path) 
     assert train(grown, run_dir=tmp_path / "broken", resume=True, quiet=True).finished
     one, other = newest(tmp_path / "whole"), newest(tmp_path / "broken")
     assert one.arrays.keys() == other.arrays.keys()
-    assert [name for name in one.arrays if not np.array_equal(one.arrays[name], other.arrays[name])] == []
+    assert [
+        name for name in one.arrays if not np.array_equal(one.arrays[name], other.arrays[name])
+    ] == []
 
 
 @pytest.mark.parametrize(
@@ -112,7 +129,10 @@ def test_a_grown_run_is_resumed_without_its_source(small: Path, tmp_path: Path) 
     [
         ({"model": {"name": "resnet8"}}, "has all blocks of resnet8 already"),
         ({"model": {"name": "plain14"}}, "is no deeper resnet8"),
-        ({"model": {"name": "resnet14"}, "data": {"image_size": [16, 16]}}, r"maps \(8, 8, 1\) to \(10,\)"),
+        (
+            {"model": {"name": "resnet14"}, "data": {"image_size": [16, 16]}},
+            r"maps \(8, 8, 1\) to \(10,\)",
+        ),
     ],
 )
 def test_a_run_that_cannot_be_grown_leaves_nothing(

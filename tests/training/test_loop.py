@@ -19,16 +19,24 @@ TABLES: dict[str, Any] = {
     "name": "tiny",
     "model": {"name": "resnet8", "depths": [1], "widths": [8], "stem_width": 8},
     "data": {"name": "digits", "validation": 96, "examples": 128},
-    "train": {"epochs": 2, "batch_size": 32, "export": False},  # four steps per epoch, three validation batches
+    "train": {
+        "epochs": 2,
+        "batch_size": 32,
+        "export": False,
+    },  # four steps per epoch, three validation batches
     "optimizer": {"name": "sgd"},
     "schedule": {"kind": "step", "rate": 0.05, "boundaries": [6]},
 }
 HOOKS = [
-    f"on_{what}_{when}" for what in ("train", "epoch", "train_batch", "test", "test_batch") for when in ("begin", "end")
+    f"on_{what}_{when}"
+    for what in ("train", "epoch", "train_batch", "test", "test_batch")
+    for when in ("begin", "end")
 ]
 
 
-def run(folder: Path, *callbacks: keras.callbacks.Callback, resume: bool = False, **fields: Any) -> Result:
+def run(
+    folder: Path, *callbacks: keras.callbacks.Callback, resume: bool = False, **fields: Any
+) -> Result:
     schedule = fields.pop("schedule", TABLES["schedule"])
     recipe = Recipe(**(TABLES | {"train": TABLES["train"] | fields, "schedule": schedule}))
     return train(recipe, run_dir=folder, callbacks=callbacks, resume=resume, quiet=True)
@@ -68,13 +76,30 @@ def test_hooks_are_called_as_by_fit(tmp_path: Path) -> None:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", loss, metrics=["accuracy"])
     x, y = np.zeros((128, 8, 8, 1)), np.zeros(128)
-    model.fit(x, y, batch_size=32, epochs=2, validation_data=(x[:96], y[:96]), verbose=0, callbacks=[theirs])
+    model.fit(
+        x,
+        y,
+        batch_size=32,
+        epochs=2,
+        validation_data=(x[:96], y[:96]),
+        verbose=0,
+        callbacks=[theirs],
+    )
 
     def plain(calls: list[Any]) -> list[Any]:
-        return [(hook, index, None if hook == "on_test_batch_end" else keys) for hook, index, keys in calls]
+        return [
+            (hook, index, None if hook == "on_test_batch_end" else keys)
+            for hook, index, keys in calls
+        ]
 
     expected = [
-        (hook, index, sorted([*keys, "learning_rate"]) if keys and hook in ("on_epoch_end", "on_train_end") else keys)
+        (
+            hook,
+            index,
+            sorted([*keys, "learning_rate"])
+            if keys and hook in ("on_epoch_end", "on_train_end")
+            else keys,
+        )
         for hook, index, keys in plain(theirs.calls)
     ]
     assert plain(ours.calls) == expected
@@ -90,7 +115,9 @@ def test_hooks_are_called_as_by_fit(tmp_path: Path) -> None:
     assert all(type(value) is float for value in ours.last["on_epoch_end"].values())
 
 
-def test_every_epoch_has_logs_of_its_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_epoch_has_logs_of_its_own_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also where no evaluation is due; a row of the history is over all images since the last one."""
     drawn: list[list[tuple[int, float]]] = []
     monkeypatch.setattr("reszoo.trainer.curves", lambda *args, rates, **named: drawn.append(rates))
@@ -106,7 +133,13 @@ def test_every_epoch_has_logs_of_its_own_images(tmp_path: Path, monkeypatch: pyt
     # Four steps of warm-up to 0.2 * 32 / 128, then a cosine over the other twelve; at the last step of each epoch.
     rates = [0.05 * 4 / 5, *(0.05 * (1 + math.cos(math.pi * step / 12)) / 2 for step in (3, 7, 11))]
     assert [logs["learning_rate"] for logs in seen] == pytest.approx(rates)
-    rates = [0.01, 0.02, 0.03, 0.04, *(0.05 * (1 + math.cos(math.pi * step / 12)) / 2 for step in range(12))]
+    rates = [
+        0.01,
+        0.02,
+        0.03,
+        0.04,
+        *(0.05 * (1 + math.cos(math.pi * step / 12)) / 2 for step in range(12)),
+    ]
     assert [step for step, _ in drawn[0]] == list(range(1, 17))
     assert [rate for _, rate in drawn[0]] == pytest.approx(rates)
 
@@ -134,13 +167,18 @@ SLOW = pytest.mark.slow
         pytest.param("on_train_batch_begin", 1, 3, marks=SLOW),
     ],
 )
-def test_a_run_that_a_callback_stops_is_evaluated_there(hook: str, step: int, every: int, tmp_path: Path) -> None:
+def test_a_run_that_a_callback_stops_is_evaluated_there(
+    hook: str, step: int, every: int, tmp_path: Path
+) -> None:
     seen = Record()
     result = run(tmp_path / "run", Stop(hook), seen, evaluate_every=every)
     assert result.finished
     assert [(row["epoch"], row["step"]) for row in result.run.history] == [(1, step)]
     assert [call[1] for call in seen.calls if call[0] == "on_epoch_end"] == [0]
-    assert reszoo.evaluate(result.run, split="validation", out=tmp_path).top1 == result.run.history[0]["val_accuracy"]
+    assert (
+        reszoo.evaluate(result.run, split="validation", out=tmp_path).top1
+        == result.run.history[0]["val_accuracy"]
+    )
 
 
 def test_a_stopped_run_does_not_train_on_when_resumed(tmp_path: Path) -> None:

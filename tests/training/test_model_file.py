@@ -16,7 +16,15 @@ import reszoo
 from reszoo import ReszooError, Spec, build
 
 # Every registered layer: option A's padding in one model, ReZero in another.
-PADDED = Spec(name="padded", block="basic", depths=(1, 1), widths=(4, 8), stem="cifar", stem_width=4, shortcut="A")
+PADDED = Spec(
+    name="padded",
+    block="basic",
+    depths=(1, 1),
+    widths=(4, 8),
+    stem="cifar",
+    stem_width=4,
+    shortcut="A",
+)
 SCALED = PADDED.replace(name="scaled", rezero=True)
 
 
@@ -24,14 +32,23 @@ SCALED = PADDED.replace(name="scaled", rezero=True)
 def run(two_devices: None, tmp_path_factory: pytest.TempPathFactory) -> reszoo.Run:
     settings = ["model.name=resnet8", "train.steps=1", "data.examples=64", "train.export=false"]
     folder = tmp_path_factory.mktemp("runs") / "run"
-    return reszoo.train("quickstart", overrides=settings, run_dir=folder, devices="cpu", quiet=True).run
+    return reszoo.train(
+        "quickstart", overrides=settings, run_dir=folder, devices="cpu", quiet=True
+    ).run
 
 
 def test_a_run_and_its_file_give_the_same_model(run: reszoo.Run, tmp_path: Path) -> None:
     images = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
     expected = np.asarray(run.load_model()(images))
     other = Path(shutil.copy(run.path / "model.keras", tmp_path / "without-suffix"))
-    for source in (run, run.path, str(run.path), run.path / "model.keras", str(run.path / "model.keras"), other):
+    for source in (
+        run,
+        run.path,
+        str(run.path),
+        run.path / "model.keras",
+        str(run.path / "model.keras"),
+        other,
+    ):
         model = reszoo.load_model(source)
         assert isinstance(model, keras.Model) and not model.compiled
         np.testing.assert_array_equal(np.asarray(model(images)), expected)
@@ -39,16 +56,22 @@ def test_a_run_and_its_file_give_the_same_model(run: reszoo.Run, tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["net.keras", "net.h5"])
 @pytest.mark.parametrize("spec", [PADDED, SCALED], ids=lambda spec: spec.name)
-def test_a_saved_model_is_loaded_with_its_optimizer_on_request(spec: Spec, name: str, tmp_path: Path) -> None:
+def test_a_saved_model_is_loaded_with_its_optimizer_on_request(
+    spec: Spec, name: str, tmp_path: Path
+) -> None:
     model = build(spec, input_shape=(8, 8, 3), classes=2)
     model.compile(
-        keras.optimizers.SGD(0.25, momentum=0.5), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        keras.optimizers.SGD(0.25, momentum=0.5),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     model.fit(np.ones((4, 8, 8, 3)), np.array([0, 1, 0, 1]), verbose=0)
     model.save(tmp_path / name)
     assert not reszoo.load_model(tmp_path / name).compiled
     again = reszoo.load_model(tmp_path / name, compile=True)
-    assert float(again.optimizer.learning_rate) == 0.25 and int(again.optimizer.iterations.numpy()) == 1
+    assert (
+        float(again.optimizer.learning_rate) == 0.25
+        and int(again.optimizer.iterations.numpy()) == 1
+    )
     for one, other in zip(again.weights, model.weights, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
@@ -67,7 +90,10 @@ def test_what_is_not_a_whole_model_is_refused_in_one_line(run: reszoo.Run, tmp_p
     shutil.copy(run.path / "recipe.toml", unfinished)
     for name, says in (
         ("none", r"no run folder or model file .*none. Example: reszoo.load_model\('runs/first'\)"),
-        ("a.weights.h5", r"holds weights without their model. Example: reszoo.build\(NAME, weights='"),
+        (
+            "a.weights.h5",
+            r"holds weights without their model. Example: reszoo.build\(NAME, weights='",
+        ),
         ("cut.keras", "cannot be read as weights: it is damaged"),
         ("text.keras", "it is not a weights file"),
         ("export", "it is a SavedModel"),
@@ -88,7 +114,9 @@ def test_a_class_of_the_users_own_is_named(tmp_path: Path, monkeypatch: pytest.M
     inputs = keras.Input((4,))
     keras.Model(inputs, Special()(inputs)).save(tmp_path / "a.keras")
     del keras.saving.get_custom_objects()["mine>Special"]
-    with pytest.raises(ReszooError, match="'Special' is not registered; import the module that defines it first"):
+    with pytest.raises(
+        ReszooError, match="'Special' is not registered; import the module that defines it first"
+    ):
         reszoo.load_model(tmp_path / "a.keras")
 
 
@@ -104,7 +132,10 @@ def test_keras_opens_a_saved_model_after_import_reszoo_alone(imports: str, tmp_p
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(reszoo.__file__).parents[1])}
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "a.keras")], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", script, str(tmp_path / "a.keras")],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -120,5 +151,7 @@ def test_a_search_for_keras_does_not_use_the_hook_up() -> None:
         "print(sum(isinstance(finder, _KerasFinder) for finder in sys.meta_path))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(reszoo.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True
+    )
     assert done.stdout == "1\n", done.stderr[-2000:]

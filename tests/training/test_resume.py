@@ -41,9 +41,23 @@ TABLES = {
 
 
 def start(folder: Path, recipe: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "reszoo", "train", str(recipe), "--run-dir", str(folder), *more]
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "reszoo",
+        "train",
+        str(recipe),
+        "--run-dir",
+        str(folder),
+        *more,
+    ]
+    environment = os.environ | {
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +79,10 @@ def unbroken(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assert_same(one: Path, other: Path) -> None:
     """Two runs left the same weights, slots, averages, logs and scores, to the bit."""
     for name in ("step-00000040.npz", "best.npz"):
-        a, b = checkpoint.load(one / "checkpoints" / name), checkpoint.load(other / "checkpoints" / name)
+        a, b = (
+            checkpoint.load(one / "checkpoints" / name),
+            checkpoint.load(other / "checkpoints" / name),
+        )
         assert a.arrays.keys() == b.arrays.keys() and len(a.arrays) > 40
         assert [key for key in a.arrays if not np.array_equal(a.arrays[key], b.arrays[key])] == []
     for name in ("history.json", "history.csv", "test.json", "confusion.json", "recipe.toml"):
@@ -77,11 +94,14 @@ def killed_until_done(folder: Path, recipe: Path, kills: int, *more: str) -> int
     clock = random.Random(kills)
     struck = 0
     for _ in range(kills):
-        process = start(folder, recipe, *more, *(["--resume"] if (folder / "recipe.toml").exists() else []))
+        process = start(
+            folder, recipe, *more, *(["--resume"] if (folder / "recipe.toml").exists() else [])
+        )
         before = len((folder / "train.log").read_text()) if (folder / "train.log").exists() else 0
         while (
             process.poll() is None
-            and len((folder / "train.log").read_text() if (folder / "train.log").exists() else "") <= before
+            and len((folder / "train.log").read_text() if (folder / "train.log").exists() else "")
+            <= before
         ):
             time.sleep(0.01)
         time.sleep(clock.uniform(0.0, 4.0))
@@ -135,7 +155,9 @@ def short(**train_fields: object) -> Recipe:
     return Recipe(**(TABLES | {"train": fields, "model": model}))
 
 
-def test_truncated_checkpoint_falls_back_to_the_one_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_truncated_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Only the steps after it are taken, from the weights in it."""
     folder = tmp_path / "run"
     train(short(), run_dir=folder, quiet=True)
@@ -145,7 +167,8 @@ def test_truncated_checkpoint_falls_back_to_the_one_before(tmp_path: Path, capsy
     last.write_bytes(last.read_bytes()[:-1000])
     held = checkpoint.load(first)
     marked = {
-        name: 0 * array if name.startswith(("model/", "average/")) else array for name, array in held.arrays.items()
+        name: 0 * array if name.startswith(("model/", "average/")) else array
+        for name, array in held.arrays.items()
     }
     checkpoint.save(first, marked, held.meta)
 
@@ -199,7 +222,9 @@ def test_divergence_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:
     meta = json.loads((tmp_path / "run" / "run.json").read_text())
     assert meta["status"] == "failed" and "last good checkpoint" in meta["reason"]
     newest = checkpoint.newest(tmp_path / "run" / "checkpoints", print)
-    assert newest and all(np.isfinite(array).all() for array in newest.arrays.values() if array.dtype.kind == "f")
+    assert newest and all(
+        np.isfinite(array).all() for array in newest.arrays.values() if array.dtype.kind == "f"
+    )
 
 
 def test_best_needs_images_to_choose_by(tmp_path: Path) -> None:

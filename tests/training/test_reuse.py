@@ -38,7 +38,13 @@ def make(name: str, *, nesterov: bool = False, **fields: Any) -> Stepper:
     keras.utils.set_random_seed(1)
     config = SGD(weight_decay=1e-4, nesterov=nesterov)
     settings = TrainConfig(batch_size=6, steps=STEPS)
-    return Stepper(build(name, **fields), make_optimizer(config), settings, config, tf.distribute.get_strategy())
+    return Stepper(
+        build(name, **fields),
+        make_optimizer(config),
+        settings,
+        config,
+        tf.distribute.get_strategy(),
+    )
 
 
 def train(stepper: Stepper) -> list[float]:
@@ -71,9 +77,13 @@ def test_steps_are_the_plain_ones(name: str, plainly: Callable[..., Stepper]) ->
     ours, plain = make(name, **NETS[name]), plainly(name, **NETS[name])
     np.testing.assert_allclose(train(ours), train(plain), rtol=1e-6)
     for own, other in zip(ours.model.variables, plain.model.variables, strict=True):
-        np.testing.assert_allclose(own.numpy(), other.numpy(), rtol=1e-6, atol=1e-6, err_msg=own.path)
+        np.testing.assert_allclose(
+            own.numpy(), other.numpy(), rtol=1e-6, atol=1e-6, err_msg=own.path
+        )
     for own, other in zip(ours.optimizer.variables, plain.optimizer.variables, strict=True):
-        np.testing.assert_allclose(own.numpy(), other.numpy(), rtol=1e-6, atol=1e-6, err_msg=own.path)
+        np.testing.assert_allclose(
+            own.numpy(), other.numpy(), rtol=1e-6, atol=1e-6, err_msg=own.path
+        )
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -94,7 +104,13 @@ def test_momentum_in_one_kernel_is_kerass_to_the_bit(nesterov: bool) -> None:
 
 @pytest.mark.parametrize(
     ("name", "blocks", "kinds"),
-    [("resnet56", 27, 5), ("plain56", 27, 5), ("resnet56_v2", 27, 6), ("resnet20_sd", 9, 9), ("resnet50", 16, 8)],
+    [
+        ("resnet56", 27, 5),
+        ("plain56", 27, 5),
+        ("resnet56_v2", 27, 6),
+        ("resnet20_sd", 9, 9),
+        ("resnet50", 16, 8),
+    ],
 )
 def test_blocks_that_are_alike_share_a_function(name: str, blocks: int, kinds: int) -> None:
     forward = BlockByBlock(build(name))
@@ -104,7 +120,9 @@ def test_blocks_that_are_alike_share_a_function(name: str, blocks: int, kinds: i
 def test_blocks_of_other_input_shapes_are_other_kinds() -> None:
     """Two blocks of one stage with the same layers: the first widens 16 channels to 64, the second takes 64."""
     keras.utils.set_random_seed(1)
-    model = build("resnet8", input_shape=(8, 8, 3), block="bottleneck", shortcut="C", depths=(2, 1, 1))
+    model = build(
+        "resnet8", input_shape=(8, 8, 3), block="bottleneck", shortcut="C", depths=(2, 1, 1)
+    )
     forward = BlockByBlock(model)
     assert (forward.blocks, forward.kinds) == (4, 4)
     images = tf.random.stateless_normal([4, 8, 8, 3], [1, 2])
@@ -123,7 +141,11 @@ def test_a_net_that_is_partly_frozen_takes_the_plain_path() -> None:
     freeze(model, "stage1")
     config = SGD()
     stepper = Stepper(
-        model, make_optimizer(config), TrainConfig(batch_size=6, steps=1), config, tf.distribute.get_strategy()
+        model,
+        make_optimizer(config),
+        TrainConfig(batch_size=6, steps=1),
+        config,
+        tf.distribute.get_strategy(),
     )
     assert not isinstance(stepper._forward, BlockByBlock)
     assert isinstance(make("resnet8", input_shape=(16, 16, 3))._forward, BlockByBlock)
@@ -138,6 +160,14 @@ def test_what_is_no_block_of_one_way_in_and_out_goes_layer_by_layer() -> None:
     z = keras.layers.Conv2D(4, 3, padding="same", name="stage1_block3_conv1")(z)
     outputs = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(z))
     model = keras.Model(inputs, outputs)
-    assert [group.name for group in split(model)] == [None, None, None, None, "stage1_block3", None, None]
+    assert [group.name for group in split(model)] == [
+        None,
+        None,
+        None,
+        None,
+        "stage1_block3",
+        None,
+        None,
+    ]
     images = tf.random.normal((2, 8, 8, 3))
     np.testing.assert_allclose(BlockByBlock(model)(images), model(images), rtol=1e-5, atol=1e-6)

@@ -27,7 +27,9 @@ from reszoo.training.run import Run
 TINY: dict[str, Any] = {"name": "resnet8", "depths": [1], "widths": [8], "stem_width": 8}
 
 
-def write_images(root: Path, classes: tuple[str, ...] = ("ant", "bee", "cow"), count: int = 10) -> Path:
+def write_images(
+    root: Path, classes: tuple[str, ...] = ("ant", "bee", "cow"), count: int = 10
+) -> Path:
     for number, name in enumerate(classes):
         (root / name).mkdir(parents=True)
         for index in range(count):
@@ -40,8 +42,19 @@ def recipe_for(data: Path, **more: Any) -> Recipe:
     tables = {
         "name": "tiny",
         "model": {**TINY, **more.pop("model", {})},
-        "data": {"name": f"folder:{data}", "image_size": [8, 8], "normalize": "unit", **more.pop("data", {})},
-        "train": {"steps": 4, "batch_size": 8, "checkpoint_every": 1, "export": False, **more.pop("train", {})},
+        "data": {
+            "name": f"folder:{data}",
+            "image_size": [8, 8],
+            "normalize": "unit",
+            **more.pop("data", {}),
+        },
+        "train": {
+            "steps": 4,
+            "batch_size": 8,
+            "checkpoint_every": 1,
+            "export": False,
+            **more.pop("train", {}),
+        },
         "schedule": {"kind": "constant", "rate": 0.05},
     }
     return Recipe(**(tables | more))
@@ -70,18 +83,27 @@ def stopped(master: Path) -> Path:
 
 def resume(root: Path, **more: Any) -> list[int]:
     """Resume the run without a step; return the steps of its checkpoints."""
-    begun = Trainer.prepare(Run(root / "run").recipe, run_dir=root / "run", resume=True, quiet=True, **more)
+    begun = Trainer.prepare(
+        Run(root / "run").recipe, run_dir=root / "run", resume=True, quiet=True, **more
+    )
     assert begun.loop.step == 2
     return [int(path.stem[5:]) for path in checkpoint.steps(root / "run" / "checkpoints")]
 
 
 def snapshot(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
 
 
 def test_run_json_records_the_fingerprint(stopped: Path) -> None:
     found = Run(stopped / "run").meta["data"]["fingerprint"]
-    assert set(found["splits"]) == {"train", "test"} and found["compares"] == "file names, sizes, contents"
+    assert (
+        set(found["splits"]) == {"train", "test"}
+        and found["compares"] == "file names, sizes, contents"
+    )
 
 
 def test_a_renamed_class_is_refused_with_one_line_and_status_2(
@@ -93,7 +115,9 @@ def test_a_renamed_class_is_refused_with_one_line_and_status_2(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "the class names differ: missing 'ant'; new 'zebra_ant'" in said
-    assert f"resume with: reszoo train --resume --run-dir {stopped / 'run'} --data folder:PATH" in said
+    assert (
+        f"resume with: reszoo train --resume --run-dir {stopped / 'run'} --data folder:PATH" in said
+    )
     assert snapshot(stopped / "run") == before
 
 
@@ -109,7 +133,9 @@ def test_other_images_are_refused(record: str, stopped: Path) -> None:
         (stopped / "photos" / "ant" / "99.png").unlink()
         resume(stopped)
         assert Run(stopped / "run").meta["data"]["fingerprint"]["splits"], "recorded from now on"
-    Image.fromarray(np.full((8, 8, 3), 255, np.uint8)).save(stopped / "photos" / "ant" / "03.png", compress_level=0)
+    Image.fromarray(np.full((8, 8, 3), 255, np.uint8)).save(
+        stopped / "photos" / "ant" / "03.png", compress_level=0
+    )
     with pytest.raises(ChangedDataError, match=r"the content of \w+ differs"):
         resume(stopped)
     with pytest.raises(ChangedDataError, match=r"the content of \w+ differs"):
@@ -123,8 +149,13 @@ def test_moved_images_are_found_with_data_and_their_place_is_recorded(
     (stopped / "photos").rename(moved)
     run_dir = str(stopped / "run")
     assert main(["train", "--resume", "--run-dir", run_dir]) == 2
-    assert "photos does not exist; if the same images lie elsewhere now, resume with: " in capsys.readouterr().err
-    assert main(["train", "--resume", "--run-dir", run_dir, "--set", f"data.name=folder:{moved}"]) == 2
+    assert (
+        "photos does not exist; if the same images lie elsewhere now, resume with: "
+        in capsys.readouterr().err
+    )
+    assert (
+        main(["train", "--resume", "--run-dir", run_dir, "--set", f"data.name=folder:{moved}"]) == 2
+    )
     advice = f"resume with: reszoo train --resume --run-dir {run_dir} --data folder:{moved}"
     assert advice in capsys.readouterr().err
     assert main(["train", "--resume", "--run-dir", run_dir, "--data", str(moved)]) == 2
@@ -154,7 +185,9 @@ def test_a_run_that_was_trained_on_jax_does_not_resume(stopped: Path) -> None:
     run = Run(stopped / "run")
     run.write_meta(backend="jax")
     before = snapshot(run.path)
-    with pytest.raises(ReszooError, match=r"was trained on jax; .* Finish it with reszoo 0\.1, or train it anew: "):
+    with pytest.raises(
+        ReszooError, match=r"was trained on jax; .* Finish it with reszoo 0\.1, or train it anew: "
+    ):
         resume(stopped)
     assert snapshot(run.path) == before
 
@@ -163,7 +196,9 @@ def test_another_backend_is_an_error_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")
-    with pytest.raises(ReszooError, match=r"^KERAS_BACKEND: jax is invalid; .* Example: KERAS_BACKEND=tensorflow$"):
+    with pytest.raises(
+        ReszooError, match=r"^KERAS_BACKEND: jax is invalid; .* Example: KERAS_BACKEND=tensorflow$"
+    ):
         train("quickstart", run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -178,7 +213,9 @@ def test_data_is_for_resuming(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_the_place_of_prepared_datasets_is_given_as_a_folder(tmp_path: Path) -> None:
     data = reszoo.load_recipe("cifar10_resnet20_cpu", ["data.dir=/gone"]).data
     assert missing(data) == "data.dir: /gone holds no prepared cifar10"
-    assert relocated(data, str(tmp_path)).dir == str(tmp_path) and relocated(data, "cifar10") == data
+    assert (
+        relocated(data, str(tmp_path)).dir == str(tmp_path) and relocated(data, "cifar10") == data
+    )
     with pytest.raises(ReszooError, match="expected the folder in which cifar10 is prepared now"):
         relocated(data, str(tmp_path / "nothing"))
 
@@ -188,7 +225,10 @@ def test_what_training_started_from_is_not_needed_once_there_is_a_checkpoint(sto
     run = Run(stopped / "run")
     for change, other in (
         ({"model": {**TINY, "weights": "/gone/a.weights.h5"}}, {"weights": "/new/a.weights.h5"}),
-        ({"train": {**run.recipe.to_dict()["train"], "grow_from": "/gone/run"}}, {"grow_from": "/new/run"}),
+        (
+            {"train": {**run.recipe.to_dict()["train"], "grow_from": "/gone/run"}},
+            {"grow_from": "/new/run"},
+        ),
     ):
         tables = run.recipe.to_dict() | change
         (run.path / "recipe.toml").write_text(Recipe(**tables).to_toml())
@@ -199,7 +239,9 @@ def test_what_training_started_from_is_not_needed_once_there_is_a_checkpoint(sto
         assert begun.loop.step == 2
         with pytest.raises(ReszooError, match=rf"another \[{table}\]"):
             run.refuse_other(elsewhere)
-        (run.path / "recipe.toml").write_text(Recipe(**(tables | {table: {**fields, **other}})).to_toml())
+        (run.path / "recipe.toml").write_text(
+            Recipe(**(tables | {table: {**fields, **other}})).to_toml()
+        )
         with pytest.raises(ReszooError, match="/new/"):
             start.check_start(elsewhere)
         (run.path / "recipe.toml").write_text(recipe_for(stopped / "photos").to_toml())
@@ -220,12 +262,16 @@ def test_evaluate_and_export_refuse_changed_data_and_take_other_data(
     with pytest.raises(ChangedDataError, match="differs"):
         export(run, stopped / "served")
     assert not (stopped / "served").exists() and (run.path / "test.json").read_text() == scores
-    assert reszoo.evaluate(run, data=own, devices="cpu").examples == 6, "the same folder, named on purpose"
+    assert reszoo.evaluate(run, data=own, devices="cpu").examples == 6, (
+        "the same folder, named on purpose"
+    )
     assert (run.path / "test.json").read_text() == scores, "kept: those images are other data"
     write_images(stopped / "photos2", count=20)
     assert reszoo.evaluate(run, data=f"folder:{stopped / 'photos2'}", devices="cpu").examples == 12
     shutil.rmtree(stopped / "photos")
-    with pytest.raises(ReszooError, match=r"photos does not exist; to use other images.* --data folder:PATH$"):
+    with pytest.raises(
+        ReszooError, match=r"photos does not exist; to use other images.* --data folder:PATH$"
+    ):
         reszoo.evaluate(run, devices="cpu")
 
 
@@ -241,7 +287,9 @@ def refusal(recipe: Recipe, run_dir: Path) -> str:
 
 def test_a_run_inside_its_data_is_refused(tmp_path: Path) -> None:
     photos = write_images(tmp_path / "photos")
-    assert "expected a folder outside the data" in refusal(recipe_for(photos), photos / "runs" / "a")
+    assert "expected a folder outside the data" in refusal(
+        recipe_for(photos), photos / "runs" / "a"
+    )
     assert not (photos / "runs").exists()
 
 
@@ -254,9 +302,7 @@ def test_places_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
         resolve_recipe(recipe_for(tmp_path / "caf\udce9"))
 
 
-def test_class_names_that_an_export_cannot_hold_are_refused_at_once(
-    tmp_path: Path,
-) -> None:
+def test_class_names_that_an_export_cannot_hold_are_refused_at_once(tmp_path: Path) -> None:
     photos = write_images(tmp_path / "photos", ("a", "b\u2028c"))
     assert "line break" in refusal(recipe_for(photos, train={"export": True}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -277,11 +323,15 @@ def test_the_space_of_a_run_is_estimated_from_its_checkpoints(tmp_path: Path) ->
     assert len(sizes) == 2 and needed == pytest.approx(sum(sizes) * 3 / 2 + 3 * weights, rel=0.1)
 
 
-def test_too_little_space_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_space_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photos = write_images(tmp_path / "photos")
     usage: Any = shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)  # type: ignore[attr-defined]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    assert "has 0 MB left; expected at least 3 MB" in refusal(recipe_for(photos, model=LARGER), tmp_path / "run")
+    assert "has 0 MB left; expected at least 3 MB" in refusal(
+        recipe_for(photos, model=LARGER), tmp_path / "run"
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -294,7 +344,10 @@ def test_a_run_is_trained_resumed_and_exported_under_any_name(name: str, tmp_pat
     begun = Trainer.prepare(recipe, run_dir=folder, quiet=True)
     begun.fit(2)
     assert train(recipe, run_dir=folder, resume=True, quiet=True).finished
-    assert Run(folder).meta["status"] == "finished" and (folder / "export" / "1" / "saved_model.pb").is_file()
+    assert (
+        Run(folder).meta["status"] == "finished"
+        and (folder / "export" / "1" / "saved_model.pb").is_file()
+    )
     assert os.listdir(folder / "tensorboard")
     from reszoo.serving.servable import Servable
 

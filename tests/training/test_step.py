@@ -74,7 +74,14 @@ CASES = {
     "sgd": {},
     "nesterov": {"optimizer": {"name": "sgd", "nesterov": True, "weight_decay": 1e-4}},
     "adam": {"optimizer": {"name": "adam"}},
-    "adamw": {"optimizer": {"name": "adamw", "weight_decay": 0.1, "decay": "decoupled", "decay_norms": False}},
+    "adamw": {
+        "optimizer": {
+            "name": "adamw",
+            "weight_decay": 0.1,
+            "decay": "decoupled",
+            "decay_norms": False,
+        }
+    },
     "lamb": {"optimizer": {"name": "lamb"}},
     "rmsprop": {"optimizer": {"name": "rmsprop"}},
     "ragged": {"rows": 7},
@@ -98,7 +105,8 @@ ALWAYS = ("sgd", "accumulated, ragged and clipped")
 
 
 @pytest.mark.parametrize(
-    "case", [case if case in ALWAYS else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+    "case",
+    [case if case in ALWAYS else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
 )
 def test_two_replicas_equal_one_device(case: str, strategy: tf.distribute.Strategy) -> None:
     settings = dict(CASES[case])
@@ -109,7 +117,8 @@ def test_two_replicas_equal_one_device(case: str, strategy: tf.distribute.Strate
     assert largest_difference(weights(one), weights(two)) < 1e-6
     assert (
         largest_difference(
-            [a.numpy() for a in one.averages] or [np.zeros(1)], [a.numpy() for a in two.averages] or [np.zeros(1)]
+            [a.numpy() for a in one.averages] or [np.zeros(1)],
+            [a.numpy() for a in two.averages] or [np.zeros(1)],
         )
         < 1e-6
     )
@@ -124,7 +133,10 @@ def test_two_replicas_equal_one_device(case: str, strategy: tf.distribute.Strate
 def test_three_replicas_equal_one_device(rows: int, accumulate: int, two_devices: None) -> None:
     """Shares of five and six images, of two and three, of one and none, and of micro-batches."""
     settings = {"policy": "float64", "accumulate": accumulate, "steps": 3}
-    one, three = make(tf.distribute.get_strategy(), **settings), make(open_strategy("cpu:3"), **settings)
+    one, three = (
+        make(tf.distribute.get_strategy(), **settings),
+        make(open_strategy("cpu:3"), **settings),
+    )
     for images, labels in batches(rows, 3):
         one(images, labels, 0.01)
         three(images, labels, 0.01)
@@ -140,7 +152,8 @@ def test_three_replicas_equal_one_device(rows: int, accumulate: int, two_devices
 def shares(rows: int, pieces: int, replicas: int) -> Iterator[tuple[list[int], float]]:
     """Give the rows and the weight of each replica's share of each micro-batch."""
     settings: Any = SimpleNamespace(
-        _train=SimpleNamespace(accumulate=pieces), strategy=SimpleNamespace(num_replicas_in_sync=replicas)
+        _train=SimpleNamespace(accumulate=pieces),
+        strategy=SimpleNamespace(num_replicas_in_sync=replicas),
     )
     for piece in range(pieces):
         for replica in range(replicas):
@@ -157,10 +170,14 @@ def test_shares_hold_each_row_once(replicas: int) -> None:
             assert counted == list(range(rows)), (pieces, rows)
             sizes = [len(share) for share, _ in found]
             assert min(sizes) >= 1 and max(sizes) <= -(-rows // (pieces * replicas)) + 1
-            assert all(weight == 1 or (len(share) == 1 and share[0] < rows) for share, weight in found)
+            assert all(
+                weight == 1 or (len(share) == 1 and share[0] < rows) for share, weight in found
+            )
 
 
-JIT_CASES = {name: CASES[name] for name in ("sgd", "adamw", "ragged", "accumulated", "clipped", "averaged")}
+JIT_CASES = {
+    name: CASES[name] for name in ("sgd", "adamw", "ragged", "accumulated", "clipped", "averaged")
+}
 JIT_QUICK = (("accumulated", 1),)
 
 
@@ -171,13 +188,17 @@ JIT_QUICK = (("accumulated", 1),)
         for each in itertools.product(JIT_CASES, (1, 2))
     ],
 )
-def test_a_compiled_step_equals_the_plain_one(case: str, replicas: int, strategy: tf.distribute.Strategy) -> None:
+def test_a_compiled_step_equals_the_plain_one(
+    case: str, replicas: int, strategy: tf.distribute.Strategy
+) -> None:
     """Steps, a step of a probe, and a short batch, which is compiled anew; for Adam in float64, whose steps are signs at first."""
     settings = dict(JIT_CASES[case])
     rows = settings.pop("rows", 16)
     policy = "float64" if case == "adamw" else "float32"
     over = strategy if replicas > 1 else tf.distribute.get_strategy()
-    plain, compiled = (make(over, sync=False, policy=policy, jit=jit, **settings) for jit in (False, True))
+    plain, compiled = (
+        make(over, sync=False, policy=policy, jit=jit, **settings) for jit in (False, True)
+    )
     start = weights(plain)
     losses: dict[bool, list[float]] = {False: [], True: []}
     for number, (images, labels) in enumerate([*batches(rows, 4), *batches(5, 1)]):
@@ -187,7 +208,9 @@ def test_a_compiled_step_equals_the_plain_one(case: str, replicas: int, strategy
     np.testing.assert_allclose(losses[True], losses[False], rtol=1e-6)
     for ours, theirs in zip(weights(compiled), weights(plain), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
-    assert all((before != after).any() for before, after in zip(start, weights(compiled), strict=True))
+    assert all(
+        (before != after).any() for before, after in zip(start, weights(compiled), strict=True)
+    )
     for ours, theirs in zip(compiled.averages, plain.averages, strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-6)
     np.testing.assert_array_equal(compiled.totals.numpy()[1:], plain.totals.numpy()[1:])
@@ -199,16 +222,21 @@ def test_jit_compiles_the_gradients_with_xla() -> None:
         stepper = make(tf.distribute.get_strategy(), sync=False, jit=jit)
         graph = stepper._step.get_concrete_function().graph.as_graph_def()
         compiled = [each for each in graph.library.function if each.attr["_XlaMustCompile"].b]
-        convolutions = [sum(node.op == "Conv2DBackpropFilter" for node in each.node_def) for each in compiled]
+        convolutions = [
+            sum(node.op == "Conv2DBackpropFilter" for node in each.node_def) for each in compiled
+        ]
         assert convolutions == ([6] if jit else [])
         assert any(node.op == "Conv2DBackpropFilter" for node in graph.node) != jit
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
+)
 def test_jit_under_mixed_precision_follows_the_plain_path(policy: str) -> None:
     """XLA keeps more digits inside a fused operation, so that only the first digits agree."""
     plain, compiled = (
-        make(tf.distribute.get_strategy(), sync=False, precision=policy, jit=jit) for jit in (False, True)
+        make(tf.distribute.get_strategy(), sync=False, precision=policy, jit=jit)
+        for jit in (False, True)
     )
     for images, labels in batches(16, 3):
         plain(images, labels, 0.01)
@@ -230,7 +258,10 @@ def test_jit_skips_a_step_that_overflows() -> None:
 def test_jit_rejects_a_model_that_draws_random_numbers() -> None:
     settings, config = TrainConfig(batch_size=4, steps=1, jit=True), SGD()
     model = build("resnet8", input_shape=SHAPE, dropout=0.1)
-    with pytest.raises(ReszooError, match=r"^train\.jit: true is invalid; .*dropout.*Example: --set train\.jit=false$"):
+    with pytest.raises(
+        ReszooError,
+        match=r"^train\.jit: true is invalid; .*dropout.*Example: --set train\.jit=false$",
+    ):
         Stepper(model, make_optimizer(config), settings, config, tf.distribute.get_strategy())
 
 
@@ -238,7 +269,10 @@ def test_a_step_leaves_the_global_options_alone(monkeypatch: pytest.MonkeyPatch)
     """The graph optimizer is off for the step alone: set while it is traced, for the functions inside, and given with each call."""
     if tf.config.list_logical_devices("GPU"):
         pytest.skip("there is a GPU, on which the graph optimizer stays on")
-    stepper, before = make(tf.distribute.get_strategy(), sync=False), tf.config.optimizer.get_experimental_options()
+    stepper, before = (
+        make(tf.distribute.get_strategy(), sync=False),
+        tf.config.optimizer.get_experimental_options(),
+    )
     given: list[Any] = []
     call, change = tf.raw_ops.StatefulPartitionedCall, tf.config.optimizer.set_experimental_options
     changed = []
@@ -250,7 +284,9 @@ def test_a_step_leaves_the_global_options_alone(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(tf.raw_ops, "StatefulPartitionedCall", record)
     monkeypatch.setattr(
-        tf.config.optimizer, "set_experimental_options", lambda options: changed.append(options) or change(options)
+        tf.config.optimizer,
+        "set_experimental_options",
+        lambda options: changed.append(options) or change(options),
     )
     images, labels = batches(16, 1)[0]
     for take in (stepper, stepper, stepper.probe, stepper.probe):
@@ -258,10 +294,14 @@ def test_a_step_leaves_the_global_options_alone(monkeypatch: pytest.MonkeyPatch)
         assert tf.config.optimizer.get_experimental_options() == before
     assert len(changed) == 2 * 2  # on and off, once for the step and once for the probe
     functions = stepper._step.get_concrete_function().graph.as_graph_def().node
-    given += [node.attr["config_proto"].s for node in functions if node.op.endswith("PartitionedCall")]
+    given += [
+        node.attr["config_proto"].s for node in functions if node.op.endswith("PartitionedCall")
+    ]
     assert len(given) > 4
     for each in map(tf.compat.v1.ConfigProto.FromString, given):
-        assert each.graph_options.rewrite_options.disable_meta_optimizer and each.allow_soft_placement
+        assert (
+            each.graph_options.rewrite_options.disable_meta_optimizer and each.allow_soft_placement
+        )
     assert stepper.totals.numpy()[2] == 4 * 16
 
 
@@ -275,7 +315,9 @@ def test_options_that_the_user_set_stay() -> None:
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_only_a_share_leaves_the_device_of_the_images(replicas: int, strategy: tf.distribute.Strategy) -> None:
+def test_only_a_share_leaves_the_device_of_the_images(
+    replicas: int, strategy: tf.distribute.Strategy
+) -> None:
     """Images on the second device give the same step to the bit, and are sliced there."""
     over = strategy if replicas > 1 else tf.distribute.get_strategy()
     found = []
@@ -284,11 +326,19 @@ def test_only_a_share_leaves_the_device_of_the_images(replicas: int, strategy: t
         settings, config = TrainConfig(batch_size=16, steps=1), SGD()
         with over.scope():
             model = build("resnet8", input_shape=SHAPE, **SMALL)
-            stepper = Stepper(model, make_optimizer(config), settings, config, over, images_on=device)
+            stepper = Stepper(
+                model, make_optimizer(config), settings, config, over, images_on=device
+            )
         nodes = stepper._step.get_concrete_function().graph.get_operations()
-        slices = [node for node in nodes if node.type == "StridedSlice" and node.outputs[0].shape.rank == 4]
+        slices = [
+            node
+            for node in nodes
+            if node.type == "StridedSlice" and node.outputs[0].shape.rank == 4
+        ]
         assert len(slices) >= replicas
-        assert {node.device[-5:] for node in slices if node.inputs[0].op.type == "Placeholder"} == {device}
+        assert {node.device[-5:] for node in slices if node.inputs[0].op.type == "Placeholder"} == {
+            device
+        }
         for images, labels in batches(16, 2):
             with tf.device(device):
                 images = tf.identity(images)
@@ -303,7 +353,10 @@ def test_settings_matter() -> None:
     for settings in ({"clip_norm": 0.5}, {"label_smoothing": 0.1}, {"accumulate": 2}):
         assert (
             largest_difference(
-                plain, weights(train(make(tf.distribute.get_strategy(), optimizer={"name": "sgd"}, **settings)))
+                plain,
+                weights(
+                    train(make(tf.distribute.get_strategy(), optimizer={"name": "sgd"}, **settings))
+                ),
             )
             > 1e-5
         )
@@ -311,7 +364,12 @@ def test_settings_matter() -> None:
         {"name": "sgd", "weight_decay": 0.01},
         {"name": "sgd", "weight_decay": 0.01, "decay": "decoupled"},
     ):
-        assert largest_difference(plain, weights(train(make(tf.distribute.get_strategy(), optimizer=optimizer)))) > 1e-5
+        assert (
+            largest_difference(
+                plain, weights(train(make(tf.distribute.get_strategy(), optimizer=optimizer)))
+            )
+            > 1e-5
+        )
 
 
 def test_moving_statistics_are_the_mean_of_the_replicas(strategy: tf.distribute.Strategy) -> None:
@@ -326,7 +384,9 @@ def test_moving_statistics_are_the_mean_of_the_replicas(strategy: tf.distribute.
     for index, variable in enumerate(both.model.non_trainable_variables):
         copies = [local.numpy() for local in strategy.experimental_local_results(variable.value)]
         np.testing.assert_array_equal(copies[0], copies[1])
-        np.testing.assert_allclose(copies[0], (halves[0][index] + halves[1][index]) / 2, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            copies[0], (halves[0][index] + halves[1][index]) / 2, rtol=1e-5, atol=1e-6
+        )
 
 
 def test_replicas_draw_masks_of_their_own(strategy: tf.distribute.Strategy) -> None:
@@ -347,7 +407,10 @@ def test_replicas_draw_masks_of_their_own(strategy: tf.distribute.Strategy) -> N
 
 
 def test_local_statistics_are_each_replicas_own(strategy: tf.distribute.Strategy) -> None:
-    one, two = train(make(tf.distribute.get_strategy(), sync=False)), train(make(strategy, sync=False))
+    one, two = (
+        train(make(tf.distribute.get_strategy(), sync=False)),
+        train(make(strategy, sync=False)),
+    )
     assert largest_difference(weights(one), weights(two)) > 1e-3
 
 
@@ -362,7 +425,9 @@ def test_fewer_rows_than_replicas_stay_finite(strategy: tf.distribute.Strategy) 
 
 def test_equals_keras_fit() -> None:
     """Same net, same batches: the loop of `Model.fit` with Keras' own loss and optimizer ends at the same weights."""
-    ours = make(tf.distribute.get_strategy(), sync=False, optimizer={"name": "sgd", "nesterov": True})
+    ours = make(
+        tf.distribute.get_strategy(), sync=False, optimizer={"name": "sgd", "nesterov": True}
+    )
     theirs = make(tf.distribute.get_strategy(), sync=False, optimizer={"name": "sgd"}).model
     theirs.compile(
         keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True),
@@ -371,9 +436,15 @@ def test_equals_keras_fit() -> None:
     data = batches(16)
     for images, labels in data:
         ours(images, labels, 0.01)
-    x, y = (np.concatenate([column.numpy() for column in columns]) for columns in zip(*data, strict=True))
+    x, y = (
+        np.concatenate([column.numpy() for column in columns])
+        for columns in zip(*data, strict=True)
+    )
     history = theirs.fit(x, y, batch_size=16, shuffle=False, verbose=0)
-    assert largest_difference(weights(ours), [variable.numpy() for variable in theirs.variables]) < 1e-6
+    assert (
+        largest_difference(weights(ours), [variable.numpy() for variable in theirs.variables])
+        < 1e-6
+    )
     loss, _, rows, _ = ours.totals.numpy()
     assert loss / rows == pytest.approx(history.history["loss"][0], rel=1e-5)
 
@@ -383,7 +454,10 @@ def test_decay_is_the_gradient_of_its_penalty() -> None:
     rate, decay = 0.1, 0.01
     data = batches(16, 1)[0]
     steppers = [
-        make(tf.distribute.get_strategy(), optimizer={"name": "sgd", "momentum": 0.0, "weight_decay": wd})
+        make(
+            tf.distribute.get_strategy(),
+            optimizer={"name": "sgd", "momentum": 0.0, "weight_decay": wd},
+        )
         for wd in (0.0, decay)
     ]
     start = weights(steppers[0])
@@ -408,16 +482,27 @@ def test_average_against_arithmetic() -> None:
     mean = [v.numpy() for v in stepper.model.trainable_variables]
     for images, labels in batches(16, 5):
         stepper(images, labels, 0.05)
-        mean = [0.9 * m + 0.1 * v.numpy() for m, v in zip(mean, stepper.model.trainable_variables, strict=True)]
+        mean = [
+            0.9 * m + 0.1 * v.numpy()
+            for m, v in zip(mean, stepper.model.trainable_variables, strict=True)
+        ]
     assert largest_difference(mean, [average.numpy() for average in stepper.averages]) < 1e-6
-    kept = {name: variable.numpy() for name, variable in stepper.state().items() if name.startswith("average/")}
+    kept = {
+        name: variable.numpy()
+        for name, variable in stepper.state().items()
+        if name.startswith("average/")
+    }
     assert list(kept) == [f"average/{weight.path}" for weight in stepper.model.trainable_variables]
     assert largest_difference(mean, list(kept.values())) < 1e-6
-    assert not any(name.startswith("average/") for name in make(tf.distribute.get_strategy()).state())
+    assert not any(
+        name.startswith("average/") for name in make(tf.distribute.get_strategy()).state()
+    )
 
 
 @pytest.mark.parametrize("broken", [0, 1])
-def test_overflow_on_any_replica_skips_the_step(broken: int, strategy: tf.distribute.Strategy) -> None:
+def test_overflow_on_any_replica_skips_the_step(
+    broken: int, strategy: tf.distribute.Strategy
+) -> None:
     stepper = make(strategy, precision="mixed_float16")
     images, labels = batches(16, 1)[0]
     stepper(images, labels, 0.01)
@@ -425,9 +510,13 @@ def test_overflow_on_any_replica_skips_the_step(broken: int, strategy: tf.distri
     trainable = [v.numpy() for v in stepper.model.trainable_variables]
 
     bad = images.numpy()
-    bad[8 * broken] = 1e30  # infinite in float16, and in the half of the batch that this replica gets
+    bad[8 * broken] = (
+        1e30  # infinite in float16, and in the half of the batch that this replica gets
+    )
     stepper(tf.constant(bad), labels, 0.01)
-    assert largest_difference(trainable, [v.numpy() for v in stepper.model.trainable_variables]) == 0
+    assert (
+        largest_difference(trainable, [v.numpy() for v in stepper.model.trainable_variables]) == 0
+    )
     assert largest_difference(slots[2:], [v.numpy() for v in stepper.optimizer.variables][2:]) == 0
     assert stepper.scale.numpy() == SCALE_START / 2
     assert stepper.totals.numpy()[3] == 1
@@ -437,7 +526,9 @@ def test_overflow_on_any_replica_skips_the_step(broken: int, strategy: tf.distri
     assert largest_difference(trainable, [v.numpy() for v in stepper.model.trainable_variables]) > 0
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
+)
 def test_mixed_precision_follows_float32(policy: str, strategy: tf.distribute.Strategy) -> None:
     full, mixed = make(strategy), make(strategy, precision=policy)
     for images, labels in batches(16, 3):

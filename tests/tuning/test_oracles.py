@@ -25,7 +25,12 @@ from reszoo.tuning.trial import folder_of
 
 # The Gaussian process takes a tenth of a second a trial.
 TUNERS = ("random", pytest.param("bayesian", marks=pytest.mark.slow), "hyperband", "grid")
-DATA = {"name": "digits", "input_shape": (8, 8, 1), "classes": 10, "examples": {"train": 60, "validation": 60}}
+DATA = {
+    "name": "digits",
+    "input_shape": (8, 8, 1),
+    "classes": 10,
+    "examples": {"train": 60, "validation": 60},
+}
 
 
 def plan_of(tiny: Path, epochs: float = 27.0, **search: Any) -> Plan:
@@ -42,9 +47,18 @@ def score(values: dict[str, Any], share: float = 1.0) -> float:
 def end(oracle: Any, trial: Any, status: str = "COMPLETED") -> None:
     values = trial.hyperparameters.values
     if status == "COMPLETED":
-        oracle.update_trial(trial.trial_id, {"val_accuracy": score(values, values.get("tuner/epochs", 1) / 27)})
+        oracle.update_trial(
+            trial.trial_id, {"val_accuracy": score(values, values.get("tuner/epochs", 1) / 27)}
+        )
     result = score(values, values.get("tuner/epochs", 1) / 27) if status == "COMPLETED" else 0.0
-    record = {"status": status.lower(), "score": result, "share": 1.0, "scores": [result], "seeds": [0], "values": {}}
+    record = {
+        "status": status.lower(),
+        "score": result,
+        "share": 1.0,
+        "scores": [result],
+        "seeds": [0],
+        "values": {},
+    }
     write_json(folder_of(oracle.folder, trial.trial_id) / "trial.json", record)
     trial.status = status
     oracle.end_trial(trial)
@@ -81,7 +95,9 @@ def test_a_seed_decides_a_search(tuner: str, tiny: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("tuner", TUNERS)
-def test_a_search_read_back_before_every_trial_is_the_unbroken_one(tuner: str, tiny: Path, tmp_path: Path) -> None:
+def test_a_search_read_back_before_every_trial_is_the_unbroken_one(
+    tuner: str, tiny: Path, tmp_path: Path
+) -> None:
     """As after a kill: the state is what the file says, and a trial that ran is handed out again."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
@@ -103,10 +119,15 @@ def test_a_search_read_back_before_every_trial_is_the_unbroken_one(tuner: str, t
         end(oracle, trial)
     assert again == unbroken
     states = [json.loads((folder / "oracle.json").read_text()) for folder in (whole, broken)]
-    assert states[0]["end_order"] == states[1]["end_order"] and states[0]["refused"] == states[1]["refused"]
+    assert (
+        states[0]["end_order"] == states[1]["end_order"]
+        and states[0]["refused"] == states[1]["refused"]
+    )
 
 
-@pytest.mark.parametrize("tuner", ["random", pytest.param("bayesian", marks=pytest.mark.slow), "grid"])
+@pytest.mark.parametrize(
+    "tuner", ["random", pytest.param("bayesian", marks=pytest.mark.slow), "grid"]
+)
 def test_no_trial_is_run_twice_and_conditions_hold(tuner: str, tiny: Path, tmp_path: Path) -> None:
     plan = plan_of(tiny, tuner=tuner, trials=0 if tuner == "grid" else 40)
     found = play(make_oracle(plan, tmp_path))
@@ -121,13 +142,16 @@ def test_no_trial_is_run_twice_and_conditions_hold(tuner: str, tiny: Path, tmp_p
 def test_the_grid_is_the_product_less_the_refused(tiny: Path, tmp_path: Path) -> None:
     space = load_space(tiny)
     counts = {
-        repr(values): Plan(space, DATA, 27.0).measured(space.recipe(values)).parameters for values in space.product()
+        repr(values): Plan(space, DATA, 27.0).measured(space.recipe(values)).parameters
+        for values in space.product()
     }
     budget = sorted(counts.values())[len(counts) // 2 - 1]
     oracle = make_oracle(plan_of(tiny, tuner="grid", trials=0, max_params=budget), tmp_path)
     expected = oracle.expected
     found = play(oracle)
-    assert [repr(values) for values in found] == [key for key, cost in counts.items() if cost <= budget]
+    assert [repr(values) for values in found] == [
+        key for key, cost in counts.items() if cost <= budget
+    ]
     assert len(oracle.refused) == sum(cost > budget for cost in counts.values()) > 0
     assert expected == len(found)
     assert all("parameters, more than" in entry["reason"] for entry in oracle.refused)
@@ -141,7 +165,9 @@ def test_no_trial_is_over_budget(tuner: str, tiny: Path, tmp_path: Path) -> None
     plan = plan_of(tiny, tuner=tuner, trials=15, max_macs=macs)
     oracle = make_oracle(plan, tmp_path)
     found = play(oracle)
-    assert found and all(plan.measured(plan.space.recipe(own(values))).multiply_adds <= macs for values in found)
+    assert found and all(
+        plan.measured(plan.space.recipe(own(values))).multiply_adds <= macs for values in found
+    )
     assert oracle.refused
 
 
@@ -173,7 +199,9 @@ def test_the_lowest_bound_is_proposed_and_running_trials_count_as_done(
     monkeypatch.setattr(oracle, "_pool", lambda: pool)
     monkeypatch.setattr(oracle, "_make_gpr", Process)
     bounds = [0.5 - oracle.beta * 0.05, 0.4, 0.9 - oracle.beta * 0.3]
-    assert oracle.create_trial("tuner2").hyperparameters.values == pool[2] and min(bounds) == bounds[2]
+    assert (
+        oracle.create_trial("tuner2").hyperparameters.values == pool[2] and min(bounds) == bounds[2]
+    )
     (first, costs), (both, more) = fitted
     np.testing.assert_allclose(costs, [-score(values, 1 / 27) for values in done])
     np.testing.assert_array_equal(both, [*first, oracle._vector(running)])
@@ -207,7 +235,8 @@ def test_a_sweep_is_sized_as_kerastuner_does(units: int) -> None:
     assert len(brackets) == theirs._get_num_brackets()
     for number, rounds in zip(range(len(brackets) - 1, -1, -1), brackets, strict=True):
         assert [
-            (theirs._get_size(number, step), theirs._get_epochs(number, step)) for step in range(number + 1)
+            (theirs._get_size(number, step), theirs._get_epochs(number, step))
+            for step in range(number + 1)
         ] == rounds
 
 
@@ -223,14 +252,20 @@ def test_each_round_goes_on_with_its_best(tiny: Path, tmp_path: Path) -> None:
     for rounds in _rounds(by_id):
         for before, after in itertools.pairwise(rounds):
             gone_on = {by_id[trial]["tuner/trial_id"] for trial in after}
-            ranked = sorted(before, key=lambda trial: -score(by_id[trial], by_id[trial]["tuner/epochs"] / 27))
+            ranked = sorted(
+                before, key=lambda trial: -score(by_id[trial], by_id[trial]["tuner/epochs"] / 27)
+            )
             assert {score(own(by_id[key])) for key in gone_on} == {
                 score(own(by_id[key])) for key in ranked[: len(after)]
             }
             for trial in after:
                 source = by_id[by_id[trial]["tuner/trial_id"]]
                 assert own(source) == own(by_id[trial])
-                assert by_id[trial]["tuner/initial_epoch"] == source["tuner/epochs"] < by_id[trial]["tuner/epochs"]
+                assert (
+                    by_id[trial]["tuner/initial_epoch"]
+                    == source["tuner/epochs"]
+                    < by_id[trial]["tuner/epochs"]
+                )
                 promoted += 1
     assert promoted == sum(count for bracket in sweep(27) for count, _ in bracket[1:])
 
@@ -240,11 +275,16 @@ def _rounds(by_id: dict[str, dict[str, Any]]) -> Iterator[list[list[str]]]:
     ids = iter(by_id)
     for bracket in sweep(27):
         members = list(itertools.islice(ids, sum(count for count, _ in bracket)))
-        yield [[trial for trial in members if by_id[trial]["tuner/round"] == number] for number in range(len(bracket))]
+        yield [
+            [trial for trial in members if by_id[trial]["tuner/round"] == number]
+            for number in range(len(bracket))
+        ]
 
 
 @pytest.mark.parametrize(("trials", "sweeps"), [(0, 1), (5, 1), (13, 1), (14, 1), (28, 2), (42, 3)])
-def test_trials_of_hyperband_are_paid_in_whole_sweeps(trials: int, sweeps: int, tiny: Path, tmp_path: Path) -> None:
+def test_trials_of_hyperband_are_paid_in_whole_sweeps(
+    trials: int, sweeps: int, tiny: Path, tmp_path: Path
+) -> None:
     oracle = make_oracle(plan_of(tiny, tuner="hyperband", trials=trials), tmp_path)
     assert oracle.sweeps == sweeps
     assert sweeps == 1 or sweeps * sweep_cost(27) <= trials * 27
@@ -256,7 +296,11 @@ def test_trials_of_hyperband_are_paid_in_whole_sweeps(trials: int, sweeps: int, 
 def test_a_training_is_cut_into_what_its_epochs_hold(epochs: float, units: int, tiny: Path) -> None:
     plan = plan_of(tiny, epochs=epochs, tuner="hyperband")
     assert plan.units == units
-    with contextlib.nullcontext() if units > 1 else pytest.raises(ReszooError, match="at least 3 epochs"):
+    with (
+        contextlib.nullcontext()
+        if units > 1
+        else pytest.raises(ReszooError, match="at least 3 epochs")
+    ):
         plan.check()
 
 
@@ -279,13 +323,17 @@ def test_a_space_smaller_than_the_first_round_is_trained_to_the_end(tmp_path: Pa
     path.write_text(SMALL)
     oracle = make_oracle(plan_of(path), tmp_path)
     found = play(oracle)
-    by_round = [[own(values) for values in found if values["tuner/round"] == number] for number in range(4)]
+    by_round = [
+        [own(values) for values in found if values["tuner/round"] == number] for number in range(4)
+    ]
     assert [len(values) for values in by_round] == [12, 4, 2, 1]  # a third each time, rounded up
     best = max(by_round[0], key=score)
     assert by_round[3] == [best] and score(best) == max(map(score, by_round[0]))
 
 
-def test_what_failed_is_the_worst_of_its_round_and_holds_nobody_up(tiny: Path, tmp_path: Path) -> None:
+def test_what_failed_is_the_worst_of_its_round_and_holds_nobody_up(
+    tiny: Path, tmp_path: Path
+) -> None:
     oracle = make_oracle(plan_of(tiny, epochs=9.0, max_failures=100, tuner="hyperband"), tmp_path)
     rounds: dict[tuple[int, int], list[str]] = {}
     while (trial := oracle.create_trial("tuner0")).status == "RUNNING":
@@ -299,7 +347,9 @@ def test_what_failed_is_the_worst_of_its_round_and_holds_nobody_up(tiny: Path, t
         assert source.status == "COMPLETED"
     # Where all have failed nobody goes on, and the next bracket has its turn.
     (tmp_path / "all").mkdir()
-    oracle = make_oracle(plan_of(tiny, epochs=9.0, max_failures=100, tuner="hyperband"), tmp_path / "all")
+    oracle = make_oracle(
+        plan_of(tiny, epochs=9.0, max_failures=100, tuner="hyperband"), tmp_path / "all"
+    )
     count = 0
     while (trial := oracle.create_trial("tuner0")).status == "RUNNING":
         assert trial.hyperparameters.values["tuner/round"] == 0
@@ -315,7 +365,9 @@ def test_more_sweeps_may_be_asked_for_later(tiny: Path, tmp_path: Path) -> None:
     assert {values["tuner/bracket"] for values in more} == {3, 4, 5}
 
 
-def test_workers_wait_for_a_round_to_end_and_go_on_meanwhile_with_the_next_bracket(tiny: Path, tmp_path: Path) -> None:
+def test_workers_wait_for_a_round_to_end_and_go_on_meanwhile_with_the_next_bracket(
+    tiny: Path, tmp_path: Path
+) -> None:
     oracle = make_oracle(plan_of(tiny, epochs=3.0, tuner="hyperband"), tmp_path)  # 3 then 1, and 2
     held = [oracle.create_trial(f"w{number}") for number in range(5)]
     assert [trial.hyperparameters.values["tuner/bracket"] for trial in held] == [0, 0, 0, 1, 1]
@@ -361,15 +413,21 @@ def test_a_trial_whose_folder_is_gone_is_run_again(tiny: Path, tmp_path: Path) -
 
 def test_a_grid_that_would_never_end_is_refused_at_once(tmp_path: Path) -> None:
     path = tmp_path / "large.toml"
-    path.write_text('recipe = "quickstart"\n[space]\ntrain.batch_size = { low = 1, high = 100000000 }\n')
-    with pytest.raises(ReszooError, match="the grid has 100,000,000 combinations, more than 10,000"):
+    path.write_text(
+        'recipe = "quickstart"\n[space]\ntrain.batch_size = { low = 1, high = 100000000 }\n'
+    )
+    with pytest.raises(
+        ReszooError, match="the grid has 100,000,000 combinations, more than 10,000"
+    ):
         plan_of(path, tuner="grid").check()
 
 
 # Failures, and workers
 
 
-def test_failures_in_a_row_end_a_search_and_a_resumed_one_starts_counting_anew(tiny: Path, tmp_path: Path) -> None:
+def test_failures_in_a_row_end_a_search_and_a_resumed_one_starts_counting_anew(
+    tiny: Path, tmp_path: Path
+) -> None:
     plan = plan_of(tiny, trials=20)
     oracle = make_oracle(plan, tmp_path)
     for status in ("FAILED", "FAILED", "COMPLETED", "FAILED", "FAILED", "FAILED"):
@@ -386,7 +444,10 @@ def test_a_lost_workers_trial_is_the_next_ones(tiny: Path, tmp_path: Path) -> No
     assert oracle.create_trial("tuner1").status == "IDLE"  # the first may yet be lost
     assert oracle.lose("tuner0") == first.trial_id and "tuner0" not in oracle.tuner_ids
     again = oracle.create_trial("tuner1")
-    assert (again.trial_id, again.hyperparameters.values) == (first.trial_id, first.hyperparameters.values)
+    assert (again.trial_id, again.hyperparameters.values) == (
+        first.trial_id,
+        first.hyperparameters.values,
+    )
     end(oracle, again)
     assert oracle.create_trial("tuner1").status == "STOPPED"
     assert oracle.lose("tuner1") is None
@@ -403,7 +464,10 @@ def test_a_trial_that_two_workers_end_counts_once(tiny: Path, tmp_path: Path) ->
     kept = oracle.trials[first.trial_id].score
     late.status = "FAILED"
     oracle.end_trial(late)
-    assert oracle.trials[first.trial_id].score == kept and oracle.trials[first.trial_id].status == "COMPLETED"
+    assert (
+        oracle.trials[first.trial_id].score == kept
+        and oracle.trials[first.trial_id].status == "COMPLETED"
+    )
     assert told == [first.trial_id] and oracle.end_order == [first.trial_id]
 
 
@@ -412,7 +476,10 @@ def test_a_worker_that_outlives_its_chief_has_its_trial_taken(tiny: Path, tmp_pa
     trial = make_oracle(plan, tmp_path).create_trial("tuner0")
     chief = make_oracle(plan, tmp_path)  # started again: the trial waits to be handed out
     end(chief, trial)
-    assert chief.end_order == [trial.trial_id] and chief.create_trial("tuner1").trial_id != trial.trial_id
+    assert (
+        chief.end_order == [trial.trial_id]
+        and chief.create_trial("tuner1").trial_id != trial.trial_id
+    )
 
 
 def test_values_keep_every_digit_between_chief_and_worker(tmp_path: Path) -> None:
@@ -434,9 +501,12 @@ def test_a_damaged_state_is_told(content: str, tiny: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "change", [{"end_order": ["0007"]}, {"start_order": []}, {"seed_state": "x"}, {"trials": {"0000": 3}}]
+    "change",
+    [{"end_order": ["0007"]}, {"start_order": []}, {"seed_state": "x"}, {"trials": {"0000": 3}}],
 )
-def test_a_state_that_contradicts_itself_is_told(change: dict[str, Any], tiny: Path, tmp_path: Path) -> None:
+def test_a_state_that_contradicts_itself_is_told(
+    change: dict[str, Any], tiny: Path, tmp_path: Path
+) -> None:
     play(make_oracle(plan_of(tiny, trials=2), tmp_path))
     state = json.loads((tmp_path / "oracle.json").read_text())
     (tmp_path / "oracle.json").write_text(json.dumps(state | change))

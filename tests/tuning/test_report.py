@@ -27,7 +27,10 @@ from reszoo.tuning.words import in_words, short_names
 
 SPACE: dict[str, Any] = {
     "n": {"options": {str(n): {"model.depths": [n] * 3} for n in (1, 3, 5)}, "when": {}},
-    "model.shortcut": {"options": {label: {"model.shortcut": label} for label in ("none", "A", "B")}, "when": {}},
+    "model.shortcut": {
+        "options": {label: {"model.shortcut": label} for label in ("none", "A", "B")},
+        "when": {},
+    },
     "model.zero_gamma": {
         "options": {"false": {"model.zero_gamma": False}, "true": {"model.zero_gamma": True}},
         "when": {"model.shortcut": ["A", "B"]},
@@ -40,7 +43,14 @@ def search(**changes: Any) -> dict[str, Any]:
     return {
         "name": "depth_shortcut",
         "description": "Depth and shortcuts.",
-        "search": {"tuner": "random", "trials": 30, "executions": 1, "seed": 7, "max_params": 1_000_000, "max_macs": 0},
+        "search": {
+            "tuner": "random",
+            "trials": 30,
+            "executions": 1,
+            "seed": 7,
+            "max_params": 1_000_000,
+            "max_macs": 0,
+        },
         "recipe": {"name": "quickstart", "model": {"name": "resnet20"}},
         "space": SPACE,
         "data": {
@@ -64,7 +74,12 @@ def trial(number: int, score: float | None = None, **changes: Any) -> dict[str, 
     """A record: completed if it has a score, with that of two executions about it."""
     record: dict[str, Any] = {
         "trial": f"{number:04d}",
-        "values": {"n": "3", "model.shortcut": "A", "model.zero_gamma": "true", "schedule.rate": 0.05},
+        "values": {
+            "n": "3",
+            "model.shortcut": "A",
+            "model.zero_gamma": "true",
+            "schedule.rate": 0.05,
+        },
         "continues": None,
         "share": 1.0,
         "status": "failed" if score is None else "completed",
@@ -77,7 +92,12 @@ def trial(number: int, score: float | None = None, **changes: Any) -> dict[str, 
         "attempts": [[0, 0]],
     }
     if score is not None:
-        more: dict[str, Any] = {"training": [score, score], "steps": 80, "trained_steps": 160, "seconds": 1.5}
+        more: dict[str, Any] = {
+            "training": [score, score],
+            "steps": 80,
+            "trained_steps": 160,
+            "seconds": 1.5,
+        }
         record |= {"score": score, "scores": [score - 0.01, score + 0.01], **more}
     return {**record, **changes}
 
@@ -107,7 +127,11 @@ def varied(count: int = 24, shares: tuple[float, ...] = (1.0,)) -> list[dict[str
         itertools.islice(itertools.cycle(itertools.product((1, 3, 5), "NAB")), count)
     ):
         kind = "none" if shortcut == "N" else shortcut
-        score = None if number in (4, 9) else round(float(0.95 - (0.03 * n if kind == "none" else 0)), 4)
+        score = (
+            None
+            if number in (4, 9)
+            else round(float(0.95 - (0.03 * n if kind == "none" else 0)), 4)
+        )
         score = None if score is None else score + round(float(random.normal(0, 0.01)), 4)
         more: dict[str, Any] = {
             "values": values(n, kind, float(f"{random.uniform(0.01, 0.2):.4g}")),
@@ -122,14 +146,22 @@ def varied(count: int = 24, shares: tuple[float, ...] = (1.0,)) -> list[dict[str
 
 SMALL = st.integers(0, 4)  # few different values, for many ties
 RECORDS = st.lists(
-    st.tuples(SMALL, SMALL, SMALL, st.sampled_from([1 / 3, 1.0]), st.sampled_from(["completed", "failed", "running"])),
+    st.tuples(
+        SMALL,
+        SMALL,
+        SMALL,
+        st.sampled_from([1 / 3, 1.0]),
+        st.sampled_from(["completed", "failed", "running"]),
+    ),
     max_size=12,
 )
 
 
 def made(rows: list[tuple[int, int, int, float, str]]) -> list[dict[str, Any]]:
     return [
-        trial(number, score / 4, parameters=parameters, multiply_adds=macs, share=share, status=status)
+        trial(
+            number, score / 4, parameters=parameters, multiply_adds=macs, share=share, status=status
+        )
         for number, (score, parameters, macs, share, status) in enumerate(rows)
     ]
 
@@ -141,7 +173,9 @@ def comparable(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @given(RECORDS, st.sampled_from(["parameters", "multiply_adds"]))
 @settings(max_examples=100, deadline=None)
-def test_the_front_is_what_nothing_beats(rows: list[tuple[int, int, int, float, str]], cost: str) -> None:
+def test_the_front_is_what_nothing_beats(
+    rows: list[tuple[int, int, int, float, str]], cost: str
+) -> None:
     trials = made(rows)
     own = comparable(trials)
 
@@ -151,12 +185,19 @@ def test_the_front_is_what_nothing_beats(rows: list[tuple[int, int, int, float, 
 
     def twin_before(record: dict[str, Any]) -> bool:
         return any(
-            (other[cost], other["score"]) == (record[cost], record["score"]) and other["trial"] < record["trial"]
+            (other[cost], other["score"]) == (record[cost], record["score"])
+            and other["trial"] < record["trial"]
             for other in own
         )
 
-    kept = [record for record in own if not any(beats(other, record) for other in own) and not twin_before(record)]
-    assert pareto(trials, cost) == [record["trial"] for record in sorted(kept, key=lambda record: record[cost])]
+    kept = [
+        record
+        for record in own
+        if not any(beats(other, record) for other in own) and not twin_before(record)
+    ]
+    assert pareto(trials, cost) == [
+        record["trial"] for record in sorted(kept, key=lambda record: record[cost])
+    ]
     assert pareto(trials[::-1], cost) == pareto(trials, cost)
 
 
@@ -171,18 +212,35 @@ def test_the_best_trial_is_the_first_of_the_smallest_of_the_highest(
         assert best_trial(trials) is None
         return
     high = [record for record in own if record["score"] == max(other["score"] for other in own)]
-    small = [record for record in high if record["parameters"] == min(other["parameters"] for other in high)]
-    assert best_trial(trials) == min(small, key=lambda record: int(record["trial"])) == best_trial(trials[::-1])
+    small = [
+        record
+        for record in high
+        if record["parameters"] == min(other["parameters"] for other in high)
+    ]
+    assert (
+        best_trial(trials)
+        == min(small, key=lambda record: int(record["trial"]))
+        == best_trial(trials[::-1])
+    )
 
 
 def test_of_equal_scores_the_smaller_net_is_best_then_the_earlier() -> None:
-    trials = [trial(0, 0.9, parameters=20), trial(1, 0.9, parameters=10), trial(2, 0.9, parameters=10), trial(3, 0.8)]
+    trials = [
+        trial(0, 0.9, parameters=20),
+        trial(1, 0.9, parameters=10),
+        trial(2, 0.9, parameters=10),
+        trial(3, 0.8),
+    ]
     best = best_trial(trials)
     assert best and best["trial"] == "0001"
 
 
 def test_short_trials_are_not_compared_with_whole_ones() -> None:
-    trials = [trial(0, 0.99, share=1 / 3), trial(1, 0.9, continues="0000"), trial(2, 0.8, parameters=10)]
+    trials = [
+        trial(0, 0.99, share=1 / 3),
+        trial(1, 0.9, continues="0000"),
+        trial(2, 0.8, parameters=10),
+    ]
     best = best_trial(trials)
     assert best and best["trial"] == "0001"
     assert pareto(trials, "parameters") == ["0002", "0001"]
@@ -211,7 +269,9 @@ def test_rank_correlation_needs_three_pairs_and_two_values() -> None:
     assert spearman([1, 2], [1, 2]) is None and spearman([], []) is None
     assert spearman([1, 1, 1], [1, 2, 3]) is None and spearman([1, 2, 3], [0.5, 0.5, 0.5]) is None
     assert spearman([1, 2, 3], [3, 2, 1]) == -1 and spearman([1, 10, 100], [0.1, 0.2, 0.9]) == 1
-    assert spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(3 / 10**0.5)  # ranks 1, 2.5, 2.5, 4
+    assert spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(
+        3 / 10**0.5
+    )  # ranks 1, 2.5, 2.5, 4
 
 
 def test_effects_are_by_option_and_leave_out_where_a_knob_does_not_act() -> None:
@@ -225,13 +285,19 @@ def test_effects_are_by_option_and_leave_out_where_a_knob_does_not_act() -> None
             scores = [record["score"] for record in own if record["values"].get(knob) == label]
             assert effect["count"] == len(scores) and effect["scores"] == scores
             assert effect["mean"] == (pytest.approx(np.mean(scores)) if scores else None)
-            assert effect["deviation"] == (pytest.approx(np.std(scores, ddof=1)) if len(scores) > 1 else None)
+            assert effect["deviation"] == (
+                pytest.approx(np.std(scores, ddof=1)) if len(scores) > 1 else None
+            )
             assert effect["best"] == (max(scores) if scores else None)
     tried = found["model.zero_gamma"]["options"]
     assert tried["false"]["count"] == 0
-    assert tried["true"]["count"] == sum(record["values"]["model.shortcut"] != "none" for record in own)
+    assert tried["true"]["count"] == sum(
+        record["values"]["model.shortcut"] != "none" for record in own
+    )
     rate = found["schedule.rate"]
-    assert rate["values"] == [record["values"]["schedule.rate"] for record in own] and rate["count"] == len(own)
+    assert rate["values"] == [record["values"]["schedule.rate"] for record in own] and rate[
+        "count"
+    ] == len(own)
     assert rate["correlation"] == spearman(rate["values"], [record["score"] for record in own])
 
 
@@ -244,7 +310,9 @@ def test_the_grid_is_depth_by_shortcut() -> None:
     for label in found["shortcuts"]:
         rows = [record for record in own if record["values"]["model.shortcut"] == label]
         by_depth = {depth: [row for row in rows if row["depth"] == depth] for depth in (8, 20, 32)}
-        assert list(found["cells"][label]) == [str(depth) for depth, some in by_depth.items() if some]
+        assert list(found["cells"][label]) == [
+            str(depth) for depth, some in by_depth.items() if some
+        ]
         for depth, some in by_depth.items():
             if some:
                 scores = [row["score"] for row in some]
@@ -258,7 +326,10 @@ def test_the_grid_is_depth_by_shortcut() -> None:
         assert found["differences"][label] == {
             "shallow": 8,
             "deep": 32,
-            **{key: pytest.approx(100 * (cells["32"][key] - cells["8"][key])) for key in ("mean", "best", "training")},
+            **{
+                key: pytest.approx(100 * (cells["32"][key] - cells["8"][key]))
+                for key in ("mean", "best", "training")
+            },
         }
     assert found["differences"]["none"]["mean"] < -5
 
@@ -285,7 +356,9 @@ def test_depth_is_compared_where_a_shortcut_has_two() -> None:
 def test_plain_is_what_sets_no_shortcut_whatever_it_is_called(tmp_path: Path) -> None:
     options = {"bare": {"model.shortcut": "none"}, "none": {"model.shortcut": "B"}}
     space = {"model.shortcut": {"options": options, "when": {}}}
-    trials = [trial(number, 0.9, values={"model.shortcut": label}) for number, label in enumerate(options)]
+    trials = [
+        trial(number, 0.9, values={"model.shortcut": label}) for number, label in enumerate(options)
+    ]
     found = read_results(write(tmp_path / "s", trials, space=space))["grid"]
     assert found["plain"] == ["bare"]
 
@@ -302,7 +375,9 @@ def test_results_hold_what_was_written_and_what_follows(tmp_path: Path) -> None:
     assert results["trials"] == trials and results["refused"] == refused
     best = best_trial(trials)
     assert best and results["best"] == best["trial"]
-    assert results["front"] == {cost: pareto(trials, cost) for cost in ("parameters", "multiply_adds")}
+    assert results["front"] == {
+        cost: pareto(trials, cost) for cost in ("parameters", "multiply_adds")
+    }
     assert results["effects"] == effects(trials, SPACE) and results["grid"] == grid(trials, SPACE)
     assert results["totals"] == {
         "trials": 25,
@@ -328,7 +403,11 @@ DAMAGE: list[tuple[str, Any, str]] = [
     ("search.json", {"data": None}, "search.json is damaged: it has no table data"),
     ("search.json", {"name": 3}, "search.json is damaged: it has no name"),
     ("search.json", {"space": {"n": {"low": 1}}}, "search.json is damaged: n is no knob"),
-    ("search.json", {"space": {"n": {"options": {"3": 3}}}}, "search.json is damaged: n is no knob"),
+    (
+        "search.json",
+        {"space": {"n": {"options": {"3": 3}}}},
+        "search.json is damaged: n is no knob",
+    ),
     ("search.json", {"environment": ["x"]}, "search.json lacks what a page needs"),
     ("oracle.json", "no", "oracle.json cannot be read"),
     ("oracle.json", {"refused": [3]}, "oracle.json is damaged: refused is no list"),
@@ -336,7 +415,11 @@ DAMAGE: list[tuple[str, Any, str]] = [
     ("trials/0000/trial.json", {"trial": 0}, "trial.json is damaged: trial is 0"),
     ("trials/0000/trial.json", {"status": "done"}, "trial.json is damaged: status is 'done'"),
     ("trials/0000/trial.json", {"values": {"n": 3}}, "trial.json is damaged: values is"),
-    ("trials/0000/trial.json", {"values": {"schedule.rate": "x"}}, "trial.json is damaged: values is"),
+    (
+        "trials/0000/trial.json",
+        {"values": {"schedule.rate": "x"}},
+        "trial.json is damaged: values is",
+    ),
     ("trials/0000/trial.json", {"parameters": None}, "trial.json is damaged: parameters is None"),
     ("trials/0000/trial.json", {"score": "0.9"}, "trial.json is damaged: score is '0.9'"),
     ("trials/0000/trial.json", {"share": True}, "trial.json is damaged: share is True"),
@@ -346,7 +429,9 @@ DAMAGE: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("name", "damage", "message"), DAMAGE)
-def test_damaged_files_are_named_in_one_line(name: str, damage: Any, message: str, tmp_path: Path) -> None:
+def test_damaged_files_are_named_in_one_line(
+    name: str, damage: Any, message: str, tmp_path: Path
+) -> None:
     folder = write(tmp_path / "s", [trial(0, 0.9)], [])
     path = folder / name
     if isinstance(damage, dict):
@@ -360,7 +445,9 @@ def test_damaged_files_are_named_in_one_line(name: str, damage: Any, message: st
 
 def test_a_folder_that_holds_no_search_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(ReszooError, match="holds no search.json: give the folder of a `reszoo tune` search"):
+        with pytest.raises(
+            ReszooError, match="holds no search.json: give the folder of a `reszoo tune` search"
+        ):
             report(folder)
     assert list(tmp_path.iterdir()) == []
 
@@ -373,7 +460,11 @@ def test_values_are_told_without_their_tables() -> None:
     assert in_words(told, {}) == "n 5, shortcut A, rate 0.05, batch_size 64"
     # Where that would make two the same, both keep it.
     keys = ["model.name", "data.name", "schedule.rate"]
-    assert short_names(keys) == {"model.name": "model.name", "data.name": "data.name", "schedule.rate": "rate"}
+    assert short_names(keys) == {
+        "model.name": "model.name",
+        "data.name": "data.name",
+        "schedule.rate": "rate",
+    }
 
 
 def test_the_finding_tells_the_best_and_what_depth_did(tmp_path: Path) -> None:
@@ -412,7 +503,9 @@ def test_the_finding_of_one_execution_and_of_part_of_the_training(tmp_path: Path
     ]
     text = finding(read_results(write(tmp_path / "s", trials)))
     assert text.startswith("Best of 2 trials trained longest is 0001 (n 3,")
-    assert text.endswith(": 70.00 % validation accuracy after 33 % of the training, 1,000 parameters.")
+    assert text.endswith(
+        ": 70.00 % validation accuracy after 33 % of the training, 1,000 parameters."
+    )
 
 
 def test_a_search_that_only_failed_says_why(tmp_path: Path) -> None:
@@ -439,7 +532,10 @@ def test_an_empty_search_has_a_page(tmp_path: Path) -> None:
     assert "No trial completed." in page and "0 trials." in page and "quickstart" in page
     running = finding(read_results(write(tmp_path / "running", [trial(0, status="running")])))
     assert running == "No trial has completed yet: 1 running."
-    refused = [{"values": {}, "reason": f"{count} parameters, more than 9"} for count in ("1,200", "900", "1,200")]
+    refused = [
+        {"values": {}, "reason": f"{count} parameters, more than 9"}
+        for count in ("1,200", "900", "1,200")
+    ]
     folder = write(tmp_path / "refused", [], refused)
     said = "No trial completed: 3 of 3 rejected with: 900 to 1,200 parameters, more than 9."
     assert finding(read_results(folder)) == said
@@ -476,11 +572,14 @@ def test_the_page_says_what_the_results_say(done: Path) -> None:
     results, page = read_results(done), (done / "report.html").read_text()
     assert json.loads((done / "report.json").read_text()) == results
     assert (
-        finding(results) in html.unescape(page) and "25 trials: 22 completed, 2 failed, 1 running; 1 rejected." in page
+        finding(results) in html.unescape(page)
+        and "25 trials: 22 completed, 2 failed, 1 running; 1 rejected." in page
     )
     own = sorted(comparable(results["trials"]), key=lambda row: -row["score"])
     rows = table(page, "Leaderboard")
-    assert [row[0] for row in rows] == [row["trial"] for row in own[:20]] and rows[0][0] == results["best"]
+    assert [row[0] for row in rows] == [row["trial"] for row in own[:20]] and rows[0][0] == results[
+        "best"
+    ]
     first = own[0]
     assert rows[0] == [
         first["trial"],
@@ -491,11 +590,20 @@ def test_the_page_says_what_the_results_say(done: Path) -> None:
         f"{first['multiply_adds']:,}",
         "1.5",
     ]
-    assert [row[0] for row in table(page, "Accuracy against cost")] == results["front"]["parameters"]
+    assert [row[0] for row in table(page, "Accuracy against cost")] == results["front"][
+        "parameters"
+    ]
     choices = table(page, "Effect of each hyperparameter")
     none = results["effects"]["model.shortcut"]["options"]["none"]
     mean = f"{100 * none['mean']:.2f} ± {100 * none['deviation']:.2f}"
-    assert ["shortcut", "none", str(none["count"]), mean, f"{100 * none['best']:.2f}", ""] in choices
+    assert [
+        "shortcut",
+        "none",
+        str(none["count"]),
+        mean,
+        f"{100 * none['best']:.2f}",
+        "",
+    ] in choices
     assert choices[-1][:3] == ["rate", "0.01 to 0.2", "22"]
     assert choices[-1][-1] == f"{results['effects']['schedule.rate']['correlation']:+.2f}"
     gap = results["grid"]["differences"]["none"]
@@ -508,7 +616,10 @@ def test_the_page_says_what_the_results_say(done: Path) -> None:
     how = dict(table(page, "Setup"))
     assert (how["tuner"], how["seed"], how["base recipe"]) == ("random", "7", "quickstart")
     assert how["limits of a model"] == "1,000,000 parameters" and how["steps trained"] == "3,520"
-    assert how["data"] == "digits (1,287 train, 150 validation, 360 test images)" and how["time in training"] == "33 s"
+    assert (
+        how["data"] == "digits (1,287 train, 150 validation, 360 test images)"
+        and how["time in training"] == "33 s"
+    )
     foot = page.split("<footer>")[1]
     assert "reszoo tune depth_shortcut" in foot and "reszoo 0.1.0" in foot and "abc1234" in foot
 
@@ -525,17 +636,27 @@ def test_the_cells_of_the_figure_are_those_of_the_grid(done: Path) -> None:
 def test_the_figure_of_the_choices_has_rows_of_three_panels(done: Path) -> None:
     figure = Figure()
     figures.draw_choices(figure, LIGHT, read_results(done), list(SPACE))
-    places = [(axes.get_position().x0, axes.get_position().y0) for axes in figure.axes if axes.get_visible()][
-        : len(SPACE)
-    ]
-    assert len(places) == len({left for left, _ in places}) + 1 == len({low for _, low in places}) + 2 == 4
+    places = [
+        (axes.get_position().x0, axes.get_position().y0)
+        for axes in figure.axes
+        if axes.get_visible()
+    ][: len(SPACE)]
+    assert (
+        len(places)
+        == len({left for left, _ in places}) + 1
+        == len({low for _, low in places}) + 2
+        == 4
+    )
     assert places[3][0] == places[0][0] and places[3][1] < places[0][1]
 
 
 def test_the_page_needs_nothing_beside_it_and_serves_both_backgrounds(done: Path) -> None:
     page = (done / "report.html").read_text()
     assert not re.search(r'(src|href|srcset)="(?!data:)', page) and "url(" not in page
-    assert page.count("data:image/svg+xml") == 2 * len(FIGURES) and "prefers-color-scheme: dark" in page
+    assert (
+        page.count("data:image/svg+xml") == 2 * len(FIGURES)
+        and "prefers-color-scheme: dark" in page
+    )
 
 
 def test_the_same_results_give_the_same_files(done: Path, tmp_path: Path) -> None:
@@ -573,25 +694,39 @@ def test_tables_end_after_twenty_rows(tmp_path: Path) -> None:
     trials = [trial(number, 0.5 + number / 100) for number in range(23)]
     trials += [trial(number, reason=f"broke in way {number}") for number in range(23, 46)]
     page = report(write(tmp_path / "s", trials)).read_text()
-    assert [row[0] for row in table(page, "Leaderboard")] == [f"{number:04d}" for number in range(22, 2, -1)]
+    assert [row[0] for row in table(page, "Leaderboard")] == [
+        f"{number:04d}" for number in range(22, 2, -1)
+    ]
     assert "The best 20 of 23." in page
     assert "Triangles" not in page  # no trial is far below the rest
-    assert len(table(page, "Failures and rejections")) == 20 and "The first 20 of 23 reasons." in page
+    assert (
+        len(table(page, "Failures and rejections")) == 20 and "The first 20 of 23 reasons." in page
+    )
 
 
 def test_whatever_a_name_holds_is_escaped(tmp_path: Path) -> None:
     nasty = "<b>&\"x'</b>"
     space = {
         f"t.{nasty}": {"options": {nasty: {}, "y": {}}, "when": {}},
-        "model.shortcut": {"options": {f"{nasty}1": {"model.shortcut": "none"}, f"{nasty}2": {}}, "when": {}},
+        "model.shortcut": {
+            "options": {f"{nasty}1": {"model.shortcut": "none"}, f"{nasty}2": {}},
+            "when": {},
+        },
     }
     trials = [
-        trial(number, 0.9, values={f"t.{nasty}": nasty, "model.shortcut": f"{nasty}{number + 1}"}, depth=8 + number)
+        trial(
+            number,
+            0.9,
+            values={f"t.{nasty}": nasty, "model.shortcut": f"{nasty}{number + 1}"},
+            depth=8 + number,
+        )
         for number in range(2)
     ]
     trials.append(trial(2, reason=f"{nasty} broke"))
     told = {"name": nasty, "description": nasty, "command": nasty, "recipe": {"name": nasty}}
-    page = report(write(tmp_path / "s", trials, [{"values": {}, "reason": nasty}], space=space, **told)).read_text()
+    page = report(
+        write(tmp_path / "s", trials, [{"values": {}, "reason": nasty}], space=space, **told)
+    ).read_text()
     assert "<b>" not in page and "</b>" not in page and '"x' not in page
     assert html.unescape(page).count(nasty) > 12
     assert table(page, "Leaderboard")[0][3:5] == [nasty, f"{nasty}1"]

@@ -25,7 +25,12 @@ from reszoo.tuning.space import Space, load_space, space_folder, space_names
 from reszoo.zoo.count import count
 
 HEAD = 'recipe = "quickstart"\n'
-DATA = {"name": "digits", "input_shape": (8, 8, 1), "classes": 10, "examples": {"train": 1137, "validation": 300}}
+DATA = {
+    "name": "digits",
+    "input_shape": (8, 8, 1),
+    "classes": 10,
+    "examples": {"train": 1137, "validation": 300},
+}
 
 
 def space_of(text: str, tmp_path: Path, *overrides: str, **search: Any) -> Space:
@@ -58,7 +63,10 @@ def test_a_packaged_space_reads_back_from_json_and_has_its_command(name: str) ->
 def test_every_combination_of_a_packaged_space_is_a_recipe(name: str) -> None:
     """Their conditions leave nothing that the zoo would refuse; a plain net has no zero_gamma."""
     space = load_space(name)
-    choices = [list(knob.options) if isinstance(knob, Choice) else [knob.low, knob.high] for knob in space.knobs]
+    choices = [
+        list(knob.options) if isinstance(knob, Choice) else [knob.low, knob.high]
+        for knob in space.knobs
+    ]
     names = [knob.name for knob in space.knobs]
     seen = set()
     for combination in itertools.product(*choices):
@@ -102,14 +110,21 @@ bottleneck = { model.block = "bottleneck" }
 
 def test_a_knob_acts_only_under_its_condition_and_that_ones(tmp_path: Path) -> None:
     space = space_of(CONDITIONED, tmp_path)
-    plain = {"model.shortcut": "none", "model.order": "pre", "model.zero_gamma": "true", "train.batch_size": 32}
+    plain = {
+        "model.shortcut": "none",
+        "model.order": "pre",
+        "model.zero_gamma": "true",
+        "train.batch_size": 32,
+    }
     plain |= {"n": "3", "block": "basic"}
     assert space.canonical(plain) == plain | {"model.order": "post", "model.zero_gamma": "false"}
     assert list(space.active(plain)) == ["model.shortcut", "train.batch_size", "n", "block"]
     recipe = space.recipe(plain)
     assert (recipe.model.spec.order, recipe.model.spec.zero_gamma) == ("post", False)
     pre = plain | {"model.shortcut": "A"}
-    assert "model.zero_gamma" not in space.active(pre) and space.recipe(pre).model.spec.order == "pre"
+    assert (
+        "model.zero_gamma" not in space.active(pre) and space.recipe(pre).model.spec.order == "pre"
+    )
 
 
 def test_the_product_is_every_combination_that_differs_once(tmp_path: Path) -> None:
@@ -133,7 +148,13 @@ when = { n = { low = 9 } }
 """
     space = space_of(text, tmp_path)
     assert space.knobs[1].when == {"n": ("9", "18")}
-    assert [values["block"] for values in space.product()] == ["basic", "basic", "bottleneck", "basic", "bottleneck"]
+    assert [values["block"] for values in space.product()] == [
+        "basic",
+        "basic",
+        "bottleneck",
+        "basic",
+        "bottleneck",
+    ]
 
 
 @settings(max_examples=50, deadline=None)
@@ -142,19 +163,28 @@ def test_two_sets_of_values_are_the_same_trial_exactly_if_their_recipes_are(data
     space = load_space("depth_shortcut")
     draw = {
         knob.name: data.draw(
-            st.sampled_from(list(knob.options)) if isinstance(knob, Choice) else st.floats(knob.low, knob.high)
+            st.sampled_from(list(knob.options))
+            if isinstance(knob, Choice)
+            else st.floats(knob.low, knob.high)
         )
         for knob in space.knobs
     }
     one = space.canonical(draw)
     assert space.canonical(one) == one
-    other = space.canonical({**draw, "model.zero_gamma": "true", "model.shortcut": data.draw(st.sampled_from("AB"))})
+    other = space.canonical(
+        {**draw, "model.zero_gamma": "true", "model.shortcut": data.draw(st.sampled_from("AB"))}
+    )
     assert (space.recipe(one) == space.recipe(other)) == (one == other)
     rate = one["schedule.rate"]
-    assert math.isclose(rate, draw["schedule.rate"], rel_tol=1e-3) and len(f"{rate:g}".lstrip("0.")) <= 5
+    assert (
+        math.isclose(rate, draw["schedule.rate"], rel_tol=1e-3)
+        and len(f"{rate:g}".lstrip("0.")) <= 5
+    )
 
 
-def test_two_knobs_may_set_one_key_where_their_conditions_exclude_each_other(tmp_path: Path) -> None:
+def test_two_knobs_may_set_one_key_where_their_conditions_exclude_each_other(
+    tmp_path: Path,
+) -> None:
     text = """
 [space]
 optimizer.name = ["sgd", "adam"]
@@ -168,7 +198,12 @@ options.b = { schedule.rate = 0.002 }
 when = { optimizer.name = "adam" }
 """
     space = space_of(text, tmp_path)
-    assert [space.recipe(values).schedule.rate for values in space.product()] == [0.1, 0.2, 0.001, 0.002]
+    assert [space.recipe(values).schedule.rate for values in space.product()] == [
+        0.1,
+        0.2,
+        0.001,
+        0.002,
+    ]
     with pytest.raises(ReszooError, match=r"space.slow and space.fast both set schedule.rate"):
         space_of(text.replace('when = { optimizer.name = "adam" }', ""), tmp_path)
 
@@ -197,8 +232,14 @@ def test_choices_keep_their_types_and_lists(tmp_path: Path) -> None:
     text = "[space]\nmodel.depths = [[1, 1, 1], [2, 2, 2]]\noptimizer.momentum = [0.5, 0.9]\naugment.pad = [1, 2]\n"
     space = space_of(text, tmp_path)
     assert list(space.knobs[0].options) == ["[1, 1, 1]", "[2, 2, 2]"]  # type: ignore[union-attr]
-    recipe = space.recipe({"model.depths": "[2, 2, 2]", "optimizer.momentum": "0.5", "augment.pad": "2"})
-    assert recipe.model.spec.depths == (2, 2, 2) and recipe.optimizer.momentum == 0.5 and recipe.augment.pad == 2
+    recipe = space.recipe(
+        {"model.depths": "[2, 2, 2]", "optimizer.momentum": "0.5", "augment.pad": "2"}
+    )
+    assert (
+        recipe.model.spec.depths == (2, 2, 2)
+        and recipe.optimizer.momentum == 0.5
+        and recipe.augment.pad == 2
+    )
 
 
 def test_the_base_is_the_recipe_with_its_sets_and_overrides(tmp_path: Path) -> None:
@@ -215,7 +256,9 @@ def test_the_base_is_the_recipe_with_its_sets_and_overrides(tmp_path: Path) -> N
 def test_settings_asked_for_go_before_the_files(tmp_path: Path) -> None:
     text = '[search]\ntuner = "grid"\nseed = 4\n[space]\nschedule.rate = [0.1, 0.2]\n'
     assert space_of(text, tmp_path).search == SearchConfig(tuner="grid", seed=4)
-    assert space_of(text, tmp_path, tuner="random", trials=None).search == SearchConfig(tuner="random", seed=4)
+    assert space_of(text, tmp_path, tuner="random", trials=None).search == SearchConfig(
+        tuner="random", seed=4
+    )
 
 
 # Budgets, by arithmetic
@@ -239,15 +282,21 @@ def test_a_net_over_budget_is_refused_by_its_published_count(tmp_path: Path) -> 
 
 
 def test_a_contradiction_is_a_refusal(tmp_path: Path) -> None:
-    space = space_of('[space]\nmodel.shortcut = ["none", "A"]\nmodel.zero_gamma = [false, true]\n', tmp_path)
+    space = space_of(
+        '[space]\nmodel.shortcut = ["none", "A"]\nmodel.zero_gamma = [false, true]\n', tmp_path
+    )
     plan = Plan(space, DATA, 27.0)
-    found = {values["model.shortcut"] + values["model.zero_gamma"]: plan.refusal(values) for values in space.product()}
+    found = {
+        values["model.shortcut"] + values["model.zero_gamma"]: plan.refusal(values)
+        for values in space.product()
+    }
     assert [key for key, reason in found.items() if reason] == ["nonetrue"]
     assert "zero_gamma would silence a block" in found["nonetrue"]
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("1M", 10**6), ("2.5M", 2_500_000), ("500k", 500_000), ("200000", 200_000), ("1G", 10**9)]
+    ("text", "number"),
+    [("1M", 10**6), ("2.5M", 2_500_000), ("500k", 500_000), ("200000", 200_000), ("1G", 10**9)],
 )
 def test_amounts(text: str, number: int) -> None:
     assert parse_amount(text) == number
@@ -265,9 +314,7 @@ def test_what_is_no_amount_is_told_so(text: str) -> None:
 # Bad input, each with the line it must earn
 
 LATE = '[space]\nmodel.zero_gamma = { choices = [true], when = { model.shortcut = ["A"] } }\nmodel.shortcut = ["A"]\n'
-ELSE = (
-    '[space]\nmodel.shortcut = ["none", "A"]\nmodel.order = { choices = ["pre"], when = { model.shortcut = ["D"] } }\n'
-)
+ELSE = '[space]\nmodel.shortcut = ["none", "A"]\nmodel.order = { choices = ["pre"], when = { model.shortcut = ["D"] } }\n'
 SAME = '[space.n.options]\n1 = { model.name = "resnet8" }\n[space.model]\nname = ["resnet20", "resnet32"]\n'
 BAD = {
     "no key spcae; did you mean 'space'?": '[spcae]\nx = [1]\n',
@@ -315,16 +362,28 @@ def test_an_override_of_what_is_searched_is_refused(tmp_path: Path) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_no_space_file_ends_in_a_traceback(data: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_no_space_file_ends_in_a_traceback(
+    data: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     leaf = st.one_of(
-        st.integers(-3, 3), st.floats(allow_nan=False, width=16), st.booleans(), st.sampled_from(["A", "none", ""])
+        st.integers(-3, 3),
+        st.floats(allow_nan=False, width=16),
+        st.booleans(),
+        st.sampled_from(["A", "none", ""]),
     )
     value = st.one_of(leaf, st.lists(leaf, max_size=3))
-    keys = st.sampled_from(["choices", "options", "low", "high", "log", "step", "when", "model.name"])
-    knob = st.one_of(
-        value, st.dictionaries(keys, st.one_of(value, st.dictionaries(keys, value, max_size=2)), max_size=4)
+    keys = st.sampled_from(
+        ["choices", "options", "low", "high", "log", "step", "when", "model.name"]
     )
-    names = st.sampled_from(["model.shortcut", "schedule.rate", "n", "train.epochs", "model.depths"])
+    knob = st.one_of(
+        value,
+        st.dictionaries(
+            keys, st.one_of(value, st.dictionaries(keys, value, max_size=2)), max_size=4
+        ),
+    )
+    names = st.sampled_from(
+        ["model.shortcut", "schedule.rate", "n", "train.epochs", "model.depths"]
+    )
     from reszoo.config.tomlfile import write
 
     told = data.draw(st.dictionaries(names, knob, min_size=1, max_size=3))
@@ -349,22 +408,41 @@ def test_no_space_file_ends_in_a_traceback(data: Any, tmp_path_factory: pytest.T
     ("argv", "line"),
     [
         (["tune"], "reszoo: which space? Give its name, depth_shortcut"),
-        (["tune", "--resume"], "which search? There is none under tune/; give its folder with --run-dir"),
+        (
+            ["tune", "--resume"],
+            "which search? There is none under tune/; give its folder with --run-dir",
+        ),
         (["tune", "--export", "best.toml"], "which search? There is none under tune/"),
-        (["tune", "--run-dir", "somewhere"], "somewhere: add --resume to resume this search, or --export FILE"),
-        (["tune", "depth_shortcu"], "reszoo: no space 'depth_shortcu'; did you mean 'depth_shortcut'"),
+        (
+            ["tune", "--run-dir", "somewhere"],
+            "somewhere: add --resume to resume this search, or --export FILE",
+        ),
+        (
+            ["tune", "depth_shortcu"],
+            "reszoo: no space 'depth_shortcu'; did you mean 'depth_shortcut'",
+        ),
         (
             ["tune", "depth_shortcut", "--max-params", "lots"],
             'reszoo: "lots" is invalid; expected a whole amount such as 1M',
         ),
-        (["tune", "depth_shortcut", "--trials", "-2"], "search.trials: -2 is invalid; expected an integer >= 0"),
-        (["tune", "depth_shortcut", "--set", "train.epochs=x"], 'train.epochs: "x" is invalid; expected a number'),
+        (
+            ["tune", "depth_shortcut", "--trials", "-2"],
+            "search.trials: -2 is invalid; expected an integer >= 0",
+        ),
+        (
+            ["tune", "depth_shortcut", "--set", "train.epochs=x"],
+            'train.epochs: "x" is invalid; expected a number',
+        ),
         (["tune", "depth_shortcut", "--tuner", "luck"], "invalid choice: 'luck'"),
         (["tune", "nowhere/mine.toml"], "no file nowhere/mine.toml"),
     ],
 )
 def test_what_is_typed_wrong_is_told_before_tensorflow_loads(
-    argv: list[str], line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    argv: list[str],
+    line: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(argv) == 2
@@ -372,13 +450,19 @@ def test_what_is_typed_wrong_is_told_before_tensorflow_loads(
     assert line in told and told.count("\n") == 1 and "Traceback" not in told
 
 
-def test_the_newest_search_is_the_one_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_newest_search_is_the_one_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(("new", "old", "older")):
         (tmp_path / "tune" / name).mkdir(parents=True)
         (tmp_path / "tune" / name / "search.json").write_text("{}")
         os.utime(tmp_path / "tune" / name / "search.json", (1000 - number, 1000 - number))
-    assert choose(None, None, True, False) == choose(None, None, False, True) == (None, Path("tune/new"))
+    assert (
+        choose(None, None, True, False)
+        == choose(None, None, False, True)
+        == (None, Path("tune/new"))
+    )
     assert choose("tune/old", None, True, False) == (None, Path("tune/old"))
     assert choose(None, Path("there"), True, True) == (None, Path("there"))
     assert choose("mine.toml", None, False, True) == ("mine.toml", Path("tune/mine"))

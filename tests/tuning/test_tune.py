@@ -52,7 +52,12 @@ def plans(tiny: Path, tmp_path: Path) -> Plans:
     """Makes the plan of the tiny space, written into a folder `search`."""
 
     def make(**search: Any) -> Plan:
-        data = {"name": "digits", "input_shape": (8, 8, 1), "classes": 10, "examples": {"train": 60, "validation": 60}}
+        data = {
+            "name": "digits",
+            "input_shape": (8, 8, 1),
+            "classes": 10,
+            "examples": {"train": 60, "validation": 60},
+        }
         (tmp_path / "search").mkdir(exist_ok=True)
         plan = Plan(load_space(tiny, **search), data, 9.0)
         plan.write(tmp_path / "search", environment={}, command="")
@@ -64,7 +69,14 @@ def plans(tiny: Path, tmp_path: Path) -> Plans:
 def scores(results: dict[str, Any]) -> list[tuple[Any, ...]]:
     """What decides whether two searches were the same: every trial's values, outcome and scores, in order."""
     return [
-        (trial["trial"], trial["values"], trial["status"], trial.get("scores"), trial["continues"], trial["share"])
+        (
+            trial["trial"],
+            trial["values"],
+            trial["status"],
+            trial.get("scores"),
+            trial["continues"],
+            trial["share"],
+        )
         for trial in results["trials"]
     ]
 
@@ -88,7 +100,9 @@ def logged(folder: Path) -> dict[str, Any]:
     for record in tf.data.TFRecordDataset(str(path)):
         for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value:
             if value.metadata.plugin_data.plugin_name == "hparams":
-                content = plugin_data_pb2.HParamsPluginData.FromString(value.metadata.plugin_data.content)
+                content = plugin_data_pb2.HParamsPluginData.FromString(
+                    value.metadata.plugin_data.content
+                )
                 for name, held in content.session_start_info.hparams.items():
                     found[name] = getattr(held, held.WhichOneof("kind"))
     return found
@@ -100,9 +114,13 @@ def logged(folder: Path) -> dict[str, Any]:
 def test_a_search_leaves_what_it_found(tiny: Path, tmp_path: Path, said: list[str]) -> None:
     folder = tmp_path / "found"
     results = tune(tiny, run_dir=folder, trials=2, executions=2, seed=5, tell=said.append)
-    assert [(trial["status"], trial["share"]) for trial in results["trials"]] == [("completed", 1)] * 2
+    assert [(trial["status"], trial["share"]) for trial in results["trials"]] == [
+        ("completed", 1)
+    ] * 2
     for trial in results["trials"]:
-        runs = [reszoo.Run.open(folder / "trials" / trial["trial"] / f"seed{seed}") for seed in (5, 6)]
+        runs = [
+            reszoo.Run.open(folder / "trials" / trial["trial"] / f"seed{seed}") for seed in (5, 6)
+        ]
         assert trial["scores"] == [run.history[-1]["val_accuracy"] for run in runs]
         assert trial["score"] == pytest.approx(sum(trial["scores"]) / 2)
         assert [run.recipe.train.seed for run in runs] == trial["seeds"] == [5, 6]
@@ -110,25 +128,36 @@ def test_a_search_leaves_what_it_found(tiny: Path, tmp_path: Path, said: list[st
         spec = runs[0].recipe.model.spec
         assert spec.shortcut == trial["values"]["model.shortcut"]
         made_of = reszoo.count(spec, (8, 8, 1), 10)
-        assert (trial["parameters"], trial["multiply_adds"]) == (made_of.parameters, made_of.multiply_adds)
+        assert (trial["parameters"], trial["multiply_adds"]) == (
+            made_of.parameters,
+            made_of.multiply_adds,
+        )
         assert runs[0].recipe.schedule.rate == trial["values"]["schedule.rate"]
         # The test images choose nothing, and no search reads them.
         assert not [
-            path.name for run in runs for path in run.path.iterdir() if "test" in path.name or path.suffix == ".keras"
+            path.name
+            for run in runs
+            for path in run.path.iterdir()
+            if "test" in path.name or path.suffix == ".keras"
         ]
         assert logged(folder / "trials" / trial["trial"] / "tensorboard") == trial["values"]
     best = max(results["trials"], key=lambda trial: trial["score"])
     assert results["best"] == best["trial"]
-    assert (folder / "report.html").is_file() and json.loads((folder / "report.json").read_text())["best"] == best[
-        "trial"
-    ]
+    assert (folder / "report.html").is_file() and json.loads((folder / "report.json").read_text())[
+        "best"
+    ] == best["trial"]
     kept = {path.parents[2].name for path in folder.glob("trials/*/seed*/checkpoints/*.npz")}
     assert kept == {best["trial"]}
     assert said[0].startswith(
         "tiny: random search over shortcut, zero_gamma, rate, width; quickstart on digits (8x8x1); 2 trials of 2 runs"
     )
-    assert said[1].startswith("1/2 trial 0000: shortcut ") and "% " in said[1] and " left" in said[1]
-    assert said[2].startswith("2/2 trial 0001: ") and f"best {100 * best['score']:.2f} % ({best['trial']})" in said[2]
+    assert (
+        said[1].startswith("1/2 trial 0000: shortcut ") and "% " in said[1] and " left" in said[1]
+    )
+    assert (
+        said[2].startswith("2/2 trial 0001: ")
+        and f"best {100 * best['score']:.2f} % ({best['trial']})" in said[2]
+    )
     assert said[3] == f"report: {folder / 'report.html'}" and len(said) == 4
 
     # More trials may be asked for later; those that are there stay as they are.
@@ -139,7 +168,9 @@ def test_a_search_leaves_what_it_found(tiny: Path, tmp_path: Path, said: list[st
     assert more["search"]["trials"] == 3
 
 
-def test_the_exported_recipe_reproduces_the_score(tiny: Path, tmp_path: Path, said: list[str]) -> None:
+def test_the_exported_recipe_reproduces_the_score(
+    tiny: Path, tmp_path: Path, said: list[str]
+) -> None:
     folder = tmp_path / "found"
     results = tune(tiny, run_dir=folder, trials=2, seed=1, tell=said.append)
     best = next(trial for trial in results["trials"] if trial["trial"] == results["best"])
@@ -159,14 +190,25 @@ def test_the_exported_recipe_reproduces_the_score(tiny: Path, tmp_path: Path, sa
         resume=True,
         quiet=True,
     )
-    assert finished.test is not None and done.test is not None and finished.test.loss == done.test.loss
+    assert (
+        finished.test is not None and done.test is not None and finished.test.loss == done.test.loss
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("tuner", "trials"), [("bayesian", 9), ("hyperband", 0)])
-def test_a_seed_decides_every_score(tuner: str, trials: int, tiny: Path, tmp_path: Path, said: list[str]) -> None:
+def test_a_seed_decides_every_score(
+    tuner: str, trials: int, tiny: Path, tmp_path: Path, said: list[str]
+) -> None:
     found = [
-        tune(tiny, tuner=tuner, trials=trials, run_dir=tmp_path / name, overrides=QUICK, tell=said.append)
+        tune(
+            tiny,
+            tuner=tuner,
+            trials=trials,
+            run_dir=tmp_path / name,
+            overrides=QUICK,
+            tell=said.append,
+        )
         for name in ("one", "two")
     ]
     assert scores(found[0]) == scores(found[1])
@@ -188,24 +230,37 @@ def test_a_promoted_trial_is_the_unbroken_training(plans: Plans, tmp_path: Path)
     whole = run_trial(plan, search, "0002", VALUES, share=1.0, continues="0001")
     straight = run_trial(plan, search, "0003", VALUES)
     assert [record["steps"] for record in (short, longer, whole, straight)] == [2, 6, 18, 18]
-    assert [record["trained_steps"] for record in (short, longer, whole, straight)] == [2, 4, 12, 18]
+    assert [record["trained_steps"] for record in (short, longer, whole, straight)] == [
+        2,
+        4,
+        12,
+        18,
+    ]
     assert whole["scores"] == straight["scores"]
     went_on, at_once = (arrays(folder_of(search, name) / "seed0") for name in ("0002", "0003"))
-    assert went_on.keys() == at_once.keys() and all(np.array_equal(went_on[key], at_once[key]) for key in at_once)
-    histories = [reszoo.Run.open(folder_of(search, name) / "seed0").history for name in ("0002", "0003")]
+    assert went_on.keys() == at_once.keys() and all(
+        np.array_equal(went_on[key], at_once[key]) for key in at_once
+    )
+    histories = [
+        reszoo.Run.open(folder_of(search, name) / "seed0").history for name in ("0002", "0003")
+    ]
     assert histories[0] == histories[1]
     # The short one stays what it was.
     assert reszoo.Run.open(folder_of(search, "0000") / "seed0").history[-1]["step"] == 2
 
 
-def test_a_finished_trial_is_not_run_again(plans: Plans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_trial_is_not_run_again(
+    plans: Plans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = plans()
     record = run_trial(plan, tmp_path / "search", "0000", VALUES, share=1 / 9)
     monkeypatch.setattr(trial_module.Trainer, "prepare", None)
     assert run_trial(plan, tmp_path / "search", "0000", VALUES, share=1 / 9) == record
 
 
-def test_a_trial_runs_under_a_mirrored_strategy(plans: Plans, tmp_path: Path, strategy: object) -> None:
+def test_a_trial_runs_under_a_mirrored_strategy(
+    plans: Plans, tmp_path: Path, strategy: object
+) -> None:
     plan = plans()
     run_trial(plan, tmp_path / "search", "0000", VALUES, share=1 / 9, devices="cpu:2")
     run = reszoo.Run.open(folder_of(tmp_path / "search", "0000") / "seed0")
@@ -230,15 +285,20 @@ def test_a_trial_handed_to_another_process_stops_here(
     assert read_record(folder_of(search, "0000"))["status"] == "running"
 
 
-def test_a_trial_that_keeps_killing_its_process_fails_with_that_reason(plans: Plans, tmp_path: Path) -> None:
+def test_a_trial_that_keeps_killing_its_process_fails_with_that_reason(
+    plans: Plans, tmp_path: Path
+) -> None:
     plan, search = plans(), tmp_path / "search"
     folder = folder_of(search, "0000")
     folder.mkdir(parents=True)
-    (folder / "trial.json").write_text(json.dumps({"status": "running", "attempts": [[7], *([[0]] * (ATTEMPTS - 1))]}))
+    (folder / "trial.json").write_text(
+        json.dumps({"status": "running", "attempts": [[7], *([[0]] * (ATTEMPTS - 1))]})
+    )
     record = run_trial(plan, search, "0000", VALUES)
     assert (
         record["status"] == "failed"
-        and f"its process died {ATTEMPTS - 1} times at step 0, perhaps out of memory" in record["reason"]
+        and f"its process died {ATTEMPTS - 1} times at step 0, perhaps out of memory"
+        in record["reason"]
     )
 
 
@@ -251,11 +311,23 @@ def test_what_a_kill_left_of_a_run_is_cleared_away(plans: Plans, tmp_path: Path)
 
 
 def test_checkpoints_of_the_best_alone_are_kept(tmp_path: Path) -> None:
-    for name, status in (("0000", "completed"), ("0001", "failed"), ("0002", "running"), ("0003", "completed")):
+    for name, status in (
+        ("0000", "completed"),
+        ("0001", "failed"),
+        ("0002", "running"),
+        ("0003", "completed"),
+    ):
         held = tmp_path / "trials" / name / "seed0" / "checkpoints"
         held.mkdir(parents=True)
         (held / "step-00000001.npz").write_text("x")
-        record = {"status": status, "score": 0.5, "share": 1.0, "scores": [0.5], "seeds": [0], "values": {}}
+        record = {
+            "status": status,
+            "score": 0.5,
+            "share": 1.0,
+            "scores": [0.5],
+            "seeds": [0],
+            "values": {},
+        }
         (held.parents[1] / "trial.json").write_text(json.dumps(record))
     prune(tmp_path, ["0003"])
     left = {path.parents[2].name for path in tmp_path.rglob("*.npz")}
@@ -273,7 +345,8 @@ def test_a_failed_trial_is_told_with_its_reason_and_the_search_goes_on(
     results = tune(tiny, tuner="grid", trials=0, run_dir=tmp_path / "found", tell=said.append)
     assert [trial["status"] for trial in results["trials"]] == ["failed", "completed"]
     assert (
-        "the loss is not a number" in results["trials"][0]["reason"] or "no numbers" in results["trials"][0]["reason"]
+        "the loss is not a number" in results["trials"][0]["reason"]
+        or "no numbers" in results["trials"][0]["reason"]
     )
     assert "failed: at step" in said[1] and results["best"] == "0001"
 
@@ -286,7 +359,8 @@ def test_too_many_failures_in_a_row_stop_a_search_with_the_reason(
 
     monkeypatch.setattr(trial_module.Trainer, "prepare", out_of_order)
     with pytest.raises(
-        ReszooError, match=r"3 trials in a row failed, the last because ValueError: the machine is out of order;"
+        ReszooError,
+        match=r"3 trials in a row failed, the last because ValueError: the machine is out of order;",
     ):
         tune(tiny, trials=10, run_dir=tmp_path / "found", tell=said.append)
     results = read_results(tmp_path / "found")
@@ -305,25 +379,45 @@ def begun(tiny: Path, tmp_path: Path, plans: Plans) -> Path:
     return tmp_path / "search"
 
 
-def test_a_changed_space_in_an_old_folder_is_refused(tiny: Path, tmp_path: Path, plans: Plans) -> None:
+def test_a_changed_space_in_an_old_folder_is_refused(
+    tiny: Path, tmp_path: Path, plans: Plans
+) -> None:
     folder = begun(tiny, tmp_path, plans)
     cases: list[tuple[Callable[[], Any], str]] = [
         (lambda: tune(tiny, run_dir=folder), "exists; add --resume to resume it"),
         (lambda: tune(tiny, run_dir=folder, resume=True, seed=7), "search settings (seed)"),
-        (lambda: tune(run_dir=folder, resume=True, executions=7), "was begun with executions = 1, not 7"),
-        (lambda: tune(tiny, run_dir=folder, resume=True, overrides=["train.epochs=8"]), "another base recipe (train)"),
-        (lambda: tune(run_dir=folder, resume=True, overrides=["train.epochs=8"]), "a search resumes with its own"),
+        (
+            lambda: tune(run_dir=folder, resume=True, executions=7),
+            "was begun with executions = 1, not 7",
+        ),
+        (
+            lambda: tune(tiny, run_dir=folder, resume=True, overrides=["train.epochs=8"]),
+            "another base recipe (train)",
+        ),
+        (
+            lambda: tune(run_dir=folder, resume=True, overrides=["train.epochs=8"]),
+            "a search resumes with its own",
+        ),
         (lambda: tune(run_dir=tmp_path / "nowhere", resume=True), "holds no search"),
         (lambda: tune(), "which space?"),
-        (lambda: tune(tiny, run_dir=tmp_path / "new", workers=0), "workers is 0, but must be at least 1"),
+        (
+            lambda: tune(tiny, run_dir=tmp_path / "new", workers=0),
+            "workers is 0, but must be at least 1",
+        ),
     ]
-    changed = tiny.read_text().replace('["none", "A", "B"]', '["none", "A", "C"]').replace('["A", "B"]', '["A", "C"]')
+    changed = (
+        tiny.read_text()
+        .replace('["none", "A", "B"]', '["none", "A", "C"]')
+        .replace('["A", "B"]', '["A", "C"]')
+    )
     for call, line in cases:
         with pytest.raises(ReszooError) as caught:
             call()
         assert line in str(caught.value)
     tiny.write_text(changed)
-    with pytest.raises(ReszooError, match=r"began with another space \(model.shortcut\); give another --run-dir"):
+    with pytest.raises(
+        ReszooError, match=r"began with another space \(model.shortcut\); give another --run-dir"
+    ):
         tune(tiny, run_dir=folder, resume=True)
     assert not (tmp_path / "new").exists() and not (folder / "trials").exists()
 
@@ -339,24 +433,33 @@ def write_images(root: Path) -> Path:
 
 def on_folder(space: Path, photos: Path) -> Path:
     """Let a space's trials train on a folder of images."""
-    text = space.read_text().replace("data.examples=60", f"data.name=folder:{photos}").replace("=60", "=12")
+    text = (
+        space.read_text()
+        .replace("data.examples=60", f"data.name=folder:{photos}")
+        .replace("=60", "=12")
+    )
     space.write_text(text.replace("epochs=9", "epochs=2").replace("batch_size=30", "batch_size=12"))
     return space
 
 
-def test_a_search_resumes_with_its_data_wherever_it_lies_and_with_no_other(tiny: Path, tmp_path: Path) -> None:
+def test_a_search_resumes_with_its_data_wherever_it_lies_and_with_no_other(
+    tiny: Path, tmp_path: Path
+) -> None:
     photos, folder = write_images(tmp_path / "photos"), tmp_path / "search"
     space = on_folder(tiny, photos)
     made = tune_module._new(folder, space, [], {})
     made.write(folder, environment={}, command="")
-    assert made.data["class_names"] == ["a", "b", "c"] and set(made.data["fingerprint"]["splits"]) == {"train", "test"}
+    assert made.data["class_names"] == ["a", "b", "c"] and set(
+        made.data["fingerprint"]["splits"]
+    ) == {"train", "test"}
     trial = folder_of(folder, "0")
     values = {**VALUES, "model.shortcut": "none"}
     run = Trainer.prepare(made.space.recipe(values), run_dir=trial / "seed0", quiet=True)
     run.fit(1)
     photos.rename(tmp_path / "moved")
     with pytest.raises(
-        ReszooError, match="photos does not exist; if .*: reszoo tune --resume --run-dir .* --data folder:PATH"
+        ReszooError,
+        match="photos does not exist; if .*: reszoo tune --resume --run-dir .* --data folder:PATH",
     ):
         tune(run_dir=folder, resume=True)
     plan = tune_module._resumed(folder, None, [], {}, f"folder:{tmp_path / 'moved'}")
@@ -364,10 +467,14 @@ def test_a_search_resumes_with_its_data_wherever_it_lies_and_with_no_other(tiny:
     assert read_plan(folder).space.base.data.name == f"folder:{tmp_path / 'moved'}"
     assert run_trial(plan, folder, "0", values)["status"] == "completed"
     assert Run(trial / "seed0").recipe.data.name == f"folder:{tmp_path / 'moved'}"
-    assert "resuming from step 1" in (trial / "seed0" / "train.log").read_text().replace("going on", "resuming")
+    assert "resuming from step 1" in (trial / "seed0" / "train.log").read_text().replace(
+        "going on", "resuming"
+    )
     changed = tmp_path / "moved" / "a" / "00.png"
     Image.fromarray(np.full((8, 8, 3), 255, np.uint8)).save(changed, compress_level=0)
-    with pytest.raises(ReszooError, match=r"is not the data that .* began with: the content of \w+ differs"):
+    with pytest.raises(
+        ReszooError, match=r"is not the data that .* began with: the content of \w+ differs"
+    ):
         tune(run_dir=folder, resume=True)
 
 
@@ -379,7 +486,9 @@ def test_a_search_inside_its_data_is_refused(tiny: Path, tmp_path: Path) -> None
         tune(tiny, run_dir=tmp_path / "search", data="digits")
 
 
-def test_a_second_search_in_the_same_folder_is_kept_out(tiny: Path, tmp_path: Path, plans: Plans) -> None:
+def test_a_second_search_in_the_same_folder_is_kept_out(
+    tiny: Path, tmp_path: Path, plans: Plans
+) -> None:
     folder = begun(tiny, tmp_path, plans)
     with open(folder / "lock", "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -387,7 +496,9 @@ def test_a_second_search_in_the_same_folder_is_kept_out(tiny: Path, tmp_path: Pa
             tune(run_dir=folder, resume=True)
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"space": 3}', "[]", "null", '{"name": "x", "space": null}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", '{"space": 3}', "[]", "null", '{"name": "x", "space": null}']
+)
 def test_a_damaged_plan_is_told(content: str, tmp_path: Path) -> None:
     (tmp_path / "search.json").write_text(content)
     with pytest.raises(ReszooError, match=r"search.json cannot be read"):
@@ -398,7 +509,9 @@ def test_a_damaged_plan_is_told(content: str, tmp_path: Path) -> None:
     "change",
     [{"data": {"name": "digits"}}, {"recipe": []}, {"search": []}, {"space": []}, {"epochs": "x"}, {"space": {"n": 3}}],
 )  # fmt: skip
-def test_a_plan_with_a_broken_part_is_told_by_its_file(change: dict[str, Any], plans: Plans, tmp_path: Path) -> None:
+def test_a_plan_with_a_broken_part_is_told_by_its_file(
+    change: dict[str, Any], plans: Plans, tmp_path: Path
+) -> None:
     plans()
     path = tmp_path / "search" / "search.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
@@ -419,26 +532,37 @@ def test_a_damaged_record_is_told_by_its_file(record: str, tmp_path: Path) -> No
 
 
 def test_data_without_images_to_choose_by_is_refused(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(ReszooError, match="digits holds no images out to choose by; set data.validation"):
+    with pytest.raises(
+        ReszooError, match="digits holds no images out to choose by; set data.validation"
+    ):
         tune(tiny, overrides=["data.validation=0"], run_dir=tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("devices", ["bogus", "gpu:9"])
-def test_devices_that_are_not_there_are_told_before_anything_is_tried(devices: str, tiny: Path, tmp_path: Path) -> None:
+def test_devices_that_are_not_there_are_told_before_anything_is_tried(
+    devices: str, tiny: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ReszooError, match="devices is 'bogus'|finds no GPU|there is no GPU"):
         tune(tiny, devices=devices, run_dir=tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
 def test_a_search_that_scored_nothing_says_why(
-    tiny: Path, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny: Path,
+    tmp_path: Path,
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def out_of_order(*args: Any, **kwargs: Any) -> None:
         raise ValueError("out of order")
 
     monkeypatch.setattr(trial_module.Trainer, "prepare", out_of_order)
-    with pytest.raises(ReszooError, match="no trial of .* could be scored, the last because ValueError: out of order"):
+    with pytest.raises(
+        ReszooError,
+        match="no trial of .* could be scored, the last because ValueError: out of order",
+    ):
         tune(tiny, trials=1, run_dir=tmp_path / "found", tell=said.append)
     assert "Traceback" not in "".join(capsys.readouterr())
 
@@ -453,7 +577,11 @@ def test_an_error_of_the_machine_ends_the_search_and_is_no_trials_failure(
         full_disk.setattr(trial_module, "write_json", full)
         with pytest.raises(OSError, match="No space left"):
             tune(tiny, trials=1, run_dir=tmp_path / "found", tell=said.append)
-    results = tune(run_dir=tmp_path / "found", resume=True, tell=said.append) if (tmp_path / "found").exists() else None
+    results = (
+        tune(run_dir=tmp_path / "found", resume=True, tell=said.append)
+        if (tmp_path / "found").exists()
+        else None
+    )
     if results is None:  # nothing had begun, and nothing is left
         results = tune(tiny, trials=1, run_dir=tmp_path / "found", tell=said.append)
     assert results["totals"]["completed"] == 1 and results["totals"]["failed"] == 0
@@ -490,7 +618,10 @@ def test_a_signal_in_the_last_step_of_a_trial_stops_the_search(
             run_trial(plan, search, "0000", VALUES, share=1 / 9)
     record = run_trial(plan, search, "0000", VALUES, share=1 / 9)
     straight = run_trial(plan, search, "0001", VALUES, share=1 / 9)
-    assert record["scores"] == straight["scores"] and record["trained_steps"] == straight["trained_steps"] == 2
+    assert (
+        record["scores"] == straight["scores"]
+        and record["trained_steps"] == straight["trained_steps"] == 2
+    )
 
 
 def test_a_file_of_weights_that_is_searched_is_found_from_anywhere(
@@ -499,15 +630,20 @@ def test_a_file_of_weights_that_is_searched_is_found_from_anywhere(
     from reszoo.tuning.tune import _loaded
 
     monkeypatch.chdir(tmp_path)
-    tiny.write_text(tiny.read_text().partition("[space]")[0] + '[space]\nmodel.weights = ["", "a.weights.h5"]\n')
+    tiny.write_text(
+        tiny.read_text().partition("[space]")[0] + '[space]\nmodel.weights = ["", "a.weights.h5"]\n'
+    )
     (knob,) = _loaded(tiny, [], {}).knobs
     assert knob.sets("a.weights.h5") == {"model.weights": str(tmp_path / "a.weights.h5")}
     assert knob.sets("") == {"model.weights": ""}
 
 
-def test_a_space_that_is_all_over_budget_is_told(tiny: Path, tmp_path: Path, said: list[str]) -> None:
+def test_a_space_that_is_all_over_budget_is_told(
+    tiny: Path, tmp_path: Path, said: list[str]
+) -> None:
     with pytest.raises(
-        ReszooError, match=r"nothing in tiny may be tried; the first refused: [\d,]+ parameters, more than 5"
+        ReszooError,
+        match=r"nothing in tiny may be tried; the first refused: [\d,]+ parameters, more than 5",
     ):
         tune(tiny, max_params=5, run_dir=tmp_path / "new", tell=said.append)
     assert not (tmp_path / "new").exists()  # the corrected command finds nothing in its way
@@ -527,7 +663,9 @@ def test_a_space_that_is_all_over_budget_is_told(tiny: Path, tmp_path: Path, sai
         ({"KERASTUNER_TUNER_ID": "w1", "KERASTUNER_ORACLE_IP": "10.0.0.1", "KERASTUNER_ORACLE_PORT": "²"}, "must be a port"),
     ],
 )  # fmt: skip
-def test_the_environment_says_which_part_a_process_has(given_: dict[str, str], expected: str) -> None:
+def test_the_environment_says_which_part_a_process_has(
+    given_: dict[str, str], expected: str
+) -> None:
     if expected in ("alone", "chief", "worker"):
         assert part(given_) == expected
     else:
@@ -543,7 +681,9 @@ def test_a_machine_is_shared_out_evenly(items: list[int], count: int) -> None:
         assert [item for share in found for item in share] == items
         assert max(map(len, found)) - min(map(len, found)) <= 1
     else:
-        assert all(len(share) == bool(items) for share in found) and {x for s in found for x in s} == set(items)
+        assert all(len(share) == bool(items) for share in found) and {
+            x for s in found for x in s
+        } == set(items)
 
 
 def start(tiny: Path, folder: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -552,10 +692,14 @@ def start(tiny: Path, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 120) -> None:
+def wait_for(
+    condition: Callable[[], Any], process: subprocess.Popen[str], seconds: float = 120
+) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None and time.monotonic() < deadline, process.stdout and process.stdout.read()
+        assert process.poll() is None and time.monotonic() < deadline, (
+            process.stdout and process.stdout.read()
+        )
         time.sleep(0.02)
 
 
@@ -570,12 +714,18 @@ def descendants(pid: int) -> list[int]:
 def test_a_search_killed_again_and_again_ends_as_an_unbroken_one(
     tuner: str, tiny: Path, tmp_path: Path, said: list[str]
 ) -> None:
-    options: dict[str, Any] = {"tuner": tuner, "trials": 6 if tuner == "random" else 0, "overrides": QUICK}
+    options: dict[str, Any] = {
+        "tuner": tuner,
+        "trials": 6 if tuner == "random" else 0,
+        "overrides": QUICK,
+    }
     unbroken = tune(tiny, run_dir=tmp_path / "whole", tell=said.append, **options)
     folder, chance, kills = tmp_path / "broken", random.Random(2), 0
     flags = [str(tiny), "--set", *QUICK, "--tuner", tuner, "--trials", str(options["trials"])]
     while True:
-        process = start(tiny, folder, *(["--resume"] if (folder / "search.json").is_file() else flags))
+        process = start(
+            tiny, folder, *(["--resume"] if (folder / "search.json").is_file() else flags)
+        )
         if kills < 4:
             wait_for((folder / "oracle.json").is_file, process)
             time.sleep(chance.uniform(0.0, 5.0))
@@ -591,14 +741,19 @@ def test_a_search_killed_again_and_again_ends_as_an_unbroken_one(
 
 
 @pytest.mark.slow
-def test_a_signal_stops_a_search_at_a_checkpoint_and_it_goes_on(tiny: Path, tmp_path: Path, said: list[str]) -> None:
+def test_a_signal_stops_a_search_at_a_checkpoint_and_it_goes_on(
+    tiny: Path, tmp_path: Path, said: list[str]
+) -> None:
     unbroken = tune(tiny, run_dir=tmp_path / "whole", trials=2, tell=said.append)
     folder = tmp_path / "broken"
     process = start(tiny, folder, str(tiny), "--trials", "2")
     wait_for((folder / "trials" / "0000" / "seed0" / "run.json").is_file, process)
     process.terminate()
     told, _ = process.communicate(timeout=120)
-    assert process.returncode == 130 and f"resume with: reszoo tune --resume --run-dir {folder}" in told
+    assert (
+        process.returncode == 130
+        and f"resume with: reszoo tune --resume --run-dir {folder}" in told
+    )
     process = start(tiny, folder, "--resume")
     told, _ = process.communicate(timeout=300)
     assert process.returncode == 0, told
@@ -606,7 +761,9 @@ def test_a_signal_stops_a_search_at_a_checkpoint_and_it_goes_on(tiny: Path, tmp_
 
 
 @pytest.mark.slow
-def test_two_workers_one_of_them_killed_for_good_lose_nothing(tiny: Path, tmp_path: Path, said: list[str]) -> None:
+def test_two_workers_one_of_them_killed_for_good_lose_nothing(
+    tiny: Path, tmp_path: Path, said: list[str]
+) -> None:
     unbroken = tune(tiny, run_dir=tmp_path / "whole", trials=4, tell=said.append)
     folder = tmp_path / "two"
     process = start(tiny, folder, str(tiny), "--trials", "4", "--workers", "2")
@@ -626,7 +783,9 @@ def test_two_workers_one_of_them_killed_for_good_lose_nothing(tiny: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_workers_end_with_their_chief_and_the_search_goes_on(tiny: Path, tmp_path: Path, said: list[str]) -> None:
+def test_workers_end_with_their_chief_and_the_search_goes_on(
+    tiny: Path, tmp_path: Path, said: list[str]
+) -> None:
     unbroken = tune(tiny, run_dir=tmp_path / "whole", trials=4, tell=said.append)
     folder = tmp_path / "two"
     process = start(tiny, folder, str(tiny), "--trials", "4", "--workers", "2")
@@ -636,7 +795,8 @@ def test_workers_end_with_their_chief_and_the_search_goes_on(tiny: Path, tmp_pat
     process.communicate()
     deadline = time.monotonic() + 300  # only where it hangs
     while any(
-        Path(f"/proc/{worker}").exists() and "Z" not in Path(f"/proc/{worker}/stat").read_text().split()[2]
+        Path(f"/proc/{worker}").exists()
+        and "Z" not in Path(f"/proc/{worker}/stat").read_text().split()[2]
         for worker in workers
     ):
         assert time.monotonic() < deadline, "workers outlived their chief"
@@ -659,14 +819,20 @@ def ask(port: int, name: str) -> Any:
     """Ask a chief for a trial, as a worker does."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         request = protos.get_service().CreateTrialRequest(tuner_id=name)
-        return protos.get_service_grpc().OracleStub(channel).CreateTrial(request, wait_for_ready=True, timeout=120)
+        return (
+            protos.get_service_grpc()
+            .OracleStub(channel)
+            .CreateTrial(request, wait_for_ready=True, timeout=120)
+        )
 
 
 def test_a_full_disk_at_the_chief_ends_the_search_and_not_in_silence(
     plans: Plans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     oracle = make_oracle(plans(), tmp_path / "search")
-    monkeypatch.setattr(oracle, "save", lambda: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        oracle, "save", lambda: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     port = free_port()
     asking = threading.Thread(target=lambda: pytest.raises(grpc.RpcError, ask, port, "w0"))
     asking.start()
@@ -733,14 +899,26 @@ def test_an_address_that_is_taken_is_told(plans: Plans, tmp_path: Path) -> None:
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ReszooError, match=f"cannot listen on {address}"):
-            Chief(make_oracle(plans(), tmp_path / "search"), tmp_path / "search", address=address).run()
+            Chief(
+                make_oracle(plans(), tmp_path / "search"), tmp_path / "search", address=address
+            ).run()
 
 
 @pytest.mark.slow
 def test_chief_and_worker_by_kerastuners_variables(tiny: Path, tmp_path: Path) -> None:
     """As on several machines: each started by hand, told its part by the environment."""
     port, folder = free_port(), tmp_path / "shared"
-    command = [sys.executable, "-m", "reszoo", "tune", str(tiny), "--trials", "2", "--run-dir", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "reszoo",
+        "tune",
+        str(tiny),
+        "--trials",
+        "2",
+        "--run-dir",
+        str(folder),
+    ]
     variables = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port)}
     processes = [
         subprocess.Popen(

@@ -24,7 +24,13 @@ NETS = {
         se_ratio=0.25,
     ),
     "akamaster": Spec(
-        name="tiny", block="basic", depths=(1, 1, 1), widths=(4, 8, 12), stem="cifar", stem_width=4, shortcut="A"
+        name="tiny",
+        block="basic",
+        depths=(1, 1, 1),
+        widths=(4, 8, 12),
+        stem="cifar",
+        stem_width=4,
+        shortcut="A",
     ),
 }
 KERAS = {

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from reszoo.errors import ReszooError
-from reszoo.weights.candidates import find_candidates, group_names, is_beside, select_model, strip_wrappers, tokens
+from reszoo.weights.candidates import (
+    find_candidates,
+    group_names,
+    is_beside,
+    select_model,
+    strip_wrappers,
+    tokens,
+)
 
 SIGN, OTHER = "layer1.0.conv1.weight", "fc.bias"
 
@@ -90,7 +97,9 @@ def test_averaged_weights_are_taken_before_raw_ones_and_said(raw: str, averaged:
         assert chosen(values) == 2
         assert chosen(values, entry="raw") == 1
         (line,) = select_model(values).describe("a.pth")
-        assert line.startswith(f"a.pth: loaded the averaged weights '{averaged[:-1]}', not the raw ones")
+        assert line.startswith(
+            f"a.pth: loaded the averaged weights '{averaged[:-1]}', not the raw ones"
+        )
         assert f"'{raw[:-1] or '(no prefix)'}'" in line and "#raw" in line
 
 
@@ -99,19 +108,28 @@ def test_an_averaged_model_is_known_by_its_count(name: str) -> None:
     prefix = name.removesuffix("n_averaged") + "module."
     selected = select_model(model(prefix) | {name: np.array(3)})
     assert selected.averaged and not select_model(model(prefix)).averaged
-    assert selected.describe("a.pth") == [f"a.pth: loaded the averaged weights under '{prefix}'; ignored {name}"]
-    with pytest.raises(ReszooError, match=f"'#raw' is invalid; the file holds averaged weights only: '{prefix[:-1]}'"):
+    assert selected.describe("a.pth") == [
+        f"a.pth: loaded the averaged weights under '{prefix}'; ignored {name}"
+    ]
+    with pytest.raises(
+        ReszooError,
+        match=f"'#raw' is invalid; the file holds averaged weights only: '{prefix[:-1]}'",
+    ):
         select_model(model(prefix) | {name: np.array(3)}, entry="raw")
 
 
 def test_two_models_are_refused_with_both_names_unless_one_is_named() -> None:
     values = model("teacher.backbone.", 1) | model("student.backbone.", 2)
     with pytest.raises(
-        ReszooError, match=r"several models \('teacher.backbone', 'student.backbone'\).*FILE#student.backbone"
+        ReszooError,
+        match=r"several models \('teacher.backbone', 'student.backbone'\).*FILE#student.backbone",
     ):
         select_model(values)
     assert chosen(values, entry="teacher") == 1 and chosen(values, entry="student.backbone") == 2
-    with pytest.raises(ReszooError, match="'#pupil' is invalid; the file holds 'teacher.backbone', 'student.backbone'"):
+    with pytest.raises(
+        ReszooError,
+        match="'#pupil' is invalid; the file holds 'teacher.backbone', 'student.backbone'",
+    ):
         select_model(values, entry="pupil")
     with pytest.raises(ReszooError, match="several models"):
         select_model(values, entry="backbone")
@@ -122,11 +140,17 @@ def test_two_models_are_refused_with_both_names_unless_one_is_named() -> None:
 def test_the_same_weights_under_two_names_are_one_model() -> None:
     assert chosen(model("model.", 1) | model("backbone.", 1)) == 1
     with pytest.raises(ReszooError, match="several models"):
-        select_model(model("model.", 1) | model("backbone.", 1) | {"backbone.extra.weight": np.zeros(1)})
+        select_model(
+            model("model.", 1) | model("backbone.", 1) | {"backbone.extra.weight": np.zeros(1)}
+        )
 
 
 def test_mocos_query_encoder_is_taken() -> None:
-    values = model("module.encoder_q.", 1) | model("module.encoder_k.", 2) | {"module.queue": np.zeros(4)}
+    values = (
+        model("module.encoder_q.", 1)
+        | model("module.encoder_k.", 2)
+        | {"module.queue": np.zeros(4)}
+    )
     assert chosen(values) == 1 and chosen(values, entry="encoder_k") == 2
     lines = select_model(values).describe("a.pth")
     assert "query encoder 'module.encoder_q'" in lines[0] and "ignored module.queue" in lines[1]
@@ -176,6 +200,8 @@ def test_words_and_groups() -> None:
 
 
 def test_an_entry_of_a_file_without_known_names_is_refused() -> None:
-    with pytest.raises(ReszooError, match="'#x' is invalid; the file holds no model whose names are known"):
+    with pytest.raises(
+        ReszooError, match="'#x' is invalid; the file holds no model whose names are known"
+    ):
         select_model({"a": np.zeros(1)}, entry="x")
     assert select_model({"a": np.zeros(1)}).names == {"a": "a"}

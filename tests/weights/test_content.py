@@ -33,11 +33,18 @@ def write(path: Path, arrays: dict[str, np.ndarray] = ARRAYS) -> Path:
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A file of every kind that is read, each under the suffix of another."""
     folder = tmp_path_factory.mktemp("files")
-    model = build(NET, input_shape=(None, None, 3), classes=CLASSES, weights=write(folder / "start.safetensors"))
+    model = build(
+        NET,
+        input_shape=(None, None, 3),
+        classes=CLASSES,
+        weights=write(folder / "start.safetensors"),
+    )
     paths = {kind: folder / f"{kind}.pth" for kind in ("safetensors", "hdf5", "keras")}
     write(paths["safetensors"])
     for kind, suffix in (("hdf5", ".weights.h5"), ("keras", ".keras")):
-        model.save_weights(folder / f"x{suffix}") if kind == "hdf5" else model.save(folder / f"x{suffix}")
+        model.save_weights(folder / f"x{suffix}") if kind == "hdf5" else model.save(
+            folder / f"x{suffix}"
+        )
         (folder / f"x{suffix}").rename(paths[kind])
     return paths
 
@@ -107,7 +114,9 @@ def tar() -> bytes:
         ("a.h5", b"not HDF5", "other"),
     ],
 )
-def test_other_files_are_refused_with_the_true_reason(name: str, contents: bytes, kind: str, tmp_path: Path) -> None:
+def test_other_files_are_refused_with_the_true_reason(
+    name: str, contents: bytes, kind: str, tmp_path: Path
+) -> None:
     path = tmp_path / name
     path.write_bytes(contents)
     for action in (lambda: read_arrays(path), lambda: build(NET, weights=str(path))):
@@ -151,10 +160,14 @@ def test_shards_are_read_by_their_index_or_folder(tmp_path: Path) -> None:
     check_same(loaded(str(index)))
     check_same(loaded(tmp_path))
     shard = tmp_path / "model-00002-of-00003.safetensors"
-    with pytest.raises(ReszooError, match=f"is one of 3 shards; give the index of them all. Example: {index}"):
+    with pytest.raises(
+        ReszooError, match=f"is one of 3 shards; give the index of them all. Example: {index}"
+    ):
         loaded(shard)
     shard.rename(tmp_path / "elsewhere")
-    with pytest.raises(ReszooError, match="names 3 files, but model-00002-of-00003.safetensors not found beside it"):
+    with pytest.raises(
+        ReszooError, match="names 3 files, but model-00002-of-00003.safetensors not found beside it"
+    ):
         loaded(index)
 
 
@@ -163,7 +176,9 @@ def test_a_tensor_that_its_shard_lacks_is_named(tmp_path: Path) -> None:
     table = json.loads(index.read_text())
     table["weight_map"]["layer9.weight"] = "model-00001-of-00003.safetensors"
     index.write_text(json.dumps(table))
-    with pytest.raises(ReszooError, match="'layer9.weight' is not in model-00001-of-00003.safetensors"):
+    with pytest.raises(
+        ReszooError, match="'layer9.weight' is not in model-00001-of-00003.safetensors"
+    ):
         loaded(index)
 
 
@@ -172,7 +187,10 @@ def test_shards_of_pytorch_files(tmp_path: Path) -> None:
     names, table = list(ARRAYS), {}
     for i in range(2):
         file = f"pytorch_model-{i + 1:05}-of-00002.bin"
-        torch.save({name: torch.from_numpy(np.array(ARRAYS[name])) for name in names[i::2]}, tmp_path / file)
+        torch.save(
+            {name: torch.from_numpy(np.array(ARRAYS[name])) for name in names[i::2]},
+            tmp_path / file,
+        )
         table |= dict.fromkeys(names[i::2], file)
     (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": table}))
     check_same(loaded(tmp_path))
@@ -186,7 +204,9 @@ def test_bfloat16_in_safetensors(tmp_path: Path) -> None:
         {n: a.astype(ml_dtypes.bfloat16) if a.dtype.kind == "f" else a for n, a in ARRAYS.items()},
     )
     model = loaded(tmp_path / "a.safetensors")
-    np.testing.assert_allclose(model.get_layer("head_dense").kernel.numpy(), ARRAYS["linear.weight"].T, rtol=2**-8)
+    np.testing.assert_allclose(
+        model.get_layer("head_dense").kernel.numpy(), ARRAYS["linear.weight"].T, rtol=2**-8
+    )
 
 
 @pytest.mark.parametrize(
@@ -194,7 +214,10 @@ def test_bfloat16_in_safetensors(tmp_path: Path) -> None:
     [
         ("saved_model.pb", "it is a SavedModel"),
         ("checkpoint", "it is a TensorFlow checkpoint"),
-        ("recipe.toml", "holds no trained model yet. Finish the run: reszoo train --resume --run-dir"),
+        (
+            "recipe.toml",
+            "holds no trained model yet. Finish the run: reszoo train --resume --run-dir",
+        ),
         ("x.txt", "is a folder without weights"),
     ],
 )
@@ -258,11 +281,15 @@ def test_a_model_inside_another_is_found(
 
 
 @pytest.mark.parametrize("name", ["net.weights.h5", "net.keras"])
-def test_a_model_in_an_attribute_of_a_subclass_is_found(name: str, made: dict[str, Path], tmp_path: Path) -> None:
+def test_a_model_in_an_attribute_of_a_subclass_is_found(
+    name: str, made: dict[str, Path], tmp_path: Path
+) -> None:
     class Net(keras.Model):
         def __init__(self) -> None:
             super().__init__()
-            self.backbone = build(NET, input_shape=(32, 32, 3), classes=CLASSES, weights=made["safetensors"])
+            self.backbone = build(
+                NET, input_shape=(32, 32, 3), classes=CLASSES, weights=made["safetensors"]
+            )
             self.extra = keras.layers.Dense(3)
 
         def call(self, x: Any) -> Any:

@@ -72,7 +72,13 @@ def test_keras_applications_nets(second: bool, tmp_path: Path) -> None:
         return resnet.stack_residual_blocks_v1(x, 8, 2, name="conv3")
 
     theirs = resnet.ResNet(
-        stages, second, True, weights=None, input_shape=(37, 40, 3), classes=5, classifier_activation=None
+        stages,
+        second,
+        True,
+        weights=None,
+        input_shape=(37, 40, 3),
+        classes=5,
+        classifier_activation=None,
     )
     rng = np.random.default_rng(0)
     for variable in theirs.weights:
@@ -82,11 +88,15 @@ def test_keras_applications_nets(second: bool, tmp_path: Path) -> None:
     images = rng.normal(size=(3, 37, 40, 3)).astype(np.float32)
     expected = np.asarray(theirs(images))
     for name in ("net.weights.h5", "net.keras"):
-        theirs.save(tmp_path / name) if name.endswith(".keras") else theirs.save_weights(tmp_path / name)
+        theirs.save(tmp_path / name) if name.endswith(".keras") else theirs.save_weights(
+            tmp_path / name
+        )
         model = build(net, input_shape=(37, 40, 3), classes=5)
         found = assign(model, net, read_arrays(tmp_path / name))
         assert found.complete and found.layout == "keras", found.reason
-        np.testing.assert_allclose(np.asarray(model(images)), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+        np.testing.assert_allclose(
+            np.asarray(model(images)), expected, rtol=0, atol=1e-5 * np.abs(expected).max()
+        )
     arrays = read_arrays(tmp_path / "net.keras")
     assert export_arrays(model, net, "keras").keys() == arrays.keys()
     for older in (
@@ -115,7 +125,9 @@ def test_the_legacy_file_that_keras_publishes_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", NETS)
-def test_every_tensor_is_accounted_for_and_nothing_changes_where_one_does_not_fit(layout: str) -> None:
+def test_every_tensor_is_accounted_for_and_nothing_changes_where_one_does_not_fit(
+    layout: str,
+) -> None:
     arrays, *_ = golden(layout)
     head = "linear" if layout == "akamaster" else "fc"
     bad = dict(arrays)
@@ -125,11 +137,22 @@ def test_every_tensor_is_accounted_for_and_nothing_changes_where_one_does_not_fi
     model = fresh(layout)
     before = [value.numpy() for _, value in variables(model)]
     found = assign(model, NETS[layout], bad, layout=layout)
-    assert found.missing == ["stage1_block1_bn1/moving_variance"] and found.left_over == ["layer9.0.conv1.weight"]
+    assert found.missing == ["stage1_block1_bn1/moving_variance"] and found.left_over == [
+        "layer9.0.conv1.weight"
+    ]
     ((ours, theirs, there, here),) = found.wrong_shape
-    assert (ours, theirs) == ("stage2_block1_conv1/kernel", "layer2.0.conv1.weight") and there[-1] == here[-1] - 1
-    assert not found.complete and "3 tensors do not fit in all" in found.reason and f"{head}.weight" in arrays
-    assert all((value.numpy() == old).all() for (_, value), old in zip(variables(model), before, strict=True))
+    assert (ours, theirs) == ("stage2_block1_conv1/kernel", "layer2.0.conv1.weight") and there[
+        -1
+    ] == here[-1] - 1
+    assert (
+        not found.complete
+        and "3 tensors do not fit in all" in found.reason
+        and f"{head}.weight" in arrays
+    )
+    assert all(
+        (value.numpy() == old).all()
+        for (_, value), old in zip(variables(model), before, strict=True)
+    )
 
 
 def test_other_classes_keep_the_new_head_and_other_channels_are_adapted() -> None:
@@ -147,7 +170,10 @@ def test_other_classes_keep_the_new_head_and_other_channels_are_adapted() -> Non
     assign(whole, net, arrays)
     pooled = keras.Model(model.input, model.get_layer("head_pool").output)
     np.testing.assert_allclose(
-        np.asarray(pooled(grey)), np.asarray(whole(np.repeat(grey, 3, -1))), rtol=0, atol=1e-4 * np.abs(logits).max()
+        np.asarray(pooled(grey)),
+        np.asarray(whole(np.repeat(grey, 3, -1))),
+        rtol=0,
+        atol=1e-4 * np.abs(logits).max(),
     )
 
 
@@ -191,7 +217,12 @@ def test_a_layout_whose_nets_compute_something_else_is_refused(
 
 
 @pytest.mark.parametrize(
-    "layout", ["akamaster", "keras", *(pytest.param(name, marks=pytest.mark.slow) for name in ("torchvision", "timm"))]
+    "layout",
+    [
+        "akamaster",
+        "keras",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("torchvision", "timm")),
+    ],
 )
 def test_a_layouts_names_of_a_nets_tensors_are_all_different(layout: str) -> None:
     for name in list_models():
@@ -207,7 +238,9 @@ def test_a_layouts_names_of_a_nets_tensors_are_all_different(layout: str) -> Non
 def small(net: Spec) -> Spec:
     """The same net with few channels and at most two blocks in a stage: the same names, sooner built."""
     widths = tuple(net.groups * 2 if net.groups > 1 else 4 for _ in net.widths)
-    width = {"stem_width": 4, "group_width": 64} if net.stem != "cifar" else {"stem_width": min(widths)}
+    width = (
+        {"stem_width": 4, "group_width": 64} if net.stem != "cifar" else {"stem_width": min(widths)}
+    )
     return net.replace(depths=tuple(min(2, n) for n in net.depths), widths=widths, **width)
 
 
@@ -229,7 +262,9 @@ def test_names_of_nobody_are_refused_in_one_line(arrays: dict[str, np.ndarray]) 
         ("a.txt", b"hello", "cannot be read as weights: it is not a weights file"),
     ],
 )
-def test_what_is_no_weights_file_is_refused_in_one_line(name: str, contents: bytes, says: str, tmp_path: Path) -> None:
+def test_what_is_no_weights_file_is_refused_in_one_line(
+    name: str, contents: bytes, says: str, tmp_path: Path
+) -> None:
     path = tmp_path / name
     path.write_bytes(contents)
     with pytest.raises(ReszooError, match=says) as caught:
@@ -241,7 +276,9 @@ def test_what_is_no_weights_file_is_refused_in_one_line(name: str, contents: byt
 
 def test_wrappers_prefixes_are_dropped(tmp_path: Path) -> None:
     arrays, *_ = golden("akamaster")
-    save_file({f"module.{name}": array for name, array in arrays.items()}, tmp_path / "a.safetensors")
+    save_file(
+        {f"module.{name}": array for name, array in arrays.items()}, tmp_path / "a.safetensors"
+    )
     assert read_arrays(tmp_path / "a.safetensors").keys() == arrays.keys()
 
 
@@ -254,7 +291,9 @@ def test_wrappers_prefixes_are_dropped(tmp_path: Path) -> None:
         ("resnet20", {"shrink": "avgpool", "shortcut": "B"}, "akamaster"),
     ],
 )
-def test_where_a_stage_shrinks_must_agree_too(name: str, fields: dict[str, Any], layout: str) -> None:
+def test_where_a_stage_shrinks_must_agree_too(
+    name: str, fields: dict[str, Any], layout: str
+) -> None:
     with pytest.raises(ReszooError, match="cannot have .* weights: shrink"):
         assign(None, spec(name, **fields), {}, layout=layout)
 
@@ -272,7 +311,10 @@ def test_tensors_that_hold_no_numbers_are_refused(value: np.ndarray, says: str) 
     model = fresh("akamaster")
     with pytest.raises(ReszooError, match=f"'layer1.0.bn1.bias' {says}"):
         assign(model, NETS["akamaster"], arrays | {"layer1.0.bn1.bias": value})
-    half = {name: array.astype(np.float16) if array.dtype.kind == "f" else array for name, array in arrays.items()}
+    half = {
+        name: array.astype(np.float16) if array.dtype.kind == "f" else array
+        for name, array in arrays.items()
+    }
     assert assign(model, NETS["akamaster"], half).complete
 
 
@@ -280,11 +322,20 @@ def test_a_classifier_is_new_as_a_whole_or_not_at_all() -> None:
     arrays, *_ = golden("akamaster")
     model, net = fresh("akamaster", classes=3), NETS["akamaster"]
     assert not assign(model, net, arrays).complete, "unless asked for"
-    assert assign(model, net, arrays, other_classes=True).new == ["head_dense/kernel", "head_dense/bias"]
+    assert assign(model, net, arrays, other_classes=True).new == [
+        "head_dense/kernel",
+        "head_dense/bias",
+    ]
     # Of another width its features are others: no matter of classes.
-    odd = arrays | {"linear.weight": np.ones((3, 5), np.float32), "linear.bias": np.ones(10, np.float32)}
+    odd = arrays | {
+        "linear.weight": np.ones((3, 5), np.float32),
+        "linear.bias": np.ones(10, np.float32),
+    }
     found = assign(model, net, odd, other_classes=True)
-    assert not found.new and [ours for ours, *_ in found.wrong_shape] == ["head_dense/kernel", "head_dense/bias"]
+    assert not found.new and [ours for ours, *_ in found.wrong_shape] == [
+        "head_dense/kernel",
+        "head_dense/bias",
+    ]
     headless = {name: array for name, array in arrays.items() if not name.startswith("linear")}
     assert assign(model, net, headless, other_classes=True).complete
     assert assign(model, net, headless).missing == ["head_dense/kernel", "head_dense/bias"]

@@ -26,10 +26,14 @@ from reszoo.weights.formats import RemoteFile
 BODY = bytes(range(256)) * 800
 SHA = hashlib.sha256(BODY).hexdigest()
 OTHER = BODY[::-1]
-FILE = RemoteFile(url=f"https://weights.example/models/net-{SHA[:8]}.pth", digest=f"sha256:{SHA[:8]}")
+FILE = RemoteFile(
+    url=f"https://weights.example/models/net-{SHA[:8]}.pth", digest=f"sha256:{SHA[:8]}"
+)
 PATH = "/weights.example/models/net-" + SHA[:8] + ".pth"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-HUB = RemoteFile(url="https://huggingface.co/timm/net.tv_in1k/resolve/main/model.safetensors", digest="hub")
+HUB = RemoteFile(
+    url="https://huggingface.co/timm/net.tv_in1k/resolve/main/model.safetensors", digest="hub"
+)
 HUB_PATH = "/timm/net.tv_in1k/resolve/main/model.safetensors"
 BOTH = pytest.mark.parametrize("file", [FILE, HUB], ids=["plain", "hub"])
 
@@ -51,9 +55,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server = self.server
         server.requests.append((self.command, self.path))
         if server.status != 200:
-            return self.reply(server.status, {"X-Error-Code": "EntryNotFound"} if server.status == 404 else {})
+            return self.reply(
+                server.status, {"X-Error-Code": "EntryNotFound"} if server.status == 404 else {}
+            )
         if self.path == HUB_PATH:
-            stated = {"X-Repo-Commit": COMMIT, "X-Linked-Etag": f'"{server.etag}"', "X-Linked-Size": str(len(BODY))}
+            stated = {
+                "X-Repo-Commit": COMMIT,
+                "X-Linked-Etag": f'"{server.etag}"',
+                "X-Linked-Size": str(len(BODY)),
+            }
             storage = server.url.replace("127.0.0.1", "localhost")  # another host than the hub's
             return self.reply(302, {"Location": f"{storage}/storage", **stated})
         if self.path not in (PATH, "/storage"):
@@ -83,7 +93,9 @@ def two_devices() -> None:
 @pytest.fixture(autouse=True)
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A running server for every URL, and empty caches. huggingface_hub reads the environment when it is imported."""
-    for name in [name for name in os.environ if name.startswith("HF_") or name.lower().endswith("_proxy")]:
+    for name in [
+        name for name in os.environ if name.startswith("HF_") or name.lower().endswith("_proxy")
+    ]:
         monkeypatch.delenv(name)
     for name in [name for name in sys.modules if name.split(".")[0] == "huggingface_hub"]:
         monkeypatch.delitem(sys.modules, name)
@@ -98,7 +110,9 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         if "huggingface_hub" in sys.modules:
             sys.modules["huggingface_hub"].close_session()
         logging.getLogger("huggingface_hub").handlers.clear()
-        with warnings.catch_warnings():  # pooch leaves the connection of a failed request to the garbage collector
+        with (
+            warnings.catch_warnings()
+        ):  # pooch leaves the connection of a failed request to the garbage collector
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
         running.shutdown()
@@ -121,7 +135,9 @@ def stored(tmp_path: Path) -> list[Path]:
 
 
 @BOTH
-def test_a_file_is_downloaded_once_and_whole(file: RemoteFile, server: Server, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_once_and_whole(
+    file: RemoteFile, server: Server, tmp_path: Path
+) -> None:
     path = fetch([file])
     asked = len(server.requests)
     assert path.read_bytes() == BODY and path.suffix == Path(file.url).suffix
@@ -134,8 +150,12 @@ def test_places_are_those_of_the_hub_and_of_earlier_versions(tmp_path: Path) -> 
     # The layout that huggingface_hub documents, and that timm and keras-hub therefore leave too.
     folder = tmp_path / "hub" / "hub" / "models--timm--net.tv_in1k"
     assert fetch([HUB]) == folder / "snapshots" / COMMIT / "model.safetensors"
-    assert (folder / "blobs" / SHA).read_bytes() == BODY and (folder / "refs" / "main").read_text() == COMMIT
-    assert cache_path(FILE).stat().st_mode & 0o777 == (folder / "refs" / "main").stat().st_mode & 0o777
+    assert (folder / "blobs" / SHA).read_bytes() == BODY and (
+        folder / "refs" / "main"
+    ).read_text() == COMMIT
+    assert (
+        cache_path(FILE).stat().st_mode & 0o777 == (folder / "refs" / "main").stat().st_mode & 0o777
+    )
 
 
 def test_a_file_that_another_library_fetched_is_found(server: Server) -> None:
@@ -153,7 +173,10 @@ def test_a_cached_file_comes_before_a_preferred_one(server: Server) -> None:
 
 @BOTH
 def test_a_damaged_file_is_never_returned(
-    file: RemoteFile, server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    file: RemoteFile,
+    server: Server,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = fetch([file])
     path.write_bytes(OTHER)
@@ -167,7 +190,9 @@ def test_a_damaged_file_is_never_returned(
 
 
 @BOTH
-def test_a_download_with_a_wrong_digest_is_discarded(file: RemoteFile, server: Server, tmp_path: Path) -> None:
+def test_a_download_with_a_wrong_digest_is_discarded(
+    file: RemoteFile, server: Server, tmp_path: Path
+) -> None:
     server.body = OTHER
     line = refused(file)
     assert hashlib.sha256(OTHER).hexdigest() in line and f"expected {SHA[:8]}" in line
@@ -188,7 +213,9 @@ def test_a_hub_file_without_a_sha256_is_not_opened(server: Server) -> None:
     assert f"the hub states the digest {COMMIT}; expected a sha256" in refused(HUB)
 
 
-def test_without_links_the_hub_is_asked_for_the_digest(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_links_the_hub_is_asked_for_the_digest(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_DISABLE_SYMLINKS", "1")
     path = fetch([HUB])
     assert not path.is_symlink() and fetch([HUB]) == path
@@ -214,7 +241,9 @@ def test_the_answer_of_the_server_is_named(
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     server.status = status
     line = refused(file)
-    assert line.startswith(f"{file.url}: download failed (HTTP {status} {http.HTTPStatus(status).phrase}). ")
+    assert line.startswith(
+        f"{file.url}: download failed (HTTP {status} {http.HTTPStatus(status).phrase}). "
+    )
 
 
 @BOTH
@@ -232,20 +261,29 @@ def test_without_a_network_the_line_says_what_to_do(
     assert capfd.readouterr().err.splitlines() == [f"downloading {file.url}"]
     assert "download failed (Connection refused). Check the connection, HTTPS_PROXY or " in line
     if file is HUB:
-        assert "HF_ENDPOINT, or run 'hf download timm/net.tv_in1k model.safetensors' on another machine" in line
+        assert (
+            "HF_ENDPOINT, or run 'hf download timm/net.tv_in1k model.safetensors' on another machine"
+            in line
+        )
         assert line.endswith(f"copy its folder to {tmp_path}/hub/hub/models--timm--net.tv_in1k")
     else:
-        assert line.endswith(f"RESZOO_MIRROR, or download it on another machine and put it at {cache_path(file)}")
+        assert line.endswith(
+            f"RESZOO_MIRROR, or download it on another machine and put it at {cache_path(file)}"
+        )
 
 
 @BOTH
-def test_offline_only_the_cache_is_used(file: RemoteFile, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_only_the_cache_is_used(
+    file: RemoteFile, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "not in the cache, and HF_HUB_OFFLINE is set. Unset it, or " in refused(file)
     assert server.requests == []
     script = f"from reszoo.weights.download import *; print(fetch([{file!r}]))"
     online = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
-    done = subprocess.run([sys.executable, "-c", script], env=online, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=online, capture_output=True, text=True, check=True
+    )
     assert fetch([file]) == Path(done.stdout.strip())
 
 
@@ -267,7 +305,8 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("pooch.HTTPDownloader.__call__", full)
     line = refused(FILE)
     assert (
-        line == f"{FILE.url}: No space left on device. Free some space, or set RESZOO_HOME to a folder on another disk"
+        line
+        == f"{FILE.url}: No space left on device. Free some space, or set RESZOO_HOME to a folder on another disk"
     )
     assert stored(tmp_path) == []
 
@@ -293,6 +332,8 @@ def test_a_bar_only_on_a_terminal(
 
 def test_nothing_is_imported_before_a_download() -> None:
     script = "import sys, reszoo.weights.load; print(*({'huggingface_hub', 'pooch', 'requests'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == []
     assert download.TIMEOUT > 0

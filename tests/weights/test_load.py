@@ -71,7 +71,9 @@ def test_a_built_net_carries_its_record(tag: str, row: Weights) -> None:
     assert all((arrays[name] == held[name]).all() for name in held if not name.endswith("tracked"))
 
 
-def test_other_classes_and_channels_are_said_aloud(row: Weights, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_classes_and_channels_are_said_aloud(
+    row: Weights, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = build("resnet8", weights="cifar10", classes=7, input_shape=(16, 16, 1))
     said = capsys.readouterr().err
     assert "resnet8: new classifier for 7 classes, the rest loaded" in said
@@ -93,7 +95,9 @@ def test_a_damaged_or_absent_file_is_refused_and_nothing_opens_it(row: Weights) 
     with pytest.raises(ReszooError, match="not in the cache"):
         build("resnet8", weights="cifar10")
     path.unlink()
-    with pytest.raises(ReszooError, match=f"{URL}: not in the cache, and HF_HUB_OFFLINE is set.* put it at {path}"):
+    with pytest.raises(
+        ReszooError, match=f"{URL}: not in the cache, and HF_HUB_OFFLINE is set.* put it at {path}"
+    ):
         build("resnet8", weights="cifar10")
 
 
@@ -132,7 +136,9 @@ def test_predict_evaluate_and_export_prepare_images_as_the_record_says(
     assert card["parameters"] == reszoo.count("resnet8").parameters, "frozen weights count too"
     assert card["weights"]["tag"] == "someone/v1" and card["weights"]["licence"] == "BSD-2-Clause"
     told = json.loads((tmp_path / "served" / "1" / "assets" / "preprocessing.json").read_text())
-    assert told["mean"] == pytest.approx(TRANSFORMS.mean) and told["std"] == pytest.approx(TRANSFORMS.std)
+    assert told["mean"] == pytest.approx(TRANSFORMS.mean) and told["std"] == pytest.approx(
+        TRANSFORMS.std
+    )
 
 
 OVERRIDES = [
@@ -141,34 +147,60 @@ OVERRIDES = [
 ]  # fmt: skip
 
 
-def test_finetuning_starts_from_the_weights_and_prepares_images_their_way(row: Weights, tmp_path: Path) -> None:
+def test_finetuning_starts_from_the_weights_and_prepares_images_their_way(
+    row: Weights, tmp_path: Path
+) -> None:
     recipe = load_recipe("finetune", OVERRIDES)
-    assert recipe.data.normalize == "weights" and recipe.data.image_size == (32, 32) and recipe.data.channels == 3
+    assert (
+        recipe.data.normalize == "weights"
+        and recipe.data.image_size == (32, 32)
+        and recipe.data.channels == 3
+    )
     result = reszoo.train(recipe, run_dir=tmp_path / "run", quiet=True)
     run = result.run
     assert run.meta["weights"]["tag"] == "someone/v1"
     assert run.preprocessing.mean == pytest.approx(TRANSFORMS.mean)
     trained, start = run.load_model(), build("resnet8", weights="cifar10")
-    for name in ("stem_conv1", "stage1_block1_conv1", "stage1_block1_bn2"):  # frozen, statistics and all
-        for now, before in zip(trained.get_layer(name).weights, start.get_layer(name).weights, strict=True):
+    for name in (
+        "stem_conv1",
+        "stage1_block1_conv1",
+        "stage1_block1_bn2",
+    ):  # frozen, statistics and all
+        for now, before in zip(
+            trained.get_layer(name).weights, start.get_layer(name).weights, strict=True
+        ):
             np.testing.assert_array_equal(now.numpy(), before.numpy())
     moved = (
-        trained.get_layer("stage3_block1_conv1").kernel.numpy() - start.get_layer("stage3_block1_conv1").kernel.numpy()
+        trained.get_layer("stage3_block1_conv1").kernel.numpy()
+        - start.get_layer("stage3_block1_conv1").kernel.numpy()
     )
     assert 0 < np.abs(moved).max() < 0.5
-    assert run.class_names == tuple(map(str, range(10))), "as many classes as CIFAR-10's, but others"
+    assert run.class_names == tuple(map(str, range(10))), (
+        "as many classes as CIFAR-10's, but others"
+    )
     # Scored anew from the folder, and gone on with though the weights' file be gone: the checkpoint brings all.
     assert reszoo.evaluate(run, out=tmp_path / "again").top1 == result.test.top1  # type: ignore[union-attr]
     cache_path(row.files[0]).unlink()
     assert reszoo.train(run.recipe, run_dir=run.path, resume=True, quiet=True).finished
 
 
-def test_a_new_classifier_is_made_where_as_many_classes_are_others(row: Weights, tmp_path: Path) -> None:
-    changes = {"schedule.rate": "1e-12", "schedule.warmup": "0", "finetune.probe_epochs": "0", "data.examples": "32"}
-    still = [text for text in OVERRIDES if text.split("=")[0] not in changes] + [f"{k}={v}" for k, v in changes.items()]
+def test_a_new_classifier_is_made_where_as_many_classes_are_others(
+    row: Weights, tmp_path: Path
+) -> None:
+    changes = {
+        "schedule.rate": "1e-12",
+        "schedule.warmup": "0",
+        "finetune.probe_epochs": "0",
+        "data.examples": "32",
+    }
+    still = [text for text in OVERRIDES if text.split("=")[0] not in changes] + [
+        f"{k}={v}" for k, v in changes.items()
+    ]
     run = reszoo.train(load_recipe("finetune", still), run_dir=tmp_path / "run", quiet=True).run
     trained, start = run.load_model(), build("resnet8", weights="cifar10")
-    assert not np.allclose(trained.get_layer("head_dense").kernel.numpy(), start.get_layer("head_dense").kernel.numpy())
+    assert not np.allclose(
+        trained.get_layer("head_dense").kernel.numpy(), start.get_layer("head_dense").kernel.numpy()
+    )
     np.testing.assert_allclose(
         trained.get_layer("stage3_block1_conv1").kernel.numpy(),
         start.get_layer("stage3_block1_conv1").kernel.numpy(),
@@ -181,16 +213,26 @@ def test_a_new_classifier_is_made_where_as_many_classes_are_others(row: Weights,
     [
         (["data.normalize=channel"], "were trained on inputs normalized their own way"),
         (["model.weights=nope"], "resnet8 has no weights 'nope'; it has someone/v1"),
-        (["train.grow_from=runs/x"], "train.grow_from: .* is invalid; expected no model.weights with it"),
-        (["model.weights=''", "data.normalize=weights"], "expected published weights in model.weights with it"),
+        (
+            ["train.grow_from=runs/x"],
+            "train.grow_from: .* is invalid; expected no model.weights with it",
+        ),
+        (
+            ["model.weights=''", "data.normalize=weights"],
+            "expected published weights in model.weights with it",
+        ),
     ],
 )
-def test_recipes_that_contradict_themselves_are_refused(overrides: list[str], says: str, row: Weights) -> None:
+def test_recipes_that_contradict_themselves_are_refused(
+    overrides: list[str], says: str, row: Weights
+) -> None:
     with pytest.raises(ReszooError, match=says):
         load_recipe("finetune", [*OVERRIDES, *overrides])
 
 
-def test_a_file_of_ones_own_starts_a_run_too(row: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_ones_own_starts_a_run_too(
+    row: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build("resnet8").save_weights(tmp_path / "mine.weights.h5")
     monkeypatch.chdir(tmp_path)
     overrides = [
@@ -221,11 +263,20 @@ def test_the_command_line_refuses_in_one_line(
     assert says in capsys.readouterr().err
 
 
-def test_convert_at_the_prompt(row: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source, ours, theirs = cache_path(row.files[0]), tmp_path / "a.weights.h5", tmp_path / "b.safetensors"
+def test_convert_at_the_prompt(
+    row: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, ours, theirs = (
+        cache_path(row.files[0]),
+        tmp_path / "a.weights.h5",
+        tmp_path / "b.safetensors",
+    )
     assert main(["convert", str(source), str(ours), "--model", "resnet8"]) == 0
     told = capsys.readouterr().out
-    assert "stage1_block1_conv1/kernel\tlayer1.0.conv1.weight\tmatched" in told and "a.weights.h5: 0." in told
+    assert (
+        "stage1_block1_conv1/kernel\tlayer1.0.conv1.weight\tmatched" in told
+        and "a.weights.h5: 0." in told
+    )
     assert main(["convert", str(ours), str(theirs), "--model", "resnet8", "--to", "akamaster"]) == 0
     from safetensors.numpy import load_file
 
@@ -244,15 +295,28 @@ def test_convert_at_the_prompt(row: Weights, tmp_path: Path, capsys: pytest.Capt
     assert not (tmp_path / "c.weights.h5").exists()
     assert main(["convert", str(source), str(ours), "--model", "resnet8"]) == 2
     assert "exists; remove it" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["a.weights.h5", "b.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        "a.weights.h5",
+        "b.safetensors",
+    ]
 
 
-def test_a_files_classifier_is_put_aside_only_where_other_classes_are_asked_for(tmp_path: Path) -> None:
+def test_a_files_classifier_is_put_aside_only_where_other_classes_are_asked_for(
+    tmp_path: Path,
+) -> None:
     build("resnet8", classes=3).save_weights(tmp_path / "three.weights.h5")
-    with pytest.raises(ReszooError, match=r"'head_dense/kernel' has shape \[64, 10\] here and \[64, 3\] there"):
+    with pytest.raises(
+        ReszooError, match=r"'head_dense/kernel' has shape \[64, 10\] here and \[64, 3\] there"
+    ):
         build("resnet8", weights=tmp_path / "three.weights.h5")
-    assert build("resnet8", weights=tmp_path / "three.weights.h5", classes=5).output_shape == (None, 5)
-    assert build("resnet8", weights=tmp_path / "three.weights.h5", classes=3).output_shape == (None, 3)
+    assert build("resnet8", weights=tmp_path / "three.weights.h5", classes=5).output_shape == (
+        None,
+        5,
+    )
+    assert build("resnet8", weights=tmp_path / "three.weights.h5", classes=3).output_shape == (
+        None,
+        3,
+    )
 
 
 def test_what_needs_pytorch_is_refused_before_it_is_fetched(
@@ -260,7 +324,8 @@ def test_what_needs_pytorch_is_refused_before_it_is_fetched(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
-        ReszooError, match=r"resnet20-12fca82f.th is in PyTorch's own format; .*pip install 'reszoo\[torch\]'"
+        ReszooError,
+        match=r"resnet20-12fca82f.th is in PyTorch's own format; .*pip install 'reszoo\[torch\]'",
     ):
         build("resnet20", weights="cifar10")
 
@@ -274,7 +339,9 @@ class ResNet18_Weights(enum.Enum):
     [(True, "imagenet"), ("DEFAULT", "imagenet"), ("pretrained", "imagenet"),
      (ResNet18_Weights.IMAGENET1K_V1, "torchvision/IMAGENET1K_V1")],
 )  # fmt: skip
-def test_other_libraries_words_for_their_usual_weights_lead_to_ours(weights: Any, example: str) -> None:
+def test_other_libraries_words_for_their_usual_weights_lead_to_ours(
+    weights: Any, example: str
+) -> None:
     with pytest.raises(ReszooError, match=f"Example: weights='{example}'"):
         build("resnet18", weights=weights)
 
@@ -283,33 +350,47 @@ def test_only_the_classifier_that_does_not_fit_is_told_how_to_fit(tmp_path: Path
     build("resnet8", classes=3).save_weights(tmp_path / "three.weights.h5")
     build("resnet8", top=False).save_weights(tmp_path / "none.weights.h5")
     with pytest.raises(
-        ReszooError, match="Give classes=3 for the file's classifier, or another classes=N for a new one"
+        ReszooError,
+        match="Give classes=3 for the file's classifier, or another classes=N for a new one",
     ):
         build("resnet8", weights=tmp_path / "three.weights.h5")
     with pytest.raises(
-        ReszooError, match="The file holds no classifier: give top=False for none, or classes=N for a new one"
+        ReszooError,
+        match="The file holds no classifier: give top=False for none, or classes=N for a new one",
     ):
         build("resnet8", weights=tmp_path / "none.weights.h5")
-    assert build("resnet8", weights=tmp_path / "none.weights.h5", classes=4).output_shape == (None, 4)
+    assert build("resnet8", weights=tmp_path / "none.weights.h5", classes=4).output_shape == (
+        None,
+        4,
+    )
 
 
-def test_an_entry_of_a_checkpoint_starts_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_of_a_checkpoint_starts_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`FILE#ENTRY` passes through a recipe, its absolute paths and the check before training."""
     arrays = export_arrays(build("resnet8"), spec("resnet8"), "akamaster")
     both = {f"model.{name}": array for name, array in arrays.items()}
     averaged = {f"ema.{name}": np.zeros_like(array) for name, array in arrays.items()}
     save_file(both | averaged, tmp_path / "both.safetensors")
     monkeypatch.chdir(tmp_path)
-    recipe = load_recipe("quickstart", ["model.name=resnet8", "model.weights=both.safetensors#raw", "train.steps=1"])
+    recipe = load_recipe(
+        "quickstart", ["model.name=resnet8", "model.weights=both.safetensors#raw", "train.steps=1"]
+    )
     weights = resolve_recipe(recipe).model.weights
     assert weights == str(tmp_path / "both.safetensors#raw")
     assert (np.asarray(build("resnet8", weights=weights).get_layer("head_dense").kernel) != 0).any()
     assert (
-        np.asarray(build("resnet8", weights=weights.removesuffix("#raw")).get_layer("head_dense").kernel) == 0
+        np.asarray(
+            build("resnet8", weights=weights.removesuffix("#raw")).get_layer("head_dense").kernel
+        )
+        == 0
     ).all()
 
 
-def test_convert_takes_an_entry_and_says_what_it_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_takes_an_entry_and_says_what_it_ignored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     arrays = export_arrays(build("resnet8"), spec("resnet8"), "akamaster")
     held = {f"teacher.{name}": array for name, array in arrays.items()} | {
         f"student.{name}": np.asarray(2 * array) for name, array in arrays.items()
@@ -318,10 +399,15 @@ def test_convert_takes_an_entry_and_says_what_it_ignored(tmp_path: Path, capsys:
     out = tmp_path / "out.weights.h5"
     assert main(["convert", str(tmp_path / "two.safetensors"), str(out), "--model", "resnet8"]) == 2
     assert "'student', 'teacher'" in capsys.readouterr().err and not out.exists()
-    assert main(["convert", f"{tmp_path}/two.safetensors#student", str(out), "--model", "resnet8"]) == 0
+    assert (
+        main(["convert", f"{tmp_path}/two.safetensors#student", str(out), "--model", "resnet8"])
+        == 0
+    )
     assert "two.safetensors: loaded the weights under 'student.'" in capsys.readouterr().err
     expected = 2 * arrays["linear.weight"].T
-    np.testing.assert_array_equal(np.asarray(build("resnet8", weights=out).get_layer("head_dense").kernel), expected)
+    np.testing.assert_array_equal(
+        np.asarray(build("resnet8", weights=out).get_layer("head_dense").kernel), expected
+    )
 
 
 @pytest.mark.parametrize("weights", [5, b"cifar10", ["cifar10"]])

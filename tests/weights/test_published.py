@@ -21,11 +21,16 @@ def test_a_row_is_of_a_net_its_layout_can_hold_and_says_all(weights) -> None:  #
     assert len(weights.class_names) == len(weights.class_ids) == net.default_classes
     assert 50 < weights.top1 < 100 and (weights.top5 is None or weights.top1 < weights.top5 < 100)
     assert weights.licence in ("BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "CC-BY-NC-4.0")
-    assert weights.transforms.resize == 0 or weights.transforms.resize >= weights.transforms.image_size[0]
+    assert (
+        weights.transforms.resize == 0
+        or weights.transforms.resize >= weights.transforms.image_size[0]
+    )
     assert weights.source.startswith("https://") and weights.files
     for file in weights.files:
         assert re.fullmatch(r"https://[a-z.]+(/[\w.-]+)+", file.url)
-        assert (file.digest == "hub") == bool(re.match(r"https://huggingface.co/timm/[^/]+/resolve/main/", file.url))
+        assert (file.digest == "hub") == bool(
+            re.match(r"https://huggingface.co/timm/[^/]+/resolve/main/", file.url)
+        )
         digits = re.search(r"-([0-9a-f]{8})\.(pth|th)$", file.url)
         assert not digits or file.digest.startswith(f"sha256:{digits[1]}")
         assert digits or file.digest == "hub" or file.digest.startswith("md5:")
@@ -33,7 +38,10 @@ def test_a_row_is_of_a_net_its_layout_can_hold_and_says_all(weights) -> None:  #
 
 def test_what_is_published_is_listed() -> None:
     assert len(published()) == len({(row.model, row.tag) for row in published()}) == 119
-    assert [row.tag for row in list_weights("resnet18")][:2] == ["torchvision/IMAGENET1K_V1", "timm/a1_in1k"]
+    assert [row.tag for row in list_weights("resnet18")][:2] == [
+        "torchvision/IMAGENET1K_V1",
+        "timm/a1_in1k",
+    ]
     assert {row.model for row in list_weights("resnet50")} == {"resnet50_v1_5"}  # by its other name
     assert {row.model for row in list_weights("resnet5*")} == {
         "resnet50_v1_5", "resnet50_d", "resnet50_keras", "resnet50_v2_keras", "resnet56",
@@ -63,7 +71,9 @@ def test_the_keras_nets_have_their_published_parameters() -> None:
     """keras.io's table: 25.6, 44.7, 60.4 million for both kinds; the exact numbers with moving statistics are model.summary()'s."""
     millions = {"50": (25.6, 25.6), "101": (44.7, 44.7), "152": (60.4, 60.4)}
     for depth, both in millions.items():
-        for name, expected in zip((f"resnet{depth}_keras", f"resnet{depth}_v2_keras"), both, strict=True):
+        for name, expected in zip(
+            (f"resnet{depth}_keras", f"resnet{depth}_v2_keras"), both, strict=True
+        ):
             size = count(name)
             assert round((size.parameters + size.state) / 1e6, 1) == expected
 
@@ -104,12 +114,22 @@ def test_fields_of_training_alone_do_not_matter(field: str) -> None:
 
 
 def test_transforms_follow_the_nets_input() -> None:
-    own = Transforms(image_size=(224, 224), resize=232, mean=(0.2, 0.4, 0.9), std=(0.1, 0.2, 0.3), channel_order="BGR")
+    own = Transforms(
+        image_size=(224, 224),
+        resize=232,
+        mean=(0.2, 0.4, 0.9),
+        std=(0.1, 0.2, 0.3),
+        channel_order="BGR",
+    )
     assert fit_transforms(own, (None, None, 3)) == fit_transforms(own, (224, 224, 3)) == own
     half = fit_transforms(own, (112, 112, 3))
     assert (half.image_size, half.resize, half.mean) == ((112, 112), 116, own.mean)
     grey = fit_transforms(own, (224, 224, 1))
-    assert grey.mean == pytest.approx((0.5,)) and grey.std == pytest.approx((0.2,)) and grey.channel_order == "RGB"
+    assert (
+        grey.mean == pytest.approx((0.5,))
+        and grey.std == pytest.approx((0.2,))
+        and grey.channel_order == "RGB"
+    )
     assert fit_transforms(own, (224, 224, 4)).mean == (0.2, 0.4, 0.9, 0.2)
     assert fit_transforms(own, (224, 300, 3)).resize == 300, "the crop must fit"
     assert Transforms.from_dict(own.to_dict()) == own

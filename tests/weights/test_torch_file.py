@@ -56,7 +56,9 @@ def tensors(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
 @pytest.mark.parametrize("kind", HARMLESS)
-def test_harmless_types_beside_the_weights_are_read(kind: str, zipped: bool, tmp_path: Path) -> None:
+def test_harmless_types_beside_the_weights_are_read(
+    kind: str, zipped: bool, tmp_path: Path
+) -> None:
     held = {"state_dict": tensors(under("module.")), "args": HARMLESS[kind]}
     torch.save(held, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
     found = read_arrays(tmp_path / "a.pth")
@@ -70,7 +72,10 @@ def test_older_and_newer_names_of_the_same_types_are_read(tmp_path: Path) -> Non
     torch.save({"state_dict": tensors(ARRAYS), "best": np.float64(1), "path": pathlib.PurePosixPath("x")}, tmp_path / "a.pth",
                _use_new_zipfile_serialization=False)  # fmt: skip
     contents = (tmp_path / "a.pth").read_bytes()
-    swaps = [(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"), (b"cpathlib\n", b"cpathlib._local\n")]
+    swaps = [
+        (b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"),
+        (b"cpathlib\n", b"cpathlib._local\n"),
+    ]
     for one, other in swaps:
         assert (one in contents) != (other in contents)
         contents = contents.replace(one, other) if one in contents else contents.replace(other, one)
@@ -113,7 +118,11 @@ class Evaluate:
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
 @pytest.mark.parametrize(
     ("harm", "named"),
-    [(Shell, "(posix|os)\\.system"), (Evaluate, r"(__builtin__\.|builtins\.|)eval"), (Harmful, "(getattr|pathlib)")],
+    [
+        (Shell, "(posix|os)\\.system"),
+        (Evaluate, r"(__builtin__\.|builtins\.|)eval"),
+        (Harmful, "(getattr|pathlib)"),
+    ],
 )
 def test_a_file_that_runs_a_program_is_refused_by_name_and_runs_nothing(
     harm: Any, named: str, zipped: bool, tmp_path: Path
@@ -121,7 +130,9 @@ def test_a_file_that_runs_a_program_is_refused_by_name_and_runs_nothing(
     trace = tmp_path / "trace"
     held = {"state_dict": tensors(ARRAYS), "args": harm(trace)}
     torch.save(held, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ReszooError, match=f"a.pth holds {named}[^ ]*, which is not unpickled because") as caught:
+    with pytest.raises(
+        ReszooError, match=f"a.pth holds {named}[^ ]*, which is not unpickled because"
+    ) as caught:
         read_arrays(tmp_path / "a.pth")
     assert not trace.exists() and "\n" not in str(caught.value)
     torch.load(tmp_path / "a.pth", weights_only=False)
@@ -131,19 +142,24 @@ def test_a_file_that_runs_a_program_is_refused_by_name_and_runs_nothing(
 def test_a_whole_model_is_refused_by_its_class(tmp_path: Path) -> None:
     torch.save(torch.nn.Sequential(torch.nn.Linear(1, 1)), tmp_path / "a.pth")
     with pytest.raises(
-        ReszooError, match=r"holds torch.nn.modules.container.Sequential, .* torch.save\(model.state_dict\(\)"
+        ReszooError,
+        match=r"holds torch.nn.modules.container.Sequential, .* torch.save\(model.state_dict\(\)",
     ):
         read_arrays(tmp_path / "a.pth")
 
 
-@pytest.mark.parametrize(("name", "base"), [("omegaconf.dictconfig.DictConfig", object), ("yacs.config.CfgNode", dict)])
+@pytest.mark.parametrize(
+    ("name", "base"), [("omegaconf.dictconfig.DictConfig", object), ("yacs.config.CfgNode", dict)]
+)
 def test_objects_of_libraries_that_train_are_read_without_their_code(
     name: str, base: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Settings of these libraries stand in many checkpoints, whether or not the libraries are installed here."""
     path, _, kind = name.rpartition(".")
     made = type(
-        kind, (base,), {"__module__": path, "__setstate__": lambda self, state: pytest.fail("its code was run")}
+        kind,
+        (base,),
+        {"__module__": path, "__setstate__": lambda self, state: pytest.fail("its code was run")},
     )
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, path.partition(".")[0], types.ModuleType(path.partition(".")[0]))
@@ -153,7 +169,10 @@ def test_objects_of_libraries_that_train_are_read_without_their_code(
         config.content = {"lr": 0.1}
         if base is dict:
             config["lr"] = 0.1
-        torch.save({"state_dict": tensors(under("model.")), "hyper_parameters": config}, tmp_path / "a.ckpt")
+        torch.save(
+            {"state_dict": tensors(under("model.")), "hyper_parameters": config},
+            tmp_path / "a.ckpt",
+        )
         assert read_arrays(tmp_path / "a.ckpt").keys() == ARRAYS.keys()
     assert read_arrays(tmp_path / "a.ckpt").keys() == ARRAYS.keys()
 
@@ -166,7 +185,12 @@ def test_reading_leaves_pytorchs_list_of_safe_types_as_it_was(tmp_path: Path) ->
 
 
 def test_nested_tables_become_dotted_names() -> None:
-    held = {"a": {"b": torch.ones(1), "c": [torch.zeros(2), 3]}, "epoch": 3, "args": {"lr": 0.1}, "n": np.zeros(2)}
+    held = {
+        "a": {"b": torch.ones(1), "c": [torch.zeros(2), 3]},
+        "epoch": 3,
+        "args": {"lr": 0.1},
+        "n": np.zeros(2),
+    }
     found, empty = flatten(held)
     assert list(found) == ["a.b", "a.c.0", "n"] and empty == ["epoch", "args"]
     loop: dict[str, Any] = {"x": torch.ones(1)}
@@ -233,7 +257,9 @@ def test_averaged_weights_are_loaded_and_raw_ones_on_request(
     averaged: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "a.pth"
-    torch.save({"state_dict": tensors(under("", factor=3)), averaged: tensors(under("module."))}, path)
+    torch.save(
+        {"state_dict": tensors(under("", factor=3)), averaged: tensors(under("module."))}, path
+    )
     check_same(loaded(path))
     assert (
         f"a.pth: loaded the averaged weights '{averaged}.module', not the raw ones ('state_dict')"
@@ -250,21 +276,31 @@ def test_self_supervised_encoders_load_without_their_projection(
     backbone = under("module.encoder_q.", without=("linear.",))
     head = {f"module.encoder_q.linear.{n}.weight": np.ones((4, 4), np.float32) for n in (0, 2)}
     queue = {"module.queue": np.ones((4, 8), np.float32)}
-    torch.save({"state_dict": tensors(backbone | head | queue), "arch": "resnet20"}, tmp_path / "moco.pth.tar")
+    torch.save(
+        {"state_dict": tensors(backbone | head | queue), "arch": "resnet20"},
+        tmp_path / "moco.pth.tar",
+    )
     path = tmp_path / "moco.pth.tar"
     assert loaded(path, classes=7).output_shape == (None, 7)
     assert "new classifier for 7 classes" in capsys.readouterr().err
     assert loaded(path, classes=None, top=False).output_shape == (None, 12)
     torch.save(tensors(backbone | queue), path)
     with pytest.raises(
-        ReszooError, match="The file holds no classifier: give top=False for none, or classes=N for a new one"
+        ReszooError,
+        match="The file holds no classifier: give top=False for none, or classes=N for a new one",
     ):
         loaded(path, classes=None)
 
 
 def test_teacher_and_student_are_refused_with_both_names(tmp_path: Path) -> None:
     path = tmp_path / "dino.pth"
-    torch.save({"teacher": tensors(under("backbone.")), "student": tensors(under("module.backbone.", factor=2))}, path)
+    torch.save(
+        {
+            "teacher": tensors(under("backbone.")),
+            "student": tensors(under("module.backbone.", factor=2)),
+        },
+        path,
+    )
     with pytest.raises(ReszooError, match="'teacher.backbone', 'student.module.backbone'"):
         loaded(path)
     check_same(loaded(f"{path}#student"), factor=2)

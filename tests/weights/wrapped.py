@@ -29,7 +29,9 @@ def under(prefix: str, factor: float = 1.0, without: tuple[str, ...] = ()) -> di
 
 
 def loaded(path: Any, **arguments: Any) -> keras.Model:
-    return build(NET, input_shape=(None, None, 3), weights=path, **({"classes": CLASSES} | arguments))
+    return build(
+        NET, input_shape=(None, None, 3), weights=path, **({"classes": CLASSES} | arguments)
+    )
 
 
 def bias(model: keras.Model) -> np.ndarray:
@@ -41,5 +43,7 @@ def check_same(model: keras.Model, factor: float = 1.0) -> None:
     np.testing.assert_array_equal(bias(model), ARRAYS["linear.bias"] * np.float32(factor))
     if factor == 1.0:
         expected = ANSWERS["logits"]
-        difference = np.abs(np.asarray(model(ANSWERS["images"])) - expected).max() / np.abs(expected).max()
+        difference = (
+            np.abs(np.asarray(model(ANSWERS["images"])) - expected).max() / np.abs(expected).max()
+        )
         assert difference < 1e-5

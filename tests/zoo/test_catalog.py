@@ -54,8 +54,14 @@ def test_any_depth_of_the_cifar_form_is_a_net(blocks: int) -> None:
 
 def test_a_depth_both_families_have_is_imagenets() -> None:
     for depth in (50, 152, 200):
-        assert spec(f"resnet{depth}").stem == "imagenet" and spec(f"resnet{depth}_v2").stem == "imagenet"
-        assert spec(f"cifar_resnet{depth}").stem == "cifar" and spec(f"cifar_resnet{depth}").shortcut == "A"
+        assert (
+            spec(f"resnet{depth}").stem == "imagenet"
+            and spec(f"resnet{depth}_v2").stem == "imagenet"
+        )
+        assert (
+            spec(f"cifar_resnet{depth}").stem == "cifar"
+            and spec(f"cifar_resnet{depth}").shortcut == "A"
+        )
         for name in (f"plain{depth}", f"resnet{depth}_sd"):
             with pytest.raises(ReszooError, match=f"no net '{name}'.* type 'cifar_{name}'"):
                 spec(name)
@@ -90,10 +96,17 @@ def test_other_depths_name_the_nearest(name: str, nearest: str) -> None:
 
 def test_wide_nets_by_rule() -> None:
     net = spec("wrn28_10")
-    assert (net.depths, net.widths, net.order, net.shortcut) == ((4, 4, 4), (160, 320, 640), "pre", "B")
+    assert (net.depths, net.widths, net.order, net.shortcut) == (
+        (4, 4, 4),
+        (160, 320, 640),
+        "pre",
+        "B",
+    )
     assert spec("wrn22_3").widths == (48, 96, 192)
     for name in ("wrn27_10", "wrn4_2", "wrn29_1"):
-        with pytest.raises(ReszooError, match=rf"no net '{name}': a wide CIFAR net is wrnD_K with depth D = 6n\+4"):
+        with pytest.raises(
+            ReszooError, match=rf"no net '{name}': a wide CIFAR net is wrnD_K with depth D = 6n\+4"
+        ):
             spec(name)
 
 
@@ -116,7 +129,9 @@ def test_wide_nets_by_rule() -> None:
 def test_near_misses_name_what_was_meant(name: str, nearest: str) -> None:
     with pytest.raises(ReszooError) as caught:
         spec(name)
-    assert f"no net '{name}'; did you mean " in str(caught.value) and f"'{nearest}'" in str(caught.value)
+    assert f"no net '{name}'; did you mean " in str(caught.value) and f"'{nearest}'" in str(
+        caught.value
+    )
 
 
 def test_far_misses_say_where_the_names_are() -> None:
@@ -130,8 +145,22 @@ def test_far_misses_say_where_the_names_are() -> None:
 
 
 def test_wildcards() -> None:
-    assert list_models("wrn*") == ["wrn16_4", "wrn16_8", "wrn28_10", "wrn40_4", "wrn50_2", "wrn101_2"]
-    rows = ["resnet50_v1", "resnet50_v1_5", "resnet50_v2", "resnet50_d", "resnet50_keras", "resnet50_v2_keras"]
+    assert list_models("wrn*") == [
+        "wrn16_4",
+        "wrn16_8",
+        "wrn28_10",
+        "wrn40_4",
+        "wrn50_2",
+        "wrn101_2",
+    ]
+    rows = [
+        "resnet50_v1",
+        "resnet50_v1_5",
+        "resnet50_v2",
+        "resnet50_d",
+        "resnet50_keras",
+        "resnet50_v2_keras",
+    ]
     assert list_models("resnet50*") == [*rows, "resnet50"]
     assert list_models("PLAIN1?") == ["plain14", "plain18"]
     assert list_models("resnet20") == ["resnet20"]

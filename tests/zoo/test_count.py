@@ -113,7 +113,9 @@ def test_where_a_bottleneck_strides_costs_no_parameter(depth: int) -> None:
     PUBLISHED,
     ids=[f"{row[0]}-{row[1]}{''.join(row[2].values())}" for row in PUBLISHED],
 )
-def test_published_parameters(name: str, classes: int, fields: dict[str, Any], parameters: int, source: str) -> None:
+def test_published_parameters(
+    name: str, classes: int, fields: dict[str, Any], parameters: int, source: str
+) -> None:
     assert count(name, classes=classes, **fields).parameters == parameters, source
 
 
@@ -189,7 +191,9 @@ def test_multiply_adds_of_the_paper(name: str, fields: dict[str, Any], billions:
     assert digit in (ours.quantize(digit, ROUND_HALF_UP), ours.quantize(digit, ROUND_DOWN))
 
 
-@pytest.mark.parametrize(("name", "billions"), [("resnet18", "1.81"), ("resnet50", "4.09"), ("resnet152", "11.51")])
+@pytest.mark.parametrize(
+    ("name", "billions"), [("resnet18", "1.81"), ("resnet50", "4.09"), ("resnet152", "11.51")]
+)
 def test_multiply_adds_of_torchvision(name: str, billions: str) -> None:
     """torchvision's table of models, column GFLOPS (of v1.5)."""
     assert _rounded(Decimal(count(name).multiply_adds) / 10**9, billions) == Decimal(billions)
@@ -217,7 +221,9 @@ def _agrees_with_keras(name: str) -> None:
     model = _built(name, (side, side, 3))
     counted = count(name)
     assert _sizes(model.trainable_variables) == counted.parameters
-    statistics = [variable for variable in model.non_trainable_variables if "/moving_" in variable.path]
+    statistics = [
+        variable for variable in model.non_trainable_variables if "/moving_" in variable.path
+    ]
     assert _sizes(statistics) == counted.state
     main = [
         layer.name
@@ -237,12 +243,9 @@ for _name in list_models():
 
 def test_the_rows_are_all_looked_at() -> None:
     left = {name for name in list_models() if name not in ALIASES} - {*SMALL, *LARGE}
-    assert left == {f"{kind}{depth}" for kind, depth in (("plain", 1202), ("resnet", 1202), ("resnet", 1001))} | {
-        "resnet1202_v2",
-        "resnet1202_sd",
-        "resnet1001_v2",
-        "plain1001",
-    }
+    assert left == {
+        f"{kind}{depth}" for kind, depth in (("plain", 1202), ("resnet", 1202), ("resnet", 1001))
+    } | {"resnet1202_v2", "resnet1202_sd", "resnet1001_v2", "plain1001"}
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -37,7 +37,9 @@ OURS = {"classes", "input_shape", "weights", "top", *Spec.model_fields}
     ],
     ids=str,
 )
-def test_an_argument_of_another_library_leads_to_ours(argument: dict[str, Any], example: str) -> None:
+def test_an_argument_of_another_library_leads_to_ours(
+    argument: dict[str, Any], example: str
+) -> None:
     for action in (build, spec, count):
         with pytest.raises(ReszooError) as caught:
             action("resnet50", **argument)
@@ -49,7 +51,9 @@ def test_an_argument_of_another_library_leads_to_ours(argument: dict[str, Any], 
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
 def test_every_example_names_what_exists_here(argument: str) -> None:
-    with pytest.raises(ReszooError, match=rf"^resnet20: {argument}=0 is invalid; expected .*\. Example: ") as caught:
+    with pytest.raises(
+        ReszooError, match=rf"^resnet20: {argument}=0 is invalid; expected .*\. Example: "
+    ) as caught:
         spec("resnet20", **{argument: 0})
     example = str(caught.value).partition(" Example: ")[2]
     assert "{" not in example
@@ -67,27 +71,35 @@ def test_examples_fit_the_family_of_the_model() -> None:
 
 @pytest.mark.parametrize("argument", UNSUPPORTED)
 def test_what_is_not_supported_is_said_with_the_reason(argument: str) -> None:
-    with pytest.raises(ReszooError, match=f"{argument}=8 is invalid; it is not supported, because "):
+    with pytest.raises(
+        ReszooError, match=f"{argument}=8 is invalid; it is not supported, because "
+    ):
         build("resnet50", **{argument: 8})
 
 
 def test_a_recipe_explains_them_too() -> None:
-    with pytest.raises(ReszooError, match="model: resnet20: num_classes=5 is invalid; expected classes"):
+    with pytest.raises(
+        ReszooError, match="model: resnet20: num_classes=5 is invalid; expected classes"
+    ):
         load_recipe("cifar10_resnet20_cpu", ["model.num_classes=5"])
 
 
 @pytest.mark.parametrize(
-    ("argument", "meant"), [("wieghts", "weights"), ("class", "classes"), ("inputshape", "input_shape")]
+    ("argument", "meant"),
+    [("wieghts", "weights"), ("class", "classes"), ("inputshape", "input_shape")],
 )
 def test_a_misspelt_argument_names_the_nearest(argument: str, meant: str) -> None:
-    with pytest.raises(ReszooError, match=f"build: {argument} is not an argument; did you mean '{meant}'"):
+    with pytest.raises(
+        ReszooError, match=f"build: {argument} is not an argument; did you mean '{meant}'"
+    ):
         build("resnet20", **{argument: 3})
 
 
 @pytest.mark.parametrize("shape", [(3, 224, 224), (1, 32, 32)])
 def test_channels_first_is_told_where_channels_belong(shape: tuple[int, int, int]) -> None:
     with pytest.raises(
-        ReszooError, match=rf"channels come last. Example: input_shape=\({shape[1]}, {shape[2]}, {shape[0]}\)"
+        ReszooError,
+        match=rf"channels come last. Example: input_shape=\({shape[1]}, {shape[2]}, {shape[0]}\)",
     ):
         build("resnet18", input_shape=shape)
 
@@ -111,20 +123,27 @@ def test_channels_first_is_told_where_channels_belong(shape: tuple[int, int, int
 )  # fmt: skip
 def test_a_model_name_of_another_library_leads_to_ours(name: str, ours: str) -> None:
     with pytest.raises(
-        ReszooError, match=f"no net '{re.escape(name)}'; did you mean '{ours}'. Example: reszoo.build\\(\"{ours}\"\\)"
+        ReszooError,
+        match=f"no net '{re.escape(name)}'; did you mean '{ours}'. Example: reszoo.build\\(\"{ours}\"\\)",
     ):
         spec(name)
     spec(ours)
 
 
-@pytest.mark.parametrize("name", ["resnet50.a1_in1k", "timm/resnet50.a1_in1k", "hf-hub:timm/resnet50.a1_in1k"])
+@pytest.mark.parametrize(
+    "name", ["resnet50.a1_in1k", "timm/resnet50.a1_in1k", "hf-hub:timm/resnet50.a1_in1k"]
+)
 def test_a_name_with_timms_tag_names_the_weights(name: str) -> None:
-    with pytest.raises(ReszooError, match=r'Example: reszoo.build\("resnet50", weights="timm/a1_in1k"\)'):
+    with pytest.raises(
+        ReszooError, match=r'Example: reszoo.build\("resnet50", weights="timm/a1_in1k"\)'
+    ):
         spec(name)
     assert find_weights(spec("resnet50"), "timm/a1_in1k").tag == "timm/a1_in1k"
 
 
-@pytest.mark.parametrize("name", ["vgg16", "", "efficientnet_b0", "resnet", "net.a1_in1k", "///", "resnet50.a1_in1k.b"])
+@pytest.mark.parametrize(
+    "name", ["vgg16", "", "efficientnet_b0", "resnet", "net.a1_in1k", "///", "resnet50.a1_in1k.b"]
+)
 def test_other_names_lead_to_nothing_wrong(name: str) -> None:
     with pytest.raises(ReszooError, match="no net ") as caught:
         spec(name)

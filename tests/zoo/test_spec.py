@@ -13,7 +13,13 @@ from pydantic import ValidationError
 from reszoo import ReszooError, Spec, count, spec
 
 BASIC = Spec(
-    name="tiny", block="basic", depths=(1, 1), widths=(4, 8), stem="cifar", stem_width=4, shortcut="A"
+    name="tiny",
+    block="basic",
+    depths=(1, 1),
+    widths=(4, 8),
+    stem="cifar",
+    stem_width=4,
+    shortcut="A",
 )  # every other field at its default
 BOTTLENECK = BASIC.replace(block="bottleneck", shortcut="B", widths=(16, 32))
 
@@ -64,31 +70,75 @@ REFUSED: tuple[tuple[Spec, dict[str, Any], tuple[str, ...]], ...] = (
     (BASIC, {"shortcut_scale": float("inf")}, ("shortcut_scale: ", "> 0")),
     (BASIC, {"gate": "exclusive", "gate_bias": float("-inf")}, ("gate_bias: ", "a number")),
     # Pairs, each silently wrong if it were let through.
-    (BASIC, {"shortcut": "none", "zero_gamma": True}, ("zero_gamma would silence", "give shortcut='A', 'B' or 'C'")),
-    (BASIC, {"shortcut": "none", "rezero": True}, ("rezero would silence", "give shortcut='A', 'B' or 'C'")),
-    (BASIC, {"shortcut": "none", "drop_path": 0.5}, ("drop_path would silence", "give shortcut='A', 'B' or 'C'")),
-    (BASIC, {"shortcut": "none", "shortcut_scale": 0.5}, ("shortcut='none'", "shortcut_scale", "drop them")),
-    (BASIC, {"shortcut": "none", "shortcut_dropout": 0.5}, ("shortcut='none'", "shortcut_dropout", "drop them")),
+    (
+        BASIC,
+        {"shortcut": "none", "zero_gamma": True},
+        ("zero_gamma would silence", "give shortcut='A', 'B' or 'C'"),
+    ),
+    (
+        BASIC,
+        {"shortcut": "none", "rezero": True},
+        ("rezero would silence", "give shortcut='A', 'B' or 'C'"),
+    ),
+    (
+        BASIC,
+        {"shortcut": "none", "drop_path": 0.5},
+        ("drop_path would silence", "give shortcut='A', 'B' or 'C'"),
+    ),
+    (
+        BASIC,
+        {"shortcut": "none", "shortcut_scale": 0.5},
+        ("shortcut='none'", "shortcut_scale", "drop them"),
+    ),
+    (
+        BASIC,
+        {"shortcut": "none", "shortcut_dropout": 0.5},
+        ("shortcut='none'", "shortcut_dropout", "drop them"),
+    ),
     (BASIC, {"shortcut": "none", "gate": "exclusive"}, ("shortcut='none'", "gate", "drop them")),
-    (BASIC, {"shortcut": "none", "branch_scale": 0.5}, ("branch_scale", "shortcut='none'", "drop it")),
+    (
+        BASIC,
+        {"shortcut": "none", "branch_scale": 0.5},
+        ("branch_scale", "shortcut='none'", "drop it"),
+    ),
     (BASIC, {"shortcut": "none", "pad_at": "end"}, ("pad_at", "shortcut='A'", "shortcut='none'")),
     (BASIC, {"shortcut": "none", "shrink": "avgpool"}, ("shrink='avgpool'", "give 'B' or 'C'")),
     (BASIC, {"zero_gamma": True, "rezero": True}, ("zero_gamma and rezero", "choose one")),
     (BASIC, {"zero_gamma": True, "order": "pre"}, ("order='pre'", "zero_gamma", "use rezero=true")),
-    (BASIC, {"zero_gamma": True, "order": "bn_after_add"}, ("order='bn_after_add'", "zero_gamma", "use rezero=true")),
+    (
+        BASIC,
+        {"zero_gamma": True, "order": "bn_after_add"},
+        ("order='bn_after_add'", "zero_gamma", "use rezero=true"),
+    ),
     (BASIC, {"zero_gamma": True, "order": "relu_before_add"}, ("zero_gamma", "use rezero=true")),
     (BASIC, {"rezero": True, "branch_scale": 0.5}, ("rezero", "drop branch_scale")),
     (BASIC, {"gate_bias": -3}, ("gate_bias needs gate='exclusive' or gate='shortcut_only'",)),
     (BASIC, {"shortcut": "B", "pad_at": "end"}, ("pad_at", "this net has shortcut='B'")),
-    (BASIC, {"shrink": "avgpool"}, ("shrink='avgpool'", "shortcut='A' has none", "give 'B' or 'C'")),
+    (
+        BASIC,
+        {"shrink": "avgpool"},
+        ("shrink='avgpool'", "shortcut='A' has none", "give 'B' or 'C'"),
+    ),
     (BASIC, {"groups": 2}, ("groups and group_width", "block='basic'", "change widths")),
     (BASIC, {"group_width": 128}, ("groups and group_width", "block='basic'", "change widths")),
     (BASIC, {"stride_at": "conv2"}, ("stride_at", "basic block always strides in conv1")),
-    (BOTTLENECK, {"depths": (1,), "widths": (16,), "stride_at": "conv2"}, ("one stage", "stride_at")),
+    (
+        BOTTLENECK,
+        {"depths": (1,), "widths": (16,), "stride_at": "conv2"},
+        ("one stage", "stride_at"),
+    ),
     (BOTTLENECK, {"depths": (1,), "widths": (16,), "shrink": "avgpool"}, ("one stage", "shrink")),
     (BOTTLENECK, {"group_width": 6}, ("group_width 6", "widths [16, 32]", "must be whole")),
-    (BASIC, {"stem_width": 6}, ("shortcut='A' cannot pad to fewer channels ([6, 4, 8])", "give 'B'")),
-    (BASIC, {"widths": (8, 4)}, ("shortcut='A' cannot pad to fewer channels ([4, 8, 4])", "give 'B'")),
+    (
+        BASIC,
+        {"stem_width": 6},
+        ("shortcut='A' cannot pad to fewer channels ([6, 4, 8])", "give 'B'"),
+    ),
+    (
+        BASIC,
+        {"widths": (8, 4)},
+        ("shortcut='A' cannot pad to fewer channels ([4, 8, 4])", "give 'B'"),
+    ),
     # Names of fields.
     (BASIC, {"shortcuts": "B"}, ("no field 'shortcuts'", "did you mean 'shortcut'")),
     (BASIC, {"xyz": 1}, ("no field 'xyz'", "the fields are name, block, depths")),
@@ -96,7 +146,9 @@ REFUSED: tuple[tuple[Spec, dict[str, Any], tuple[str, ...]], ...] = (
 
 
 @pytest.mark.parametrize(("base", "fields", "words"), REFUSED, ids=[str(row[1]) for row in REFUSED])
-def test_refused_in_one_line_that_says_what_to_type(base: Spec, fields: dict[str, Any], words: tuple[str, ...]) -> None:
+def test_refused_in_one_line_that_says_what_to_type(
+    base: Spec, fields: dict[str, Any], words: tuple[str, ...]
+) -> None:
     with pytest.raises(ReszooError) as caught:
         base.replace(**fields)
     message = str(caught.value)
@@ -130,7 +182,9 @@ def test_error_names_what_is_missing_or_unknown() -> None:
     with pytest.raises(ReszooError, match="tiny: shortcutt: unknown key; did you mean 'shortcut'"):
         Spec(**{**fields, "shortcutt": "A"})
     del fields["block"], fields["stem"]
-    with pytest.raises(ReszooError, match="tiny: block: missing; expected one of .basic., .bottleneck."):
+    with pytest.raises(
+        ReszooError, match="tiny: block: missing; expected one of .basic., .bottleneck."
+    ):
         Spec(**fields)
     with pytest.raises(ReszooError, match="Spec: name: missing; expected text"):
         Spec(**{})
@@ -143,7 +197,9 @@ FIELDS = st.fixed_dictionaries(
         "stem": st.sampled_from(["cifar", "imagenet", "deep"]),
         "stem_width": st.integers(1, 20),
         "shortcut": st.sampled_from(["none", "A", "B", "C"]),
-        "stages": st.lists(st.tuples(st.integers(1, 3), st.integers(1, 70)), min_size=1, max_size=4),
+        "stages": st.lists(
+            st.tuples(st.integers(1, 3), st.integers(1, 70)), min_size=1, max_size=4
+        ),
     },
     optional={
         "pad_at": st.sampled_from(["both", "end"]),
@@ -180,7 +236,9 @@ def test_any_fields_are_refused_in_a_line_or_count_and_come_back(drawn: dict[str
     assert back == made and hash(back) == hash(made)
     counted = count(made, (made.total_stride + 1, made.total_stride, 3))
     assert counted.parameters > 0 and counted.multiply_adds > 0
-    assert counted.depth == (3 if made.stem == "deep" else 1) + 1 + sum(made.depths) * (2 + (made.block != "basic"))
+    assert counted.depth == (3 if made.stem == "deep" else 1) + 1 + sum(made.depths) * (
+        2 + (made.block != "basic")
+    )
     assert 0 < made.survival(sum(made.depths) - 1) <= made.survival(0) <= 1
 
 
@@ -214,7 +272,20 @@ def test_a_net_that_needs_its_shortcut_has_no_plain_twin() -> None:
 def test_channels_and_strides() -> None:
     net = spec("resnext50_32x4d")
     assert [net.out_channels(stage) for stage in range(4)] == [256, 512, 1024, 2048]
-    assert [net.inner_channels(stage) for stage in range(4)] == [128, 256, 512, 1024]  # arXiv 1611.05431, table 1
-    assert (net.total_stride, net.default_input_shape, net.default_classes) == (32, (224, 224, 3), 1000)
+    assert [net.inner_channels(stage) for stage in range(4)] == [
+        128,
+        256,
+        512,
+        1024,
+    ]  # arXiv 1611.05431, table 1
+    assert (net.total_stride, net.default_input_shape, net.default_classes) == (
+        32,
+        (224, 224, 3),
+        1000,
+    )
     small = spec("resnet20")
-    assert (small.total_stride, small.default_input_shape, small.default_classes) == (4, (32, 32, 3), 10)
+    assert (small.total_stride, small.default_input_shape, small.default_classes) == (
+        4,
+        (32, 32, 3),
+        10,
+    )

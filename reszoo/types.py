@@ -1,0 +1,18 @@
+"""Names for what the libraries' own types do not express."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tensorflow as tf
+
+Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+"""A NumPy array."""
+
+Tensor: TypeAlias = "tf.Tensor"
+"""A tensor of TensorFlow, or in a traced function its symbol."""
+
+JsonObject: TypeAlias = dict[str, Any]
+"""An object of a JSON file, such as a record or run.json."""
