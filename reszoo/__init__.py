@@ -25,11 +25,11 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getat
     from reszoo.evaluation.predict import predict as predict
     from reszoo.exporting.convert import convert as convert
     from reszoo.exporting.export import export as export
-    from reszoo.nets.build import build as build
-    from reszoo.nets.build import features as features
-    from reszoo.nets.freeze import freeze as freeze
-    from reszoo.nets.grow import grow as grow
-    from reszoo.nets.stack import stack as stack
+    from reszoo.models.build import build as build
+    from reszoo.models.build import features as features
+    from reszoo.models.freeze import freeze as freeze
+    from reszoo.models.grow import grow as grow
+    from reszoo.models.stack import stack as stack
     from reszoo.serving.server import Server as Server
     from reszoo.trainer import train as train
     from reszoo.training.model_file import load_model as load_model
@@ -49,14 +49,14 @@ _PUBLIC = {
     "Run": "reszoo.training.run",
     "Server": "reszoo.serving.server",
     "Spec": "reszoo.zoo.spec",
-    "build": "reszoo.nets.build",
+    "build": "reszoo.models.build",
     "convert": "reszoo.exporting.convert",
     "count": "reszoo.zoo.count",
     "evaluate": "reszoo.evaluation.evaluate",
     "export": "reszoo.exporting.export",
-    "features": "reszoo.nets.build",
-    "freeze": "reszoo.nets.freeze",
-    "grow": "reszoo.nets.grow",
+    "features": "reszoo.models.build",
+    "freeze": "reszoo.models.freeze",
+    "grow": "reszoo.models.grow",
     "list_models": "reszoo.zoo.catalog",
     "list_recipes": "reszoo.config.load",
     "list_weights": "reszoo.weights.published",
@@ -64,7 +64,7 @@ _PUBLIC = {
     "load_recipe": "reszoo.config.load",
     "predict": "reszoo.evaluation.predict",
     "spec": "reszoo.zoo.catalog",
-    "stack": "reszoo.nets.stack",
+    "stack": "reszoo.models.stack",
     "train": "reszoo.trainer",
     "tune": "reszoo.tuning.tune",
 }

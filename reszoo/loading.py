@@ -20,7 +20,7 @@ def import_quietly(name: str) -> ModuleType:
     TensorFlow's Python logger reports errors only, unless its level was set before.
 
     Args:
-        name: The module's full name, such as "reszoo.nets.build".
+        name: The module's full name, such as "reszoo.models.build".
 
     Returns:
         The module.

@@ -30,8 +30,8 @@ def register_with_keras() -> None:
 def _register() -> None:
     with contextlib.suppress(
         ImportError
-    ):  # the import of reszoo.nets says why, where it is asked for
-        importlib.import_module("reszoo.nets")
+    ):  # the import of reszoo.models says why, where it is asked for
+        importlib.import_module("reszoo.models")
 
 
 class _KerasFinder(importlib.abc.MetaPathFinder):

@@ -25,8 +25,8 @@ from reszoo.exporting.formats import check_class_names
 from reszoo.files import atomic_path, check_space
 from reszoo.keywords import explain_keywords
 from reszoo.lazy import tf
-from reszoo.nets.freeze import freeze
-from reszoo.nets.settings import fixed_settings
+from reszoo.models.freeze import freeze
+from reszoo.models.settings import fixed_settings
 from reszoo.reporting.page import base_name
 from reszoo.reporting.reporter import Reporter
 from reszoo.training.callback_checks import check_callbacks

@@ -30,7 +30,7 @@ LAYERS = [
     "zoo",
     "weights",
     "config",
-    "nets",
+    "models",
     "data",
     "training",
     "evaluation",

@@ -41,7 +41,7 @@ def test_training_from_python_prints_none_of_tensorflows_log_lines(tmp_path: Pat
 
 @pytest.mark.parametrize(
     "statement",
-    ["reszoo.build", "import reszoo.nets", "from reszoo.lab.degradation import degradation"],
+    ["reszoo.build", "import reszoo.models", "from reszoo.lab.degradation import degradation"],
 )
 def test_loading_tensorflow_prints_nothing(statement: str, tmp_path: Path) -> None:
     script = f"""

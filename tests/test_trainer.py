@@ -17,11 +17,11 @@ import pytest
 import tensorflow as tf
 
 import reszoo
-import reszoo.nets
+import reszoo.models
 from reszoo.cli.main import main
 from reszoo.config.resolve import resolve_recipe
 from reszoo.errors import ReszooError
-from reszoo.nets.batchnorm import synchronise
+from reszoo.models.batchnorm import synchronise
 from reszoo.trainer import train
 
 TABLES = {

@@ -21,7 +21,7 @@ from google.protobuf import __version__ as protobuf_version
 from google.protobuf.json_format import MessageToDict
 
 import reszoo
-from reszoo.nets.graph import POSITIVE_OPS
+from reszoo.models.graph import POSITIVE_OPS
 from reszoo.training.callback_state import REMADE
 
 PACKAGE = Path(reszoo.__file__).parent
@@ -44,7 +44,7 @@ def model() -> keras.Model:
     )
 
 
-# Keras' graph: nets/graph.py, training/reuse.py
+# Keras' graph: models/graph.py, training/reuse.py
 
 
 def keras_history() -> bool:

@@ -20,7 +20,7 @@ from reszoo.evaluation.source import Named, open_source
 from reszoo.files import check_output, check_outside, write_json, write_text
 from reszoo.keywords import explain_keywords
 from reszoo.lazy import tf
-from reszoo.nets.settings import fixed_settings
+from reszoo.models.settings import fixed_settings
 from reszoo.reporting.page import base_name
 from reszoo.training.devices import open_strategy
 

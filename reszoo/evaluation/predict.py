@@ -25,7 +25,7 @@ from reszoo.evaluation.inputs import Images, list_images
 from reszoo.evaluation.source import Named, open_source
 from reszoo.keywords import explain_keywords
 from reszoo.lazy import tf
-from reszoo.nets.settings import fixed_settings
+from reszoo.models.settings import fixed_settings
 
 BATCH = 64
 

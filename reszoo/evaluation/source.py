@@ -82,7 +82,7 @@ def open_source(named: Named, weights: str | None = None) -> Source:
     row = find_weights(spec, weights)
 
     def load() -> keras.Model:
-        from reszoo.nets.build import build
+        from reszoo.models.build import build
 
         return build(spec, weights=row.tag)
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from reszoo.errors import ReszooError
 from reszoo.files import atomic_path, check_output
-from reszoo.nets.build import build
-from reszoo.nets.settings import fixed_settings
+from reszoo.models.build import build
+from reszoo.models.settings import fixed_settings
 from reszoo.training.run import Run
 from reszoo.weights.convert import ENTRY, HEAD, Conversion, assign, export_arrays, refuse_misfit
 from reszoo.weights.formats import local_file

@@ -37,7 +37,7 @@ from reszoo.files import (
     write_text,
 )
 from reszoo.keywords import explain_keywords
-from reszoo.nets.settings import fixed_settings
+from reszoo.models.settings import fixed_settings
 from reszoo.versions import module_versions
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from reszoo.nets.graph import nodes
-from reszoo.nets.settings import DATA_FORMAT, fixed_settings
+from reszoo.models.graph import nodes
+from reszoo.models.settings import DATA_FORMAT, fixed_settings
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from reszoo.data.preprocessing import Preprocessing
 from reszoo.exporting.half import SMALL, to_half
 from reszoo.exporting.signatures import Classifier, Net
 from reszoo.files import write_json
-from reszoo.nets.graph import producer
+from reszoo.models.graph import producer
 
 
 def write_savedmodel(

@@ -7,14 +7,14 @@ from typing import Any
 
 import keras
 
-import reszoo.nets  # noqa: F401  (registers the layers)
+import reszoo.models  # noqa: F401  (registers the layers)
 from reszoo.config.load import load_recipe
 from reszoo.config.overrides import Overrides, parse_overrides
 from reszoo.config.recipe import Recipe
 from reszoo.data.pipeline import DataInfo, Pipeline
 from reszoo.errors import ReszooError
-from reszoo.nets.graph import producer
-from reszoo.nets.settings import DATA_FORMAT
+from reszoo.models.graph import producer
+from reszoo.models.settings import DATA_FORMAT
 from reszoo.training.run import Run
 from reszoo.training.setup import make_model
 

@@ -31,9 +31,9 @@ from reszoo.lab.probe import measure as measure
 from reszoo.lab.record import claim, write_record
 from reszoo.lab.report import report
 from reszoo.lab.weigh import sample as evenly
-from reszoo.nets.batchnorm import synchronise
-from reszoo.nets.freeze import freeze
-from reszoo.nets.stack import stack
+from reszoo.models.batchnorm import synchronise
+from reszoo.models.freeze import freeze
+from reszoo.models.stack import stack
 from reszoo.reporting.reporter import Reporter
 from reszoo.training.devices import describe, open_strategy, precision
 from reszoo.training.optimizers import make_optimizer

@@ -20,7 +20,7 @@ from reszoo.lab.identity_page import present as present
 from reszoo.lab.record import claim, write_record
 from reszoo.lab.report import report
 from reszoo.lab.stacks import FORMS, PLAIN, RESIDUAL, ZERO, Form, Stacks, fit
-from reszoo.nets.settings import fixed_settings
+from reszoo.models.settings import fixed_settings
 
 # H(x) = (1 - t) x + t G(x), and -x: as shares (of x, of G).
 TARGETS = {

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from reszoo.errors import ReszooError
-from reszoo.nets.graph import producer
+from reszoo.models.graph import producer
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from reszoo.errors import ReszooError
 from reszoo.lab.record import claim, write_record
 from reszoo.lab.report import report
 from reszoo.lab.weigh import sample
-from reszoo.nets.graph import readers
-from reszoo.nets.settings import fixed_settings
+from reszoo.models.graph import readers
+from reszoo.models.settings import fixed_settings
 from reszoo.reporting.page import Page, Section, Table
 from reszoo.reporting.plots import Plot, Theme, band
 from reszoo.training.run import Run

@@ -13,7 +13,7 @@ import keras
 
 from reszoo.errors import ReszooError
 from reszoo.lazy import check_backend, tf
-from reszoo.nets.settings import fixed_settings
+from reszoo.models.settings import fixed_settings
 
 DRIVER = Path(
     "/proc/driver/nvidia/version"

@@ -10,8 +10,8 @@ import numpy as np
 from reszoo.config.recipe import Recipe
 from reszoo.data.pipeline import Pipeline
 from reszoo.errors import ReszooError
-from reszoo.nets.grow import transplant
-from reszoo.nets.growth import check
+from reszoo.models.grow import transplant
+from reszoo.models.growth import check
 from reszoo.training import checkpoint
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.run import Run

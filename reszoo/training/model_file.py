@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 
 from reszoo.errors import ReszooError
-from reszoo.nets.settings import fixed_settings  # `reszoo.nets` registers the layers
+from reszoo.models.settings import fixed_settings  # `reszoo.models` registers the layers
 from reszoo.training.run import Run
 from reszoo.weights.content import find_content, find_in_folder
 

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 
 from reszoo.lazy import tf
-from reszoo.nets.graph import nodes
+from reszoo.models.graph import nodes
 from reszoo.zoo.layer_names import parse_block_layer
 
 

@@ -166,7 +166,7 @@ class Run:
         """Return the trained net. Raises ReszooError when the run has not finished or the file cannot be read."""
         import keras
 
-        from reszoo.nets.settings import fixed_settings  # `reszoo.nets` registers the layers
+        from reszoo.models.settings import fixed_settings  # `reszoo.models` registers the layers
 
         path = self.path / "model.keras"
         self.refuse_unfinished()

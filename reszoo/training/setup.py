@@ -8,8 +8,8 @@ from reszoo.config.recipe import Recipe
 from reszoo.data.device_pipeline import open_device_pipeline
 from reszoo.data.pipeline import Pipeline, open_pipeline
 from reszoo.lazy import tf
-from reszoo.nets.batchnorm import synchronise
-from reszoo.nets.build import build
+from reszoo.models.batchnorm import synchronise
+from reszoo.models.build import build
 from reszoo.training.devices import first_device
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.step import Stepper

@@ -17,7 +17,7 @@ from reszoo.config.optimizer import OptimizerConfig
 from reszoo.config.training import TrainConfig
 from reszoo.errors import ReszooError
 from reszoo.lazy import tf
-from reszoo.nets.freeze import layers_by_place
+from reszoo.models.freeze import layers_by_place
 from reszoo.training.optimizers import decays
 from reszoo.training.reuse import BlockByBlock
 from reszoo.weights.convert import HEAD

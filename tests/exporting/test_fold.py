@@ -14,7 +14,7 @@ import tensorflow as tf
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.exporting.export import export_model
 from reszoo.exporting.fold import fold, unfolded
-from reszoo.nets.build import build
+from reszoo.models.build import build
 
 RNG = np.random.default_rng(3)
 

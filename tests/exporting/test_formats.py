@@ -33,8 +33,8 @@ from reszoo.exporting.onnx_file import write_onnx
 from reszoo.exporting.pixels import PixelClassifier
 from reszoo.exporting.samples import Sample, photographs, without_folders
 from reszoo.exporting.savedmodel import write_savedmodel
-from reszoo.nets.batchnorm import BatchNormalization
-from reszoo.nets.build import build
+from reszoo.models.batchnorm import BatchNormalization
+from reszoo.models.build import build
 
 ALL = [(name, precision) for name, one in FORMATS.items() for precision in one.precisions]
 QUICK = {("litert", "int8"), ("onnx", "float32")}

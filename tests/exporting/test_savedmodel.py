@@ -22,7 +22,7 @@ from reszoo.errors import ReszooError
 from reszoo.exporting import parity
 from reszoo.exporting.export import Report, as_float32, export_model
 from reszoo.exporting.samples import Sample
-from reszoo.nets.build import build
+from reszoo.models.build import build
 
 NAMES = ("cat", "dog", "\N{CJK UNIFIED IDEOGRAPH-732B}", "a b", "ship", "truck", "x")
 GREY = Preprocessing(

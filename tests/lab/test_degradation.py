@@ -277,7 +277,7 @@ def test_responses_are_those_of_figure_7() -> None:
     """After the normalisation, before ReLU and addition; by NumPy from the maps of the whole net."""
     import keras
 
-    from tests.nets.helpers import BASIC, BOTTLENECK, images, randomize
+    from tests.models.helpers import BASIC, BOTTLENECK, images, randomize
 
     batch = images((130, 9, 9, 3))
     for net, names in (

@@ -21,7 +21,7 @@ from reszoo.lab import drift as lab
 from reszoo.lab.backbone import logits, recipe_for
 from reszoo.lab.drift import DriftCallback, drift, measure, present
 from reszoo.lab.report import report
-from reszoo.nets.stack import stack
+from reszoo.models.stack import stack
 from reszoo.reporting.page import Table
 from reszoo.weights import load, published
 from reszoo.weights.convert import export_arrays

@@ -19,7 +19,7 @@ CLASSES = ("cat", "dog", "<b>猫</b>", "a b", "ship", "truck", "x")
 def export(two_devices: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from reszoo.data.preprocessing import Preprocessing
     from reszoo.exporting.export import export_model
-    from reszoo.nets.build import build
+    from reszoo.models.build import build
 
     out = tmp_path_factory.mktemp("exported") / "small net"
     half = np.full(3, 0.5, np.float32)

@@ -17,8 +17,8 @@ from reszoo.config.resolve import resolve_recipe
 from reszoo.config.training import FinetuneConfig, TrainConfig
 from reszoo.errors import ReszooError
 from reszoo.evaluation.telling import finetuning
-from reszoo.nets.build import build
-from reszoo.nets.freeze import freeze
+from reszoo.models.build import build
+from reszoo.models.freeze import freeze
 from reszoo.trainer import train
 from reszoo.training import checkpoint
 from reszoo.training.devices import precision

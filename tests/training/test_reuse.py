@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from reszoo.config.optimizer import SGD
 from reszoo.config.training import TrainConfig
-from reszoo.nets.build import build
-from reszoo.nets.freeze import freeze
+from reszoo.models.build import build
+from reszoo.models.freeze import freeze
 from reszoo.training import step as module
 from reszoo.training.devices import precision
 from reszoo.training.optimizers import make_optimizer

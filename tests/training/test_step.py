@@ -15,8 +15,8 @@ import tensorflow as tf
 from reszoo.config.optimizer import SGD, Optimizer
 from reszoo.config.training import TrainConfig
 from reszoo.errors import ReszooError
-from reszoo.nets.batchnorm import synchronise
-from reszoo.nets.build import build
+from reszoo.models.batchnorm import synchronise
+from reszoo.models.build import build
 from reszoo.training.devices import open_strategy, precision
 from reszoo.training.optimizers import decays, make_optimizer
 from reszoo.training.step import SCALE_START, Stepper

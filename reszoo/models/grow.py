@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from reszoo.errors import ReszooError
-from reszoo.nets.build import build
-from reszoo.nets.growth import check
-from reszoo.nets.settings import fixed_settings
+from reszoo.models.build import build
+from reszoo.models.growth import check
+from reszoo.models.settings import fixed_settings
 from reszoo.zoo.catalog import spec as get_spec
 from reszoo.zoo.layer_names import parse_block_layer
 from reszoo.zoo.spec import Spec

@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from reszoo.nets.layers import PadChannels, conv, norm
-from reszoo.nets.settings import DATA_FORMAT
+from reszoo.models.layers import PadChannels, conv, norm
+from reszoo.models.settings import DATA_FORMAT
 from reszoo.zoo.spec import Spec
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from reszoo.nets.batchnorm import BatchNormalization
-from reszoo.nets.settings import DATA_FORMAT
+from reszoo.models.batchnorm import BatchNormalization
+from reszoo.models.settings import DATA_FORMAT
 
 # As in Caffe and PyTorch, in which the published weights were trained (Keras' own default is 0.99).
 BN_MOMENTUM = 0.9

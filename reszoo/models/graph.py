@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from reszoo.nets.layers import PadChannels
+from reszoo.models.layers import PadChannels
 
 L = keras.layers
 # Layers whose last act is their `activation`. Exact types: a subclass may do more.

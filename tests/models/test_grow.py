@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import reszoo
 from reszoo import Spec, build, grow
 from reszoo.errors import ReszooError
-from reszoo.nets.grow import transplant
+from reszoo.models.grow import transplant
 
 from .helpers import BASIC, BOTTLENECK, images, randomize
 from .test_gradients import gradients

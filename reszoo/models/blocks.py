@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
-from reszoo.nets.layers import ReZero, conv, norm, relu
-from reszoo.nets.settings import DATA_FORMAT
-from reszoo.nets.shortcuts import is_identity, is_subsampled, join, shortcut
+from reszoo.models.layers import ReZero, conv, norm, relu
+from reszoo.models.settings import DATA_FORMAT
+from reszoo.models.shortcuts import is_identity, is_subsampled, join, shortcut
 from reszoo.zoo.spec import Spec
 
 

@@ -23,7 +23,7 @@ EVERYTHING = NETS["resnet8_everything"]
 
 @pytest.mark.parametrize("name", NETS)
 def test_names_and_shapes_are_those_that_saved_weights_have(name: str) -> None:
-    """To change them on purpose: python -m tests.nets.write_goldens, and a line in the changelog."""
+    """To change them on purpose: python -m tests.models.write_goldens, and a line in the changelog."""
     golden = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     described = describe(NETS[name])
     assert described["name"] == golden["name"]
@@ -297,10 +297,10 @@ def test_what_is_no_weights_file_is_refused(tmp_path: Path) -> None:
 LOAD = """
 import sys
 import numpy as np
-import reszoo.nets
+import reszoo.models
 import keras
 model = keras.models.load_model(sys.argv[1])
-assert not any(name in sys.modules for name in ("reszoo.nets.build", "reszoo.zoo.catalog")), "the layers alone should do"
+assert not any(name in sys.modules for name in ("reszoo.models.build", "reszoo.zoo.catalog")), "the layers alone should do"
 batch = np.load(sys.argv[2])
 np.save(sys.argv[3], np.asarray(model(batch, training=False)))
 model.fit(batch, np.zeros(len(batch), int), verbose=0)  # compiled as it was saved

@@ -8,10 +8,10 @@ from typing import Any, Unpack
 import keras
 
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.nets.blocks import block
-from reszoo.nets.layers import norm, relu
-from reszoo.nets.settings import DATA_FORMAT, building_policy, fixed_settings
-from reszoo.nets.stems import stem
+from reszoo.models.blocks import block
+from reszoo.models.layers import norm, relu
+from reszoo.models.settings import DATA_FORMAT, building_policy, fixed_settings
+from reszoo.models.stems import stem
 from reszoo.weights.load import load, resolve
 from reszoo.weights.published import Weights
 from reszoo.zoo.catalog import spec as get_spec

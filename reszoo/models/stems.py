@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from reszoo.nets.layers import conv, norm, relu
-from reszoo.nets.settings import DATA_FORMAT
+from reszoo.models.layers import conv, norm, relu
+from reszoo.models.settings import DATA_FORMAT
 from reszoo.zoo.spec import Spec
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import reszoo
 from reszoo import ReszooError, build
-from reszoo.nets.graph import can_be_negative, waists
-from reszoo.nets.growth import check
-from reszoo.nets.stack import stack
+from reszoo.models.graph import can_be_negative, waists
+from reszoo.models.growth import check
+from reszoo.models.stack import stack
 
 from .helpers import images, randomize
 from .test_gradients import gradients
@@ -158,7 +158,7 @@ def test_a_post_activation_block_on_a_negative_map_would_be_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Were the graph misread, the check of the outputs would refuse the net."""
-    monkeypatch.setattr("reszoo.nets.stack.can_be_negative", lambda tensor: False)
+    monkeypatch.setattr("reszoo.models.stack.can_be_negative", lambda tensor: False)
     net = build("resnet8_v2", input_shape=(16, 16, 3))
     randomize(
         net, 0

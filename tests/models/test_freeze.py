@@ -14,9 +14,9 @@ import reszoo
 from reszoo.config.optimizer import SGD
 from reszoo.config.training import TrainConfig
 from reszoo.errors import ReszooError
-from reszoo.nets.batchnorm import BatchNormalization, synchronise
-from reszoo.nets.build import build
-from reszoo.nets.freeze import freeze, places
+from reszoo.models.batchnorm import BatchNormalization, synchronise
+from reszoo.models.build import build
+from reszoo.models.freeze import freeze, places
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.step import Stepper
 from reszoo.zoo.layer_names import parse_place

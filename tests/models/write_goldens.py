@@ -1,4 +1,4 @@
-"""Write goldens/*.json, the names and shapes that saved weights depend on. From the root: python -m tests.nets.write_goldens
+"""Write goldens/*.json, the names and shapes that saved weights depend on. From the root: python -m tests.models.write_goldens
 
 A change in them is a change for everyone who has saved weights: say so in the changelog.
 """

@@ -1,6 +1,6 @@
 """How a net is built from its spec: layers, shortcuts, blocks, stems. Keras only.
 
-`import reszoo.nets` registers the layers that `keras.models.load_model` needs to open a saved model.
+`import reszoo.models` registers the layers that `keras.models.load_model` needs to open a saved model.
 `import reszoo` does so too, once Keras is imported.
 """
 
@@ -8,4 +8,4 @@ from reszoo.loading import import_quietly
 
 import_quietly("keras")
 
-from reszoo.nets import layers as layers  # noqa: E402
+from reszoo.models import layers as layers  # noqa: E402

@@ -21,8 +21,8 @@ import tensorflow as tf
 
 import reszoo
 from reszoo.errors import ReszooError
-from reszoo.nets.layers import PadChannels
-from reszoo.nets.settings import fixed_settings
+from reszoo.models.layers import PadChannels
+from reszoo.models.settings import fixed_settings
 
 SHAPE = (32, 36, 3)
 MODELS: dict[str, dict[str, Any]] = {

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from reszoo.nets.batchnorm import BatchNormalization
-from reszoo.nets.build import build
+from reszoo.models.batchnorm import BatchNormalization
+from reszoo.models.build import build
 
 from .helpers import images
 

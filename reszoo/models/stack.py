@@ -7,10 +7,10 @@ from typing import Any
 import keras
 
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.nets.graph import can_be_negative, flatten_layers, producer, uses, waists
-from reszoo.nets.growth import check
-from reszoo.nets.layers import conv, norm, relu
-from reszoo.nets.settings import fixed_settings
+from reszoo.models.graph import can_be_negative, flatten_layers, producer, uses, waists
+from reszoo.models.growth import check
+from reszoo.models.layers import conv, norm, relu
+from reszoo.models.settings import fixed_settings
 
 BLOCKS = ("basic", "bottleneck")
 ORDERS = ("auto", "post", "pre")

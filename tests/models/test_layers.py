@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from reszoo.nets.layers import PadChannels
+from reszoo.models.layers import PadChannels
 
 
 @pytest.mark.parametrize("pad_at", ["both", "end"])
