@@ -115,7 +115,6 @@ def run(args: argparse.Namespace) -> int:
             data=args.data,
             workers=args.workers,
             devices=args.devices,
-            tell=lambda line: print(line, flush=True),
             **search,
         )
         if results:  # a worker has none

@@ -9,7 +9,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from reszoo.data.fingerprint import difference
 from reszoo.data.pipeline import open_pipeline
 from reszoo.errors import ReszooError
 from reszoo.files import check_output, check_outside, expand_user
+from reszoo.reporting.reporter import Reporter
 from reszoo.training.data_location import advice_on_data, missing, relocated
 from reszoo.training.devices import check_devices
 from reszoo.training.run import environment
@@ -30,15 +31,13 @@ from reszoo.tuning import environment as parts
 from reszoo.tuning.knobs import Choice, Knob
 from reszoo.tuning.oracles import make_oracle
 from reszoo.tuning.plan import Plan, read_plan
+from reszoo.tuning.progress import Progress
 from reszoo.tuning.report import report
 from reszoo.tuning.results import read_results
 from reszoo.tuning.space import Space, load_space
-from reszoo.tuning.telling import Telling
 from reszoo.tuning.trial import prune
 from reszoo.tuning.tuner import Tuner, work
 from reszoo.weights.formats import is_file_name
-
-Tell = Callable[[str], None]
 
 
 def tune(
@@ -50,7 +49,7 @@ def tune(
     data: str | None = None,
     workers: int = 1,
     devices: str = "auto",
-    tell: Tell = print,
+    reporter: Reporter | None = None,
     **search: Any,
 ) -> dict[str, Any]:
     """Search a space (a name, a file, or one loaded) and leave a folder of trials with a report; return the results.
@@ -59,12 +58,14 @@ def tune(
     the search in run_dir; the space may then be left out. data: with resume, where the same images lie now.
     workers: processes on this machine, sharing its cores and GPUs.
     devices: of each trial, as `reszoo train --devices`. search: fields of the space's table [search], such as
-    tuner="grid", trials=20, max_params=500_000. The test set is never read.
+    tuner="grid", trials=20, max_params=500_000. The test set is never read. reporter: reports progress; by default to
+    standard output.
 
     With KerasTuner's variables in the environment this process is the chief or a worker of a search on several machines
     that share run_dir; a worker returns {}.
     Raises ReszooError for input that cannot work, before anything is written, and where trials fail one after another.
     """
+    reporter = reporter or Reporter()
     search = {key: value for key, value in search.items() if value is not None}
     part = parts.part(os.environ)
     if part == "worker":
@@ -96,23 +97,23 @@ def tune(
             made = environment()
             versions = {**made["versions"], "keras-tuner": keras_tuner.__version__}
             plan.write(folder, environment={**made, "versions": versions}, command=_command())
-        telling = Telling(folder, tell)
-        oracle = make_oracle(plan, folder, telling.ended)
-        telling.begin(oracle, plan)
+        progress = Progress(folder, reporter)
+        oracle = make_oracle(plan, folder, progress.end_trial)
+        progress.start(oracle, plan)
         try:
             with parts.interruptible():
                 # The oracle writes its state as trials begin and end, and here nothing else does: what Ctrl-C breaks off halfway
                 # is better forgotten.
                 if part == "chief" or workers > 1:
-                    _lead(oracle, plan, folder, part, workers, devices, tell)
+                    _lead(oracle, plan, folder, part, workers, devices, reporter)
                 else:
                     Tuner(plan, folder, oracle, devices).search()
         except KeyboardInterrupt:
-            tell(f"stopped; resume with: {format_resume('tune', folder)}")
+            reporter.line(f"stopped; resume with: {format_resume('tune', folder)}")
             raise
         oracle.save()
         results = read_results(folder)
-        tell(f"report: {report(folder)}")
+        reporter.line(f"report: {report(folder)}")
         if oracle.given_up:  # and checkpoints are kept: it may be resumed
             raise ReszooError(
                 f"{oracle.failures()} trials in a row failed, the last because {_last_reason(results)}; "
@@ -240,7 +241,13 @@ def _resumed(
 
 
 def _lead(
-    oracle: Any, plan: Plan, folder: Path, part: parts.Part, workers: int, devices: str, tell: Tell
+    oracle: Any,
+    plan: Plan,
+    folder: Path,
+    part: parts.Part,
+    workers: int,
+    devices: str,
+    reporter: Reporter,
 ) -> None:
     """Be the chief: of workers started here, or of those that others start."""
     from reszoo.tuning.workers import Chief
@@ -248,10 +255,10 @@ def _lead(
     if part == "chief":
         address = f"{os.environ[parts.IP]}:{os.environ[parts.PORT]}"
         if not os.environ[parts.IP].startswith("127.") and os.environ[parts.IP] != "localhost":
-            tell(
+            reporter.line(
                 f"listening on {address} without authentication: whoever reaches it can take part in the search"
             )
-        Chief(oracle, folder, address=address, tell=tell).run()
+        Chief(oracle, folder, address=address, reporter=reporter).run()
         return
     gpus = [str(index) for index, _ in enumerate(tf.config.list_physical_devices("GPU"))]
     Chief(
@@ -261,7 +268,7 @@ def _lead(
         arguments=["--run-dir", str(folder.resolve()), "--devices", devices],
         cores=sorted(os.sched_getaffinity(0)),
         gpus=gpus if devices in ("auto", "gpu") else [],
-        tell=tell,
+        reporter=reporter,
     ).run()
 
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from keras_tuner.src.distribute.oracle_chief import OracleServicer
 from keras_tuner.src.engine.oracle import LOCKS, THREADS
 
 from reszoo.errors import ReszooError
+from reszoo.reporting.reporter import Reporter
 from reszoo.tuning.environment import CORES, IP, PARENT, PORT, TUNER, shares
 
 BEAT_SECONDS = 2.0
@@ -35,8 +36,6 @@ PATIENCE_SECONDS = 60.0  # that workers have to reach a checkpoint when the sear
 DEATHS = (
     12  # since a trial last ended, before the search is given up: more than one deadly trial takes
 )
-
-Tell = Callable[[str], None]
 
 
 class _Servicer(OracleServicer):
@@ -107,7 +106,7 @@ class Chief:
     arguments: Sequence[str] = ()
     cores: Sequence[int] = ()
     gpus: Sequence[str] = ()
-    tell: Tell = print
+    reporter: Reporter = field(default_factory=Reporter)
     _children: dict[str, _Child] = field(default_factory=dict)
     _started: int = 0
     _deaths: int = 0
@@ -194,7 +193,7 @@ class Chief:
 
     def _lose(self, name: str, how: str) -> None:
         if (trial := self.oracle.lose(name)) is not None:
-            self.tell(f"worker {name} {how}; its trial {trial} is handed out again")
+            self.reporter.line(f"worker {name} {how}; its trial {trial} is handed out again")
 
     def _stop_children(self) -> None:
         for child in self._children.values():

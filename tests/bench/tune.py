@@ -109,24 +109,27 @@ def hyperband(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def memory(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Run 30 trials in one process; record resident memory and its peak after each."""
+    from reszoo.reporting.reporter import Reporter
     from reszoo.tuning.tune import tune
 
     rows: list[dict[str, Any]] = []
 
-    def note(line: str) -> None:
-        if " trial " in line:
-            told = dict(
-                row.split(":", 1) for row in Path("/proc/self/status").read_text().splitlines()
-            )
-            rows.append({key: int(told[key].split()[0]) // 1024 for key in ("VmRSS", "VmHWM")})
-            print(len(rows), rows[-1], flush=True)
+    class Memory(Reporter):
+        def line(self, text: str = "") -> None:
+            if " trial " in text:
+                lines = Path("/proc/self/status").read_text().splitlines()
+                status = dict(row.split(":", 1) for row in lines)
+                rows.append(
+                    {key: int(status[key].split()[0]) // 1024 for key in ("VmRSS", "VmHWM")}
+                )
+                print(len(rows), rows[-1], flush=True)
 
     tune(
         "depth_shortcut",
         run_dir=folder / "search",
         trials=30,
         overrides=["train.epochs=2"],
-        tell=note,
+        reporter=Memory(),
     )
     return rows
 

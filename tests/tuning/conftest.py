@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from reszoo.reporting.reporter import Reporter
+
 SPACE = """
 description = "tiny"
 recipe = "quickstart"
@@ -34,7 +36,19 @@ def tiny(tmp_path: Path) -> Path:
     return path
 
 
+class Lines(Reporter):
+    """A reporter that keeps its lines."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.lines: list[str] = []
+
+    def line(self, text: str = "") -> None:
+        """Keep one line."""
+        self.lines.append(text)
+
+
 @pytest.fixture
-def said() -> list[str]:
-    """What a search tells."""
-    return []
+def reporter() -> Lines:
+    """What a search reports to."""
+    return Lines()

@@ -43,6 +43,7 @@ from reszoo.tuning.trial import ATTEMPTS, Taken, folder_of, prune, read_record, 
 from reszoo.tuning.tune import tune
 from reszoo.tuning.winner import best_recipe, export_recipe
 from reszoo.tuning.workers import Chief
+from tests.tuning.conftest import Lines
 
 Plans = Callable[..., Plan]
 
@@ -111,9 +112,9 @@ def logged(folder: Path) -> dict[str, Any]:
 # A whole search
 
 
-def test_a_search_leaves_what_it_found(tiny: Path, tmp_path: Path, said: list[str]) -> None:
+def test_a_search_leaves_what_it_found(tiny: Path, tmp_path: Path, reporter: Lines) -> None:
     folder = tmp_path / "found"
-    results = tune(tiny, run_dir=folder, trials=2, executions=2, seed=5, tell=said.append)
+    results = tune(tiny, run_dir=folder, trials=2, executions=2, seed=5, reporter=reporter)
     assert [(trial["status"], trial["share"]) for trial in results["trials"]] == [
         ("completed", 1)
     ] * 2
@@ -148,31 +149,33 @@ def test_a_search_leaves_what_it_found(tiny: Path, tmp_path: Path, said: list[st
     ] == best["trial"]
     kept = {path.parents[2].name for path in folder.glob("trials/*/seed*/checkpoints/*.npz")}
     assert kept == {best["trial"]}
-    assert said[0].startswith(
+    assert reporter.lines[0].startswith(
         "tiny: random search over shortcut, zero_gamma, rate, width; quickstart on digits (8x8x1); 2 trials of 2 runs"
     )
     assert (
-        said[1].startswith("1/2 trial 0000: shortcut ") and "% " in said[1] and " left" in said[1]
+        reporter.lines[1].startswith("1/2 trial 0000: shortcut ")
+        and "% " in reporter.lines[1]
+        and " left" in reporter.lines[1]
     )
     assert (
-        said[2].startswith("2/2 trial 0001: ")
-        and f"best {100 * best['score']:.2f} % ({best['trial']})" in said[2]
+        reporter.lines[2].startswith("2/2 trial 0001: ")
+        and f"best {100 * best['score']:.2f} % ({best['trial']})" in reporter.lines[2]
     )
-    assert said[3] == f"report: {folder / 'report.html'}" and len(said) == 4
+    assert reporter.lines[3] == f"report: {folder / 'report.html'}" and len(reporter.lines) == 4
 
     # More trials may be asked for later; those that are there stay as they are.
     before = scores(results)
-    more = tune(run_dir=folder, resume=True, trials=3, tell=said.append)
+    more = tune(run_dir=folder, resume=True, trials=3, reporter=reporter)
     assert scores(more)[:2] == before and len(more["trials"]) == 3
-    assert "going on after 2 trials" in said[5]
+    assert "resuming after 2 trials" in reporter.lines[5]
     assert more["search"]["trials"] == 3
 
 
 def test_the_exported_recipe_reproduces_the_score(
-    tiny: Path, tmp_path: Path, said: list[str]
+    tiny: Path, tmp_path: Path, reporter: Lines
 ) -> None:
     folder = tmp_path / "found"
-    results = tune(tiny, run_dir=folder, trials=2, seed=1, tell=said.append)
+    results = tune(tiny, run_dir=folder, trials=2, seed=1, reporter=reporter)
     best = next(trial for trial in results["trials"] if trial["trial"] == results["best"])
     path = tmp_path / "best.toml"
     assert main(["tune", "--run-dir", str(folder), "--export", str(path)]) == 0
@@ -198,7 +201,7 @@ def test_the_exported_recipe_reproduces_the_score(
 @pytest.mark.slow
 @pytest.mark.parametrize(("tuner", "trials"), [("bayesian", 9), ("hyperband", 0)])
 def test_a_seed_decides_every_score(
-    tuner: str, trials: int, tiny: Path, tmp_path: Path, said: list[str]
+    tuner: str, trials: int, tiny: Path, tmp_path: Path, reporter: Lines
 ) -> None:
     found = [
         tune(
@@ -207,7 +210,7 @@ def test_a_seed_decides_every_score(
             trials=trials,
             run_dir=tmp_path / name,
             overrides=QUICK,
-            tell=said.append,
+            reporter=reporter,
         )
         for name in ("one", "two")
     ]
@@ -338,21 +341,21 @@ def test_checkpoints_of_the_best_alone_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_failed_trial_is_told_with_its_reason_and_the_search_goes_on(
-    tiny: Path, tmp_path: Path, said: list[str]
+    tiny: Path, tmp_path: Path, reporter: Lines
 ) -> None:
     text = tiny.read_text().partition("[space]")[0] + "[space]\nschedule.rate = [1e12, 0.05]\n"
     tiny.write_text(text)
-    results = tune(tiny, tuner="grid", trials=0, run_dir=tmp_path / "found", tell=said.append)
+    results = tune(tiny, tuner="grid", trials=0, run_dir=tmp_path / "found", reporter=reporter)
     assert [trial["status"] for trial in results["trials"]] == ["failed", "completed"]
     assert (
         "the loss is not a number" in results["trials"][0]["reason"]
         or "no numbers" in results["trials"][0]["reason"]
     )
-    assert "failed: at step" in said[1] and results["best"] == "0001"
+    assert "failed: at step" in reporter.lines[1] and results["best"] == "0001"
 
 
 def test_too_many_failures_in_a_row_stop_a_search_with_the_reason(
-    tiny: Path, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+    tiny: Path, tmp_path: Path, reporter: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def out_of_order(*args: Any, **kwargs: Any) -> None:
         raise ValueError("the machine is out of order\nTraceback ...")
@@ -362,7 +365,7 @@ def test_too_many_failures_in_a_row_stop_a_search_with_the_reason(
         ReszooError,
         match=r"3 trials in a row failed, the last because ValueError: the machine is out of order;",
     ):
-        tune(tiny, trials=10, run_dir=tmp_path / "found", tell=said.append)
+        tune(tiny, trials=10, run_dir=tmp_path / "found", reporter=reporter)
     results = read_results(tmp_path / "found")
     assert results["totals"]["failed"] == 3 and results["best"] is None
     assert (tmp_path / "found" / "report.html").is_file()
@@ -551,7 +554,7 @@ def test_devices_that_are_not_there_are_told_before_anything_is_tried(
 def test_a_search_that_scored_nothing_says_why(
     tiny: Path,
     tmp_path: Path,
-    said: list[str],
+    reporter: Lines,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -563,12 +566,12 @@ def test_a_search_that_scored_nothing_says_why(
         ReszooError,
         match="no trial of .* could be scored, the last because ValueError: out of order",
     ):
-        tune(tiny, trials=1, run_dir=tmp_path / "found", tell=said.append)
+        tune(tiny, trials=1, run_dir=tmp_path / "found", reporter=reporter)
     assert "Traceback" not in "".join(capsys.readouterr())
 
 
 def test_an_error_of_the_machine_ends_the_search_and_is_no_trials_failure(
-    tiny: Path, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+    tiny: Path, tmp_path: Path, reporter: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -576,30 +579,31 @@ def test_an_error_of_the_machine_ends_the_search_and_is_no_trials_failure(
     with monkeypatch.context() as full_disk:
         full_disk.setattr(trial_module, "write_json", full)
         with pytest.raises(OSError, match="No space left"):
-            tune(tiny, trials=1, run_dir=tmp_path / "found", tell=said.append)
+            tune(tiny, trials=1, run_dir=tmp_path / "found", reporter=reporter)
     results = (
-        tune(run_dir=tmp_path / "found", resume=True, tell=said.append)
+        tune(run_dir=tmp_path / "found", resume=True, reporter=reporter)
         if (tmp_path / "found").exists()
         else None
     )
     if results is None:  # nothing had begun, and nothing is left
-        results = tune(tiny, trials=1, run_dir=tmp_path / "found", tell=said.append)
+        results = tune(tiny, trials=1, run_dir=tmp_path / "found", reporter=reporter)
     assert results["totals"]["completed"] == 1 and results["totals"]["failed"] == 0
 
 
-def test_a_search_whose_folder_is_gone_does_not_train_on(
-    tiny: Path, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_search_whose_folder_is_gone_does_not_train_on(tiny: Path, tmp_path: Path) -> None:
     folder = tmp_path / "found"
 
-    def tell(line: str) -> None:
-        said.append(line)
-        if " trial 0000" in line:
-            (folder / "search.json").unlink()
+    class Removing(Lines):
+        def line(self, text: str = "") -> None:
+            super().line(text)
+            if " trial 0000" in text:
+                (folder / "search.json").unlink()
+
+    reporter = Removing()
 
     with pytest.raises(ReszooError, match=r"its search.json is gone"):
-        tune(tiny, trials=3, run_dir=folder, tell=tell)
-    assert sum(" trial " in line for line in said) == 1
+        tune(tiny, trials=3, run_dir=folder, reporter=reporter)
+    assert sum(" trial " in line for line in reporter.lines) == 1
 
 
 def test_a_signal_in_the_last_step_of_a_trial_stops_the_search(
@@ -639,13 +643,13 @@ def test_a_file_of_weights_that_is_searched_is_found_from_anywhere(
 
 
 def test_a_space_that_is_all_over_budget_is_told(
-    tiny: Path, tmp_path: Path, said: list[str]
+    tiny: Path, tmp_path: Path, reporter: Lines
 ) -> None:
     with pytest.raises(
         ReszooError,
         match=r"nothing in tiny may be tried; the first refused: [\d,]+ parameters, more than 5",
     ):
-        tune(tiny, max_params=5, run_dir=tmp_path / "new", tell=said.append)
+        tune(tiny, max_params=5, run_dir=tmp_path / "new", reporter=reporter)
     assert not (tmp_path / "new").exists()  # the corrected command finds nothing in its way
 
 
@@ -712,14 +716,14 @@ def descendants(pid: int) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("tuner", ["random", "hyperband"])
 def test_a_search_killed_again_and_again_ends_as_an_unbroken_one(
-    tuner: str, tiny: Path, tmp_path: Path, said: list[str]
+    tuner: str, tiny: Path, tmp_path: Path, reporter: Lines
 ) -> None:
     options: dict[str, Any] = {
         "tuner": tuner,
         "trials": 6 if tuner == "random" else 0,
         "overrides": QUICK,
     }
-    unbroken = tune(tiny, run_dir=tmp_path / "whole", tell=said.append, **options)
+    unbroken = tune(tiny, run_dir=tmp_path / "whole", reporter=reporter, **options)
     folder, chance, kills = tmp_path / "broken", random.Random(2), 0
     flags = [str(tiny), "--set", *QUICK, "--tuner", tuner, "--trials", str(options["trials"])]
     while True:
@@ -742,9 +746,9 @@ def test_a_search_killed_again_and_again_ends_as_an_unbroken_one(
 
 @pytest.mark.slow
 def test_a_signal_stops_a_search_at_a_checkpoint_and_it_goes_on(
-    tiny: Path, tmp_path: Path, said: list[str]
+    tiny: Path, tmp_path: Path, reporter: Lines
 ) -> None:
-    unbroken = tune(tiny, run_dir=tmp_path / "whole", trials=2, tell=said.append)
+    unbroken = tune(tiny, run_dir=tmp_path / "whole", trials=2, reporter=reporter)
     folder = tmp_path / "broken"
     process = start(tiny, folder, str(tiny), "--trials", "2")
     wait_for((folder / "trials" / "0000" / "seed0" / "run.json").is_file, process)
@@ -762,9 +766,9 @@ def test_a_signal_stops_a_search_at_a_checkpoint_and_it_goes_on(
 
 @pytest.mark.slow
 def test_two_workers_one_of_them_killed_for_good_lose_nothing(
-    tiny: Path, tmp_path: Path, said: list[str]
+    tiny: Path, tmp_path: Path, reporter: Lines
 ) -> None:
-    unbroken = tune(tiny, run_dir=tmp_path / "whole", trials=4, tell=said.append)
+    unbroken = tune(tiny, run_dir=tmp_path / "whole", trials=4, reporter=reporter)
     folder = tmp_path / "two"
     process = start(tiny, folder, str(tiny), "--trials", "4", "--workers", "2")
     running = folder / "trials" / "0001" / "trial.json"
@@ -784,9 +788,9 @@ def test_two_workers_one_of_them_killed_for_good_lose_nothing(
 
 @pytest.mark.slow
 def test_workers_end_with_their_chief_and_the_search_goes_on(
-    tiny: Path, tmp_path: Path, said: list[str]
+    tiny: Path, tmp_path: Path, reporter: Lines
 ) -> None:
-    unbroken = tune(tiny, run_dir=tmp_path / "whole", trials=4, tell=said.append)
+    unbroken = tune(tiny, run_dir=tmp_path / "whole", trials=4, reporter=reporter)
     folder = tmp_path / "two"
     process = start(tiny, folder, str(tiny), "--trials", "4", "--workers", "2")
     wait_for((folder / "trials" / "0001" / "trial.json").is_file, process)
@@ -855,7 +859,7 @@ class Clock:
 
 
 def test_a_silent_worker_is_given_up_and_its_trial_handed_out_again(
-    plans: Plans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+    plans: Plans, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reporter: Lines
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(workers_module, "time", clock)
@@ -886,11 +890,11 @@ def test_a_silent_worker_is_given_up_and_its_trial_handed_out_again(
 
     asking = threading.Thread(target=two_workers, daemon=True)
     asking.start()
-    Chief(oracle, tmp_path / "search", address=f"127.0.0.1:{port}", tell=said.append).run()
+    Chief(oracle, tmp_path / "search", address=f"127.0.0.1:{port}", reporter=reporter).run()
     asking.join()
     assert given_out == ["0000", "0000"]
     assert lost_at == [("w0", 1000 + workers_module.DEAD_SECONDS + 1)]
-    assert said == ["worker w0 was silent for 61 s; its trial 0000 is handed out again"]
+    assert reporter.lines == ["worker w0 was silent for 61 s; its trial 0000 is handed out again"]
 
 
 def test_an_address_that_is_taken_is_told(plans: Plans, tmp_path: Path) -> None:
