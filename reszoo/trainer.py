@@ -36,8 +36,14 @@ from reszoo.training.devices import describe, missing_gpu, open_strategy, precis
 from reszoo.training.inherit import inherit
 from reszoo.training.loop import Loop, Watch
 from reszoo.training.run import Run, now
-from reszoo.training.setup import make_model, make_stepper, open_data
-from reszoo.training.start import check_start, find_run, has_checkpoint, stored_bytes
+from reszoo.training.setup import ModelSource, make_model, make_stepper, open_data, take_model
+from reszoo.training.start import (
+    check_model_source,
+    check_start,
+    find_run,
+    has_checkpoint,
+    stored_bytes,
+)
 from reszoo.training.step import Stepper
 
 
@@ -160,10 +166,13 @@ class Trainer:
         devices: str = "auto",
         callbacks: Sequence[keras.callbacks.Callback] = (),
         quiet: bool = False,
+        model: ModelSource | None = None,
     ) -> Self:
         """Return a trainer that is ready to fit, at its first step or at its newest checkpoint.
 
-        The arguments are those of `train`.
+        The arguments are those of `train`, and `model`: a model made elsewhere, trained instead of
+        the recipe's, or a function that makes it for a pipeline in the strategy's scope. It maps
+        images to logits. Without `finetune.freeze` its trainable flags stay. To resume, give it again.
 
         Raises:
             ReszooError: For input that cannot work, before anything is written.
@@ -175,6 +184,8 @@ class Trainer:
         recipe = resolve_recipe(recipe)
         run, recipe = find_run(recipe, run_dir, resume, data)
         started = has_checkpoint(run)
+        if resume:
+            check_model_source(run, model)
         if not started:
             check_start(recipe)
         if resume and (why := missing(recipe.data)):
@@ -190,24 +201,28 @@ class Trainer:
             callbacks, recipe, validation=bool(pipeline.info.examples["validation"]), resume=started
         )
         with strategy.scope(), precision(settings.precision):
-            model = make_model(recipe, pipeline, load_weights=not started)
-            freeze(model, recipe.finetune.freeze, recipe.finetune.batch_norm)
+            if model is None:
+                made = make_model(recipe, pipeline, load_weights=not started)
+            else:
+                made = take_model(model, pipeline)
+            if model is None or recipe.finetune.freeze != "none":
+                freeze(made, recipe.finetune.freeze, recipe.finetune.batch_norm)
             recipe.probe_steps(
                 pipeline.steps_per_epoch
             )  # rejects one too long before anything is written
-            stepper = make_stepper(model, recipe, strategy)
+            stepper = make_stepper(made, recipe, strategy)
             grown = (
                 inherit(stepper, recipe, pipeline) if settings.grow_from and not started else None
             )
-        check_space(run.path, stored_bytes(model, stepper), "run folder")
+        check_space(run.path, stored_bytes(made, stepper), "run folder")
 
         if not resume:
             run = Run.create(run.path, recipe)
         reporter = Reporter(log=run.path / "train.log", quiet=quiet)
-        evaluator = Evaluator(model, classes=pipeline.info.classes, strategy=strategy)
+        evaluator = Evaluator(made, classes=pipeline.info.classes, strategy=strategy)
         trainer = cls(run, recipe, pipeline, stepper, evaluator, reporter)
         with trainer._recording_failure():
-            trainer._open_loop(checked, describe(strategy), grown, resume)
+            trainer._open_loop(checked, describe(strategy), grown, resume, model is not None)
             if note := missing_gpu(devices):
                 reporter.line(note)
         return trainer
@@ -218,11 +233,12 @@ class Trainer:
         devices: list[str],
         grown: dict[str, Any] | None,
         resume: bool,
+        given: bool,
     ) -> None:
         """Record the start of the run, and stand at its first step or at its newest checkpoint."""
         run, recipe, pipeline, reporter = self.run, self.recipe, self.pipeline, self.reporter
         if not resume or not (run.path / "run.json").is_file():
-            run.write_meta(**facts(recipe, pipeline))
+            run.write_meta(**facts(recipe, pipeline, self.model if given else None))
         if resume:
             run.relocate(pipeline.info, recipe.data)
         if grown:
@@ -233,7 +249,7 @@ class Trainer:
         self.loop = Loop(run, recipe, self._stepper, pipeline, reporter, validate, callbacks)
         if resume:
             self.loop.resume()
-        for line in opening(recipe, pipeline, run, devices, self.loop.step):
+        for line in opening(recipe, pipeline, run, devices, self.loop.step, self.model.name):
             reporter.line(line)
         if grown:
             reporter.line(
@@ -241,7 +257,11 @@ class Trainer:
             )
 
     def fit(self, until: int = 0) -> bool:
-        """Train to the end, or to step `until`; return whether training is complete. run.json records what was reached."""
+        """Train to the end, or to step `until`; return whether training is complete.
+
+        run.json records what was reached. `model` then holds the weights that are evaluated, with
+        `train.ema` the averaged ones.
+        """
         with self._recording_failure(), fixed_settings():
             complete = self.loop.fit(until)
             self.run.write_meta(

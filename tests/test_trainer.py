@@ -20,9 +20,10 @@ import reszoo
 import reszoo.models
 from reszoo.cli.main import main
 from reszoo.config.resolve import resolve_recipe
+from reszoo.data.pipeline import Pipeline
 from reszoo.errors import ReszooError
 from reszoo.models.batchnorm import synchronise
-from reszoo.trainer import train
+from reszoo.trainer import Trainer, train
 
 TABLES = {
     "name": "small",
@@ -294,3 +295,45 @@ def test_resume_needs_a_folder() -> None:
         ReszooError, match="resume: no run is given; expected its folder as run_dir"
     ):
         train(recipe(), resume=True)
+
+
+def own_model(pipeline: Pipeline) -> keras.Model:
+    inputs = keras.Input(pipeline.info.input_shape)
+    x = keras.layers.Conv2D(4, 3, activation="relu", name="conv")(inputs)
+    x = keras.layers.BatchNormalization(name="bn")(keras.layers.GlobalAveragePooling2D()(x))
+    x = keras.layers.Dense(pipeline.info.classes, name="head")(x)
+    model = keras.Model(inputs, x, name="own")
+    model.get_layer("bn").trainable = False
+    return model
+
+
+def test_a_model_made_elsewhere_trains_and_resumes_as_the_recipes_does(tmp_path: Path) -> None:
+    settings = recipe(train={"epochs": 2, "ema": 0.5})
+    whole = Trainer.prepare(settings, run_dir=tmp_path / "whole", quiet=True, model=own_model)
+    assert whole.fit()
+    first = Trainer.prepare(settings, run_dir=tmp_path / "parts", quiet=True, model=own_model)
+    assert not first.fit(until=4)
+    shown = first.evaluator(first.pipeline.evaluation("validation"))  # of the averaged weights
+    assert first.run.history[-1]["val_loss"] == shown.loss
+    again = {"run_dir": tmp_path / "parts", "resume": True, "quiet": True}
+    with pytest.raises(ReszooError, match="trains own, a model made elsewhere"):
+        Trainer.prepare(settings, **again)
+    second = Trainer.prepare(settings, model=own_model, **again)
+    assert second.fit()
+    for one, other in zip(whole.model.weights, second.model.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    kernel, bn = second.model.get_layer("conv").kernel, second.model.get_layer("bn")
+    assert np.ptp(kernel) > 0 and not bn.trainable and not np.any(bn.moving_mean)
+    assert second.finish().examples == 360
+    meta = second.run.meta
+    assert (meta["given_model"], meta["parameters"]) == ("own", 4 * 9 + 4 + 8 + 50)
+    assert "spec" not in meta and second.run.load_model().get_layer("head").units == 10
+
+
+def test_a_model_of_other_images_is_refused(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(10)], name="flat")
+    with pytest.raises(
+        ReszooError, match=r"model: flat maps \(5,\) to \(10,\); expected \(8, 8, 1\)"
+    ):
+        Trainer.prepare(recipe(), run_dir=tmp_path / "run", model=model)
+    assert not (tmp_path / "run").exists()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import keras
 
 from reszoo.config.recipe import Recipe
 from reszoo.data.pipeline import Pipeline
@@ -12,27 +15,40 @@ from reszoo.training.run import Run, environment
 from reszoo.zoo.count import count
 
 
-def facts(recipe: Recipe, pipeline: Pipeline) -> dict[str, Any]:
-    """Return what run.json says of a run before its first step."""
-    spec = recipe.model.spec
-    made_of = count(spec, pipeline.info.input_shape, pipeline.info.classes)
+def facts(recipe: Recipe, pipeline: Pipeline, given: keras.Model | None = None) -> dict[str, Any]:
+    """Return what run.json says of a run before its first step.
+
+    Args:
+        recipe: The recipe.
+        pipeline: Its data.
+        given: The model, if it was made elsewhere than by the recipe; it has no spec then.
+    """
+    if given is None:
+        spec = recipe.model.spec
+        counts = count(spec, pipeline.info.input_shape, pipeline.info.classes)
+        model = {
+            "spec": spec.to_dict(),
+            "depth": counts.depth,
+            "parameters": counts.parameters,
+            "multiply_adds": counts.multiply_adds,
+        }
+    else:
+        sizes = [v.shape for v in given.weights if not v.name.startswith("moving_")]
+        model = {"given_model": given.name, "parameters": sum(map(math.prod, sizes))}
     return {
         "recipe": recipe.name,
-        "spec": spec.to_dict(),
+        **model,
         **({"weights": told} if (told := starting(recipe)) else {}),
         "data": pipeline.info.to_dict(),
         "preprocessing": pipeline.preprocessing.to_dict(),
         "seed": recipe.train.seed,
-        "depth": made_of.depth,
-        "parameters": made_of.parameters,
-        "multiply_adds": made_of.multiply_adds,
         "steps": recipe.total_steps(pipeline.steps_per_epoch),
         **environment(),
     }
 
 
 def opening(
-    recipe: Recipe, pipeline: Pipeline, run: Run, devices: list[str], step: int
+    recipe: Recipe, pipeline: Pipeline, run: Run, devices: list[str], step: int, model: str
 ) -> list[str]:
     """Return the lines that begin a run, or resume it from `step`."""
     info = pipeline.info
@@ -40,7 +56,7 @@ def opening(
     shape = "x".join(str(side) for side in info.input_shape)
     total = recipe.total_steps(pipeline.steps_per_epoch)
     return [
-        f"{recipe.name}: {recipe.model.spec.name} on {info.name} ({sizes}; {shape}; {info.classes} classes)",
+        f"{recipe.name}: {model} on {info.name} ({sizes}; {shape}; {info.classes} classes)",
         *describe_classes(
             info.class_names,
             {"train": info.class_counts["train"]} if "train" in info.class_counts else {},

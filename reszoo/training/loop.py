@@ -188,6 +188,7 @@ class Loop:
     def _end(self) -> None:
         """Leave in the model the weights that the recipe selects; callbacks may then replace them by others."""
         if not self.complete:
+            self._averaging.show()
             self._callbacks.call("on_train_end", self._logs)
             return
         self._select()

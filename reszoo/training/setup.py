@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import keras
 
 from reszoo.config.recipe import Recipe
 from reszoo.data.device_pipeline import open_device_pipeline
 from reszoo.data.pipeline import Pipeline, open_pipeline
+from reszoo.errors import ReszooError
 from reszoo.lazy import tf
 from reszoo.models.batchnorm import synchronise
 from reszoo.models.build import build
@@ -14,6 +17,9 @@ from reszoo.training.devices import first_device
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.step import Stepper
 from reszoo.weights.load import renew_head
+
+ModelSource = keras.Model | Callable[[Pipeline], keras.Model]
+"""A model made elsewhere than by the recipe, or a function that makes it for the data."""
 
 
 def open_data(recipe: Recipe, strategy: tf.distribute.Strategy) -> Pipeline:
@@ -43,6 +49,26 @@ def make_model(recipe: Recipe, pipeline: Pipeline, *, load_weights: bool = True)
     other_classes = published is not None and not published.classifies(info.class_names)
     if weights and published and other_classes and len(published.class_names) == info.classes:
         renew_head(model)
+    return model
+
+
+def take_model(source: ModelSource, pipeline: Pipeline) -> keras.Model:
+    """Return a model made elsewhere.
+
+    Raises:
+        ReszooError: If it does not map the images of the data to one logit per class.
+    """
+    model = source if isinstance(source, keras.Model) else source(pipeline)
+    info, takes, gives = pipeline.info, tuple(model.input_shape[1:]), tuple(model.output_shape[1:])
+    fits = len(takes) == 3 and all(
+        side in (None, given) for side, given in zip(takes, info.input_shape, strict=True)
+    )
+    if not fits or gives != (info.classes,):
+        raise ReszooError(
+            f"model: {model.name} maps {takes} to {gives}; expected {info.input_shape} to "
+            f"({info.classes},), the images and classes of {info.name}. Change data.name or "
+            "data.image_size, or give another model"
+        )
     return model
 
 

@@ -64,6 +64,18 @@ def check_start(recipe: Recipe) -> None:
         Run.open(recipe.train.grow_from)
 
 
+def check_model_source(run: Run, model: object) -> None:
+    """Raise ReszooError if a begun run of a given model resumes without one, or the other way around."""
+    given = run.meta.get("given_model") if (run.path / "run.json").is_file() else None
+    if given and model is None:
+        raise ReszooError(
+            f"{run.path} trains {given}, a model made elsewhere than by its recipe; resume it by the "
+            "command or the program that started it"
+        )
+    if model is not None and not given:
+        raise ReszooError(f"{run.path} trains its recipe's model; resume it without another model")
+
+
 def stored_bytes(model: keras.Model, stepper: Stepper) -> int:
     """Return about how much a run writes: the checkpoints that are kept and one more, and the model three times."""
     own = sum(math.prod(variable.shape) for variable in model.variables)

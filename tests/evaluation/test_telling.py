@@ -28,9 +28,8 @@ def of_counts(cats: int, dogs: int) -> Pipeline:
 
 
 def test_a_run_opens_with_its_class_counts_and_files_not_read() -> None:
-    lines = opening(
-        load_recipe("quickstart"), of_counts(30, 6), SimpleNamespace(path=Path("x")), ["cpu"], 0
-    )  # type: ignore[arg-type]
+    run = SimpleNamespace(path=Path("x"))
+    lines = opening(load_recipe("quickstart"), of_counts(30, 6), run, ["cpu"], 0, "resnet20")  # type: ignore[arg-type]
     assert "train images per class: cat 30, dog 6" in lines
     assert "files not read: 3 HEIC" in lines
     assert "left out, cannot be decoded: a/b.jpg" in lines
