@@ -24,13 +24,12 @@ def recipe_folder() -> Path:
 
 def recipe_names() -> list[str]:
     """Return the names of the packaged recipes, with numbers in them in numeric order."""
-    names = (path.stem for path in recipe_folder().glob("*.toml"))
-    return sorted(
-        names,
-        key=lambda name: [
-            int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)
-        ],
-    )
+
+    def order(name: str) -> list[int | str]:
+        parts = re.split(r"(\d+)", name)
+        return [int(part) if part.isdigit() else part for part in parts]
+
+    return sorted((path.stem for path in recipe_folder().glob("*.toml")), key=order)
 
 
 def list_recipes() -> list[Recipe]:
@@ -49,11 +48,8 @@ def find_recipe(name_or_path: str | Path) -> Path:
         return path
     names = recipe_names()
     if path.name not in names:
-        hint = (
-            did_you_mean(path.name, names)
-            or "; `reszoo recipes` lists them, and a file's name ends in .toml"
-        )
-        raise ReszooError(f"no recipe '{path.name}'{hint}")
+        hint = "; expected one that `reszoo recipes` lists, or a file that ends in .toml"
+        raise ReszooError(f"no recipe '{path.name}'{did_you_mean(path.name, names) or hint}")
     return recipe_folder() / f"{path.name}.toml"
 
 
@@ -91,7 +87,7 @@ def validate_recipe(tables: Mapping[str, Any], where: str, changes: Mapping[str,
     except ReszooError as error:
         key = str(error).partition(":")[0]
         if key in changes or (
-            key == "model" and any(name.startswith("model.") for name in changes)
+            key == "model" and any(each.startswith("model.") for each in changes)
         ):
             raise
         flags = " ".join(f"--set {name}={show(value)}" for name, value in changes.items())

@@ -31,12 +31,12 @@ class ModelConfig(Table):
     model_config = ConfigDict(extra="allow")
 
     name: str = Field(
-        examples=["resnet20"], description="Name of the model; `reszoo list` prints them."
+        examples=["resnet20"], description="Name of the model. `reszoo list` prints all names."
     )
     weights: str = Field(
         "",
         examples=["imagenet"],
-        description="Weights to start from: published ones by tag or dataset, or a file; empty for new ones.",
+        description="Initial weights: published ones by tag or dataset, or a file. Empty: new ones.",
     )
 
     def __init__(self, /, **values: Any) -> None:
@@ -76,12 +76,11 @@ class ModelConfig(Table):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for TOML and JSON, without weights if there are none."""
-        values = super().to_dict()
-        return (
-            values
-            if self.weights
-            else {key: value for key, value in values.items() if key != "weights"}
-        )
+        return {
+            key: value
+            for key, value in super().to_dict().items()
+            if value != "" or key != "weights"
+        }
 
 
 class Published(Table):
@@ -89,11 +88,9 @@ class Published(Table):
 
     TABLE: ClassVar[str] = "published"
 
-    metric: str = Field(examples=["test error"], description="Which error it is.")
-    value: float = Field(ge=0, le=100, examples=[8.75], description="Error in percent.")
-    source: str = Field(
-        examples=["arXiv 1512.03385, table 6"], description="Where it is published."
-    )
+    metric: str = Field(examples=["test error"], description="The kind of error.")
+    value: float = Field(ge=0, le=100, examples=[8.75], description="The error in percent.")
+    source: str = Field(examples=["arXiv 1512.03385, table 6"], description="Its publication.")
 
 
 def _as_tuples(value: Any) -> Any:

@@ -53,10 +53,8 @@ def check_key(key: str) -> None:
         f"{table}.{name}" for table, cls in TABLES.items() for name in cls.fields_of_alternatives()
     ]
     if key not in keys:
-        same = [known for known in keys if known.split(".")[1] == key]
-        near = (
-            f"; did you mean {' or '.join(map(repr, same))}?" if same else did_you_mean(key, keys)
-        )
+        same = " or ".join(repr(known) for known in keys if known.split(".")[1] == key)
+        near = f"; did you mean {same}?" if same else did_you_mean(key, keys)
         tables = ", ".join(f"{table}.KEY" for table in TABLES)
         raise ReszooError(f"{show(key)}: unknown recipe key{near or f'; expected {tables}'}")
 
@@ -70,9 +68,8 @@ def check_value(key: str, value: Any) -> None:
     """
     check_key(key)
     table, _, name = key.partition(".")
-    owner: type[Table] = (
-        Spec if table == "model" and name not in TABLES["model"].model_fields else TABLES[table]
-    )
+    is_field = table == "model" and name not in TABLES["model"].model_fields
+    owner: type[Table] = Spec if is_field else TABLES[table]
     if name not in owner.fields_of_alternatives():
         near = did_you_mean(name, owner.fields_of_alternatives())
         raise ReszooError(f"{key}: unknown key{near}")
@@ -92,35 +89,26 @@ def apply_overrides(tables: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
     A key that loses its meaning is dropped: train.steps where train.epochs is given and the reverse, and keys of
     another schedule.kind, optimizer.name, augment.crop or finetune.freeze than the one given.
     """
-    result = {
-        key: dict(value) if isinstance(value, Mapping) else value for key, value in tables.items()
-    }
-    given: dict[str, dict[str, Any]] = {}
+    result, given = dict(tables), dict[str, dict[str, Any]]()
     for key, value in overrides.items():
         table, _, name = key.partition(".")
         given.setdefault(table, {})[name] = value
     for table, values in given.items():
         before = result.get(table, {})
-        if not isinstance(before, dict):
-            continue  # the validation reports it
-        for key in _unused_keys(table, values) - values.keys():
-            before.pop(key, None)
-        result[table] = before | values
+        if isinstance(before, Mapping):  # else the validation reports it
+            unused = _unused_keys(table, values)
+            kept = {key: value for key, value in before.items() if key not in unused}
+            result[table] = kept | values
     return result
 
 
 def _unused_keys(table: str, values: Mapping[str, Any]) -> set[str]:
     """Return the keys of a table that lose their meaning with overrides of it."""
     if table == "train":
-        return {"steps": {"epochs"}, "epochs": {"steps"}}.get(
-            "".join(values.keys() & {"steps", "epochs"}), set()
-        )
+        lengths = {"steps", "epochs"}
+        return lengths if values.keys() & lengths else set()
     if table == "finetune":
-        return (
-            set(unused_with_freeze(values["freeze"]))
-            if isinstance(values.get("freeze"), str)
-            else set()
-        )
+        return set(unused_with_freeze(str(values.get("freeze"))))
     family = TABLES[table]
     given = values.get(family.CHOICE)
     chosen = family.alternatives_by_choice().get(given) if isinstance(given, str) else None

@@ -14,7 +14,6 @@ from reszoo.config.optimizer import SGD, Optimizer, OptimizerConfig
 from reszoo.config.schedule import Schedule, ScheduleConfig
 from reszoo.config.training import FinetuneConfig, TrainConfig
 from reszoo.errors import ReszooError
-from reszoo.validation.messages import contradiction
 from reszoo.validation.table import Table
 from reszoo.weights.transforms import Transforms, fit_transforms
 
@@ -35,9 +34,9 @@ class Recipe(Table):
     """Everything that decides a run."""
 
     name: str = Field(
-        "unnamed", description="For people; a packaged recipe is named after its file."
+        "unnamed", description="Name for people. A packaged recipe is named after its file."
     )
-    description: str = Field("", description="For people.")
+    description: str = Field("", description="One line for people.")
     model: ModelConfig
     data: DataConfig
     augment: AugmentConfig = Field(NoCrop(), discriminator="crop")
@@ -64,82 +63,55 @@ class Recipe(Table):
         """Raise ReszooError for tables that contradict each other."""
         self._check_weights()
         if self.data.on_device and self.augment.crop not in ("none", "pad"):
-            raise contradiction(
-                "data.on_device",
-                True,
-                f'false with augment.crop = "{self.augment.crop}", which crops images of their own size',
-                "data.on_device=false",
-            )
+            crop = f'augment.crop = "{self.augment.crop}"'
+            expected = f"false with {crop}, which crops images before they are resized"
+            raise self.data.contradiction("on_device", expected, False)
         for key in ("dropout", "shortcut_dropout", "drop_path"):
             if self.train.jit and getattr(self.model.spec, key):
-                raise contradiction(
-                    "train.jit",
-                    True,
-                    f"false with model.{key}, because XLA draws other random numbers",
-                    "train.jit=false",
-                )
+                expected = f"false with model.{key}, because XLA draws other random numbers"
+                raise self.train.contradiction("jit", expected, False)
         self._check_finetune()
 
     def _check_weights(self) -> None:
-        given = self.data.normalize
+        weights, given = self.model.weights, self.data.normalize
         if self.model.published and given != "weights":
-            raise contradiction(
-                "data.normalize",
-                given,
-                f'"weights" with model.weights = "{self.model.weights}", which were trained on inputs normalized their own way',
-                "data.normalize=weights",
-            )
+            expected = f'"weights" with model.weights = "{weights}", as these were trained'
+            raise self.data.contradiction("normalize", expected, "weights")
         if given == "weights" and not self.model.published:
-            raise contradiction(
-                "data.normalize",
-                given,
-                "published weights in model.weights with it",
-                "model.weights=imagenet",
-            )
-        if self.model.weights and self.train.grow_from:
-            raise contradiction(
-                "train.grow_from",
-                self.train.grow_from,
-                "no model.weights with it; give one of them",
-                "model.weights=''",
-            )
+            expected = "published weights in model.weights with it"
+            raise self.data.contradiction("normalize", expected, "model.weights=imagenet")
+        if weights and self.train.grow_from:
+            expected = "no model.weights with it; give one of them"
+            raise self.train.contradiction("grow_from", expected, "model.weights=''")
 
     def _check_finetune(self) -> None:
-        *below, last, _ = self.places
+        *below, last, _ = self.layer_groups
         allowed = ("none", *below, last, "all")
         if self.finetune.freeze not in allowed:
-            raise contradiction(
-                "finetune.freeze",
-                self.finetune.freeze,
-                f"one of {', '.join(map(repr, allowed))} with model {self.model.spec.name}",
-                f"finetune.freeze={last}",
-            )
+            shown = ", ".join(map(repr, allowed))
+            expected = f"one of {shown} with model {self.model.spec.name}"
+            raise self.finetune.contradiction("freeze", expected, last)
         if self.finetune.freeze == last:
             self.finetune.reject_alone()
         if self.train.epochs and self.finetune.probe_epochs >= self.train.epochs:
-            raise contradiction(
-                "finetune.probe_epochs",
-                self.finetune.probe_epochs,
-                f"less than train.epochs = {self.train.epochs:g}, so that the rest learns after the classifier",
-                "finetune.probe_epochs=0",
+            expected = (
+                f"less than train.epochs = {self.train.epochs:g}, so that all layers learn after it"
             )
+            raise self.finetune.contradiction("probe_epochs", expected, 0)
 
     @property
-    def places(self) -> tuple[str, ...]:
-        """The places of the model from its images to its classes: "stem", "stage1", ..., "head"."""
-        return (
-            "stem",
-            *(f"stage{number}" for number, _ in enumerate(self.model.spec.depths, 1)),
-            "head",
-        )
+    def layer_groups(self) -> tuple[str, ...]:
+        """The layer groups of the model from input to output: "stem", "stage1", ..., "head"."""
+        stages = (f"stage{number}" for number, _ in enumerate(self.model.spec.depths, 1))
+        return ("stem", *stages, "head")
 
     @property
-    def frozen(self) -> tuple[str, ...]:
-        """The places that are frozen for the whole run, from the stem on; usually none."""
-        place = self.finetune.freeze
-        if place == "all":
-            return self.places[:-1]
-        return self.places[: self.places.index(place) + 1] if place != "none" else ()
+    def frozen_groups(self) -> tuple[str, ...]:
+        """The layer groups that are frozen for the whole run, from the stem on; usually none."""
+        groups, last = self.layer_groups, self.finetune.freeze
+        if last == "all":
+            return groups[:-1]
+        return groups[: groups.index(last) + 1] if last != "none" else ()
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Return the number of updates of the whole training, at least 1."""
@@ -155,9 +127,8 @@ class Recipe(Table):
         steps = max(1, round(epochs * steps_per_epoch)) if epochs else 0
         if steps >= total:
             raise ReszooError(
-                f"finetune.probe_epochs: {epochs:g} ({steps} steps) is invalid; expected less than the training "
-                f"({total} steps), so that the rest learns after the classifier. With {steps_per_epoch} steps per epoch, "
-                f"give less than {total / steps_per_epoch:.3g}"
+                f"finetune.probe_epochs: {epochs:g} ({steps} steps) is invalid; expected less than "
+                f"{total / steps_per_epoch:.3g} epochs, the whole training ({total} steps)"
             )
         return steps
 
@@ -171,13 +142,12 @@ class Recipe(Table):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as the tables of its TOML file, with every key except those that are None."""
+        values = {key: getattr(self, key) for key in type(self).model_fields}
         return {
-            key: value for key in type(self).model_fields if (value := self._plain(key)) is not None
+            key: value.to_dict() if isinstance(value, Table) else value
+            for key, value in values.items()
+            if value is not None
         }
-
-    def _plain(self, key: str) -> Any:
-        value = getattr(self, key)
-        return value.to_dict() if isinstance(value, Table) else value
 
     def to_toml(self) -> str:
         """Return the recipe as TOML from which `load_recipe` reads an equal one."""

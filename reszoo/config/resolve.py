@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 from reszoo.config.data import DataConfig
 from reszoo.config.recipe import Recipe
-from reszoo.errors import ReszooError
 from reszoo.files import expand_user
+from reszoo.validation.table import check_utf8
 from reszoo.weights.formats import is_file_name
 
 
@@ -48,11 +46,5 @@ def resolve_data(data: DataConfig) -> DataConfig:
 
 def _absolute(key: str, path: str) -> str:
     found = str(expand_user(path).resolve())
-    try:
-        found.encode()
-    except UnicodeEncodeError:
-        raise ReszooError(
-            f"{key}: {os.fsencode(found)!r} is invalid; expected a path in UTF-8, which a recipe's file can hold. "
-            "Rename the folder, or give a symbolic link to it"
-        ) from None
+    check_utf8(key, found)
     return found

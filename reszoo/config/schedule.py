@@ -1,20 +1,37 @@
-"""The table [schedule]: the learning rate of each step, as a pure function of the recipe and the history."""
+"""The table [schedule]: the learning rate of each step, as a pure function of recipe and history."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from pydantic import Field
 
-from reszoo.errors import ReszooError
-from reszoo.validation.messages import contradiction
 from reszoo.validation.table import Floats, Table
 
 History = Sequence[Mapping[str, Any]]
 Factor = Annotated[float, Field(gt=0, lt=1, description="Factor of each drop.")]
+FinalRate = Annotated[float, Field(ge=0, description="Learning rate at the end.")]
+
+
+class Moment(NamedTuple):
+    """A step of a training.
+
+    Attributes:
+        step: Number of the update, from 0 to total_steps - 1.
+        scale: Factor of all learning rates of the recipe.
+        unit: Steps in one unit of the recipe, a step or an epoch.
+        total_steps: Number of updates of the training.
+        history: One row per evaluation so far.
+    """
+
+    step: int
+    scale: float
+    unit: int
+    total_steps: int
+    history: History
 
 
 class Schedule(Table):
@@ -31,8 +48,8 @@ class Schedule(Table):
     rate_batch: int = Field(
         0,
         ge=0,
-        description="The batch size for which the learning rates are stated; they are scaled by "
-        "batch_size / rate_batch. 0: not scaled.",
+        description="The batch size for which `rate`, `warmup_rate` and `final_rate` are stated. They are "
+        "multiplied by `batch_size` / `rate_batch`. 0: not scaled.",
     )
     unit: Literal["steps", "epochs"] = Field("steps", description="Unit of boundaries and warmup.")
 
@@ -57,13 +74,15 @@ class Schedule(Table):
         """
         scale = batch_size / self.rate_batch if self.rate_batch else 1.0
         unit = steps_per_epoch if self.unit == "epochs" else 1
-        return self._scaled(step, scale, unit, total_steps, history)
+        return self._rate(Moment(step, scale, unit, total_steps, history))
 
     @abstractmethod
-    def _scaled(
-        self, step: int, scale: float, unit: int, total_steps: int, history: History
-    ) -> float:
-        """Return the learning rate of `step`, multiplied by `scale`; `unit` is the steps in a unit of the recipe."""
+    def _rate(self, at: Moment) -> float:
+        """Return the learning rate of a step."""
+
+    def _check_final_rate(self, final_rate: float) -> None:
+        if final_rate >= self.rate:
+            raise self.contradiction("final_rate", f"less than schedule.rate = {self.rate:g}", 0)
 
 
 class _Warmed(Schedule):
@@ -72,32 +91,24 @@ class _Warmed(Schedule):
         None,
         gt=0,
         examples=[0.01],
-        description="Learning rate during the warm-up; by default it rises in a line from 0.",
+        description="Learning rate during the warm-up. By default it rises in a line from 0.",
     )
 
     def check(self) -> None:
         """Raise ReszooError for a warm-up rate without a warm-up."""
         if self.warmup_rate is not None and not self.warmup:
-            raise contradiction(
-                "schedule.warmup_rate",
-                self.warmup_rate,
-                "schedule.warmup > 0 with it",
-                "schedule.warmup=400",
-            )
+            expected = "schedule.warmup > 0 with it"
+            raise self.contradiction("warmup_rate", expected, "schedule.warmup=400")
 
-    def _scaled(
-        self, step: int, scale: float, unit: int, total_steps: int, history: History
-    ) -> float:
-        warmup = round(self.warmup * unit)
-        if step < warmup:
-            rising = self.rate * (step + 1) / (warmup + 1)
-            return scale * (rising if self.warmup_rate is None else self.warmup_rate)
-        return self._after_warmup(step, scale, unit, total_steps, history)
+    def _rate(self, at: Moment) -> float:
+        warmup = round(self.warmup * at.unit)
+        if at.step < warmup:
+            rising = self.rate * (at.step + 1) / (warmup + 1)
+            return at.scale * (rising if self.warmup_rate is None else self.warmup_rate)
+        return self._after_warmup(at)
 
-    def _after_warmup(
-        self, step: int, scale: float, unit: int, total_steps: int, history: History
-    ) -> float:
-        return scale * self.rate
+    def _after_warmup(self, at: Moment) -> float:
+        return at.scale * self.rate
 
 
 class ConstantSchedule(_Warmed):
@@ -111,7 +122,9 @@ class StepSchedule(_Warmed):
 
     kind: Literal["step"]
     boundaries: Floats = Field(
-        min_length=1, examples=[[32000, 48000]], description="When the learning rate drops."
+        min_length=1,
+        examples=[[32000, 48000]],
+        description="When the learning rate drops: rising numbers after the warm-up.",
     )
     factor: Factor = 0.1
 
@@ -120,16 +133,12 @@ class StepSchedule(_Warmed):
         super().check()
         ends = (self.warmup, *self.boundaries)
         if any(after <= before for before, after in zip(ends, ends[1:], strict=False)):
-            raise ReszooError(
-                f"schedule.boundaries: {list(self.boundaries)} is invalid; expected rising numbers > schedule.warmup = "
-                f"{self.warmup:g}. Example: --set schedule.boundaries=[32000, 48000]"
-            )
+            expected = f"rising numbers > schedule.warmup = {self.warmup:g}"
+            raise self.contradiction("boundaries", expected, [32000, 48000])
 
-    def _after_warmup(
-        self, step: int, scale: float, unit: int, total_steps: int, history: History
-    ) -> float:
-        passed = sum(step >= round(boundary * unit) for boundary in self.boundaries)
-        return scale * self.rate * self.factor**passed
+    def _after_warmup(self, at: Moment) -> float:
+        passed = sum(at.step >= round(boundary * at.unit) for boundary in self.boundaries)
+        return at.scale * self.rate * self.factor**passed
 
 
 class PlateauSchedule(_Warmed):
@@ -141,31 +150,28 @@ class PlateauSchedule(_Warmed):
     )
     factor: Factor = 0.1
 
-    def _after_warmup(
-        self, step: int, scale: float, unit: int, total_steps: int, history: History
-    ) -> float:
-        return scale * self.rate * self.factor ** count_plateaus(history, step, self.patience)
+    def _after_warmup(self, at: Moment) -> float:
+        return (
+            at.scale * self.rate * self.factor ** count_plateaus(at.history, at.step, self.patience)
+        )
 
 
 class CosineSchedule(_Warmed):
     """The learning rate falls along half a cosine (arXiv 1608.03983)."""
 
     kind: Literal["cosine"]
-    final_rate: float = Field(0.0, ge=0, description="Learning rate at the end.")
+    final_rate: FinalRate = 0.0
 
     def check(self) -> None:
         """Raise ReszooError for an end above the start."""
         super().check()
-        _check_final_rate(self)
+        self._check_final_rate(self.final_rate)
 
-    def _after_warmup(
-        self, step: int, scale: float, unit: int, total_steps: int, history: History
-    ) -> float:
-        warmup = round(self.warmup * unit)
-        done = (step - warmup) / max(1, total_steps - warmup)
-        return scale * (
-            self.final_rate + (self.rate - self.final_rate) * (1 + math.cos(math.pi * done)) / 2
-        )
+    def _after_warmup(self, at: Moment) -> float:
+        warmup = round(self.warmup * at.unit)
+        done = (at.step - warmup) / max(1, at.total_steps - warmup)
+        fall = (self.rate - self.final_rate) * (1 + math.cos(math.pi * done)) / 2
+        return at.scale * (self.final_rate + fall)
 
 
 class TriangularSchedule(Schedule):
@@ -173,22 +179,20 @@ class TriangularSchedule(Schedule):
 
     kind: Literal["triangular"]
     peak: float = Field(
-        0.25, gt=0, lt=1, description="Fraction of the training at which the rate is highest."
+        0.25, gt=0, lt=1, description="Fraction of the training after which the rate is highest."
     )
-    final_rate: float = Field(0.0, ge=0, description="Learning rate at the end.")
+    final_rate: FinalRate = 0.0
 
     def check(self) -> None:
         """Raise ReszooError for an end above the top."""
-        _check_final_rate(self)
+        self._check_final_rate(self.final_rate)
 
-    def _scaled(
-        self, step: int, scale: float, unit: int, total_steps: int, history: History
-    ) -> float:
-        top = round(self.peak * total_steps)
-        if step < top:
-            return scale * self.rate * (step + 1) / (top + 1)
-        done = (step - top) / max(1, total_steps - top)
-        return scale * (self.rate + (self.final_rate - self.rate) * done)
+    def _rate(self, at: Moment) -> float:
+        top = round(self.peak * at.total_steps)
+        if at.step < top:
+            return at.scale * self.rate * (at.step + 1) / (top + 1)
+        done = (at.step - top) / max(1, at.total_steps - top)
+        return at.scale * (self.rate + (self.final_rate - self.rate) * done)
 
 
 ScheduleConfig: TypeAlias = (
@@ -205,21 +209,9 @@ def count_plateaus(history: History, step: int, patience: int) -> int:
     for row in history:
         if row["step"] > step:
             break
-        accuracy = row.get("val_accuracy")
-        if accuracy is None:
-            accuracy = row["accuracy"]
+        accuracy = row["accuracy"] if row.get("val_accuracy") is None else row["val_accuracy"]
         if accuracy > best:
             best, waited = accuracy, 0
         elif (waited := waited + 1) == patience:
             waited, count = 0, count + 1
     return count
-
-
-def _check_final_rate(schedule: CosineSchedule | TriangularSchedule) -> None:
-    if schedule.final_rate >= schedule.rate:
-        raise contradiction(
-            "schedule.final_rate",
-            schedule.final_rate,
-            f"less than schedule.rate = {schedule.rate:g}",
-            "schedule.final_rate=0",
-        )

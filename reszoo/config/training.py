@@ -1,14 +1,11 @@
-"""The tables [train] and [finetune]: length, batches and precision, and which part of the model learns."""
+"""The tables [train] and [finetune]: length, batches and precision, and which layers learn."""
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from reszoo.errors import ReszooError, did_you_mean
-from reszoo.validation.messages import contradiction
 from reszoo.validation.table import Table
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -22,100 +19,106 @@ class TrainConfig(Table):
     batch_size: int = Field(
         ge=1, examples=[128], description="Images per update, over all replicas and micro-batches."
     )
-    steps: int = Field(0, ge=0, description="Length in updates of the weights; or give epochs.")
-    epochs: float = Field(0.0, ge=0, examples=[20], description="Length in epochs; or give steps.")
-    seed: int = Field(0, ge=0, lt=2**31, description="Seed of weights, order and augmentation.")
+    steps: int = Field(
+        0,
+        ge=0,
+        description="Length in updates of the weights. Give exactly one of steps and epochs.",
+    )
+    epochs: float = Field(
+        0.0, ge=0, examples=[20], description="Length in epochs, rounded to whole steps."
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="Seed of initial weights, order of images and augmentation."
+    )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
-        "float32", description="Dtype policy of Keras; the classifier is float32 in each."
+        "float32",
+        description="Keras' dtype policy. Global pooling and classifier compute in float32 in each.",
     )
     batch_norm: Literal["local", "sync"] = Field(
         "local",
-        description="Batch norm statistics of each replica (local, as in the papers) or of all replicas (sync).",
+        description="Batch norm statistics of each replica (`local`, as in the papers) or of the whole "
+        "batch (`sync`).",
     )
     accumulate: int = Field(
-        1, ge=1, description="Micro-batches into which a batch is divided, to save memory."
+        1,
+        ge=1,
+        description="Number of micro-batches per batch, to save memory. Batch norm statistics are those of a "
+        "micro-batch.",
     )
     clip_norm: float = Field(
-        0.0, ge=0, description="Largest norm of the whole gradient; 0 for no limit."
+        0.0, ge=0, description="Largest norm of the whole gradient. 0: no limit."
     )
     ema: Fraction = Field(
         0.0,
-        description="Decay per step of the averaged weights that are evaluated and exported; 0 for none.",
+        description="Decay per step of averaged weights, which are then evaluated, saved and exported. 0: none.",
     )
     label_smoothing: Fraction = Field(
         0.0,
-        description="Share of the target spread over all classes (arXiv 1512.00567, section 7).",
+        description="Share of the target that is spread over all classes (arXiv 1512.00567, section 7).",
     )
-    evaluate_every: int = Field(1, ge=1, description="Epochs between evaluations.")
+    evaluate_every: int = Field(
+        1, ge=1, description="Epochs between evaluations. The last step is always evaluated."
+    )
     checkpoint_every: int = Field(
-        0, ge=0, description="Steps between checkpoints; 0 for the end of each epoch."
+        0, ge=0, description="Steps between checkpoints. 0: at the end of each epoch."
     )
     select: Literal["last", "best"] = Field(
         "last",
-        description="Weights with which the run ends: the last, or those with the best top-1 validation accuracy.",
+        description="Final weights of the run: the last ones, or those of the best validation accuracy.",
     )
     deterministic: bool = Field(
-        False, description="Run only operations that repeat to the bit, at some cost in speed."
+        False, description="Use only operations that repeat to the bit, at some cost in speed."
     )
     jit: bool = Field(
         False,
-        description="Compile forward pass, loss and gradients of a replica with XLA; not with batch_norm sync, "
-        "dropout or drop_path.",
+        description="Compile forward pass, loss and gradients of each replica with XLA. Not with `batch_norm` "
+        "`sync`, dropout or drop_path.",
     )
     export: bool = Field(True, description="Write a SavedModel into the run folder.")
     grow_from: str = Field(
         "",
-        description="Folder of a finished run of a shallower model of the same family, whose weights and optimizer "
-        "slots training starts from (reszoo.grow); empty for new weights.",
+        description="Folder of a finished run of a shallower model of the same family. Training starts from its "
+        "weights and optimizer slots; new blocks start as the identity.",
     )
 
     def check(self) -> None:
         """Raise ReszooError for keys that contradict each other."""
         if self.accumulate > self.batch_size:
-            raise contradiction(
-                "train.accumulate",
-                self.accumulate,
-                f"at most train.batch_size = {self.batch_size}",
-                "train.accumulate=1",
-            )
+            expected = f"at most train.batch_size = {self.batch_size}"
+            raise self.contradiction("accumulate", expected, 1)
         if self.jit and self.batch_norm == "sync":
-            raise contradiction(
-                "train.jit",
-                True,
-                'false with train.batch_norm = "sync", because XLA compiles each replica alone',
-                "train.jit=false",
+            expected = (
+                'false with train.batch_norm = "sync", because XLA compiles each replica alone'
             )
+            raise self.contradiction("jit", expected, False)
         if bool(self.steps) == bool(self.epochs):
-            raise ReszooError(
-                f"train.steps: {self.steps} with train.epochs = {self.epochs:g} is invalid; expected exactly one of them > 0. "
-                "Example: --set train.epochs=20"
-            )
-
-
-PLACES = ("none", "stem", "stage1", "stage2", "stage3", "stage4", "all")
+            expected = f"exactly one > 0 of train.steps and train.epochs = {self.epochs:g}"
+            raise self.contradiction("steps", expected, "train.epochs=20")
 
 
 class FinetuneConfig(Table):
-    """Which part of a model learns, from when on and how fast. The defaults train all of it alike."""
+    """Which layers of a model learn, from when on and how fast. By default all learn alike."""
 
     TABLE: ClassVar[str] = "finetune"
 
     freeze: str = Field(
         "none",
+        pattern=r"^(none|stem|stage[1-9]\d*|all)$",
         examples=["stage2"],
-        description='Last frozen place: "stem", "stage1", ..., or "all" for everything but the classifier. '
-        "It and all places before it keep their weights for the whole run.",
+        description='Last frozen layer group: `"none"`, `"stem"`, `"stage1"`, ..., or `"all"` for everything but '
+        "the classifier. It and all groups before it keep their weights for the whole run.",
     )
     batch_norm: Literal["eval", "train"] = Field(
         "eval",
-        description="Frozen batch norms keep their statistics, scales and offsets (eval) or learn them (train).",
+        description="Frozen batch norms keep their statistics, scales and offsets (`eval`) or learn them "
+        "(`train`).",
     )
     probe_epochs: float = Field(
         0.0,
         ge=0,
         examples=[1],
         description="Epochs at the start in which only the classifier learns (a linear probe). Then the optimizer "
-        "starts anew, and everything above freeze learns.",
+        "starts anew, and every layer above `freeze` learns.",
     )
     stage_decay: float = Field(
         1.0,
@@ -125,30 +128,16 @@ class FinetuneConfig(Table):
     )
 
     def check(self) -> None:
-        """Raise ReszooError for an unknown place, and for keys that have no effect."""
-        if not re.fullmatch(r"none|stem|stage[1-9]\d*|all", self.freeze):
-            near = did_you_mean(self.freeze, PLACES) or "."
-            raise ReszooError(
-                f'finetune.freeze: "{self.freeze}" is invalid; expected "none", "stem", a stage such as "stage2", '
-                f'or "all"{near} Example: --set finetune.freeze=stage2'
-            )
+        """Raise ReszooError for keys that have no effect."""
         for key in unused_with_freeze(self.freeze):
-            if key != "batch_norm" and self.batch_norm == "train":
-                continue  # frozen batch norms still learn
-            self._reject_unused(key)
+            if key == "batch_norm" or self.batch_norm == "eval":  # else frozen batch norms learn
+                self.reject_unused(key, "freeze")
 
     def reject_alone(self) -> None:
         """Raise ReszooError for a key that has no effect where only the classifier learns."""
         if self.batch_norm == "eval":
-            for key in ("probe_epochs", "stage_decay"):
-                self._reject_unused(key)
-
-    def _reject_unused(self, key: str) -> None:
-        if getattr(self, key) != type(self).model_fields[key].default:
-            raise ReszooError(
-                f'finetune.{key}: not used with finetune.freeze = "{self.freeze}"; remove finetune.{key}, '
-                "or change finetune.freeze"
-            )
+            self.reject_unused("probe_epochs", "freeze")
+            self.reject_unused("stage_decay", "freeze")
 
 
 def unused_with_freeze(freeze: str) -> tuple[str, ...]:

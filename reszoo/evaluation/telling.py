@@ -96,14 +96,18 @@ def beginning(recipe: Recipe, pipeline: Pipeline) -> list[str]:
 
 def finetuning(recipe: Recipe, steps_per_epoch: int, step: int = 0) -> list[str]:
     """Return the lines that tell what is frozen, what learns alone at first, and at which rates; none where all learn alike."""
-    settings, frozen, lines = recipe.finetune, recipe.frozen, []
+    settings, frozen, lines = recipe.finetune, recipe.frozen_groups, []
     if frozen:
         norms = ", but not their normalisations" if settings.batch_norm == "train" else ""
         lines.append(f"frozen: {', '.join(frozen)}{norms}")
     if (probe := recipe.probe_steps(steps_per_epoch)) > step:
         lines.append(f"the classifier learns alone for {probe} steps")
     if settings.stage_decay != 1:
-        learning = recipe.places if settings.batch_norm == "train" else recipe.places[len(frozen) :]
+        learning = (
+            recipe.layer_groups
+            if settings.batch_norm == "train"
+            else recipe.layer_groups[len(frozen) :]
+        )
         rates = (
             f"{place} {settings.stage_decay**below:.3g}"
             for below, place in enumerate(reversed(learning))

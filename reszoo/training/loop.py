@@ -423,10 +423,10 @@ def _means(sums: np.ndarray) -> dict[str, float]:
 
 def thawed(recipe: Recipe, step: int) -> str:
     """Return the line that tells the end of a probe."""
-    *lower, head = recipe.places[len(recipe.frozen) :]
+    *lower, head = recipe.layer_groups[len(recipe.frozen_groups) :]
     norms = (
         ["the frozen normalisations"]
-        if recipe.frozen and recipe.finetune.batch_norm == "train"
+        if recipe.frozen_groups and recipe.finetune.batch_norm == "train"
         else []
     )
     now = ", ".join([*norms, *lower])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from reszoo.validation.table import Table
 
 EXAMPLES = {"integer": 128, "number": 0.1, "boolean": True, "string": "name"}
-NUMBERS = {"integer": "an integer", "number": "a number"}
+TABLE_EXPECTED = "a table of keys"
+TYPES = {
+    "integer": "an integer",
+    "number": "a number",
+    "boolean": "true or false",
+    "string": "text",
+}
 BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
 
@@ -38,27 +44,22 @@ def explain(error: ValidationError, table: type[Table], values: Mapping[str, Any
     if first["type"] == "extra_forbidden":
         return unknown_key(table, name, values)
     field = table.model_fields[name]
-    if first["type"] == "missing" and len(first["loc"]) == 1:
-        if describe(field) == TABLE_EXPECTED:
-            return ReszooError(f"{key}: missing; expected {TABLE_EXPECTED} under [{key}]")
-        return ReszooError(
-            f"{key}: missing; expected {describe(field)}. Example: {key} = {show(example(field))}"
-        )
-    if first["type"].startswith(("union_tag", "model_")):
-        return ReszooError(
-            f"{key}: {show(values[name])} is invalid; expected {TABLE_EXPECTED} under [{key}]"
-        )
+    missing = first["type"] == "missing" and len(first["loc"]) == 1
+    problem = "missing" if missing else f"{show(values[name])} is invalid"
+    if first["type"].startswith(("union_tag", "model_")) or describe(field) == TABLE_EXPECTED:
+        return ReszooError(f"{key}: {problem}; expected {TABLE_EXPECTED} under [{key}]")
+    if missing:
+        expected = f"{describe(field)}. Example: {key} = {show(example(field))}"
+        return ReszooError(f"{key}: missing; expected {expected}")
     return invalid(key, values[name], field)
 
 
 def invalid(key: str, value: Any, field: FieldInfo) -> ReszooError:
     """Return the error for a value that a field does not accept."""
-    near = ""
-    if isinstance(value, str) and (allowed := choices(field)):
-        near = did_you_mean(value, allowed)
+    near = did_you_mean(value, choices(field)) if isinstance(value, str) else ""
+    override = f"{'--set ' if '.' in key else ''}{key}={show(example(field))}"
     return ReszooError(
-        f"{key}: {show(value)} is invalid; expected {describe(field)}{near}"
-        f"{'' if near else '.'} Example: {'--set ' if '.' in key else ''}{key}={show(example(field))}"
+        f"{key}: {show(value)} is invalid; expected {describe(field)}{near or '.'} Example: {override}"
     )
 
 
@@ -109,9 +110,6 @@ def unknown_choice(table: type[Table], given: Any, allowed: Iterable[Any]) -> Re
     return ReszooError(f"{key}: {show(given)} is invalid; expected {expected}{near}")
 
 
-TABLE_EXPECTED = "a table of keys"
-
-
 def describe(field: FieldInfo) -> str:
     """Return in words what a field accepts, from its JSON Schema."""
     return _describe(_schema(field))
@@ -152,11 +150,7 @@ def _schema(field: FieldInfo) -> dict[str, Any]:
 
 def with_constraints(field: FieldInfo) -> Any:
     """Return a field's type with its constraints, for a TypeAdapter."""
-    from typing import Annotated
-
-    if field.metadata:
-        return Annotated[(field.annotation, *field.metadata)]
-    return field.annotation
+    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
 
 def _describe(schema: Mapping[str, Any]) -> str:
@@ -168,20 +162,16 @@ def _describe(schema: Mapping[str, Any]) -> str:
     if "const" in schema:
         return show(schema["const"])
     kind = schema.get("type")
-    if kind == "boolean":
-        return "true or false"
-    if kind == "string":
-        return "text" if not schema.get("minLength") else "text that is not empty"
-    if kind in NUMBERS:
-        bounds = [f"{sign} {schema[name]!r}" for name, sign in BOUNDS.items() if name in schema]
-        return " ".join([NUMBERS[kind], " and ".join(bounds)]).strip()
     if kind == "array":
-        items = schema.get("prefixItems")
-        if items:
-            return f"a list of {len(items)}: {', '.join(map(_describe, items))}"
+        if items := schema.get("prefixItems"):
+            each = dict.fromkeys(map(_describe, items))
+            return f"a list of {len(items)}, each {', '.join(each)}"
         least = f" of at least {schema['minItems']}" if schema.get("minItems") else ""
         return f"a list{least}, each {_describe(schema['items'])}"
-    return TABLE_EXPECTED
+    if kind == "string" and schema.get("minLength"):
+        return "text that is not empty"
+    bounds = [f"{sign} {schema[name]!r}" for name, sign in BOUNDS.items() if name in schema]
+    return " ".join([TYPES.get(str(kind), TABLE_EXPECTED), " and ".join(bounds)]).strip()
 
 
 def _example(schema: Mapping[str, Any]) -> Any:

@@ -10,19 +10,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from reszoo.errors import ReszooError
-from reszoo.validation.messages import choices, explain, full_key, unknown_choice
+from reszoo.validation.messages import (
+    choices,
+    contradiction,
+    explain,
+    full_key,
+    show,
+    unknown_choice,
+)
 
 
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _is_path(text: str) -> bool:
-    return "/" in text
-
-
-def _is_utf8(text: str) -> bool:
-    return text == text.encode(errors="replace").decode()
 
 
 AS_TUPLE = BeforeValidator(_as_tuple)
@@ -58,20 +57,34 @@ class Table(BaseModel):
         except ValidationError as error:
             raise explain(error, type(self), values) from None
         for name, value in values.items():
-            if isinstance(value, str) and not _is_utf8(value):
-                shown = (
-                    os.fsencode(value).decode(errors="backslashreplace")
-                    if _is_path(value)
-                    else ascii(value)
-                )
-                raise ReszooError(
-                    f"{full_key(type(self), name)}: {shown} is invalid; expected {'a path' if _is_path(value) else 'text'} in UTF-8, "
-                    "which a recipe's file can hold. Rename the file or folder, or give a symbolic link to it"
-                )
+            if isinstance(value, str):
+                check_utf8(full_key(type(self), name), value)
         self.check()
 
     def check(self) -> None:
         """Raise ReszooError where values contradict each other."""
+
+    def contradiction(self, name: str, expected: str, example: object = "") -> ReszooError:
+        """Return the error for the value of a field that contradicts another value.
+
+        Args:
+            name: The field at fault.
+            expected: What was expected, and why.
+            example: A value that resolves it, or an override of another key such as "train.jit=false".
+        """
+        key = full_key(type(self), name)
+        if example != "" and "=" not in str(example):
+            example = f"{key}={show(example) if not isinstance(example, str) else example}"
+        return contradiction(key, getattr(self, name), expected, str(example))
+
+    def reject_unused(self, name: str, decider: str) -> None:
+        """Raise ReszooError if a field differs from its default where another one leaves it unused."""
+        if getattr(self, name) != type(self).model_fields[name].default:
+            key, other = (full_key(type(self), each) for each in (name, decider))
+            raise ReszooError(
+                f"{key}: not used with {other} = {show(getattr(self, decider))}. "
+                f"Remove {key}, or change {other}"
+            )
 
     def replace(self, **changes: Any) -> Self:
         """Return a checked copy with some fields changed.
@@ -107,7 +120,7 @@ class Table(BaseModel):
 
     @classmethod
     def alternatives(cls) -> Iterator[type[Table]]:
-        """Yield the classes between which `CHOICE` decides, this one included; only itself without a choice."""
+        """Yield the classes between which `CHOICE` decides; only this class without a choice."""
         family: type[Table] = next(
             (each for each in reversed(cls.__mro__) if getattr(each, "CHOICE", "")), cls
         )
@@ -131,14 +144,23 @@ class Table(BaseModel):
 
         Recipes of version 0.1 state every key of every alternative, and 0 or [] for those that are required now.
         """
-        unused = {
-            name: field
-            for name, field in cls.fields_of_alternatives().items()
-            if name not in cls.model_fields
-        }
-        return {
-            key: value
-            for key, value in values.items()
-            if key not in unused
-            or (value if unused[key].is_required() else _as_tuple(value) != unused[key].default)
-        }
+        kept = dict(values)
+        for name, field in cls.fields_of_alternatives().items():
+            if name in values and name not in cls.model_fields:
+                value = values[name]
+                if not value if field.is_required() else _as_tuple(value) == field.default:
+                    del kept[name]
+        return kept
+
+
+def check_utf8(key: str, text: str) -> None:
+    """Raise ReszooError unless a text can be written in UTF-8, as a recipe's file is."""
+    if text == text.encode(errors="replace").decode():
+        return
+    what, shown = "text", ascii(text)
+    if "/" in text:
+        what, shown = "a path", os.fsencode(text).decode(errors="backslashreplace")
+    raise ReszooError(
+        f"{key}: {shown} is invalid; expected {what} in UTF-8, which a recipe's file can hold. "
+        "Rename the file or folder, or give a symbolic link to it"
+    )

@@ -30,7 +30,7 @@ from reszoo.errors import ReszooError
         ),
         (
             {"name": "cifar10", "image_size": 32},
-            "data.image_size: 32 is invalid; expected a list of 2: an integer >= 1",
+            "data.image_size: 32 is invalid; expected a list of 2, each an integer >= 1",
         ),
         ({"name": "cifar10", "image_size": (32, 0)}, "data.image_size: [32, 0] is invalid"),
         ({"name": "cifar10", "image_size": (32, 1.5)}, "data.image_size: [32, 1.5] is invalid"),

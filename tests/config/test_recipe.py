@@ -255,7 +255,7 @@ BAD_OVERRIDES = {
     "train.epochs=": 'train.epochs: "" is invalid; expected a number >= 0',
     "train.epochs=nan": "train.epochs: NaN is invalid; expected a number >= 0",
     "train.epochs=-1": "train.epochs: -1 is invalid; expected a number >= 0",
-    "train.steps=0": "expected exactly one of them > 0",
+    "train.steps=0": "expected exactly one > 0 of train.steps and train.epochs",
     "train.batch_size=1.5": "train.batch_size: 1.5 is invalid; expected an integer >= 1",
     "train.batch_size=true": "train.batch_size: true is invalid; expected an integer >= 1",
     "train.batch_size=0": "train.batch_size: 0 is invalid; expected an integer >= 1. Example: --set train.batch_size=128",
@@ -577,7 +577,7 @@ def test_published_weights_fill_what_the_data_table_leaves_out() -> None:
             "model.weights: resnet50_v1: weights .* stride_at is 'conv1' here and 'conv2' there",
         ),
         (["model.weights=3"], "model.weights: resnet50_v1_5 has no weights '3'"),
-        (["data.normalize=channel"], "were trained on inputs normalized their own way"),
+        (["data.normalize=channel"], 'expected "weights" with model.weights'),
         (
             ["data.interpolation=nearest"],
             'data.interpolation: "nearest" is invalid; expected one of "bilinear", "bicubic"',

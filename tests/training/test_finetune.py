@@ -513,8 +513,11 @@ def test_what_cannot_be_meant_is_refused_in_one_line(table: dict[str, Any], says
 def test_configs_made_in_python_are_refused_alike() -> None:
     with pytest.raises(ReszooError, match="finetune.probe_epochs: not used with finetune.freeze"):
         FinetuneConfig(freeze="all", probe_epochs=1)
-    assert recipe(finetune={"freeze": "all", "batch_norm": "train"}).frozen == PLACES[:-1]
-    assert recipe(finetune={"freeze": "stage2"}).frozen == PLACES[:3] and recipe().places == PLACES
+    assert recipe(finetune={"freeze": "all", "batch_norm": "train"}).frozen_groups == PLACES[:-1]
+    assert (
+        recipe(finetune={"freeze": "stage2"}).frozen_groups == PLACES[:3]
+        and recipe().layer_groups == PLACES
+    )
 
 
 def test_a_probe_as_long_as_the_training_is_refused_before_anything_is_written(

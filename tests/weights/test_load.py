@@ -211,7 +211,7 @@ def test_a_new_classifier_is_made_where_as_many_classes_are_others(
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["data.normalize=channel"], "were trained on inputs normalized their own way"),
+        (["data.normalize=channel"], 'expected "weights" with model.weights'),
         (["model.weights=nope"], "resnet8 has no weights 'nope'; it has someone/v1"),
         (
             ["train.grow_from=runs/x"],

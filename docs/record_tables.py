@@ -1,0 +1,340 @@
+"""Tables of the documentation that are made from the records in docs/results."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import reszoo
+from reszoo.lab import report
+from reszoo.lab.record import read_record
+from reszoo.tuning.report import finding
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def table(headers: str, lines: Iterable[str]) -> str:
+    """Return a table in Markdown. Bars separate the cells of the headers and of each line."""
+    rule = "|" + "---|" * (headers.count("|") + 1)
+    return "\n".join([f"| {headers} |", rule, *(f"| {line} |" for line in lines)])
+
+
+def spread(ratio: float, ends: list[float]) -> str:
+    """Return a ratio with its range."""
+    return f"{ratio:.2f} ({ends[0]:.2f} to {ends[1]:.2f})"
+
+
+def record(path: str) -> Any:
+    """Return a record of docs/results."""
+    return json.loads((RESULTS / path).read_text(encoding="utf-8"))
+
+
+def command(path: str, page: Path) -> str:
+    """Return the command of a record as it is typed today, with a link to the record."""
+    found = record(path)
+    typed = re.sub(
+        r"tests/bench/(\w+)\.py", r"tests/bench \1", found.get("command") or found["how"]
+    )
+    link = os.path.relpath(RESULTS / path, page.parent)
+    return f"`{typed}` ([record]({link}))"
+
+
+def commands(page: Path, *paths: str) -> str:
+    """Return the commands of several records as a list."""
+    return "\n".join(f"- {command(path, page)}" for path in paths)
+
+
+def measured(page: Path, path: str, headers: str, lines: Iterable[str]) -> str:
+    """Return a table below the command and the record that it comes from."""
+    return f"Command: {command(path, page)}.\n\n{table(headers, lines)}"
+
+
+def bench(page: Path, *names: str) -> str:
+    """Compare speeds; all records of one table come from one processor and one precision."""
+    paths = [f"bench/{name}.json" for name in names]
+    found = [record(path) for path in paths]
+    ((processor, precision),) = {
+        (each["machine"]["processor"], each["precision"]) for each in found
+    }
+    headers = "benchmark | model, batch | reszoo | other | reszoo is times as fast"
+    text = table(f"{headers} | of peak | memory", chain.from_iterable(map(bench_rows, found)))
+    head = f"Processor: {processor}. Precision: {precision}."
+    return f"{head}\n\n{text}\n\nCommands:\n\n{commands(page, *paths)}"
+
+
+def bench_rows(found: dict[str, Any]) -> Iterator[str]:
+    """Yield the rows of a record of `reszoo bench`."""
+    what = found["what"]
+    unit, key = "images/s", "images_per_second"
+    if what in ("build", "first-step"):
+        unit, key = "s", "seconds"
+    for model in found["models"]:
+        (_, ours), *others = model["sides"].items()
+        name, peak, memory = model["model"], "", ""
+        if what != "build":
+            name += f", b{model['batch']}" if "batch" in model else ""
+            memory = f"{ours['peak_mb']:,} MB" if ours.get("peak_mb") else ""
+        if share := ours.get("share_of_matrix_product"):
+            peak = f"{100 * share:.0f} %"
+        for side, row in others or [("", None)]:
+            other, ratio = "", ""
+            if row:
+                other = f"{side} {row[key]:,.4g}"
+                ratio = spread(row["reszoo_times_faster"], row["reszoo_times_faster_range"])
+            own = f"{ours[key]:,.4g} {unit}"
+            yield " | ".join([what, name, own, other, ratio, peak, memory])
+
+
+def depth(page: Path) -> str:
+    """Show cost against depth, and what each layer costs beyond the model above."""
+    lines, before = [], None
+    starts, trained = (
+        record(f"bench/depth_{name}.json")["models"] for name in ("first_step", "train")
+    )
+    for start, steps in zip(starts, trained, strict=True):
+        own = start["sides"]["reszoo"]
+        step = 1000 * steps["batch"] / steps["sides"]["reszoo"]["images_per_second"]
+        now = [step, own["seconds"], own["build_seconds"], own["peak_mb"]]
+        layers = reszoo.count(start["model"]).depth
+        cells = ["{:,.0f} ms", "{:.2f} s", "{:.2f} s", "{:,} MB"]
+        cells = [cell.format(value) for cell, value in zip(cells, now, strict=True)]
+        if before:
+            more = [(b - a) / (layers - before[0]) for a, b in zip(before[1], now, strict=True)]
+            extra = ["{:.2f} ms", "{:.1f} ms", "{:.1f} ms", "{:.2f} MB"]
+            scales = (1, 1000, 1000, 1)
+            cells = [
+                f"{cell} ({text.format(scale * value)})"
+                for cell, text, scale, value in zip(cells, extra, scales, more, strict=True)
+            ]
+        lines.append(" | ".join([start["model"], *cells]))
+        before = layers, now
+    return table("model, 4 images | step | first step | build | memory", lines)
+
+
+def kernels(page: Path) -> str:
+    """Show the share of each kind of kernel in a training step."""
+    paths = ("kernels_float32.json", "kernels_bfloat16.json")
+    spent = [record(path)["kernel_milliseconds"] for path in paths]
+    shares = [{kind: 100 * each[kind] / sum(each.values()) for kind in each} for each in spent]
+    text = table(
+        "kernels | float32 | mixed_bfloat16",
+        [f"{kind} | {share:.0f} % | {shares[1][kind]:.0f} %" for kind, share in shares[0].items()],
+    )
+    head = f"Processor: {record(paths[0])['processor']}."
+    return f"{head}\n\n{text}\n\nCommands:\n\n{commands(page, *paths)}"
+
+
+def precision(page: Path) -> str:
+    """Compare the test errors of two precisions."""
+    lines, rows = [], record("precision.json")["rows"]
+    for row in rows:
+        errors = row["test_errors"]
+        mean, deviation = statistics.mean(errors), statistics.stdev(errors)
+        shown = ", ".join(f"{error:.2f}" for error in errors)
+        lines.append(
+            f"{row['recipe']} | {row['precision']} | {shown} | {mean:.2f} ± {deviation:.2f}"
+        )
+    text = table("recipe | precision | test error of seeds 0, 1, 2 in % | mean ± deviation", lines)
+    typed = "\n".join(f"- `{each}`" for each in dict.fromkeys(row["command"] for row in rows))
+    return f"{text}\n\nCommands:\n\n{typed}"
+
+
+def convolutions(page: Path) -> str:
+    """Show the share of the matrix product's speed that convolutions reach."""
+    path = "convolutions.json"
+    shares = record(path)["share_of_matrix_product"]
+    lines = [
+        " | ".join([channels, *(f"{100 * share:.0f} %" for share in row.values())])
+        for channels, row in shares.items()
+    ]
+    return measured(page, path, " | ".join(["channels", *next(iter(shares.values()))]), lines)
+
+
+def photographs(page: Path) -> str:
+    """Show the milliseconds of a core per image, up to each stage of the pipeline."""
+    path = "photographs.json"
+    stages = record(path)["core_milliseconds_an_image_up_to"].items()
+    lines = [f"{name} | {spent:.2f}" for name, spent in stages]
+    return measured(page, path, "up to | ms per image", lines)
+
+
+def engine(page: Path) -> str:
+    """Show the cost of everything around the training steps."""
+    found = record("engine.json")
+    share = f"{100 * found['engine_share_of_wall']:.1f} %"
+    line = f"{found['step_ms']:.1f} ms | {found['between_steps_ms']:.1f} ms | {share}"
+    return measured(page, "engine.json", "step | between steps | share of the run", [line])
+
+
+def experiment(page: Path, name: str) -> str:
+    """Quote what an experiment of the lab found."""
+    return f"> {report.finding(read_record(RESULTS / 'lab' / name))}"
+
+
+def search(page: Path, name: str) -> str:
+    """Show what a search found: its finding, and accuracy by depth and shortcut."""
+    found = record(f"tune/{name}.json")
+    lines = [
+        f"{number} | {label} | {cell['count']} | "
+        f"{100 * cell['mean']:.2f} | {100 * cell['training']:.2f}"
+        for label, cells in found["grid"]["cells"].items()
+        for number, cell in cells.items()
+    ]
+    headers = "depth | shortcut | trials | mean validation accuracy, % | mean training accuracy, %"
+    return f"> {finding(found)}\n\n{table(headers, lines)}"
+
+
+def tuners(page: Path) -> str:
+    """Compare hyperband with random search."""
+    path, lines = "tune/hyperband.json", []
+    for tuner in ("hyperband", "random"):
+        own = [row for row in record(path)["rows"] if row["tuner"] == tuner]
+        best = [100 * row["best"] for row in own]
+        mean, deviation = statistics.mean(best), statistics.stdev(best)
+        shown = ", ".join(f"{each:.2f}" for each in best)
+        steps = ", ".join(f"{row['trained_steps']:,}" for row in own)
+        lines.append(f"{tuner} | {shown} | {mean:.2f} ± {deviation:.2f} | {steps}")
+    return measured(page, path, "tuner | seeds 0, 1, 2 | mean | training steps", lines)
+
+
+def workers(page: Path) -> str:
+    """Show trials per minute by the number of workers."""
+    path = "tune/workers.json"
+    lines = ["{workers} | {trials_a_minute:.2f}".format(**row) for row in record(path)["rows"]]
+    return measured(page, path, "workers | trials per minute", lines)
+
+
+def faults(page: Path) -> str:
+    """Show searches that were killed."""
+    path, lines = "tune/faults.json", []
+    for row in record(path)["rows"]:
+        same = "yes" if row["equal_to_unbroken"] else "-"
+        cells = "{tuner} | {killed} | {kills} | {trials} | {trials_lost} | {results_lost} | "
+        lines.append(cells.format(**row) + same)
+    headers = "tuner | killed | kills | trials | trials lost | results lost | equal"
+    return measured(page, path, headers, lines)
+
+
+def memory(page: Path) -> str:
+    """Show the memory of a search, in MB."""
+    path = "tune/memory.json"
+    rows = record(path)["rows"]
+    lines = [f"{n} | {rows[n - 1]['VmRSS']:,} | {rows[n - 1]['VmHWM']:,}" for n in (5, 10, 20, 30)]
+    return measured(page, path, "trial | resident, MB | peak so far, MB", lines)
+
+
+def exports(page: Path) -> str:
+    """Compare the speed of exports with peers."""
+    path, lines = "export/speed.json", []
+    batches = record(path)["results"].values()
+    for name, first in next(iter(batches))["rows"].items():
+        cells = [name, first["runtime"]]
+        for batch in batches:
+            row = batch["rows"][name]
+            cells.append(f"{row['images_per_second']:.1f}")
+            cells.append(spread(row["ratio"], row["ratio_range"]))
+        lines.append(" | ".join(cells))
+    sizes = " | ".join(f"batch {n}, images/s | of the best peer" for n in (1, 32))
+    return measured(page, path, f"artifact | runtime | {sizes}", lines)
+
+
+def folds(page: Path) -> str:
+    """Compare exports with folded and unfolded batch norm."""
+    path, lines = "export/fold.json", []
+    for name, result in record(path)["results"].items():
+        own, other = (result["rows"][how] for how in ("folded", "unfolded"))
+        speeds = " | ".join(f"{each['images_per_second']:,.1f}" for each in (own, other))
+        lines.append(f"{name} | {speeds} | {spread(own['ratio'], own['ratio_range'])}")
+    return measured(page, path, "model | folded, images/s | as trained, images/s | ratio", lines)
+
+
+def export_parity(page: Path) -> str:
+    """Compare exports with Keras on images."""
+    path, lines = "export/parity.json", []
+    cells = "{mb:.2f} | {logit_difference:.1e} | {probability_difference:.1e} | {same:.1f} | "
+    cells += "{points:+.1f}"
+    for name, row in record(path)["results"].items():
+        points = 100 * (row["accuracy"] - row["keras_accuracy"])
+        shown = cells.format(
+            **row, mb=row["bytes"] / 1e6, same=100 * row["agreement"], points=points
+        )
+        lines.append(f"{name.replace(', ', ' | ')} | {shown}")
+    headers = (
+        "model | format | precision | MB | logit | probability | same class, % | accuracy, points"
+    )
+    return measured(page, path, headers, lines)
+
+
+def fuzz(page: Path) -> str:
+    """Show what malformed files did."""
+    lines, names = [], ("signature", "endpoint", "page")
+    for name in names:
+        found = record(f"export/fuzz_{name}.json")
+        resident = found["resident_mb_by_tenths"]
+        counts = "{files:,} | {crashes} | {wrong_statuses} | {disturbed_neighbours}".format(**found)
+        lines.append(f"{name} | {counts} | {resident[0]:,} | {resident[-1]:,}")
+    headers = "through | files | crashes | wrong statuses | neighbors disturbed"
+    paths = [f"export/fuzz_{name}.json" for name in names]
+    text = table(f"{headers} | MB at first | MB at last", lines)
+    return f"{text}\n\nCommands:\n\n{commands(page, *paths)}"
+
+
+def load(page: Path) -> str:
+    """Show serve-check under load."""
+    path = "export/load.json"
+    found = record(path)
+    times = found["milliseconds"]["one picture"]
+    resident = ", ".join(f"{each:,}" for each in found["resident_mb_by_sixths"])
+    milliseconds = f"{times['median']:g} | {times['99th']:g}"
+    line = f"{found['requests']:,} | {found['errors']} | {milliseconds} | {resident}"
+    headers = "requests | errors | median of one image, ms | 99th percentile, ms"
+    return measured(page, path, f"{headers} | resident memory every 10 s, MB", [line])
+
+
+def weights_parity(page: Path) -> str:
+    """Compare models with published weights with the framework that the weights come from."""
+    path, lines = "weights/parity.json", []
+    for row in record(path)["rows"]:
+        sides = ", ".join(map(str, row["sizes"]))
+        cells = "{logits:.1e} | {gradient:.1e} | {back:.1e} | {seconds:.2f}".format(**row)
+        lines.append(f"`{row['model']}` | {row['layout']} | {sides} | {cells}")
+    headers = "model | layout | sizes | logits | gradient | back | seconds"
+    return measured(page, path, headers, lines)
+
+
+def images(page: Path) -> str:
+    """Compare the way from JPEG files to logits."""
+    path = "weights/images.json"
+    cells = (
+        "`{net}` | {weights} | {transforms} | {images:,} | {pixels_differing_percent:g} | "
+        "{largest_pixel_difference} | {logits:.1e} | {other_answers} | {accuracy}"
+    )
+    lines = [cells.format(**{"accuracy": "", **row}) for row in record(path)["rows"]]
+    headers = "model | weights | transforms of | images | pixels differing, % | by at most"
+    return measured(page, path, f"{headers} | logits | other answers | accuracy, %", lines)
+
+
+def finetune(page: Path) -> str:
+    """Compare published weights with new ones after fine-tuning."""
+    paths = {
+        "Fashion-MNIST": "weights/finetune-fashion.json",
+        "JPEG copy of CIFAR-10": "weights/finetune-jpeg.json",
+    }
+    lines = [
+        f"{data} | " + "{arm} | {steps} | {error:.2f} ± {deviation:.2f} | {images:,}".format(**row)
+        for data, path in paths.items()
+        for row in record(path)["rows"]
+    ]
+    return table("data | arm | steps | test error, % | test images", lines)
+
+
+GENERATORS: tuple[Callable[..., str], ...] = (bench, depth, kernels, precision, convolutions)
+GENERATORS += (photographs, engine, experiment, search, tuners, workers, faults, memory)
+GENERATORS += (exports, folds, export_parity, fuzz, load, weights_parity, images, finetune)
+"""Each takes the page and the arguments of its marker, and returns Markdown."""
