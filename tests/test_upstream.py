@@ -44,7 +44,7 @@ def model() -> keras.Model:
     )
 
 
-# Keras' graph: models/graph.py, training/reuse.py
+# Keras' graph: models/graph.py, training/block_functions.py
 
 
 def keras_history() -> bool:
@@ -139,7 +139,7 @@ def attributes_of_callbacks() -> bool:
     return known >= REMADE
 
 
-# TensorFlow: training/reuse.py, serving/servable.py
+# TensorFlow: training/block_functions.py, serving/servable.py
 
 
 def noinline() -> bool:

@@ -399,7 +399,7 @@ def train_overflow(folder: str, device: str, *settings: str) -> None:
     from reszoo.trainer import Trainer
 
     session = Trainer.prepare(load_recipe("quickstart", settings), run_dir=folder, devices=device)
-    session.loop.stepper.scale.assign(2.0**30)
+    session.loop.stepper.loss_scale.scale.assign(2.0**30)
     if not session.fit():
         raise SystemExit(130)
 

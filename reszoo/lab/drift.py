@@ -37,7 +37,8 @@ from reszoo.models.stack import stack
 from reszoo.reporting.reporter import Reporter
 from reszoo.training.devices import describe, open_strategy, precision
 from reszoo.training.optimizers import make_optimizer
-from reszoo.training.step import Stepper, rate_shares
+from reszoo.training.step import Stepper
+from reszoo.training.weight_update import learning_rate_factors
 
 SHARE = 0.1  # of the recipe's rate, in fine-tuning
 
@@ -124,7 +125,7 @@ def drift(
         _freeze(
             stack(net, **asked), plan
         )  # rejects what cannot work before anything is written or trained
-        rate_shares(net, plan.finetune.stage_decay)
+        learning_rate_factors(net, plan.finetune.stage_decay)
         folder = claim(out, "drift", settings)
         progress = Reporter(log=folder / "drift.log", quiet=quiet)
         lab = _Lab(folder, plan, pipeline, strategy, progress, every)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -18,8 +16,9 @@ from reszoo.errors import ReszooError
 from reszoo.models.batchnorm import synchronise
 from reszoo.models.build import build
 from reszoo.training.devices import open_strategy, precision
+from reszoo.training.loss_scale import START
 from reszoo.training.optimizers import decays, make_optimizer
-from reszoo.training.step import SCALE_START, Stepper
+from reszoo.training.step import Stepper
 
 SHAPE = (8, 8, 3)
 SMALL: dict[str, Any] = {"depths": (1, 1), "widths": (4, 8), "stem_width": 4}
@@ -149,32 +148,6 @@ def test_three_replicas_equal_one_device(rows: int, accumulate: int, two_devices
     assert three.totals.numpy()[2] == rows * 3
 
 
-def shares(rows: int, pieces: int, replicas: int) -> Iterator[tuple[list[int], float]]:
-    """Give the rows and the weight of each replica's share of each micro-batch."""
-    settings: Any = SimpleNamespace(
-        _train=SimpleNamespace(accumulate=pieces),
-        strategy=SimpleNamespace(num_replicas_in_sync=replicas),
-    )
-    for piece in range(pieces):
-        for replica in range(replicas):
-            first, last, weight = Stepper._share(settings, tf.constant(rows), piece, replica)
-            yield list(range(int(first), int(last))), float(weight)
-
-
-@pytest.mark.parametrize("replicas", [1, 2, 3, 4, 5])
-def test_shares_hold_each_row_once(replicas: int) -> None:
-    for pieces in (1, 2, 3):
-        for rows in (1, 2, 3, 5, 7, 8, 12, 13):
-            found = list(shares(rows, pieces, replicas))
-            counted = [row for share, weight in found if weight for row in share]
-            assert counted == list(range(rows)), (pieces, rows)
-            sizes = [len(share) for share, _ in found]
-            assert min(sizes) >= 1 and max(sizes) <= -(-rows // (pieces * replicas)) + 1
-            assert all(
-                weight == 1 or (len(share) == 1 and share[0] < rows) for share, weight in found
-            )
-
-
 JIT_CASES = {
     name: CASES[name] for name in ("sgd", "adamw", "ragged", "accumulated", "clipped", "averaged")
 }
@@ -243,7 +216,7 @@ def test_jit_under_mixed_precision_follows_the_plain_path(policy: str) -> None:
         compiled(images, labels, 0.01)
     np.testing.assert_allclose(compiled.totals.numpy()[0], plain.totals.numpy()[0], rtol=2e-3)
     np.testing.assert_array_equal(compiled.totals.numpy()[2:], plain.totals.numpy()[2:])
-    assert compiled.scale.numpy() == plain.scale.numpy()
+    assert compiled.loss_scale.scale.numpy() == plain.loss_scale.scale.numpy()
 
 
 def test_jit_skips_a_step_that_overflows() -> None:
@@ -252,7 +225,7 @@ def test_jit_skips_a_step_that_overflows() -> None:
     before = [v.numpy() for v in stepper.weights]
     stepper(tf.where(tf.range(16)[:, None, None, None] == 3, 1e30, images), labels, 0.01)
     assert largest_difference(before, [v.numpy() for v in stepper.weights]) == 0
-    assert stepper.scale.numpy() == SCALE_START / 2 and stepper.totals.numpy()[3] == 1
+    assert stepper.loss_scale.scale.numpy() == START / 2 and stepper.totals.numpy()[3] == 1
 
 
 def test_jit_rejects_a_model_that_draws_random_numbers() -> None:
@@ -518,7 +491,7 @@ def test_overflow_on_any_replica_skips_the_step(
         largest_difference(trainable, [v.numpy() for v in stepper.model.trainable_variables]) == 0
     )
     assert largest_difference(slots[2:], [v.numpy() for v in stepper.optimizer.variables][2:]) == 0
-    assert stepper.scale.numpy() == SCALE_START / 2
+    assert stepper.loss_scale.scale.numpy() == START / 2
     assert stepper.totals.numpy()[3] == 1
 
     assert len(before) == len(weights(stepper))

@@ -16,9 +16,9 @@ from reszoo.config.training import TrainConfig
 from reszoo.models.build import build
 from reszoo.models.freeze import freeze
 from reszoo.training import step as module
+from reszoo.training.block_functions import BlockByBlock, split
 from reszoo.training.devices import precision
 from reszoo.training.optimizers import make_optimizer
-from reszoo.training.reuse import BlockByBlock, split
 from reszoo.training.step import Stepper
 
 STEPS = 8
