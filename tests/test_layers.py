@@ -21,6 +21,7 @@ LAYERS = [
     "files",
     "keywords",
     "lazy",
+    "machine",
     "registration",
     "types",
     "versions",
@@ -61,7 +62,8 @@ LIGHT += [
 LIGHT += [
     "reszoo.serving.versions",
     "reszoo.cli.serve_check",
-    "reszoo.bench.run",
+    "reszoo.bench.comparison",
+    "reszoo.bench.gpu",
     "reszoo.cli.bench",
 ]
 HEAVY = {

@@ -17,8 +17,9 @@ import pytest
 import tensorflow as tf
 
 import reszoo
-from reszoo.bench import loaders
-from reszoo.bench import run as bench_run
+from reszoo.bench import tensorflow_sides
+from reszoo.bench.child import open_side
+from reszoo.bench.sides import Job
 from reszoo.exporting.export import _versions
 from reszoo.exporting.formats import FORMATS
 from reszoo.versions import module_versions
@@ -108,11 +109,11 @@ def test_an_export_records_the_versions_of_its_runtime(name: str) -> None:
 
 @pytest.mark.usefixtures("only_tensorflow_cpu")
 def test_a_benchmark_works_with_tensorflow_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_run, "_measure", lambda *_: [bench_run.Side("reszoo", "1", [2.0])])
-    assert bench_run.bench("input", ["cifar"])["versions"] == STACK
-    batches, version = loaders.SIDES["reszoo"]("cifar", "")
-    assert version == f"reszoo {reszoo.__version__}, tensorflow {tf.__version__}"
-    assert next(batches)[0].shape == (128, 32, 32, 3)
+    monkeypatch.setattr(tensorflow_sides, "INPUT_IMAGES", 256)
+    monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", lambda count: None)
+    side = open_side(Job("reszoo", "input", "cifar", 128, 32, 10))
+    assert side.versions == STACK
+    assert next(side.open_input())[0].shape == (128, 32, 32, 3)
 
 
 def test_no_module_asks_for_an_installed_distribution() -> None:

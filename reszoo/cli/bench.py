@@ -8,133 +8,92 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from reszoo.bench.comparison import KINDS, PEERS, VARIANTS, bench
 from reszoo.bench.limits import exit_on_sigterm
-from reszoo.bench.run import KINDS, PEERS, VARIANTS, bench
 from reszoo.cli.output import print_table
 from reszoo.files import write_json
+from reszoo.reporting.reporter import Reporter
+from reszoo.types import JsonObject
 
 HELP = "measure speed side by side with PyTorch, timm and stock Keras"
 SIDES = f"by commas, of {', '.join(PEERS)}; for train also {', '.join(VARIANTS)}"
+OPTIONS = {"against": "", "batch": 0, "rounds": 5, "device": "cpu", "threads": 0, "precision": "float32"}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `reszoo bench` takes."""
-    parser.add_argument("what", metavar="WHAT", help=", ".join(KINDS))
-    parser.add_argument(
-        "models",
-        metavar="MODEL",
-        nargs="*",
-        default=[],
-        help="nets by name; for input: cifar, photographs",
-    )
-    parser.add_argument("--against", metavar="SIDES", default="", help=SIDES)
-    parser.add_argument(
-        "--peer",
-        metavar="PYTHON",
-        help="of an environment with them (default: RESZOO_PEER, or this one)",
-    )
-    parser.add_argument(
-        "--batch", type=int, default=0, help="images a call (default: 128 of 32 x 32, else 16)"
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=5, help="turns of each side (default %(default)s)"
-    )
-    parser.add_argument("--device", default="cpu", help="cpu or gpu (default %(default)s)")
-    parser.add_argument(
-        "--threads", type=int, default=0, help="of every side (default: the machine's cores)"
-    )
-    parser.add_argument("--precision", default="float32", choices=("float32", "mixed_bfloat16"))
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the record there too")
+    """Declare the arguments of `reszoo bench`."""
+    add = parser.add_argument
+    add("what", metavar="WHAT", help=", ".join(KINDS))
+    models = "model names; for input: cifar, photographs"
+    add("models", metavar="MODEL", nargs="*", default=[], help=models)
+    add("--against", metavar="SIDES", help=SIDES)
+    peer = "Python of an environment with them (default: RESZOO_PEER, or this one)"
+    add("--peer", metavar="PYTHON", help=peer)
+    add("--batch", type=int, help="images per call (default: 128 of 32 x 32, else 16)")
+    add("--rounds", type=int, help="turns of each side (default 5)")
+    add("--device", help="cpu or gpu (default cpu)")
+    add("--threads", type=int, help="threads of each side (default: the number of cores)")
+    add("--precision", choices=("float32", "mixed_bfloat16"))
+    add("--json", metavar="FILE", type=Path, help="write the record there too")
+    parser.set_defaults(**OPTIONS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print a table, and write the record if asked."""
-    lively = sys.stderr.isatty()
-    against = [side for side in args.against.split(",") if side]
-    with (
-        exit_on_sigterm()
-    ):  # or the processes of the sides would stay, stopped, and keep their memory
+    with exit_on_sigterm():  # stopped sides would stay, and keep their memory
         record = bench(
             args.what,
             args.models,
             batch=args.batch,
-            against=against,
+            against=[side for side in args.against.split(",") if side],
             peer=args.peer or os.environ.get("RESZOO_PEER"),
             rounds=args.rounds,
             device=args.device,
             threads=args.threads,
             precision=args.precision,
-            say=lambda line: (
-                print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True) if lively else None
-            ),
+            reporter=Reporter(quiet=not sys.stderr.isatty(), stderr=True),
         )
-    if lively:
-        print("\r\x1b[K", end="", file=sys.stderr)
-    print_table(*table(record), whole=2)
+    print_table(*make_table(record), whole=2)
     if args.json:
-        record = {"command": command(args)} | record
-        write_json(args.json, record)
+        write_json(args.json, {"command": format_command(args)} | record)
     return 0
 
 
-def table(record: dict[str, Any]) -> tuple[Sequence[str], list[Sequence[str]]]:
-    """Return the headers and rows that a person reads."""
-    seconds = record["what"] in ("build", "first-step")
-    headers = (
-        "model",
-        "side",
-        "seconds" if seconds else "images/s",
-        "range",
-        "reszoo is",
-        "of peak",
-        "memory",
-        "versions",
-    )
+def make_table(record: JsonObject) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """Return the headers and rows of a record."""
+    unit = "seconds" if record["what"] in ("build", "first-step") else "images_per_second"
+    headers = ("model", "side", unit.replace("_per_second", "/s"), "range", "reszoo is", "of peak")
     rows: list[Sequence[str]] = []
     for model in record["models"]:
-        name = (
-            f"{model['model']} b{model['batch']}"
-            if "batch" in model and record["what"] != "build"
-            else model["model"]
-        )
+        batch = "" if record["what"] == "build" else f" b{model['batch']}"
         for side, row in model["sides"].items():
             low, high = row["range"]
-            times = row.get("reszoo_times_faster")
-            spread = row.get("reszoo_times_faster_range", (0, 0))
+            ratio = ""
+            if "reszoo_times_faster" in row:
+                least, most = row["reszoo_times_faster_range"]
+                times = row["reszoo_times_faster"]
+                ratio = f"{times:.2f} times as fast ({least:.2f} to {most:.2f})"
+            share = row.get("share_of_matrix_product")
             rows.append(
                 (
-                    name,
+                    model["model"] + batch,
                     side,
-                    f"{row['seconds'] if seconds else row['images_per_second']:,.4g}",
+                    f"{row[unit]:,.4g}",
                     f"{low:,.4g} to {high:,.4g}",
-                    ""
-                    if times is None
-                    else f"{times:.2f} times as fast ({spread[0]:.2f} to {spread[1]:.2f})",
-                    f"{100 * row['share_of_matrix_product']:.0f} %"
-                    if "share_of_matrix_product" in row
-                    else "",
-                    f"{row['peak_mb']:,} MB" if "peak_mb" in row else "",
+                    ratio,
+                    "" if share is None else f"{100 * share:.0f} %",
+                    f"{row['peak_mb']:,} MB",
                     row["version"],
                 )
             )
-    return headers, rows
+    return (*headers, "memory", "versions"), rows
 
 
-def command(args: argparse.Namespace) -> str:
+def format_command(args: argparse.Namespace) -> str:
     """Return the command that makes such a record, without paths."""
     words = ["reszoo", "bench", args.what, *args.models]
-    for name, default in (
-        ("against", ""),
-        ("batch", 0),
-        ("rounds", 5),
-        ("device", "cpu"),
-        ("threads", 0),
-        ("precision", "float32"),
-    ):
+    for name, default in OPTIONS.items():
         if getattr(args, name) != default:
             words += [f"--{name}", str(getattr(args, name))]
-    if args.peer:
-        words += ["--peer", "PYTHON"]
-    return shlex.join([*words, "--json", "OUT.json"])
+    return shlex.join([*words, *(["--peer", "PYTHON"] if args.peer else []), "--json", "OUT.json"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -44,8 +43,8 @@ def parse(argv: Sequence[str]) -> tuple[Callable[[argparse.Namespace], Any], arg
 def main(argv: Sequence[str]) -> None:
     """Measure what `argv` names, and write the record."""
     measure, args = parse(argv)
-    from reszoo.bench.run import _processor
     from reszoo.files import write_json
+    from reszoo.machine import describe_machine
     from reszoo.versions import module_versions
 
     result = measure(args)
@@ -64,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
     )
     record = {
         "command": " ".join(["python tests/bench", *words]),
-        "machine": {"processor": _processor(), "cores": os.cpu_count()},
+        "machine": describe_machine(),
         "versions": module_versions(*(name for name in modules if name in sys.modules)),
         **result,
     }

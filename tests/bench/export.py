@@ -9,16 +9,16 @@ two threads, and takes turns with the others.
 from __future__ import annotations
 
 import argparse
-import json
+import runpy
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[2]
 THREADS = 2
 
 
@@ -36,23 +36,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def child(runtime: str, path: str, size: str, rows: str) -> None:
-    """Load one runtime; then, for each line of standard input, make that many calls and print their seconds."""
+    """Load one runtime, and answer as a side of `reszoo bench` does."""
     import numpy as np
 
-    pixels = (
-        np.random.default_rng(0)
-        .uniform(0, 255, (int(rows), int(size), int(size), 3))
-        .astype(np.float32)
-    )
-    normal = np.ascontiguousarray((pixels.transpose(0, 3, 1, 2) / 255 - 0.45) / 0.225)
-    call, version = RUNTIMES[runtime](path, pixels, normal)
-    call()
-    print(json.dumps({"version": version}), flush=True)
-    for line in sys.stdin:
-        start = time.perf_counter()
-        for _ in range(int(line)):
-            call()
-        print(json.dumps({"seconds": time.perf_counter() - start, "peak_mb": 0}), flush=True)
+    answer = runpy.run_path(str(ROOT / "reszoo" / "bench" / "child.py"))["answer"]
+
+    def prepare() -> tuple[Callable[[int], None], dict[str, str], int]:
+        shape = (int(rows), int(size), int(size), 3)
+        pixels = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+        normal = np.ascontiguousarray((pixels.transpose(0, 3, 1, 2) / 255 - 0.45) / 0.225)
+        call, version = RUNTIMES[runtime](path, pixels, normal)
+        call()
+        return lambda calls: [call() for _ in range(calls)] and None, {"runtime": version}, 0
+
+    answer(prepare)
 
 
 def _savedmodel(path: str, pixels: Any, normal: Any) -> tuple[Callable[[], Any], str]:
@@ -157,21 +154,22 @@ def compare(
         rounds: turns of each runtime.
         base: names of the runtimes to compare with.
     """
-    from reszoo.bench.run import take_turns
+    from reszoo.bench.turns import take_turns
+    from reszoo.reporting.reporter import Reporter
 
     commands = {
         name: [python, __file__, *map(str, more), str(rows)]
         for name, (python, *more) in runtimes.items()
     }
-    job = {"model": f"batch {rows}", "device": "cpu", "threads": THREADS}
-    turns = take_turns(commands, job, rounds, lambda line: print(line, file=sys.stderr))
+    reporter = Reporter(stderr=True)
+    turns = take_turns(commands, rounds, device="cpu", threads=THREADS, reporter=reporter)
     speeds = {name: [rows / seconds for seconds in one.seconds] for name, one in turns.items()}
     best = max(base, key=lambda name: statistics.median(speeds[name]))
     found = {}
     for name, own in speeds.items():
         ratios = sorted(a / b for a, b in zip(own, speeds[best], strict=True))
         found[name] = {
-            "runtime": turns[name].ready["version"],
+            "runtime": turns[name].ready.versions["runtime"],
             "images_per_second": round(statistics.median(own), 1),
             "ratio": round(statistics.median(ratios), 3),
             "ratio_range": [round(ratios[0], 3), round(ratios[-1], 3)],

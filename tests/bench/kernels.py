@@ -36,18 +36,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Return the milliseconds of a step and of its kernels."""
     import tensorflow as tf
 
-    from reszoo.bench.child import Tensorflow
+    from reszoo.bench.sides import Job
+    from reszoo.bench.tensorflow_sides import Reszoo
 
-    job = {
-        "what": "train",
-        "model": args.model,
-        "batch": BATCH,
-        "size": 32,
-        "classes": 10,
-        "device": "cpu",
-    }
-    side = Tensorflow(job | {"precision": args.precision, "threads": THREADS})
-    run = side.step(side.build())
+    job = Job("reszoo", "train", args.model, BATCH, 32, 10, "cpu", args.precision, THREADS)
+    run, _ = Reszoo(job).prepare()
     run(WARM_UP)
     start = time.perf_counter()
     run(STEPS)

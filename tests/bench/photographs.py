@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from reszoo.bench.run import write_photographs
+from reszoo.bench.photographs import write_photographs
 from reszoo.config.data import InceptionCrop
 from reszoo.data.augment import mirror, random_windows, take_window
 from reszoo.data.decode import decode_window, find_layout

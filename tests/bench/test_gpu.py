@@ -16,18 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from reszoo.bench import gpu
-from reszoo.bench.gpu import (
-    BENCHES,
-    MODELS,
-    SAFETY,
-    Plan,
-    budget_steps,
-    faster_options,
-    measure,
-    records,
-)
+from reszoo.bench import gpu, plan
+from reszoo.bench.figure6 import SAFETY, budget_steps, faster_options, set_steps
+from reszoo.bench.gpu import BENCHES, RECORDS, measure
 from reszoo.bench.limits import Clock, Outcome, run_commands
+from reszoo.bench.plan import MODELS, Plan
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,8 +60,11 @@ while folder.name == os.environ.get("SLOW") and "--resume" not in words:
 """
 
 
+Make = Callable[[float], Plan]
+
+
 @pytest.fixture
-def make_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], Plan]:
+def make_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Return a function of seconds that makes a plan around the fake command line."""
     (tmp_path / "fake.py").write_text(FAKE)
     monkeypatch.setenv("CALLS", str(tmp_path / "calls.txt"))
@@ -77,14 +73,13 @@ def make_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[floa
 
     def make(seconds: float) -> Plan:
         program = [sys.executable, str(tmp_path / "fake.py")]
-        return Plan(
-            tmp_path / "data", tmp_path / "out", Clock(seconds), reszoo=program, card="card"
-        )
+        data, out = tmp_path / "data", tmp_path / "out"
+        return Plan(data, out, Clock(seconds), reszoo=program, card="card")
 
     return make
 
 
-def calls(tmp_path: Path) -> list[list[str]]:
+def read_calls(tmp_path: Path) -> list[list[str]]:
     return [json.loads(line) for line in (tmp_path / "calls.txt").read_text().splitlines()]
 
 
@@ -114,13 +109,7 @@ def test_the_paper_s_budget_is_the_most() -> None:
     assert budget_steps(1e9, 30, 0.01) == 64_000
     assert budget_steps(330, 40, 0.02) == int((SAFETY * 330 - 40) / 0.02) // 4 * 4 == 13_180
     assert budget_steps(30, 40, 0.02) == 0
-
-
-def test_the_learning_rate_drops_at_half_and_three_quarters(
-    make_plan: Callable[[float], Plan],
-) -> None:
-    found = gpu.length(make_plan(60), 64_000)
-    assert found[:2] == ["train.steps=64000", "schedule.boundaries=[32000, 48000]"]
+    assert set_steps(64_000) == ["train.steps=64000", "schedule.boundaries=[32000, 48000]"]
 
 
 @pytest.mark.parametrize(
@@ -133,10 +122,7 @@ def test_the_learning_rate_drops_at_half_and_three_quarters(
     ],
 )
 def test_only_faster_options_are_used(
-    jit: float | None,
-    on_device: float | None,
-    expected: list[str],
-    make_plan: Callable[[float], Plan],
+    jit: float | None, on_device: float | None, expected: list[str], make_plan: Make
 ) -> None:
     plan = make_plan(60)
     assert faster_options(plan) == []
@@ -149,54 +135,51 @@ def test_only_faster_options_are_used(
 
 
 def test_everything_is_measured_once(
-    make_plan: Callable[[float], Plan], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_plan: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = make_plan(3000)
-    assert measure(plan) == 0
-    assert all(plan.record(name).is_file() for name in records())
-    made = calls(tmp_path)
+    assert measure(plan) == 0 and not plan.missing(*RECORDS)
+    made = read_calls(tmp_path)
     assert made[0][:4] == ["train", "quickstart", "--devices", "gpu"]
-    assert [words[2] for words in made[1:6]] == [
-        "resnet20",
-        "resnet56",
-        "resnet20",
-        "resnet56",
-        "resnet50",
+    assert [(words[2], words[4]) for words in made[1:6]] == [
+        ("resnet20", "128"),
+        ("resnet56", "128"),
+        ("resnet20", "1024"),
+        ("resnet56", "1024"),
+        ("resnet50", "256"),
     ]
-    assert [words[4] for words in made[1:6]] == ["128", "128", "1024", "1024", "256"]
     probes, runs = made[6:10], made[10:14]
-    for group in (probes, runs):
-        assert sorted(words[1] for words in group) == sorted(f"cifar10_{model}" for model in MODELS)
-        assert all(
-            settings(words)["train.jit"] == "true" for words in group
-        )  # the fake's is 1.5 times as fast
-        assert all(settings(words)["data.name"] == f"folder:{plan.data}" for words in group)
-    assert all(settings(words)["train.epochs"] == "2" for words in probes)
     budget = json.loads(plan.record("figure6_budget").read_text())
-    assert all(settings(words)["train.steps"] == str(budget["steps"]) for words in runs)
+    for group, key, value in (
+        (probes, "train.epochs", "2"),
+        (runs, "train.steps", str(budget["steps"])),
+    ):
+        assert sorted(words[1] for words in group) == sorted(f"cifar10_{model}" for model in MODELS)
+        for words in group:  # the fake's jit is 1.5 times as fast
+            used = settings(words)
+            assert used["train.jit"] == "true" and used["data.name"] == f"folder:{plan.data}"
+            assert used[key] == value
     assert budget["card"] == "card" and budget["settings"] == ["train.jit=true"]
     assert 0.05 <= budget["seconds_per_step"] < 100  # a row each 0.2 s, of two steps
     left, overhead = budget["seconds_left"], budget["overhead_seconds"]
-    assert budget["steps"] == pytest.approx(
-        budget_steps(left, overhead, budget["seconds_per_step"]), rel=0.01, abs=8
-    )
+    steps = budget_steps(left, overhead, budget["seconds_per_step"])
+    assert budget["steps"] == pytest.approx(steps, rel=0.01, abs=8)
     one = json.loads(plan.record("figure6_plain20").read_text())
     assert one["card"] == "card" and one["test"] == {"accuracy": 0.75} and len(one["history"]) == 2
     assert "/a/path" not in json.dumps(one)
     assert json.loads(plan.record("kill").read_text())["equal_to_the_bit"] is True
     assert "all records are written" in capsys.readouterr().out
-    assert measure(make_plan(3000)) == 0
-    assert calls(tmp_path) == made
+    assert measure(make_plan(3000)) == 0 and read_calls(tmp_path) == made
 
 
 def test_a_stopped_run_is_resumed(
-    make_plan: Callable[[float], Plan],
+    make_plan: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("SLOW", "figure6_resnet56")
-    limits = []
+    limits, real_clock = [], gpu.time.monotonic
 
     def run(
         commands: Mapping[str, Sequence[str]],
@@ -205,50 +188,43 @@ def test_a_stopped_run_is_resumed(
         grace: float,
         **hooks: Any,
     ) -> Any:
-        """Let the limit of the four runs pass as soon as three have ended; note that each limit lies within the whole."""
+        """Let the limit of the four runs pass as soon as three have ended; note each limit."""
         limits.append(seconds + grace)
         if "figure6_resnet56" in commands and "--resume" not in commands["figure6_resnet56"]:
             ended, count = hooks["ended"], []
 
             def count_ended(name: str, outcome: Outcome) -> None:
                 ended(name, outcome)
-                assert plan.record(name).is_file()  # written while another run still goes on
+                assert not one.missing(name)  # written while another run still goes on
                 count.append(name)
 
-            real = gpu.time.monotonic
-            monkeypatch.setattr(
-                "reszoo.bench.limits.time.monotonic",
-                lambda: real() + (seconds if len(count) == 3 else 0),
-            )
+            def clock() -> float:
+                return real_clock() + (seconds if len(count) == 3 else 0)
+
+            monkeypatch.setattr("reszoo.bench.limits.time.monotonic", clock)
             hooks["ended"] = count_ended
         try:
             return run_commands(commands, logs, seconds, grace, **hooks)
         finally:
             monkeypatch.setattr("reszoo.bench.limits.time.monotonic", real_clock)
 
-    real_clock = gpu.time.monotonic
-    monkeypatch.setattr(gpu, "run_commands", run)
-    plan = make_plan(3000)
-    assert measure(plan) == 1
-    assert (
-        not plan.record("figure6_resnet56").is_file() and plan.record("figure6_plain56").is_file()
-    )
-    assert (plan.out / "runs" / "figure6_resnet56" / "stopped").is_file()  # by SIGTERM
+    monkeypatch.setattr(plan, "run_commands", run)
+    one = make_plan(3000)
+    assert measure(one) == 1
+    assert one.missing("figure6_resnet56") and not one.missing("figure6_plain56")
+    folder = one.out / "runs" / "figure6_resnet56"
+    assert (folder / "stopped").is_file()  # by SIGTERM
     assert "missing: figure6_resnet56; start again to resume" in capsys.readouterr().out
     assert limits and max(limits) <= 3000
-    count = len(calls(tmp_path))
+    count = len(read_calls(tmp_path))
     assert measure(make_plan(3000)) == 0
-    (words,) = calls(tmp_path)[count:]
-    folder = str(plan.out / "runs" / "figure6_resnet56")
-    moved = f"folder:{plan.data}"
-    assert words == ["train", "--devices", "gpu", "--run-dir", folder, "--resume", "--data", moved]
+    (words,) = read_calls(tmp_path)[count:]
+    place = ["--devices", "gpu", "--run-dir", str(folder)]
+    assert words == ["train", *place, "--resume", "--data", f"folder:{one.data}"]
 
 
 def test_options_that_fail_are_left_out(
-    make_plan: Callable[[float], Plan],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
+    make_plan: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FAIL", "train.jit=true")
     plan = make_plan(3000)
@@ -265,20 +241,20 @@ def test_a_side_that_fails_does_not_cost_the_comparison(
     fails: str,
     count: int,
     sides: str,
-    make_plan: Callable[[float], Plan],
+    make_plan: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FAIL", fails)
     plan = make_plan(3000)
-    gpu.benchmarks(plan)
-    assert all(plan.record(name).is_file() for name in BENCHES)
-    against = [words[words.index("--against") + 1] for words in calls(tmp_path)]
+    gpu.measure_benchmarks(plan)
+    assert not plan.missing(*BENCHES)
+    against = [words[words.index("--against") + 1] for words in read_calls(tmp_path)]
     assert against[count - 1 :: count] == [sides] * 5 and len(against) == 5 * count
 
 
 def test_nothing_starts_without_time(
-    make_plan: Callable[[float], Plan], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_plan: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert measure(make_plan(1e-3)) == 1
     assert not (tmp_path / "calls.txt").exists()
