@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,3 +49,54 @@ def shared_data() -> Path:
     if not root.is_dir():
         pytest.skip(f"no real data at {root} (set RESZOO_TEST_DATA)")
     return root
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported SavedModel, the Keras model that it comes from, and the images that it was compared on."""
+
+    out: Path
+    model: Any
+    preprocessing: Any
+    class_names: tuple[str, ...]
+    sample: Any
+    report: Any
+
+
+@pytest.fixture(scope="session")
+def exported(two_devices: None, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Export a model of 12 x 10 inputs once, for all tests that need a SavedModel.
+
+    Its logits depend on the mean color of each quadrant, so that a turned, mirrored or recolored image
+    has other probabilities. It has a batch norm that can be folded, and class names of all kinds.
+    """
+    import keras
+    import numpy as np
+    from PIL import Image
+
+    from reszoo.data.preprocessing import Preprocessing
+    from reszoo.exporting.export import export_model
+    from reszoo.exporting.samples import Sample
+
+    inputs = keras.Input((12, 10, 3))
+    x = keras.layers.Conv2D(3, 1, use_bias=False, data_format="channels_last")(inputs)
+    x = keras.layers.Dropout(0.5)(keras.layers.BatchNormalization()(x))
+    x = keras.layers.AveragePooling2D((6, 5), data_format="channels_last")(x)
+    model = keras.Model(inputs, keras.layers.Dense(12, dtype="float32")(keras.layers.Flatten()(x)))
+    statistics = [[0.9, 1.1, 1.2], [0.1, 0.2, -0.1], [0.2, -0.3, 0.1], [0.8, 1.5, 1.1]]
+    weights = [np.eye(3)[None, None], *statistics, 2 * np.eye(12), np.linspace(-0.3, 0.3, 12)]
+    model.set_weights([np.array(value, np.float32) for value in weights])
+    names = ("cat", "dog", "<b>猫</b>", "a b", "ship", "truck", *"uvwxyz")
+    mean, std = np.array([0.5, 0.4, 0.3], np.float32), np.array([0.2, 0.3, 0.25], np.float32)
+    preprocessing = Preprocessing((12, 10), 3, 16, mean, std)
+    random = np.random.default_rng(4)
+    images: list[Any] = [random.integers(0, 256, (30, 31 + n, 3), np.uint8) for n in range(2)]
+    file = io.BytesIO()
+    Image.fromarray(images[0][:9]).save(file, "PNG")
+    sample = Sample([*images, file.getvalue()], np.array([0, 1, 2]), "mine")
+    out = tmp_path_factory.mktemp("exported") / "deep" / "small net"
+    details = {"name": "small"}
+    report = export_model(
+        model, out, preprocessing=preprocessing, class_names=names, details=details, check=sample
+    )
+    return Exported(out, model, preprocessing, names, sample, report)

@@ -93,28 +93,12 @@ class Reszoo(Side):
 
     def infer(self, model: Any) -> Calls:
         """Return inference as in an export: batch norms folded, one graph."""
-        folded = self.fold(model)
+        from reszoo.exporting.fold import fold
+
+        folded = fold(model, dtype=None).model
         images = tf.constant(self.job.make_batch()[0])
         forward = tf.function(lambda images: folded(images, training=False))
         return repeat(lambda: forward(images).numpy())
-
-    def fold(self, model: Any) -> Any:
-        """Return `model` with folded batch norms; each layer keeps its dtype policy."""
-        import keras
-
-        from reszoo.exporting.fold import fold
-
-        folded = fold(model).model  # in float32
-        if not self.job.is_low:
-            return folded
-
-        def with_policy(layer: Any) -> Any:
-            policy = model.get_layer(layer.name).dtype_policy
-            return type(layer).from_config(layer.get_config() | {"dtype": policy})
-
-        copy = keras.models.clone_model(folded, clone_function=with_policy)
-        copy.set_weights(folded.get_weights())
-        return copy
 
     def multiply(self) -> Calls:
         """Return products of two square matrices."""

@@ -1,62 +1,52 @@
-"""`reszoo export`: write a trained net as an artefact to deploy."""
+"""`reszoo export`: write a trained model as an artifact to deploy."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reszoo.cli.net import add_net
 from reszoo.cli.output import load_tensorflow
 from reszoo.evaluation.source import open_source
-from reszoo.exporting.formats import FORMATS, QUANTIZE, get_format
+from reszoo.exporting.formats import FORMATS, QUANTIZE, Format, get_format
 from reszoo.files import check_output, is_plain
 from reszoo.loading import held_standard_error
 
-HELP = "write a trained net as SavedModel, LiteRT or ONNX, checked and described"
+if TYPE_CHECKING:
+    from reszoo.exporting.export import Report
+
+HELP = "write a trained model as SavedModel, LiteRT or ONNX, checked and described"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `reszoo export` takes."""
+    """Declare the arguments of `reszoo export`."""
     add_net(parser)
-    parser.add_argument("out", metavar="OUT", type=Path, help="new folder for it")
-    parser.add_argument(
-        "--format", choices=list(FORMATS), default="savedmodel", help="default: savedmodel"
+    add = parser.add_argument
+    add("out", metavar="OUT", type=Path, help="new folder for it")
+    add("--format", choices=list(FORMATS), default="savedmodel", help="default: savedmodel")
+    quantize = (
+        "float16: half the size. dynamic (litert): weights in 8 bits. "
+        "int8 (litert, onnx): everything in 8 bits, faster too"
     )
-    parser.add_argument(
-        "--quantize",
-        choices=QUANTIZE,
-        help="float16: half the size. dynamic (litert): weights in 8 bits. int8 (litert, onnx): all in 8 bits, faster too",
-    )
-    parser.add_argument(
-        "--fold",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="fold batch normalisation into the convolution before it, wherever that is exact (default: fold)",
-    )
-    parser.add_argument(
-        "--image-size",
-        metavar="SIZE",
-        type=_size,
-        help="input of 192, or 160x224 (height x width), in place of the net's own",
-    )
-    parser.add_argument(
-        "--data",
-        metavar="SET",
-        help="images to check on, and to find the ranges of int8 on (default: the run's own)",
-    )
+    add("--quantize", choices=QUANTIZE, help=quantize)
+    fold = "fold batch norms into the convolution before them where that is exact (default: fold)"
+    add("--fold", action=argparse.BooleanOptionalAction, default=True, help=fold)
+    size = "another input size: 192, or 160x224 (height x width)"
+    add("--image-size", metavar="SIZE", type=parse_size, help=size)
+    data = "images to compare on, and to measure the ranges of int8 on (default: the run's own)"
+    add("--data", metavar="DATASET", help=data)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export, check what was written in a fresh process, and say how it went."""
-    source = open_source(
-        args.net, args.weights
-    )  # rejects what is wrong before TensorFlow is loaded
+    """Export, and print what was written and how it compares with Keras."""
+    source = open_source(args.net, args.weights)  # reports errors before TensorFlow is loaded
     kind, _ = get_format(args.format, args.quantize)
     check_output(args.out, "export folder", occupied=False)
     load_tensorflow()
     from reszoo.exporting.export import export
 
-    with held_standard_error():  # converters chatter there
+    with held_standard_error():  # converters print there
         report = export(
             source,
             args.out,
@@ -66,48 +56,45 @@ def run(args: argparse.Namespace) -> int:
             image_size=args.image_size,
             data=args.data,
         )
-    check = report.check
-    print(f"{report.path}: {kind.title}, {report.precision}, {report.bytes / 1e6:.1f} MB")
-    if args.fold:
-        rest = f", {report.kept} stay" if report.kept else ""
-        print(f"{report.folded} normalisations folded into convolutions{rest}")
-    print(
-        f"checked in a process of its own on {check.images} images ({check.what}): same first class as Keras "
-        f"{100 * check.agreement:.2f} %, logits within {check.logit_difference:.1g}, "
-        f"probabilities within {check.probability_difference:.1g}"
-    )
-    if check.accuracy is not None and check.keras_accuracy is not None:
-        balanced = (
-            ""
-            if check.balanced_accuracy is None
-            else f", balanced {100 * check.balanced_accuracy:.2f} %"
-        )
-        print(
-            f"accuracy {100 * check.accuracy:.2f} %{balanced}, Keras {100 * check.keras_accuracy:.2f} %"
-        )
-    if report.one_class:
-        print(report.one_class)
-    if report.note:
-        print(f"not checked on the run's own images: {report.note}")
+    for line in describe(report, kind, folded=args.fold):
+        print(line)
     if kind.name == "savedmodel" and not is_plain(args.out.absolute()):
         print(
-            "TensorFlow does not load a SavedModel from a path with [ ] * ? or \\: copy the folder elsewhere to load it"
+            "TensorFlow does not load a SavedModel from a path with [ ] * ? or \\: "
+            "copy the folder elsewhere to load it"
         )
-    print(
-        "speed "
-        + ", ".join(
-            f"{speed:,.0f} images/s in batches of {rows}" for rows, speed in check.speed.items()
-        )
-    )
     return 0
 
 
-def _size(text: str) -> tuple[int, int]:
+def describe(report: Report, kind: Format, *, folded: bool) -> list[str]:
+    """Return the lines that describe an export."""
+    check = report.check
+    lines = [f"{report.path}: {kind.title}, {report.precision}, {report.bytes / 1e6:.1f} MB"]
+    if folded:
+        rest = f", {report.kept} kept" if report.kept else ""
+        lines.append(f"{report.folded} batch norms folded into convolutions{rest}")
+    lines.append(
+        f"compared with Keras in a fresh process on {check.images} images ({check.what}): same "
+        f"first class {100 * check.agreement:.2f} %, logits within {check.logit_difference:.1g}, "
+        f"probabilities within {check.probability_difference:.1g}"
+    )
+    accuracies = (check.accuracy, check.balanced_accuracy, check.keras_accuracy)
+    if None not in accuracies:
+        text = "accuracy {:.2f} %, balanced {:.2f} %, Keras {:.2f} %"
+        lines.append(text.format(*(100 * value for value in accuracies if value is not None)))
+    if report.one_class:
+        lines.append(report.one_class)
+    if report.note:
+        lines.append(f"not compared on the run's own images: {report.note}")
+    speeds = (f"{speed:,.0f} images/s in batches of {rows}" for rows, speed in check.speed.items())
+    return [*lines, "speed " + ", ".join(speeds)]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Parse `192` or `160x224`."""
     sides = text.lower().split("x")
-    if len(sides) > 2 or not all(
-        side.isascii() and side.isdigit() and int(side) > 0 for side in sides
-    ):
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
         raise argparse.ArgumentTypeError(
-            f"a side, such as 192, or height x width, such as 160x224, not '{text}'"
+            f"{text!r} is invalid; expected a side, such as 192, or height x width, such as 160x224"
         )
     return int(sides[0]), int(sides[-1])

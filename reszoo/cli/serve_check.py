@@ -1,4 +1,4 @@
-"""`reszoo serve-check`: try an exported net over HTTP and on a page, on this machine alone."""
+"""`reszoo serve-check`: try an exported model over HTTP and on a page, on this machine only."""
 
 from __future__ import annotations
 
@@ -15,32 +15,29 @@ from reszoo.serving.versions import find_version
 if TYPE_CHECKING:
     from reszoo.serving.server import Server
 
-HELP = "try an exported net on a page and in TensorFlow Serving's REST shape; not for production"
+HELP = "try an exported model on a page and in TensorFlow Serving's REST API; not for production"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `reszoo serve-check` takes."""
-    parser.add_argument(
-        "out", metavar="OUT", type=Path, help="what `reszoo export` wrote: a SavedModel in OUT/1"
-    )
-    parser.add_argument(
-        "--port", type=_port, default=8501, help="0 finds a free one (default %(default)s)"
-    )
-    parser.add_argument("--name", help="the model's name in the address (default: the folder's)")
+    """Declare the arguments of `reszoo serve-check`."""
+    add = parser.add_argument
+    add("out", metavar="OUT", type=Path, help="folder that `reszoo export` wrote")
+    add("--port", type=parse_port, default=8501, help="0 selects a free one (default %(default)s)")
+    add("--name", help="the model's name in the address (default: the folder's)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until Ctrl-C or SIGTERM; both are its ordinary end."""
-    find_version(args.out)  # refuses what is wrong at once, before TensorFlow is loaded
+    """Serve until Ctrl-C or SIGTERM."""
+    find_version(args.out)  # reports a wrong folder before TensorFlow is loaded
     before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         load_tensorflow()
         from reszoo.serving.server import Server
 
-        with held_standard_error():  # TensorFlow chatters as it loads a net
+        with held_standard_error():  # TensorFlow prints as it loads a model
             server = Server(args.out, port=args.port, name=args.name)
         with server:
-            print(told(server), flush=True)
+            print(describe(server), flush=True)
             while True:
                 signal.pause()
     except KeyboardInterrupt:
@@ -50,18 +47,19 @@ def run(args: argparse.Namespace) -> int:
             signal.signal(number, handler)
 
 
-def told(server: Server) -> str:
-    """Return what a person is told once it serves."""
-    signatures = ", ".join(server.servable.signatures)
+def describe(server: Server) -> str:
+    """Return the addresses of a server, and a command that sends it an image."""
     command = f"curl -s {server.model_url}/metadata"
     if "image_bytes" in server.servable.signatures:
         body = """'{"signature_name": "image_bytes", "instances": [{"b64": "%s"}]}'"""
-        command = f"printf {body} \"$(base64 < picture.jpg | tr -d '\\n')\" | curl -s -d @- {server.model_url}:predict"
+        image = "\"$(base64 < picture.jpg | tr -d '\\n')\""
+        command = f"printf {body} {image} | curl -s -d @- {server.model_url}:predict"
     return (
-        f"{server.name} version {server.version}: {signatures}\n"
+        f"{server.name} version {server.version}: {', '.join(server.servable.signatures)}\n"
         f"page  {server.url}/\n"
         f"REST  {command}\n"
-        "For trying out, on this machine alone; docs/serving.md shows TensorFlow Serving. Ctrl-C ends it."
+        "Not for production, on this machine only; docs/serving.md shows TensorFlow Serving. "
+        "Press Ctrl-C to stop."
     )
 
 
@@ -69,7 +67,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= 65535):
-        raise argparse.ArgumentTypeError(f"a port, 0 to 65535, not '{text}'")
+def parse_port(text: str) -> int:
+    """Parse a port."""
+    if not (text.isdecimal() and int(text[:6]) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is invalid; expected a port, 0 to 65535")
     return int(text)

@@ -1,114 +1,140 @@
-"""What an export says of itself: card.json for programs, README.md for people, both made from records."""
+"""The card of an export: card.json for programs and README.md for people, both from records."""
 
 from __future__ import annotations
 
-import os
-import platform
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import keras
 
 from reszoo.evaluation.scores import one_class_line
-from reszoo.exporting.formats import FORMATS
-from reszoo.exporting.parity import BOUNDS
+from reszoo.exporting.fold import Folded
+from reszoo.exporting.formats import FORMATS, Artifact, Format
+from reszoo.exporting.parity import BOUNDS, Check
+from reszoo.exporting.savedmodel import find_features
+from reszoo.machine import describe_machine
 from reszoo.reporting.template import render_template
+from reszoo.types import JsonObject
+from reszoo.versions import module_versions
 from reszoo.zoo.count import count
 from reszoo.zoo.spec import Spec
 
 SIGNATURES = {
     "savedmodel": {
-        "serving_default": "images float32 [n, h, w, c], pixels 0..255 of any size -> probabilities, logits",
+        "serving_default": "images float32 [n, h, w, c], pixels 0..255 of any size -> "
+        "probabilities, logits",
         "image_bytes": "image_bytes string [n], JPEG or PNG files -> probabilities, labels, scores, "
         "status (0: answered, 1: cannot be decoded, 2: too large)",
-        "features": "images as serving_default -> features, what the classifier sees",
+        "features": "images as serving_default -> features, what the classifier reads",
     },
-    "litert": {
-        "serving_default": "images {dtype} [n, {height}, {width}, {channels}], pixels 0..255 -> probabilities, logits"
-    },
-    "onnx": {
-        "": "images float32 [n, {height}, {width}, {channels}], pixels 0..255 -> probabilities, logits"
-    },
+    "litert": {"serving_default": "images {}, pixels 0..255 -> probabilities, logits"},
+    "onnx": {"": "images {}, pixels 0..255 -> probabilities, logits"},
 }
 
 
-def machine() -> dict[str, Any]:
-    """Return what a speed was measured on."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = (line for line in cpuinfo.read_text().splitlines() if line.startswith("model name"))
-        name = next(lines, name).partition(":")[2].strip() or name
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": name, "cores": cores}
+def make_card(
+    model: keras.Model,
+    artifact: Artifact,
+    format: Format,
+    folded: Folded,
+    check: Check,
+    *,
+    size: int,
+    details: JsonObject,
+) -> JsonObject:
+    """Return the content of card.json.
 
-
-def signatures(
-    kind: str, precision: str, input_shape: tuple[int, int, int], *, features: bool
-) -> dict[str, str]:
-    """Return what the export can be asked, in words."""
-    height, width, channels = input_shape
-    words = {
-        "dtype": "uint8" if precision == "int8" else "float32",
-        "height": height,
-        "width": width,
-        "channels": channels,
+    Args:
+        model: The Keras model before folding.
+        artifact: What was written.
+        format: The format.
+        folded: Which batch norms were folded.
+        check: How it compares with Keras.
+        size: Bytes of the written model.
+        details: Where the model comes from: `name`, and if known `spec`, `weights`, `data`, `recipe`,
+            `versions` and `test`.
+    """
+    preprocessing = artifact.preprocessing
+    weights, spec = details.get("weights"), details.get("spec")
+    classes = len(artifact.class_names)
+    pixels = f"{'uint8' if artifact.precision == 'int8' else 'float32'} [n, {{}}, {{}}, {{}}]"
+    pixels = pixels.format(*preprocessing.input_shape)
+    has_features = find_features(model) is not None
+    # By name: Keras does not count the weights of frozen layers as trainable.
+    trained = (
+        weight
+        for weight in model.weights
+        if not weight.name.startswith("moving_") and weight.name != "seed_generator_state"
+    )
+    macs = count(Spec(**spec), preprocessing.input_shape, classes).multiply_adds if spec else None
+    versions = module_versions("reszoo", "tensorflow", "keras", *format.needs)
+    return {
+        "name": details.get("name") or model.name,
+        "net": model.name,
+        "parameters": sum(math.prod(weight.shape) for weight in trained),
+        "multiply_adds": macs,
+        "input_shape": list(preprocessing.input_shape),
+        "classes": classes,
+        "class_names": list(artifact.class_names),
+        "preprocessing": preprocessing.to_dict(),
+        "normalisations": {"folded": len(folded.removed), "kept": len(folded.kept)},
+        "licence": weights["licence"] if isinstance(weights, Mapping) else "not specified",
+        **{key: value for key, value in details.items() if key != "name"},
+        "format": format.name,
+        "precision": artifact.precision,
+        "signatures": {
+            name: text.format(pixels)
+            for name, text in SIGNATURES[format.name].items()
+            if name != "features" or has_features
+        },
+        "bytes": size,
+        "check": check.to_dict(),
+        "machine": describe_machine(),
+        "exported_with": {name.replace("_", "-"): version for name, version in versions.items()},
     }
-    said = {name: text.format(**words) for name, text in SIGNATURES[kind].items()}
-    return said if features else {name: text for name, text in said.items() if name != "features"}
 
 
-def multiply_adds(
-    spec: Mapping[str, Any] | None, input_shape: tuple[int, int, int], classes: int
-) -> int | None:
-    """Return what one image costs, where the net is one of the zoo's."""
-    return count(Spec(**spec), input_shape, classes).multiply_adds if spec else None
+def describe_class(check: Check, class_names: Sequence[str]) -> str:
+    """Return a line if the export gave one class to all images although their labels differ, else ""."""
+    single = check.single_class
+    return "" if single is None else one_class_line(class_names[single])
 
 
-def readme(card: Mapping[str, Any]) -> str:
+def make_readme(card: JsonObject, one_class: str) -> str:
     """Return the card as Markdown, with a program that runs the export."""
-    check, names = card["check"], card["class_names"]
+    names, macs = card["class_names"], card["multiply_adds"]
+    more = ", ..." if len(names) > 10 else ""
+    title, megabytes = FORMATS[card["format"]].title, card["bytes"] / 1e6
     facts = [
         ("model", f"{card['net']}, {card['parameters']:,} parameters"),
-        ("MACs", f"{card['multiply_adds']:,} per image" if card["multiply_adds"] else "unknown"),
+        ("MACs", f"{macs:,} per image" if macs else "unknown"),
         ("input", " x ".join(map(str, card["input_shape"])) + " (height, width, channels)"),
-        (
-            "classes",
-            f"{card['classes']}: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}",
-        ),
-        (
-            "format",
-            f"{FORMATS[card['format']].title}, {card['precision']}, {card['bytes'] / 1e6:.1f} MB",
-        ),
-        *_origin(card),
+        ("classes", f"{card['classes']}: {', '.join(names[:10])}{more}"),
+        ("format", f"{title}, {card['precision']}, {megabytes:.1f} MB"),
+        *_describe_origin(card),
         ("license", card["licence"]),
     ]
     return render_template(
         "card.md.j2",
         card=card,
         facts=facts,
-        check=check,
+        check=card["check"],
         bounds=BOUNDS[card["precision"]],
         program=f"run_{card['format']}.py.j2",
-        one_class=""
-        if check["single_class"] is None
-        else one_class_line(names[check["single_class"]]),
+        one_class=one_class,
         numbers=lambda values: " ".join(f"{value:.4g}" for value in values),
     )
 
 
-def _origin(card: Mapping[str, Any]) -> list[tuple[str, str]]:
-    rows = []
-    if isinstance(recipe := card.get("recipe"), Mapping):
-        rows.append(("recipe", f"{recipe['name']}, seed {recipe['train']['seed']}"))
-    if isinstance(data := card.get("data"), Mapping):
-        parts = ", ".join(f"{number:,} {name}" for name, number in data["examples"].items())
-        rows.append(("data", f"{data['name']}: {parts}"))
+def _describe_origin(card: JsonObject) -> Iterator[tuple[str, str]]:
+    if recipe := card.get("recipe"):
+        yield "recipe", f"{recipe['name']}, seed {recipe['train']['seed']}"
+    if data := card.get("data"):
+        splits = ", ".join(f"{number:,} {name}" for name, number in data["examples"].items())
+        yield "data", f"{data['name']}: {splits}"
     if isinstance(weights := card.get("weights"), Mapping):
-        rows.append(("weights", f"{weights['model']} {weights['tag']}, {weights['source']}"))
-    if isinstance(test := card.get("test"), Mapping):
+        yield "weights", f"{weights['model']} {weights['tag']}, {weights['source']}"
+    if test := card.get("test"):
         balanced = test.get("balanced_accuracy")  # absent in older records
-        rest = f", balanced {100 * balanced:.2f} %" if balanced is not None else ""
-        rows.append(
-            ("test accuracy", f"{100 * test['top1']:.2f} %{rest}, n = {test['examples']:,}")
-        )
-    return rows
+        rest = "" if balanced is None else f", balanced {100 * balanced:.2f} %"
+        yield "test accuracy", f"{100 * test['top1']:.2f} %{rest}, n = {test['examples']:,}"

@@ -1,33 +1,29 @@
-"""A trained net as an artefact to deploy: folded, written in one format, checked in its own runtime, described, handed over whole."""
+"""Export of a trained model: folded, written in one format, compared in its own runtime, described."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from reszoo.commands import format_command
-from reszoo.config.data import NoCrop
-from reszoo.data.pipeline import open_dataset
 from reszoo.data.preprocessing import Preprocessing
-from reszoo.errors import ChangedDataError, ReszooError
-from reszoo.evaluation.evaluate import BATCH, other_data
-from reszoo.evaluation.scores import one_class_line
+from reszoo.errors import ReszooError
 from reszoo.evaluation.source import Named, Source, open_source
-from reszoo.exporting import card as cards
-from reszoo.exporting.fold import Folded, fold, unfolded
-from reszoo.exporting.formats import Format, check_class_names, get_format
-from reszoo.exporting.parity import Check, check_pixels, check_savedmodel
-from reszoo.exporting.samples import CALIBRATED, CHECKED, Sample, draw, photographs, without_folders
+from reszoo.exporting.card import describe_class, make_card, make_readme
+from reszoo.exporting.fold import fold
+from reszoo.exporting.formats import Artifact, Format, check_class_names, get_format
+from reszoo.exporting.parity import Check, check_export
+from reszoo.exporting.samples import Sample, Samples, choose_samples, photographs, remove_folders
+from reszoo.exporting.savedmodel import write_assets, write_savedmodel
 from reszoo.files import (
     atomic_dir,
     check_output,
@@ -38,15 +34,23 @@ from reszoo.files import (
 )
 from reszoo.keywords import explain_keywords
 from reszoo.models.settings import fixed_settings
-from reszoo.versions import module_versions
+from reszoo.types import JsonObject
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What an export left: the folder, the net's size in bytes, and how it was checked.
+    """Result of an export.
 
-    folded, kept: normalisations that went into the convolution before them, and that could not. note: why the check was
-    made on other images than the run's own, if it was. one_class: a line that reports a model which predicts one class only.
+    Attributes:
+        path: The folder.
+        format: The name of the format.
+        precision: The precision.
+        bytes: Size of the exported model.
+        folded: Batch norms that were folded into the convolution before them.
+        kept: Batch norms that could not be folded.
+        check: How the export compares with Keras.
+        note: Why the check used other images than the run's own, if it did.
+        one_class: A line if the model predicts one class only, else "".
     """
 
     path: str
@@ -59,8 +63,8 @@ class Report:
     note: str = ""
     one_class: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields, fit for JSON."""
+    def to_dict(self) -> JsonObject:
+        """Return the fields for JSON."""
         return dataclasses.asdict(self)
 
 
@@ -78,50 +82,60 @@ def export(
     weights: str | None = None,
     check: Sample | None = None,
 ) -> Report:
-    """Export a trained net to the new folder `out`; see `export_model` for what it holds then.
+    """Export a trained model to the new folder `out`; `export_model` says what the folder holds.
 
-    net: a run or its folder, a net's name, whose published `weights` (by default its first) are taken, or a model built with
-    such. format: "savedmodel", "litert" or "onnx". quantize: "float16", "dynamic" or "int8", where the format has it.
-    fold_norms: fold batch normalisation into convolutions wherever that is exact.
-    image_size: of the input, a side or (height, width), in place of the size trained at.
-    data: a set's name or `folder:PATH`, on whose test images the export is checked and on whose training images the ranges of
-    "int8" are found; by default the run's own, and where there is none, parts of two photographs for the check.
-    check: the images to check on, where they are at hand already.
+    Args:
+        net: A run or its folder, a model name with published weights, or a model built with them.
+        out: A new or empty folder.
+        format: "savedmodel", "litert" or "onnx".
+        quantize: "float16", "dynamic" or "int8", if the format supports it.
+        fold_norms: Fold batch norms into convolutions where that is exact.
+        image_size: Another input size: a side or (height, width).
+        data: A dataset name or `folder:PATH`. Its test images are compared, its training images give the
+            ranges of "int8". By default those of the run, else parts of two photographs.
+        weights: Which published weights; by default the first.
+        check: Images to compare on, if they are at hand.
 
-    Raises ReszooError for bad input, an export further from the Keras model than its precision may be, and an occupied
-    `out`; OSError where it cannot be written. Nothing is left behind then.
+    Returns:
+        What was written and how it compares with Keras.
+
+    Raises:
+        ReszooError: Bad input, an occupied `out`, or an export that differs more than its precision allows.
+        OSError: `out` cannot be written. In each case nothing is left behind.
     """
-    refuse_occupied(out)
+    check_output(out, "export folder", occupied=False)
     get_format(format, quantize)
     source = open_source(net, weights)
     for location in (source.run.recipe.data.name if source.run else "", data or ""):
         if location.startswith("folder:"):
             check_outside(out, location.removeprefix("folder:"), "export folder")
-    size = _size(image_size)
     own = source.preprocessing
-    preprocessing = own.at(size) if size else own
-    found, calibration, note = _samples(
-        source, preprocessing, data, quantize, resized=preprocessing is not own, check=check
-    )
+    preprocessing = own if image_size is None else own.at(_parse_size(image_size))
+    calibrate = quantize == "int8"
+    samples = Samples(check)
+    if check is None or calibrate:
+        samples = choose_samples(source, preprocessing, data, calibrate=calibrate)
     model = source.load()
+    if preprocessing is not own:
+        model = as_float32(model, preprocessing.image_size)
     report = export_model(
-        model if preprocessing is own else as_float32(model, preprocessing.image_size),
+        model,
         out,
         preprocessing=preprocessing,
         class_names=source.class_names,
         format=format,
         quantize=quantize,
         fold_norms=fold_norms,
-        details=_details(source),
-        check=found,
-        calibration=calibration,
+        details=_describe_source(source),
+        check=check or samples.check,
+        calibration=samples.calibration,
     )
-    return dataclasses.replace(report, note=note)
+    return dataclasses.replace(report, note=samples.note)
 
 
 @fixed_settings()
 def export_model(
-    model: Any,
+    model: keras.Model,
     out: str | os.PathLike[str],
     *,
     preprocessing: Preprocessing,
@@ -129,268 +143,151 @@ def export_model(
     format: str = "savedmodel",
     quantize: str | None = None,
     fold_norms: bool = True,
-    details: Mapping[str, Any] | None = None,
+    details: JsonObject | None = None,
     check: Sample | None = None,
     calibration: Sample | None = None,
 ) -> Report:
-    """Write a Keras model, images in and logits out, to `out`, a new or empty folder.
+    """Write a Keras model to the new folder `out`, after comparing the result with the model.
 
-    It holds `1/` (a SavedModel: `reszoo.exporting.savedmodel`), `model.tflite` or `model.onnx`, the latter two beside
-    `class_names.txt` and `preprocessing.json`, and `card.json` and `README.md`, which say what it is, how it was checked and how
-    to run it. Everything is float32, whatever precision the net was trained in, unless `quantize` says otherwise.
+    The folder holds `1/` (a SavedModel), `model.tflite` or `model.onnx`, the latter two beside
+    `class_names.txt` and `preprocessing.json`; and `card.json` and `README.md`, which describe it.
+    Everything is float32, whatever precision the model was trained in, unless `quantize` is given.
 
-    preprocessing: how images become its input. details: what the card is to say of where the net comes from. check: real images to
-    compare on (parts of two photographs by default). calibration: training images, which "int8" needs.
+    Args:
+        model: From images to logits.
+        out: A new or empty folder.
+        preprocessing: How images become its input.
+        class_names: The names of its logits.
+        format: "savedmodel", "litert" or "onnx".
+        quantize: "float16", "dynamic" or "int8", if the format supports it.
+        fold_norms: Fold batch norms into convolutions where that is exact.
+        details: What the card says of the model's origin; see `make_card`.
+        check: Images to compare on; by default parts of two photographs.
+        calibration: Training images, which "int8" needs.
 
-    Before `out` appears the export is loaded in its own runtime in a fresh process and compared with the Keras model: if a
-    probability or the first classes differ more than the precision may (`reszoo.exporting.parity.BOUNDS`), or it does not load,
-    ReszooError; so for parts that do not fit each other, and an occupied `out`. OSError when it cannot be written. In each
-    case nothing is left behind.
+    Returns:
+        What was written and how it compares with Keras.
+
+    Raises:
+        ReszooError: Parts do not fit each other, `out` is occupied, or the export cannot be loaded in a
+            fresh process or differs more than its precision allows (`reszoo.exporting.parity.BOUNDS`).
+        OSError: `out` cannot be written. In each case nothing is left behind.
     """
-    refuse_occupied(out)
-    kind, precision = get_format(format, quantize)
+    check_output(out, "export folder", occupied=False)
+    found, precision = get_format(format, quantize)
     _check_fit(model, preprocessing, class_names)
     if precision == "int8" and calibration is None:
         raise ReszooError(
-            "int8 needs real training images to find its ranges on; give data, such as folder:PATH"
+            "int8 needs training images to measure ranges on. Example: --data folder:PATH"
         )
-    sample = photographs() if check is None else check
-    target = Path(out)
-    with atomic_dir(target) as written, plain_folder(written) as part:
+    sample, target = check or photographs(), Path(out)
+    with atomic_dir(target) as written, plain_folder(written) as folder:
         with tf.device("CPU:0"):
-            net = as_float32(model)
-            folded = fold(net) if fold_norms else unfolded(net)
-        ranges = (
-            calibration.inputs(preprocessing)
-            if calibration is not None and precision == "int8"
-            else None
-        )
-        try:
-            features = _write(
-                part, folded.model, preprocessing, class_names, kind, precision, ranges
-            )
-        except tf.errors.OpError as error:
-            reason = str(error.message).strip().splitlines()[0]
-            raise OSError(f"cannot write the {kind.title} for {target}: {reason}") from error
-        try:
-            if kind.name == "savedmodel":
-                found = check_savedmodel(part / kind.file, net, preprocessing, sample)
-            else:
-                found = check_pixels(kind.name, part / kind.file, net, preprocessing, sample)
-            found.refuse(precision)
-        except ReszooError as error:
-            raise ReszooError(f"{error}; {target} was not written") from None
-        card = {
-            **_facts(net, folded, class_names, preprocessing, details or {}),
-            "format": kind.name,
-            "precision": precision,
-            "signatures": cards.signatures(
-                kind.name, precision, preprocessing.input_shape, features=features
-            ),
-            "bytes": _bytes(part / kind.file),
-            "check": found.to_dict(),
-            "machine": cards.machine(),
-            "exported_with": _versions(kind),
-        }
-        write_json(part / "card.json", card)
-        write_text(part / "README.md", cards.readme(card))
+            whole = as_float32(model)
+            folded = fold(whole, only_list=not fold_norms)
+        ranges = calibration.inputs(preprocessing) if calibration and precision == "int8" else None
+        artifact = Artifact(folded.model, preprocessing, class_names, precision, ranges)
+        with _explain_failure(target, found):
+            _write(folder, found, artifact)
+            result = check_export(found.name, folder / found.file, whole, preprocessing, sample)
+            result.require(precision)
+        files = [folder / found.file, *(folder / found.file).rglob("*")]
+        size = sum(file.stat().st_size for file in files if file.is_file())
+        card = make_card(whole, artifact, found, folded, result, size=size, details=details or {})
+        one_class = describe_class(result, class_names)
+        write_json(folder / "card.json", card)
+        write_text(folder / "README.md", make_readme(card, one_class))
     return Report(
         path=str(target),
-        format=kind.name,
+        format=found.name,
         precision=precision,
-        bytes=card["bytes"],
+        bytes=size,
         folded=len(folded.removed),
         kept=len(folded.kept),
-        check=found,
-        one_class=""
-        if found.single_class is None
-        else one_class_line(class_names[found.single_class]),
+        check=result,
+        one_class=one_class,
     )
 
 
 @fixed_settings()
-def as_float32(model: Any, image_size: tuple[int, int] | None = None) -> Any:
-    """Return a copy of a Keras model that computes in float32 on one device, whatever policy or strategy made `model`.
+def as_float32(model: keras.Model, image_size: tuple[int, int] | None = None) -> keras.Model:
+    """Return a float32 copy of a model on one device, whatever policy or strategy made it.
 
-    image_size: (height, width) of its input, where that is to be another.
+    Args:
+        model: A functional model.
+        image_size: Another (height, width) of its input.
     """
 
-    def in_float32(layer: Any) -> Any:
+    def clone(layer: Any) -> Any:
         return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
 
-    inputs = (
-        keras.Input((*image_size, model.input_shape[-1]), dtype="float32") if image_size else None
-    )
-    copy = keras.models.clone_model(model, clone_function=in_float32, input_tensors=inputs)
+    inputs = None
+    if image_size:
+        inputs = keras.Input((*image_size, model.input_shape[-1]), dtype="float32")
+    copy = keras.models.clone_model(model, clone_function=clone, input_tensors=inputs)
     copy.set_weights(model.get_weights())
     return copy
 
 
-def refuse_occupied(out: str | os.PathLike[str]) -> None:
-    """Raise ReszooError unless `out` is free, absent or an empty folder, and can be written."""
-    path = Path(out)
-    check_output(path, "export folder")
-    if path.is_dir() and any(path.iterdir()):
-        raise ReszooError(f"{path} is not empty; give a new folder to export to")
-    if path.exists() and not path.is_dir():
-        raise ReszooError(f"{path} is a file; give a new folder to export to")
-
-
-def _write(
-    part: Path,
-    model: Any,
-    preprocessing: Preprocessing,
-    class_names: Sequence[str],
-    kind: Format,
-    precision: str,
-    ranges: np.ndarray | None,
-) -> bool:
-    """Write the net in its format, and what its runtime needs beside it; return whether it has a signature `features`."""
-    if kind.name == "savedmodel":
-        from reszoo.exporting.savedmodel import write_savedmodel
-
-        return write_savedmodel(
-            part / kind.file, model, preprocessing, class_names, precision=precision
-        )
-    write_text(part / "class_names.txt", "".join(f"{name}\n" for name in class_names))
-    write_json(part / "preprocessing.json", preprocessing.to_dict())
-    if kind.name == "litert":
+def _write(folder: Path, format: Format, artifact: Artifact) -> None:
+    """Write the model, and what its runtime needs beside it."""
+    path = folder / format.file
+    if format.name == "savedmodel":
+        write_savedmodel(path, artifact)
+        return
+    write_assets(folder, artifact)
+    if format.name == "litert":
         from reszoo.exporting.litert import write_litert
 
-        write_litert(
-            part / kind.file, model, preprocessing, precision=precision, calibration=ranges
-        )
+        write_litert(path, artifact)
     else:
         from reszoo.exporting.onnx_file import write_onnx
 
-        write_onnx(
-            part / kind.file,
-            model,
-            preprocessing,
-            precision=precision,
-            calibration=ranges,
-            class_names=class_names,
-        )
-    return False
+        write_onnx(path, artifact)
 
 
-def _samples(
-    source: Source,
-    preprocessing: Preprocessing,
-    data: str | None,
-    quantize: str | None,
-    *,
-    resized: bool,
-    check: Sample | None,
-) -> tuple[Sample | None, Sample | None, str]:
-    """Return the images to check on (None: photographs), those to find ranges on, and why they are not the run's own."""
-    calibrating = quantize == "int8"
-    if check is not None and not calibrating:
-        return check, None, ""
-    run, own = source.run, source.run.recipe.data if source.run else None
-    if data is None and own is None:
-        return check, None, ""
+@contextlib.contextmanager
+def _explain_failure(target: Path, format: Format) -> Iterator[None]:
+    """Name the folder that was not written in an error of the block."""
     try:
-        pipeline = None
-        if run and own and not resized and data in (None, own.name):
-            try:
-                pipeline = run.open_pipeline()
-            except ChangedDataError:
-                if data is None:
-                    raise
-        if pipeline is None:
-            config = other_data(data or own.name, own, preprocessing)  # type: ignore[union-attr]  # one of them is there
-            pipeline = open_dataset(config, NoCrop(), batch_size=BATCH, seed=0)
-            if run and data is None:
-                run.refuse_other_data(pipeline.info, counts=False)
-    except ChangedDataError:
-        raise
-    except (ReszooError, OSError) as error:
-        if data is not None or calibrating:
-            raise
-        return None, None, str(error)
-    names = pipeline.info.class_names
-    found = check or draw(pipeline, "test", CHECKED)
-    if names not in (source.class_names, source.class_ids):
-        found = dataclasses.replace(found, labels=None)
-    return found, draw(pipeline, "train", CALIBRATED) if calibrating else None, ""
+        yield
+    except tf.errors.OpError as error:
+        reason = str(error.message).strip().splitlines()[0]
+        raise OSError(f"cannot write the {format.title} for {target}: {reason}") from error
+    except ReszooError as error:
+        raise ReszooError(f"{error}; {target} was not written") from None
 
 
-def _details(source: Source) -> dict[str, Any]:
-    """Return what the card says of where a net comes from."""
-    details = without_folders(source.details)
-    if source.run:
-        test = Path(source.run.path) / "test.json"
-        details["test"] = _json(test) if test.is_file() else None
-    return dict(details)
+def _describe_source(source: Source) -> JsonObject:
+    """Return what the card says of a model's origin."""
+    details: JsonObject = remove_folders(source.details)
+    if source.run and (file := Path(source.run.path) / "test.json").is_file():
+        try:
+            details["test"] = json.loads(file.read_text())
+        except ValueError as error:
+            command = format_command("evaluate", file.parent)
+            raise ReszooError(f"{file} is not JSON; write it again with: {command}") from error
+    return details
 
 
-def _facts(
-    net: Any,
-    folded: Folded,
-    class_names: Sequence[str],
-    preprocessing: Preprocessing,
-    details: Mapping[str, Any],
-) -> dict[str, Any]:
-    weights = details.get("weights")
-    return {
-        "name": details.get("name") or net.name,
-        "net": net.name,
-        # By name, because a fine-tuned net may have frozen layers, whose weights Keras does not count as trainable.
-        "parameters": sum(
-            math.prod(weight.shape)
-            for weight in net.weights
-            if not weight.name.startswith("moving_") and weight.name != "seed_generator_state"
-        ),
-        "multiply_adds": cards.multiply_adds(
-            details.get("spec"), preprocessing.input_shape, len(class_names)
-        ),
-        "input_shape": list(preprocessing.input_shape),
-        "classes": len(class_names),
-        "class_names": list(class_names),
-        "preprocessing": preprocessing.to_dict(),
-        "normalisations": {"folded": len(folded.removed), "kept": len(folded.kept)},
-        "licence": weights["licence"] if isinstance(weights, Mapping) else "not specified",
-        **{key: value for key, value in details.items() if key != "name"},
-    }
-
-
-def _versions(kind: Format) -> dict[str, str]:
-    found = module_versions("reszoo", "tensorflow", "keras", *kind.needs)
-    return {name.replace("_", "-"): version for name, version in found.items()}
-
-
-def _bytes(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
-
-
-def _size(given: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    if given is None:
-        return None
-    size = tuple(given) if isinstance(given, tuple | list) else (given, given)
+def _parse_size(value: int | tuple[int, int]) -> tuple[int, int]:
+    size = tuple(value) if isinstance(value, tuple | list) else (value, value)
     if len(size) != 2 or any(not isinstance(side, int) or side < 1 for side in size):
-        raise ReszooError(f"image_size must be a side or (height, width) in pixels, got {given}")
+        raise ReszooError(
+            f"image_size: {value} is invalid; expected a side or (height, width) in pixels. "
+            "Example: image_size=192"
+        )
     return size[0], size[1]
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ReszooError(
-            f"{path} is not JSON; write it again with: {format_command('evaluate', path.parent)}"
-        ) from error
-
-
-def _check_fit(model: Any, preprocessing: Preprocessing, class_names: Sequence[str]) -> None:
+def _check_fit(
+    model: keras.Model, preprocessing: Preprocessing, class_names: Sequence[str]
+) -> None:
     shape, outputs = tuple(model.input_shape)[1:], tuple(model.output_shape)
-    if any(
-        own not in (None, wanted)
-        for own, wanted in zip(shape, preprocessing.input_shape, strict=True)
-    ):
+    wanted = preprocessing.input_shape
+    if any(own not in (None, side) for own, side in zip(shape, wanted, strict=True)):
         raise ReszooError(
-            f"the model takes images of {shape}, but the preprocessing makes {preprocessing.input_shape}"
+            f"the model takes images of {shape}, but the preprocessing makes {wanted}"
         )
     if len(outputs) != 2 or outputs[1] != len(class_names):
         raise ReszooError(

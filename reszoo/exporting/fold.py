@@ -1,4 +1,4 @@
-"""Batch normalisation folded into the convolution before it: the same function in inference, with fewer operations."""
+"""Batch norm folded into the convolution before it: the same function in inference, with fewer operations."""
 
 from __future__ import annotations
 
@@ -11,66 +11,68 @@ import numpy as np
 
 from reszoo.models.graph import nodes
 from reszoo.models.settings import DATA_FORMAT, fixed_settings
+from reszoo.types import Array
 
 
 @dataclass(frozen=True)
 class Folded:
-    """A net for inference in float32, and the normalisations that went into a convolution, or could not.
+    """A model for inference, and the names of its batch norms that were folded or kept.
 
-    One can where its input is a convolution's output that nothing else reads: all of them in post-activation nets (v1, v1.5),
-    those between two convolutions of a block in pre-activation ones.
+    A batch norm is folded if its input is a convolution's output that nothing else reads: all of them
+    in post-activation models, those between two convolutions of a block in pre-activation models.
     """
 
-    model: Any
+    model: keras.Model
     removed: tuple[str, ...]
     kept: tuple[str, ...]
 
 
 @fixed_settings()
-def fold(model: Any) -> Folded:
-    """Return a float32 copy of a Keras functional model, its normalisations folded wherever that is exact.
+def fold(model: keras.Model, *, only_list: bool = False, dtype: str | None = "float32") -> Folded:
+    """Return a copy of a Keras functional model with its batch norms folded where that is exact.
 
-    With scale s = gamma / sqrt(variance + epsilon), kernel w and bias b become w * s and (b - mean) * s + beta, computed in float64.
+    With scale s = gamma / sqrt(variance + epsilon), kernel w and bias b become w * s and
+    (b - mean) * s + beta, computed in float64.
+
+    Args:
+        model: A functional model; it is not changed.
+        only_list: Fold nothing, and return `model` itself.
+        dtype: The dtype policy of the copy; None keeps that of each layer.
     """
-    pairs = _pairs(model)
-    inside = {norm: conv for conv, norm in pairs.items()}
+    norms = [
+        layer.name for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    if only_list:
+        return Folded(model, (), tuple(norms))
+    pairs = _find_pairs(model)
+    removed = set(pairs.values())
 
-    def in_float32(layer: Any) -> Any:
-        config = layer.get_config() | {"dtype": "float32"}
+    def clone(layer: Any) -> Any:
+        config = layer.get_config() | ({"dtype": dtype} if dtype else {})
         if layer.name in pairs:
             config |= {"use_bias": True, "bias_initializer": "zeros"}
         return type(layer).from_config(config)
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        return args[0] if layer.name in inside else layer(*args, **kwargs)
+        return args[0] if layer.name in removed else layer(*args, **kwargs)
 
-    copy = keras.models.clone_model(model, clone_function=in_float32, call_function=call)
+    copy = keras.models.clone_model(model, clone_function=clone, call_function=call)
     for layer in copy.layers:
-        if not layer.weights:
-            continue
-        own = model.get_layer(layer.name)
-        if layer.name in pairs:
-            layer.set_weights(_folded(own, model.get_layer(pairs[layer.name])))
-        else:
-            layer.set_weights(own.get_weights())
-    norms = unfolded(model).kept
+        if layer.weights:
+            own = model.get_layer(layer.name)
+            norm = pairs.get(layer.name)
+            layer.set_weights(
+                _fold_weights(own, model.get_layer(norm)) if norm else own.get_weights()
+            )
     return Folded(
         copy,
-        tuple(name for name in norms if name in inside),
-        tuple(name for name in norms if name not in inside),
+        tuple(name for name in norms if name in removed),
+        tuple(name for name in norms if name not in removed),
     )
 
 
-def unfolded(model: Any) -> Folded:
-    """Return a net as it is, none of its normalisations folded."""
-    norms = (
-        layer.name for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
-    )
-    return Folded(model, (), tuple(norms))
-
-
-def _pairs(model: Any) -> dict[str, str]:
-    """Return the normalisation that follows each convolution and alone reads it, by their layers' names."""
+def _find_pairs(model: keras.Model) -> dict[str, str]:
+    """Return the name of the batch norm that follows each convolution and alone reads it."""
     calls = nodes(model)
     readers: dict[int, list[Any]] = {}
     for node in calls:
@@ -82,35 +84,27 @@ def _pairs(model: Any) -> dict[str, str]:
     for node in calls:
         conv, after = node.operation, readers.get(id(node.outputs[0]), [])
         if (
-            not isinstance(conv, keras.layers.Conv2D)
-            or conv.activation is not keras.activations.linear
+            isinstance(conv, keras.layers.Conv2D)
+            and conv.activation is keras.activations.linear
+            and conv.data_format == DATA_FORMAT  # kernels below have their channels last
+            and len(after) == 1
+            and isinstance(after[0], keras.layers.BatchNormalization)
+            and after[0].axis in (-1, 3)
+            and id(node.outputs[0]) not in outputs
+            and times[id(conv)] == times[id(after[0])] == 1
         ):
-            continue
-        if conv.data_format != DATA_FORMAT:
-            continue  # the axes below are those of channels-last maps
-        if (
-            len(after) != 1
-            or id(node.outputs[0]) in outputs
-            or times[id(conv)] != 1
-            or times[id(after[0])] != 1
-        ):
-            continue
-        if isinstance(after[0], keras.layers.BatchNormalization) and after[0].axis in (-1, 3):
             found[conv.name] = after[0].name
     return found
 
 
-def _folded(conv: Any, norm: Any) -> list[np.ndarray]:
-    """Return kernel and bias of a convolution that does what it and the normalisation after it do."""
-    mean, variance = (
-        np.asarray(value, np.float64) for value in (norm.moving_mean, norm.moving_variance)
-    )
-    scale = 1 / np.sqrt(variance + norm.epsilon)
-    if norm.scale:
-        scale = scale * np.asarray(norm.gamma, np.float64)
-    bias = np.asarray(conv.bias, np.float64) if conv.use_bias else 0.0
-    shift = (bias - mean) * scale + (np.asarray(norm.beta, np.float64) if norm.center else 0.0)
-    kernel = (
-        np.asarray(conv.kernel, np.float64) * scale
-    )  # the last axis is the output's channels, groups or not
-    return [kernel.astype(np.float32), shift.astype(np.float32)]
+def _fold_weights(conv: keras.Layer, norm: keras.Layer) -> list[Array]:
+    """Return the kernel and bias of a convolution that includes the batch norm after it."""
+
+    def read(value: Any) -> Array:
+        return np.asarray(value, np.float64)
+
+    scale = 1 / np.sqrt(read(norm.moving_variance) + norm.epsilon)
+    scale = scale * (read(norm.gamma) if norm.scale else 1.0)
+    bias = read(conv.bias) if conv.use_bias else 0.0
+    shift = (bias - read(norm.moving_mean)) * scale + (read(norm.beta) if norm.center else 0.0)
+    return [(read(conv.kernel) * scale).astype(np.float32), shift.astype(np.float32)]

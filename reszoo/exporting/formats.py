@@ -1,23 +1,38 @@
-"""What a net can be exported as, and in which precision. Standard library only."""
+"""The formats and precisions of an export. Standard library only."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from reszoo.errors import ReszooError, did_you_mean
+
+if TYPE_CHECKING:
+    import keras
+
+    from reszoo.data.preprocessing import Preprocessing
+    from reszoo.types import Array
 
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """One format. file: where its net lies in the exported folder. precisions: those it can hold, the default first.
+    """One format.
 
-    needs: modules that an export imports beside reszoo's own, which `pip install 'reszoo[extra]'` brings.
+    Attributes:
+        name: The name that users type.
+        title: The name in sentences.
+        runtime: The library that runs it.
+        file: Where the model lies in the exported folder.
+        precisions: What it can hold, the default first.
+        needs: The modules that an export imports, which `pip install 'reszoo[extra]'` brings.
+        extra: The name of that extra.
     """
 
     name: str
     title: str
+    runtime: str
     file: str
     precisions: tuple[str, ...]
     needs: tuple[str, ...] = ()
@@ -27,11 +42,17 @@ class Format:
 FORMATS = {
     one.name: one
     for one in (
-        # TensorFlow Serving watches a folder of versions, each in a folder with its number.
-        Format(name="savedmodel", title="SavedModel", file="1", precisions=("float32", "float16")),
+        Format(
+            name="savedmodel",
+            title="SavedModel",
+            runtime="TensorFlow",
+            file="1",  # TensorFlow Serving watches a folder of numbered versions
+            precisions=("float32", "float16"),
+        ),
         Format(
             name="litert",
             title="LiteRT",
+            runtime="LiteRT",
             file="model.tflite",
             precisions=("float32", "float16", "dynamic", "int8"),
             needs=("ai_edge_litert",),
@@ -40,6 +61,7 @@ FORMATS = {
         Format(
             name="onnx",
             title="ONNX",
+            runtime="onnxruntime",
             file="model.onnx",
             precisions=("float32", "float16", "int8"),
             needs=("onnx", "tf2onnx", "onnxruntime"),
@@ -49,54 +71,69 @@ FORMATS = {
 }
 
 QUANTIZE = ("float16", "dynamic", "int8")
-"""float16: weights kept in half precision, sums in float32. dynamic: weights in 8 bits, activations as they come. int8: both in 8 bits,
-with ranges found on real images."""
+"""float16: weights in half precision, sums in float32. dynamic: weights in 8 bits. int8: everything in
+8 bits, with ranges of activations measured on real images."""
 
 
-def check_class_names(names: Sequence[str]) -> None:
-    """Check that an export can hold class names, of which its file class_names.txt has one per line.
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """What is written to a file of any format.
 
-    Raises:
-        ReszooError: if a name is empty, has a line break, or is not UTF-8.
+    Attributes:
+        model: A float32 Keras model, from inputs to logits.
+        preprocessing: How images become its input.
+        class_names: The names of the logits.
+        precision: One of the format's precisions.
+        calibration: For "int8", the images that ranges are measured on, uint8 [n, h, w, c].
     """
-    for name in names:
-        if len(name.splitlines()) != 1 or name.splitlines() != [name]:
-            raise ReszooError(
-                f"class name {name!r} is empty or has a line break; expected text on one line, because class_names.txt holds one "
-                "name per line. Rename the class, or train with: --set train.export=false"
-            )
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise ReszooError(
-                f"class name {name!r} is not UTF-8; expected UTF-8, which exported models hold. Rename the class, or train with: "
-                "--set train.export=false"
-            ) from None
+
+    model: keras.Model
+    preprocessing: Preprocessing
+    class_names: Sequence[str]
+    precision: str = "float32"
+    calibration: Array | None = None
 
 
 def get_format(name: str, quantize: str | None = None) -> tuple[Format, str]:
-    """Return a format and the precision it is to hold.
+    """Return a format and its precision.
 
-    Raises ReszooError for a format that there is not, one that cannot hold the precision, and one whose modules are not installed.
+    Raises:
+        ReszooError: The format or the precision is unknown, they do not fit, or a module is missing.
     """
-    if name not in FORMATS:
-        raise ReszooError(
-            f"no format '{name}'{did_you_mean(name, FORMATS) or '; there are ' + ', '.join(FORMATS)}"
-        )
+    for key, value, known in (("format", name, FORMATS), ("quantize", quantize, QUANTIZE)):
+        if value is not None and value not in known:
+            hint = did_you_mean(value, known) or f"; expected one of {', '.join(known)}"
+            raise ReszooError(f"{key}: {value} is unknown{hint}")
     found = FORMATS[name]
-    if quantize is not None and quantize not in QUANTIZE:
-        raise ReszooError(
-            f"no quantisation '{quantize}'{did_you_mean(quantize, QUANTIZE) or '; there are ' + ', '.join(QUANTIZE)}"
-        )
     precision = quantize or found.precisions[0]
     if precision not in found.precisions:
         able = [other.name for other in FORMATS.values() if precision in other.precisions]
         raise ReszooError(
-            f"{found.title} is not written in {precision}: it takes {', '.join(found.precisions[1:])}, "
-            f"and {precision} goes with {' and '.join(able)}"
+            f"quantize: {precision} is invalid for {found.title}; expected "
+            f"{' or '.join(found.precisions[1:])}. {precision} needs --format {' or '.join(able)}"
         )
     if missing := [module for module in found.needs if importlib.util.find_spec(module) is None]:
         raise ReszooError(
-            f"{found.title} needs {', '.join(missing)}, which is not installed: pip install 'reszoo[{found.extra}]'"
+            f"{found.title} needs {', '.join(missing)}, which is not installed: "
+            f"pip install 'reszoo[{found.extra}]'"
         )
     return found, precision
+
+
+def check_class_names(names: Sequence[str]) -> None:
+    """Check that an export can hold class names: class_names.txt has one per line, in UTF-8.
+
+    Raises:
+        ReszooError: A name is empty, has a line break, or is not UTF-8.
+    """
+    for name in names:
+        if name.splitlines() != [name]:
+            what, expected = "is empty or has a line break", "text on one line"
+        elif name.encode(errors="replace").decode() != name:
+            what, expected = "is not UTF-8", "UTF-8"
+        else:
+            continue
+        raise ReszooError(
+            f"class name {name!r} {what}; expected {expected}, for class_names.txt. "
+            "Rename the class, or train with: --set train.export=false"
+        )

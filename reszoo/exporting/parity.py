@@ -1,4 +1,4 @@
-"""Whether an exported net, loaded in its own runtime in a fresh process, computes what the Keras model computes, and how fast."""
+"""Comparison of an exported model, in its own runtime in a fresh process, with the Keras model."""
 
 from __future__ import annotations
 
@@ -8,41 +8,48 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
 from reszoo.evaluation.scores import mean_recall, single_class
-from reszoo.exporting import reload
-from reszoo.exporting.samples import Sample, drawings, encode
+from reszoo.exporting import runtimes
+from reszoo.exporting.formats import FORMATS
+from reszoo.exporting.samples import Sample, drawings
 from reszoo.exporting.signatures import OK, UNDECODABLE
+from reszoo.types import Array, JsonObject
 
 BOUNDS = {
-    "float32": (1e-4, 0.99),
+    "float32": (1e-4, 0.99),  # sums in another order differ by about 1e-6
     "float16": (1e-2, 0.98),
     "dynamic": (1.0, 0.9),
     "int8": (1.0, 0.9),
 }
-"""Largest difference in a probability, and smallest part of the images given the same first class, by precision. float32 sums in
-another order differ by about 1e-6."""
+"""By precision: the largest difference of a probability, and the smallest share of equal first classes."""
 
-BROKEN = b"\xff\xd8\xff\xe0 no image"
-FLOATS = 16  # real images that the float signature is asked, beside the drawings
-LARGE = 2**22  # pixels above which a picture is left to the bytes signature
+BROKEN = b"\xff\xd8\xff\xe0 not an image"
+FLOATS = 16  # real images, beside the drawings, that `serving_default` runs on
+LARGE = 2**22  # pixels above which an image goes to `image_bytes` only
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """What a comparison on real images found.
+    """Result of a comparison on real images.
 
-    images: how many, what: which. logit_difference, probability_difference: the largest. agreement: the part given the same
-    first class. accuracy, keras_accuracy: the part given its own class by the export and by Keras, None without labels.
-    balanced_accuracy: the export's mean accuracy over the classes, None without labels. single_class: the class that the export
-    gave to all images although their labels differ, else None.
-    speed: images a second on this machine's processor, by rows in a batch.
+    Attributes:
+        images: How many.
+        what: Which.
+        logit_difference: The largest.
+        probability_difference: The largest.
+        agreement: The share with the same first class.
+        accuracy: Of the export; None without labels.
+        keras_accuracy: Of the Keras model; None without labels.
+        balanced_accuracy: The export's mean accuracy of the classes; None without labels.
+        single_class: The class that the export gave to all images although their labels differ, else None.
+        speed: Images per second on this CPU, by rows per batch.
     """
 
     images: int
@@ -56,184 +63,179 @@ class Check:
     single_class: int | None
     speed: dict[str, float]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields, fit for JSON."""
+    def to_dict(self) -> JsonObject:
+        """Return the fields for JSON."""
         return asdict(self)
 
-    def refuse(self, precision: str) -> None:
-        """Raise ReszooError where the export is further from Keras than its precision may be."""
+    def require(self, precision: str) -> None:
+        """Raise ReszooError if the export differs more from Keras than its precision allows."""
         difference, agreement = BOUNDS[precision]
         if not self.probability_difference <= difference:
             raise ReszooError(
-                f"the exported net's probabilities differ from the Keras model's by {self.probability_difference:.1e}, more than "
-                f"{difference:.0e}, on {self.what}"
+                f"the exported model's probabilities differ from the Keras model's by "
+                f"{self.probability_difference:.1e}; expected at most {difference:.0e} ({self.what})"
             )
         if not self.agreement >= agreement:
             raise ReszooError(
-                f"the exported net has the Keras model's first class for {100 * self.agreement:.1f} % of the images ({self.what}); in "
-                f"{precision} it must be at least {100 * agreement:.0f} %"
+                f"the exported model has the Keras model's first class for "
+                f"{100 * self.agreement:.1f} % of the images ({self.what}); expected at least "
+                f"{100 * agreement:.0f} % in {precision}"
             )
 
 
-def check_savedmodel(
-    export: Path, model: Any, preprocessing: Preprocessing, sample: Sample
-) -> Check:
-    """Compare every signature of the SavedModel `export` with the Keras `model`, on drawings and on real pictures.
+@dataclass(frozen=True)
+class Outputs:
+    """Logits and probabilities, float32 [n, classes]."""
 
-    The drawings and the first pictures are asked of the float signature; the drawings, as PNG and as JPEG files, and all
-    pictures, of the bytes signature, together with a broken file that must be reported and must not disturb the others.
-    Both sides compute on the CPU. Raises ReszooError when the export cannot be loaded or run, or gets a file's status wrong.
+    logits: Array
+    probabilities: Array
+
+
+def check_export(
+    kind: str, export: Path, model: keras.Model, preprocessing: Preprocessing, sample: Sample
+) -> Check:
+    """Compare an export with the Keras model; both compute on the CPU.
+
+    A LiteRT or ONNX file runs on the images in the size of its input. A SavedModel runs on drawings and
+    the first images as floats, and on drawings, all images and a broken file as files.
+
+    Args:
+        kind: The name of the format.
+        export: The exported file, or folder.
+        model: The Keras model.
+        preprocessing: How images become its input.
+        sample: The images.
+
+    Raises:
+        ReszooError: The export cannot be loaded or run, or misjudges which files are images.
     """
+    run_keras = KerasRunner(model, preprocessing)
+    with tempfile.TemporaryDirectory(prefix="reszoo-parity-") as name:
+        folder = Path(name)
+        if kind == "savedmodel":
+            floats, files = _write_inputs(folder, preprocessing, sample)
+            outputs = run_export(kind, export, folder)
+            _check_statuses(outputs["bytes/status"].tolist(), len(files))
+            pairs = [
+                (
+                    Outputs(
+                        *(outputs[f"float-{i:04d}/{key}"] for key in ("logits", "probabilities"))
+                    ),
+                    run_keras(preprocessing.to_input(image)[np.newaxis]),
+                )
+                for i, image in enumerate(floats)
+            ]
+            expected = run_keras(Sample(files, None, "").inputs(preprocessing), broken=1)
+            probabilities = outputs["bytes/probabilities"][:-1]
+            pairs.append((Outputs(expected.logits, probabilities), expected))
+            real = slice(len(files) - len(sample.images), None)
+        else:
+            pixels = sample.inputs(preprocessing)
+            np.save(folder / "pixels.npy", pixels)
+            outputs = run_export(kind, export, folder)
+            expected = run_keras(pixels)
+            probabilities = outputs["pixels/probabilities"]
+            pairs = [(Outputs(outputs["pixels/logits"], probabilities), expected)]
+            real = slice(None)
+    best = probabilities[real].argmax(axis=1)
+    wanted = expected.probabilities[real].argmax(axis=1)
+    labels = sample.labels
+    accuracy = keras_accuracy = balanced = single = None
+    if labels is not None:
+        matrix = np.zeros((probabilities.shape[1],) * 2, np.int64)
+        np.add.at(matrix, (labels, best), 1)
+        recalls = [float(matrix[own, own] / matrix[own].sum()) for own in np.unique(labels)]
+        accuracy, keras_accuracy = (float((found == labels).mean()) for found in (best, wanted))
+        balanced, single = mean_recall(recalls), single_class(matrix.tolist())
+    speed = {key: float(value) for key, value in outputs.items() if key.startswith("speed/")}
+    return Check(
+        images=len(best),
+        what=sample.origin,
+        logit_difference=max(_difference(own.logits, want.logits) for own, want in pairs),
+        probability_difference=max(
+            _difference(own.probabilities, want.probabilities) for own, want in pairs
+        ),
+        agreement=float((best == wanted).mean()),
+        accuracy=accuracy,
+        keras_accuracy=keras_accuracy,
+        balanced_accuracy=balanced,
+        single_class=single,
+        speed={key.removeprefix("speed/"): round(value, 1) for key, value in speed.items()},
+    )
+
+
+def _write_inputs(
+    folder: Path, preprocessing: Preprocessing, sample: Sample
+) -> tuple[list[Array], list[bytes]]:
+    """Write what a SavedModel runs on: float images and files, the last one broken; return the others."""
     drawn = drawings(preprocessing)
-    few = [preprocessing.pixels(picture).numpy() for picture in sample.pictures[:FLOATS]]
+    few = [preprocessing.pixels(image).numpy() for image in sample.images[:FLOATS]]
     floats = [*drawn, *(image for image in few if image.shape[0] * image.shape[1] <= LARGE)]
-    files = [encode(image) for image in drawn] + [
-        tf.io.encode_jpeg(image).numpy() for image in drawn
+    files = [tf.io.encode_png(image).numpy() for image in drawn]
+    files += [tf.io.encode_jpeg(image).numpy() for image in drawn]
+    files += [
+        one if isinstance(one, bytes) else tf.io.encode_png(one).numpy() for one in sample.images
     ]
-    files += [one if isinstance(one, bytes) else encode(one) for one in sample.pictures]
-    with tempfile.TemporaryDirectory(prefix="reszoo-parity-") as name:
-        for number, image in enumerate(floats):
-            np.save(Path(name) / f"float-{number:04d}.npy", image[np.newaxis].astype(np.float32))
-        for number, contents in enumerate([*files, BROKEN]):
-            (Path(name) / f"image-{number:06d}").write_bytes(contents)
-        outputs = _run("savedmodel", export, Path(name))
+    for number, image in enumerate(floats):
+        np.save(folder / f"float-{number:04d}.npy", image[np.newaxis].astype(np.float32))
+    for number, contents in enumerate([*files, BROKEN]):
+        (folder / f"image-{number:06d}").write_bytes(contents)
+    return floats, files
 
-    status = outputs["bytes/status"].tolist()
-    if status != [OK] * len(files) + [UNDECODABLE]:
-        wrong = [
-            number
-            for number, (own, want) in enumerate(
-                zip(status, [OK] * len(files) + [UNDECODABLE], strict=True)
-            )
-            if own != want
-        ]
+
+def _check_statuses(found: list[int], valid: int) -> None:
+    expected = [OK] * valid + [UNDECODABLE]
+    wrong = [number for number, status in enumerate(found) if status != expected[number]]
+    if wrong:
         raise ReszooError(
-            f"the exported net misjudges which files are images: status {status[wrong[0]]} for file {wrong[0]}"
+            "the exported model misjudges which files are images: "
+            f"status {found[wrong[0]]} for file {wrong[0]}"
         )
-    wanted = _Keras(model, preprocessing)
-    singly = [wanted(preprocessing.to_input(image)[np.newaxis]) for image in floats]
-    as_files = wanted(Sample(files, None, "").inputs(preprocessing), broken=1)
-    given = [
-        (outputs[f"float-{i:04d}/logits"], outputs[f"float-{i:04d}/probabilities"])
-        for i in range(len(floats))
-    ]
-    real = slice(2 * len(drawn), len(files))
-    probabilities = outputs["bytes/probabilities"][:-1]
-    return _check(
-        sample,
-        logits=_largest(
-            np.concatenate([own for own, _ in given]), np.concatenate([own for own, _ in singly])
-        ),
-        probabilities=max(
-            _largest(
-                np.concatenate([own for _, own in given]),
-                np.concatenate([own for _, own in singly]),
-            ),
-            _largest(probabilities, as_files[1]),
-        ),
-        given=probabilities[real],
-        keras=as_files[1][real],
-        outputs=outputs,
-    )
 
 
-def check_pixels(
-    kind: str, export: Path, model: Any, preprocessing: Preprocessing, sample: Sample
-) -> Check:
-    """Compare the LiteRT or ONNX file `export` (`kind`) with the Keras `model` on real pictures, decoded and resized by us.
+class KerasRunner:
+    """Runs the Keras model on the CPU on pixels, uint8 [n, height, width, c].
 
-    Raises ReszooError when the export cannot be loaded or run.
-    """
-    pixels = sample.inputs(preprocessing)
-    with tempfile.TemporaryDirectory(prefix="reszoo-parity-") as name:
-        np.save(Path(name) / "pixels.npy", pixels)
-        outputs = _run(kind, export, Path(name))
-    logits, probabilities = _Keras(model, preprocessing)(pixels)
-    return _check(
-        sample,
-        logits=_largest(outputs["pixels/logits"], logits),
-        probabilities=_largest(outputs["pixels/probabilities"], probabilities),
-        given=outputs["pixels/probabilities"],
-        keras=probabilities,
-        outputs=outputs,
-    )
-
-
-class _Keras:
-    """The Keras model's logits and probabilities of uint8 [n, height, width, c], compiled, on the CPU.
-
-    In batches of the same rows as the export computes, those of the broken file included: what then differs is not mere rounding.
+    The batches have as many rows as the export's, so that only rounding differs.
     """
 
-    def __init__(self, model: Any, preprocessing: Preprocessing) -> None:
+    def __init__(self, model: keras.Model, preprocessing: Preprocessing) -> None:
         self.name, self.preprocessing = model.name, preprocessing
+        spec = tf.TensorSpec((None, *preprocessing.input_shape), tf.float32)
         self.compiled = tf.function(
             lambda inputs: tf.cast(model(inputs, training=False), tf.float32),
-            input_signature=[tf.TensorSpec((None, *preprocessing.input_shape), tf.float32)],
+            input_signature=[spec],
         )
 
-    def __call__(self, pixels: Any, broken: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, pixels: Array, broken: int = 0) -> Outputs:
+        """Return the outputs; `broken` rows of zeros follow the pixels."""
         with tf.device("CPU:0"):
             inputs = self.preprocessing.apply(pixels)
             inputs = tf.pad(inputs, [[0, broken], [0, 0], [0, 0], [0, 0]])
-            logits = tf.concat([self.compiled(some) for some in reload.chunks(inputs)], axis=0)[
-                : len(pixels)
-            ]
+            logits = tf.concat([self.compiled(some) for some in runtimes.chunks(inputs)], axis=0)
+            logits = logits[: len(pixels)]
             probabilities = tf.nn.softmax(logits).numpy()
         if not np.isfinite(probabilities).all():
             raise ReszooError(
                 f"the probabilities of {self.name} are not finite numbers; did its training diverge?"
             )
-        return logits.numpy(), probabilities
+        return Outputs(logits.numpy(), probabilities)
 
 
-def _check(
-    sample: Sample,
-    *,
-    logits: float,
-    probabilities: float,
-    given: np.ndarray,
-    keras: np.ndarray,
-    outputs: dict[str, Any],
-) -> Check:
-    best, wanted = given.argmax(axis=1), keras.argmax(axis=1)
-    labels = sample.labels
-    if labels is not None:
-        matrix = np.zeros((given.shape[1],) * 2, np.int64)
-        np.add.at(matrix, (labels, best), 1)
-        recalls = [float(matrix[own, own] / matrix[own].sum()) for own in np.unique(labels)]
-    return Check(
-        images=len(given),
-        what=sample.origin,
-        logit_difference=logits,
-        probability_difference=probabilities,
-        agreement=float((best == wanted).mean()),
-        accuracy=None if labels is None else float((best == labels).mean()),
-        keras_accuracy=None if labels is None else float((wanted == labels).mean()),
-        balanced_accuracy=None if labels is None else mean_recall(recalls),
-        single_class=None if labels is None else single_class(matrix.tolist()),
-        speed={
-            key.removeprefix("speed/"): round(float(outputs[key]), 1)
-            for key in outputs
-            if key.startswith("speed/")
-        },
-    )
+def _difference(found: Array, wanted: Array) -> float:
+    """Return the largest difference; inf for a NaN."""
+    return float(np.nan_to_num(np.abs(found - wanted).max(), nan=np.inf))
 
 
-def _largest(given: np.ndarray, wanted: np.ndarray) -> float:
-    return float(
-        np.nan_to_num(np.abs(given - wanted).max(), nan=np.inf)
-    )  # a NaN must not pass for agreement
-
-
-def _run(kind: str, export: Path, folder: Path) -> dict[str, np.ndarray]:
-    """Run `reload.py` in a fresh interpreter, without GPUs: this process may hold all of their memory."""
+def run_export(kind: str, export: Path, folder: Path) -> dict[str, Array]:
+    """Run `runtimes.py` in a fresh process without GPUs, whose memory this process may hold."""
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-P", str(reload.__file__), kind, str(export), str(folder)]
+    command = [sys.executable, "-P", str(runtimes.__file__), kind, str(export), str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
-        alone = {"savedmodel": "TensorFlow", "litert": "LiteRT", "onnx": "onnxruntime"}[kind]
-        raise ReszooError(f"the exported net does not load by {alone} alone: {lines[-1]}")
+        raise ReszooError(
+            f"{FORMATS[kind].runtime} alone cannot load the exported model: {lines[-1]}"
+        )
     with np.load(folder / "outputs.npz", allow_pickle=False) as outputs:
         return dict(outputs)

@@ -1,36 +1,37 @@
-"""A net from pixels to probabilities, for runtimes that decode and resize elsewhere."""
+"""A model from pixels to probabilities, for runtimes that decode and resize elsewhere."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from reszoo.data.preprocessing import Preprocessing
+from reszoo.exporting.formats import Artifact
+from reszoo.types import Tensor
 
 
 class PixelClassifier(tf.Module):
-    """`images` float32 [n, height, width, c], RGB or grey pixels 0..255 of the input's size, to `logits` and `probabilities`."""
+    """`classify` takes `images` float32 [n, height, width, c], pixels 0..255 of the input's size.
 
-    def __init__(self, model: Any, preprocessing: Preprocessing) -> None:
+    It returns `logits` and `probabilities`, float32 [n, classes].
+    """
+
+    def __init__(self, artifact: Artifact) -> None:
         super().__init__(name="reszoo_pixels")
+        model, preprocessing = artifact.model, artifact.preprocessing
         self.parameters = [variable.value for variable in model.variables]
         scale = (1 / (255 * preprocessing.std.astype(np.float64))).astype(np.float32)
         shift = (preprocessing.mean / preprocessing.std).astype(np.float32)
+        shape = (None, *preprocessing.input_shape)
 
-        @tf.function(
-            input_signature=[
-                tf.TensorSpec((None, *preprocessing.input_shape), tf.float32, "images")
-            ]
-        )
-        def classify(images: Any) -> dict[str, Any]:
+        @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, "images")])
+        def classify(images: Tensor) -> dict[str, Tensor]:
             if preprocessing.channel_order == "BGR":
                 images = tf.reverse(images, axis=[-1])
             logits = tf.cast(model(images * scale - shift, training=False), tf.float32)
             return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
-        # Keras wraps a grouped convolution in a function for XLA, which no other runtime knows; traced so, it is a plain operation.
+        # Keras wraps a grouped convolution in a function for XLA, which other runtimes do not
+        # support. Traced eagerly, it is a plain operation.
         before = tf.config.functions_run_eagerly()
         tf.config.run_functions_eagerly(True)
         try:

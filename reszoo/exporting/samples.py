@@ -1,7 +1,8 @@
-"""Real images: what an export is checked on, and what the ranges of a quantised net are found on."""
+"""Real images that an export is compared with Keras on, and that ranges of "int8" are measured on."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,85 +11,143 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from reszoo.data.pipeline import Pipeline
+from reszoo.config.data import NoCrop
+from reszoo.data.pipeline import Pipeline, open_dataset
 from reszoo.data.preprocessing import Preprocessing
+from reszoo.errors import ChangedDataError, ReszooError
+from reszoo.evaluation.evaluate import BATCH, other_data
+from reszoo.evaluation.source import Source
+from reszoo.types import Array
 
-CHECKED = 500
-"""Images of the evaluation set that an export is compared with Keras on, at most."""
-CALIBRATED = 256
-"""Training images that the ranges of activations are found on, at most."""
+CHECKED = 500  # test images, at most, that an export is compared on
+CALIBRATED = 256  # training images, at most, that ranges are measured on
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Pictures, uint8 [h, w, c] or the bytes of image files, their classes (int [n], or None), and what they are, in words."""
+    """Some images.
 
-    pictures: Sequence[np.ndarray | bytes]
-    labels: np.ndarray | None
+    Attributes:
+        images: Each uint8 [h, w, c] or the bytes of a file.
+        labels: Their classes, int [n], or None.
+        origin: What they are, for people.
+    """
+
+    images: Sequence[Array | bytes]
+    labels: Array | None
     origin: str
 
-    def inputs(self, preprocessing: Preprocessing) -> np.ndarray:
-        """Return the pictures as a net is given them, before normalisation: uint8 [n, height, width, channels]."""
-        shape = (None, None, preprocessing.channels)
-        sized = tf.function(
-            preprocessing.to_input, input_signature=[tf.TensorSpec(shape, tf.uint8)]
-        )
-        return np.stack([sized(preprocessing.pixels(one)).numpy() for one in self.pictures])
+    def inputs(self, preprocessing: Preprocessing) -> Array:
+        """Return the images in the size of the input: uint8 [n, height, width, channels]."""
+        spec = tf.TensorSpec((None, None, preprocessing.channels), tf.uint8)
+        resize = tf.function(preprocessing.to_input, input_signature=[spec])
+        return np.stack([resize(preprocessing.pixels(one)).numpy() for one in self.images])
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The images of an export.
+
+    Attributes:
+        check: To compare on; None for photographs.
+        calibration: To measure ranges on, if the precision is "int8".
+        note: Why the images are not the run's own, if they are not.
+    """
+
+    check: Sample | None = None
+    calibration: Sample | None = None
+    note: str = ""
+
+
+def choose_samples(
+    source: Source, preprocessing: Preprocessing, data: str | None, *, calibrate: bool
+) -> Samples:
+    """Return the test and training images of `data`, by default those of the run.
+
+    Raises:
+        ReszooError: The images that were named cannot be read, the run's own have changed, or they cannot
+            be read and are needed to measure ranges.
+    """
+    run = source.run
+    own = run.recipe.data if run else None
+    if data is None and own is None:
+        return Samples()
+    try:
+        pipeline = _open(source, preprocessing, data)
+    except ChangedDataError:
+        raise
+    except (ReszooError, OSError) as error:
+        if data is not None or calibrate:
+            raise
+        return Samples(note=str(error))
+    check = draw(pipeline, "test", CHECKED)
+    if pipeline.info.class_names not in (source.class_names, source.class_ids):
+        check = dataclasses.replace(check, labels=None)
+    return Samples(check, draw(pipeline, "train", CALIBRATED) if calibrate else None)
+
+
+def _open(source: Source, preprocessing: Preprocessing, data: str | None) -> Pipeline:
+    """Open the run's own pipeline if its images are asked for as they are, else a dataset."""
+    run = source.run
+    own = run.recipe.data if run else None
+    if run and own and preprocessing is source.preprocessing and data in (None, own.name):
+        try:
+            return run.open_pipeline()
+        except ChangedDataError:
+            if data is None:
+                raise
+    name = data or (own.name if own else "")
+    config = other_data(name, own, preprocessing)
+    pipeline = open_dataset(config, NoCrop(), batch_size=BATCH, seed=0)
+    if run and data is None:
+        run.refuse_other_data(pipeline.info, counts=False)
+    return pipeline
 
 
 def draw(pipeline: Pipeline, split: str, count: int) -> Sample:
-    """Return at most `count` images of a part, evenly spread over it."""
-    pictures, labels = pipeline.sample(split, count)
+    """Return at most `count` images of a split, evenly spread over it."""
+    images, labels = pipeline.sample(split, count)
     total = pipeline.info.examples[split]
-    said = f"all {total}" if len(pictures) == total else f"{len(pictures)} of {total}"
-    return Sample(
-        pictures, labels, f"{without_folders(pipeline.info.name)}, {split}, {said} images"
-    )
+    amount = f"all {total}" if len(images) == total else f"{len(images)} of {total}"
+    origin = f"{remove_folders(pipeline.info.name)}, {split}, {amount} images"
+    return Sample(images, labels, origin)
 
 
 def photographs(count: int = 32) -> Sample:
-    """Return parts of the two photographs that scikit-learn brings, at several scales, mirrored and not; always the same."""
+    """Return parts of scikit-learn's two photographs at several scales, some mirrored; always the same."""
     from sklearn.datasets import load_sample_images
 
-    rng = np.random.default_rng(0)
+    random = np.random.default_rng(0)
     whole = load_sample_images().images
-    pictures = []
+    images = []
     for number in range(count):
         image = whole[number % len(whole)]
-        side = int(rng.integers(128, min(image.shape[:2]) + 1))
-        top, left = (int(rng.integers(0, length - side + 1)) for length in image.shape[:2])
+        side = int(random.integers(128, min(image.shape[:2]) + 1))
+        top, left = (int(random.integers(0, length - side + 1)) for length in image.shape[:2])
         part = image[top : top + side, left : left + side]
-        pictures.append(np.ascontiguousarray(part[:, ::-1] if number % 4 > 1 else part))
-    return Sample(pictures, None, f"{count} parts of scikit-learn's two photographs")
+        images.append(np.ascontiguousarray(part[:, ::-1] if number % 4 > 1 else part))
+    return Sample(images, None, f"{count} parts of scikit-learn's two photographs")
 
 
-def drawings(preprocessing: Preprocessing) -> list[np.ndarray]:
-    """Return smooth random images of the input's own size, wider and taller; uint8 [h, w, c], always the same."""
-    rng = np.random.default_rng(0)
+def drawings(preprocessing: Preprocessing) -> list[Array]:
+    """Return smooth random images, uint8 [h, w, c], of the input's size, wider and taller; always the same."""
+    random = np.random.default_rng(0)
     height, width, channels = preprocessing.input_shape
-    images: list[np.ndarray] = []
+    images = []
     for size in ((height, width), (height + 7, 2 * width + 3), (3 * height + 1, width)):
-        coarse = rng.uniform(0, 255, (1, 5, 5, channels))
-        images.append(
-            tf.cast(tf.image.resize(coarse, size, method="bilinear"), tf.uint8).numpy()[0]
-        )
+        coarse = random.uniform(0, 255, (1, 5, 5, channels))
+        large = tf.image.resize(coarse, size, method="bilinear")
+        images.append(tf.cast(large, tf.uint8).numpy()[0])
     return images
 
 
-def encode(image: Any) -> bytes:
-    """Return a picture as a file that holds the same pixels: uint8 [h, w, 1 or 3] as PNG."""
-    contents: bytes = tf.io.encode_png(image).numpy()
-    return contents
-
-
-def without_folders(value: Any) -> Any:
-    """Return a value fit for JSON, its absolute paths cut to their last part: what is handed over tells nothing of where it was made."""
+def remove_folders(value: Any) -> Any:
+    """Return a JSON value whose absolute paths are cut to their last part: an export names no folders."""
     if isinstance(value, dict):
-        return {key: without_folders(one) for key, one in value.items()}
+        return {key: remove_folders(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [without_folders(one) for one in value]
-    if isinstance(value, str) and (
-        found := re.fullmatch(r"(folder:)?/.*?([^/]*)/*", value, re.DOTALL)
-    ):
-        return (found[1] or "") + found[2]
+        return [remove_folders(one) for one in value]
+    if isinstance(value, str):
+        path = re.fullmatch(r"(folder:)?/.*?([^/]*)/*", value, re.DOTALL)
+        return (path[1] or "") + path[2] if path else value
     return value

@@ -1,107 +1,82 @@
-"""A net as a SavedModel that brings its preprocessing and class names, for programs that have TensorFlow alone."""
+"""Models as SavedModels that contain their preprocessing and class names, and need TensorFlow alone."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from reszoo.data.preprocessing import Preprocessing
-from reszoo.exporting.half import SMALL, to_half
-from reszoo.exporting.signatures import Classifier, Net
+from reszoo.exporting.float16 import to_float16
+from reszoo.exporting.formats import Artifact
+from reszoo.exporting.signatures import Classifier, Network
 from reszoo.files import write_json
 from reszoo.models.graph import producer
+from reszoo.types import Tensor
 
 
-def write_savedmodel(
-    path: Path,
-    model: Any,
-    preprocessing: Preprocessing,
-    class_names: Sequence[str],
-    *,
-    precision: str,
-) -> bool:
-    """Write a float32 Keras model to the new folder `path`; return whether it has a signature `features`.
+def write_savedmodel(path: Path, artifact: Artifact) -> None:
+    """Write an artifact to the new folder `path`.
 
-    - `serving_default`: `images` float32 [n, h, w, c], pixels 0..255 of any height and width, rounded to whole numbers;
-      gives `probabilities` and `logits`, float32 [n, classes].
-    - `image_bytes`: `image_bytes` string [n], JPEG or PNG files; gives `probabilities` [n, classes], `labels` (string) and
-      `scores` [n, k] of the k = min(5, classes) best, and `status` int32 [n]: 0, or why a file got no answer, whose other
-      outputs are zeros and empty strings then.
-    - `features`: `images` as above; gives `features` float32 [n, d], the pooled map that the classifier sees. Where it has one.
+    - `serving_default`: `images` float32 [n, h, w, c], pixels 0..255 of any height and width, rounded to
+      whole numbers; returns `probabilities` and `logits`, float32 [n, classes].
+    - `image_bytes`: `image_bytes` string [n], JPEG or PNG files; returns `probabilities` [n, classes],
+      `labels` (string) and `scores` [n, k] of the k = min(5, classes) best, and `status` int32 [n]: 0, or
+      why a file has no answer; its other outputs are then zeros and empty strings.
+    - `features`: `images` as above; returns `features` float32 [n, d], which the classifier reads. Only
+      if the model ends in a classifier.
 
-    Class names and preprocessing lie in `assets/`.
+    Class names and preprocessing are in `assets/`.
     """
-    pooled = _pooled(model)
-    net, parameters = (_halved if precision == "float16" else _whole)(model, pooled)
-    with tempfile.TemporaryDirectory(prefix="reszoo-assets-") as assets:
-        names_file, preprocessing_file = (
-            Path(assets) / "class_names.txt",
-            Path(assets) / "preprocessing.json",
-        )
-        names_file.write_text("".join(f"{name}\n" for name in class_names), encoding="utf-8")
-        write_json(preprocessing_file, preprocessing.to_dict())
+    features = find_features(artifact.model)
+    network, parameters = _make_network(artifact, features)
+    with tempfile.TemporaryDirectory(prefix="reszoo-assets-") as folder:
+        assets = write_assets(Path(folder), artifact)
         classifier = Classifier(
-            net,
-            parameters,
-            preprocessing,
-            class_names,
-            names_file,
-            preprocessing_file,
-            pooled=pooled is not None,
+            network, parameters, artifact, assets, with_features=features is not None
         )
-        signatures = {
-            "serving_default": classifier.serving_default,
-            "image_bytes": classifier.image_bytes,
-        }
-        if classifier.features is not None:
-            signatures["features"] = classifier.features
+        names = ["serving_default", "image_bytes", *(["features"] if features is not None else [])]
+        signatures = {name: getattr(classifier, name) for name in names}
         tf.saved_model.save(classifier, str(path), signatures=signatures)
-    return pooled is not None
 
 
-def _pooled(model: Any) -> Any:
-    """Return the tensor [n, d] that a model's closing classifier reads, or None where it does not close so."""
+def write_assets(folder: Path, artifact: Artifact) -> list[Path]:
+    """Write `class_names.txt` and `preprocessing.json` into a folder, and return the files."""
+    names, preprocessing = folder / "class_names.txt", folder / "preprocessing.json"
+    names.write_text("".join(f"{name}\n" for name in artifact.class_names), encoding="utf-8")
+    write_json(preprocessing, artifact.preprocessing.to_dict())
+    return [names, preprocessing]
+
+
+def find_features(model: keras.Model) -> Tensor | None:
+    """Return the tensor [n, d] that a model's last classifier reads, or None if it ends otherwise."""
     last, sources = producer(model.outputs[0])
-    return (
-        sources[0] if isinstance(last, keras.layers.Dense) and len(sources[0].shape) == 2 else None
-    )
+    is_classifier = isinstance(last, keras.layers.Dense) and len(sources[0].shape) == 2
+    return sources[0] if is_classifier else None
 
 
-def _whole(model: Any, pooled: Any) -> tuple[Net, list[Any]]:
-    """Return the net on the model's own variables, and these."""
-    both = keras.Model(
-        model.inputs, [model.outputs[0], model.outputs[0] if pooled is None else pooled]
-    )
+def _make_network(artifact: Artifact, features: Tensor | None) -> tuple[Network, list[Any]]:
+    """Return the network and its variables: the model's own, or copies with large ones in float16."""
+    logits = artifact.model.outputs[0]
+    both = keras.Model(artifact.model.inputs, [logits, logits if features is None else features])
+    if artifact.precision != "float16":
 
-    def net(inputs: Any) -> tuple[Any, Any]:
-        logits, vectors = both(inputs, training=False)
-        return tf.cast(logits, tf.float32), vectors
+        def network(inputs: Tensor) -> tuple[Tensor, Tensor]:
+            logits, vectors = both(inputs, training=False)
+            return tf.cast(logits, tf.float32), vectors
 
-    return net, [variable.value for variable in both.variables]
-
-
-def _halved(model: Any, pooled: Any) -> tuple[Net, list[Any]]:
-    """Return the net on copies of the variables, the larger ones in float16, and these; it computes in float32."""
-    both = keras.Model(
-        model.inputs, [model.outputs[0], model.outputs[0] if pooled is None else pooled]
-    )
-
-    def kept(variable: Any) -> Any:
-        value = variable.numpy()
-        return tf.Variable(to_half(value) if value.size >= SMALL else value)
+        return network, [variable.value for variable in both.variables]
 
     trained, fixed = (
-        list(map(kept, group)) for group in (both.trainable_variables, both.non_trainable_variables)
+        [tf.Variable(to_float16(variable.numpy())) for variable in group]
+        for group in (both.trainable_variables, both.non_trainable_variables)
     )
 
-    def net(inputs: Any) -> tuple[Any, Any]:
+    def halved(inputs: Tensor) -> tuple[Tensor, Tensor]:
         values = ([tf.cast(one, tf.float32) for one in group] for group in (trained, fixed))
         (logits, vectors), _ = both.stateless_call(*values, inputs, training=False)
         return logits, vectors
 
-    return net, trained + fixed
+    return halved, trained + fixed

@@ -1,7 +1,9 @@
-"""TensorFlow Serving's JSON: read the body of a request into arrays, write arrays as the body of a response.
+"""TensorFlow Serving's JSON: the body of a request to arrays, and arrays to the body of a response.
 
-Reference: https://www.tensorflow.org/tfx/serving/api_rest. Unlike TensorFlow Serving, NaN, Infinity and unknown input
-names are errors, and an empty batch returns an empty list.
+Unlike TensorFlow Serving, NaN, Infinity and unknown input names are errors, and an empty batch returns an
+empty list.
+
+Reference: https://www.tensorflow.org/tfx/serving/api_rest
 """
 
 from __future__ import annotations
@@ -16,37 +18,36 @@ import numpy as np
 import tensorflow as tf
 
 from reszoo.errors import ReszooError, did_you_mean
+from reszoo.types import Array, JsonObject
 
 Specs = Mapping[str, tf.TensorSpec]
 
 DEFAULT = "serving_default"
-ROWS = 64
-"""The maximum number of rows in a request. Each row becomes an input of the model, even if it has few bytes."""
-
-# The JSON types that each kind of NumPy dtype accepts. JSON numbers without a fraction are int; true is not a number.
-ACCEPTED: dict[str, set[type]] = {
+ROWS = 64  # rows in a request, at most: each becomes an input of the model, however few its bytes
+JSON_TYPES: dict[str, set[type]] = {
     "b": {bool},
     "i": {int},
     "u": {int},
     "f": {int, float},
     "O": {str, dict},
 }
+"""The JSON types of each kind of NumPy dtype. Numbers without a fraction are int; true is not a number."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A signature name and its inputs. by_row: the request has "instances", so the response has "predictions"."""
+    """A signature's name and its inputs. by_row: the response has "predictions", not "outputs"."""
 
     signature: str
-    inputs: Mapping[str, np.ndarray]
+    inputs: Mapping[str, Array]
     by_row: bool
 
 
 def read_request(body: bytes, signatures: Mapping[str, Specs]) -> Request:
-    """Return the content of a `:predict` body.
+    """Read a `:predict` body.
 
     Raises:
-        ReszooError: the body does not fit the signatures.
+        ReszooError: The body does not fit the signatures.
     """
     try:
         request = json.loads(body.decode(), parse_constant=_reject_constant)
@@ -56,55 +57,48 @@ def read_request(body: bytes, signatures: Mapping[str, Specs]) -> Request:
         raise ReszooError(
             "the body must be a JSON object with either 'instances' (rows) or 'inputs' (columns)"
         )
-    name, by_row = request.get("signature_name", DEFAULT), "instances" in request
+    name = request.get("signature_name", DEFAULT)
     if not isinstance(name, str):
         raise ReszooError(f"signature_name: {json.dumps(name)[:80]} is invalid; expected a string")
-    specs = signatures.get(name or DEFAULT)
-    if specs is None:
+    name = name or DEFAULT
+    if name not in signatures:
         hint = did_you_mean(name, signatures) or f"; expected one of {', '.join(signatures)}"
         raise ReszooError(f"signature_name: {name!r} is unknown{hint}")
-    values = _by_name(request["instances"] if by_row else request["inputs"], specs, by_row=by_row)
-    return Request(
-        name or DEFAULT,
-        {name: to_array(values[name], spec) for name, spec in specs.items()},
-        by_row,
-    )
+    specs, by_row = signatures[name], "instances" in request
+    values = _by_name(request["instances" if by_row else "inputs"], specs, by_row=by_row)
+    return Request(name, {key: to_array(values[key], spec) for key, spec in specs.items()}, by_row)
 
 
-def write_response(outputs: Mapping[str, np.ndarray], *, by_row: bool) -> dict[str, Any]:
-    """Return outputs as JSON values, by row or by column. A single output is written without its name.
+def write_response(outputs: Mapping[str, Array], *, by_row: bool) -> JsonObject:
+    """Return outputs as JSON, by row or by column. A single output has no name.
 
     Raises:
         ReszooError: JSON cannot represent a value, or the outputs do not have one row per input row.
     """
     values = {name: to_json(name, value) for name, value in outputs.items()}
+    only = next(iter(values.values())) if len(values) == 1 else None
     if not by_row:
-        return {"outputs": values if len(values) > 1 else next(iter(values.values()))}
-    if () in (lengths := {value.shape[:1] for value in outputs.values()}) or len(lengths) != 1:
+        return {"outputs": values if only is None else only}
+    lengths = {value.shape[:1] for value in outputs.values()}
+    if () in lengths or len(lengths) != 1:
         raise ReszooError(
             "the outputs do not have one row per instance; use 'inputs' in place of 'instances'"
         )
-    if len(values) == 1:
-        return {"predictions": next(iter(values.values()))}
-    return {
-        "predictions": [
-            dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)
-        ]
-    }
+    rows = zip(*values.values(), strict=True)
+    named = [dict(zip(values, row, strict=True)) for row in rows]
+    return {"predictions": named if only is None else only}
 
 
-def to_array(value: Any, spec: tf.TensorSpec) -> np.ndarray:
+def to_array(value: Any, spec: tf.TensorSpec) -> Array:
     """Return nested lists as an array that fits `spec`; strings become an object array of bytes."""
     expected = f"input '{spec.name}': expected {spec.dtype.name} {spec.shape}"
     try:
         dtype = np.dtype(object if spec.dtype == tf.string else spec.dtype.as_numpy_dtype)
-        accepted = ACCEPTED[dtype.kind]
+        accepted = JSON_TYPES[dtype.kind]
     except (TypeError, KeyError):
         raise ReszooError(f"{expected}, which JSON cannot represent") from None
     array = np.array(value, object)
-    if (
-        array.shape == (0,) and spec.shape.rank and not spec.shape[0]
-    ):  # no rows, so their sides are unknown
+    if array.shape == (0,) and spec.shape.rank and not spec.shape[0]:  # no rows, of unknown sides
         array = array.reshape([0, *(side or 1 for side in spec.shape[1:])])
     types = {type(leaf) for leaf in array.flat}
     if list in types:
@@ -115,10 +109,8 @@ def to_array(value: Any, spec: tf.TensorSpec) -> np.ndarray:
         raise ReszooError(
             f"input '{spec.name}': {len(array):,} rows exceed the maximum of {ROWS} per request"
         )
-    if wrong := types - accepted:
-        raise ReszooError(
-            f"{expected}, received a value of type {min(one.__name__ for one in wrong)}"
-        )
+    if wrong := sorted(one.__name__ for one in types - accepted):
+        raise ReszooError(f"{expected}, received a value of type {wrong[0]}")
     try:
         if dtype.kind == "O":
             array.flat[:] = [_to_bytes(leaf) for leaf in array.flat]
@@ -131,16 +123,22 @@ def to_array(value: Any, spec: tf.TensorSpec) -> np.ndarray:
     return array
 
 
-def to_json(name: str, array: np.ndarray) -> Any:
+def to_json(name: str, array: Array) -> Any:
     """Return an array as nested lists. Strings are text, or {"b64": ...} if `name` ends in `_bytes`."""
     if array.dtype == object:
-        return np.vectorize(_encode if name.endswith("_bytes") else _decode, otypes=[object])(
-            array
-        ).tolist()
+        in_base64 = name.endswith("_bytes")
+
+        def write(value: bytes) -> str | dict[str, str]:
+            if in_base64:
+                return {"b64": base64.b64encode(value).decode()}
+            return value.decode(errors="replace")
+
+        return np.vectorize(write, otypes=[object])(array).tolist()
     if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and not np.isfinite(array).all()):
         raise ReszooError(f"output '{name}' ({array.dtype}) has values that JSON cannot represent")
-    # Through text: the fewest digits that identify a float32, in place of the 17 digits of its float64.
-    return (array.astype(str).astype(np.float64) if array.dtype == np.float32 else array).tolist()
+    if array.dtype == np.float32:  # through text: the fewest digits that identify each float32
+        array = array.astype(str).astype(np.float64)
+    return array.tolist()
 
 
 def _reject_constant(word: str) -> None:
@@ -154,17 +152,14 @@ def _by_name(value: Any, specs: Specs, *, by_row: bool) -> dict[str, Any]:
         raise ReszooError("'instances' must be a list with one element per row")
     named = [isinstance(record, dict) and set(record) != {"b64"} for record in records]
     if not any(named) and (len(specs) == 1 or not records):
-        return {name: value for name in specs}
+        return dict.fromkeys(specs, value)
     for index, record in enumerate(records):
         if not named[index] or set(record) != set(specs):
-            given = (
-                (", ".join(sorted(record)[:20]) or "no inputs")
-                if named[index]
-                else "a value without a name"
-            )
+            given = ", ".join(sorted(record)[:20]) or "no inputs" if named[index] else ""
             where = f"instance {index}" if by_row else "'inputs'"
             raise ReszooError(
-                f"{where}: received {given}; expected an object with exactly {', '.join(specs)}"
+                f"{where}: received {given or 'a value without a name'}; "
+                f"expected an object with exactly {', '.join(specs)}"
             )
     return {name: [record[name] for record in records] if by_row else value[name] for name in specs}
 
@@ -175,11 +170,3 @@ def _to_bytes(leaf: str | dict[str, Any]) -> bytes:
     if set(leaf) != {"b64"} or not isinstance(leaf["b64"], str):
         raise ValueError('a value is neither text nor {"b64": "..."}')
     return base64.b64decode(leaf["b64"], validate=True)
-
-
-def _encode(value: bytes) -> dict[str, str]:
-    return {"b64": base64.b64encode(value).decode()}
-
-
-def _decode(value: bytes) -> str:
-    return value.decode(errors="replace")

@@ -1,25 +1,20 @@
-"""`Server`: an exported model in TensorFlow Serving's REST form, with a page for images, on this machine only.
+"""`Server`: an exported model in TensorFlow Serving's REST API, with a page for images, on this machine only.
 
-It is made for one user and against other pages in the same browser. Uvicorn listens on 127.0.0.1 and limits connections;
-Starlette rejects foreign `Host` headers; requests from other origins and large bodies are rejected here. Bodies wait on
-disk, and at most CALLS requests are computed at a time.
+It is made for one user and rejects other pages in the same browser. Uvicorn listens on 127.0.0.1 and limits
+connections. Starlette rejects foreign `Host` headers. Other origins and large bodies are rejected here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import html
 import json
 import os
 import re
 import socket
 import tempfile
 import threading
-from importlib.resources import files
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import uvicorn
 from starlette.applications import Starlette
@@ -33,18 +28,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from reszoo.errors import ReszooError
+from reszoo.serving.page import load_page
 from reszoo.serving.rest import read_request, write_response
 from reszoo.serving.servable import Servable
 from reszoo.serving.versions import find_version
+from reszoo.types import JsonObject
 
 HOST = "127.0.0.1"
-NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
-
-LIMIT = 2**26
-"""The maximum size of a request's body in bytes: 64 MiB, or 48 MiB of files in base64."""
+BODY_LIMIT = 2**26  # bytes: 64 MiB, or 48 MiB of files in base64
+MEMORY_LIMIT = 2**20  # bytes of a body that wait in memory; the rest waits on disk
 CONNECTIONS = 64
-CALLS = 2
-IN_MEMORY = 2**20  # bytes of a body that wait in memory; the rest waits on disk
+CALLS = 2  # requests that are computed at a time
 TIMEOUT = 30.0
 
 HEADERS = {
@@ -56,16 +50,17 @@ HEADERS = {
 
 
 class Server:
-    """Serves the SavedModel of an export on http://127.0.0.1:port/, inside a `with` block or from `start` to `close`.
+    """Serves an exported SavedModel on http://127.0.0.1:port/, inside a `with` block or from `start` to `close`.
 
     Args:
-        out: the folder that `reszoo export` wrote, or a folder of numbered SavedModels; the highest number is served.
-        port: the port to listen on; 0 selects a free one, which `port` and `url` then give.
-        name: the model's name in the address; the folder's name if None.
-        timeout: seconds after which an idle connection is closed. A request body may take twice as long.
+        out: The folder that `reszoo export` wrote, or a folder of numbered SavedModels, of which the
+            highest number is served.
+        port: The port; 0 selects a free one, which `port` and `url` then give.
+        name: The model's name in the address; by default the folder's name.
+        timeout: Seconds after which an idle connection is closed. A body may take twice as long.
 
     Raises:
-        ReszooError: the folder has no SavedModel, the name is invalid, or the port cannot be used.
+        ReszooError: The folder has no SavedModel, the name is invalid, or the port cannot be used.
     """
 
     def __init__(
@@ -77,19 +72,16 @@ class Server:
         timeout: float = TIMEOUT,
     ) -> None:
         version = find_version(out)
-        self.version = version.number
-        self.name = _name(Path(out), name)
-        self._socket = _listen(
-            port
-        )  # before the model is loaded: a port in use is reported at once
+        self.version, self.name = version.number, _check_name(Path(out), name)
+        self._socket = _listen(port)  # before the model is loaded: a used port is reported at once
         try:
             self.servable = Servable(version.path)
         except BaseException:
             self._socket.close()
             raise
-        self.card = _card(Path(out))
+        self.card = _read_card(Path(out))
         self.port: int = self._socket.getsockname()[1]
-        self._page, self._policy = _page(self.name)
+        self._page, self._policy = load_page(self.name, BODY_LIMIT)
         self._timeout, self._calls = timeout, asyncio.Semaphore(CALLS)
         config = uvicorn.Config(
             self._application(),
@@ -102,7 +94,7 @@ class Server:
             server_header=False,
             proxy_headers=False,
             limit_concurrency=CONNECTIONS,
-            timeout_keep_alive=timeout,  # type: ignore[arg-type]  # asyncio takes fractions of a second
+            timeout_keep_alive=timeout,  # type: ignore[arg-type]  # asyncio takes fractions
             timeout_graceful_shutdown=10,
         )
         self._uvicorn = uvicorn.Server(config)
@@ -155,16 +147,15 @@ class Server:
                 Middleware(BaseHTTPMiddleware, dispatch=_protect),
             ],
             exception_handlers={
-                HTTPException: self._reject,
+                HTTPException: self._explain,
                 ReszooError: _reject_content,
                 Exception: _report,
             },
         )
 
     async def _get_page(self, request: Request) -> Response:
-        return Response(
-            self._page, media_type="text/html", headers={"Content-Security-Policy": self._policy}
-        )
+        headers = {"Content-Security-Policy": self._policy}
+        return Response(self._page, media_type="text/html", headers=headers)
 
     async def _get_card(self, request: Request) -> Response:
         if self.card is None:
@@ -182,19 +173,19 @@ class Server:
         return JSONResponse({"model_spec": model, "metadata": signatures})
 
     async def _predict(self, request: Request) -> Response:
-        if int(request.headers.get("content-length", 0)) > LIMIT:
-            raise HTTPException(413, f"the body exceeds {LIMIT >> 20} MiB")
-        with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY) as body:
+        too_large = HTTPException(413, f"the body exceeds {BODY_LIMIT >> 20} MiB")
+        if int(request.headers.get("content-length", 0)) > BODY_LIMIT:
+            raise too_large
+        with tempfile.SpooledTemporaryFile(max_size=MEMORY_LIMIT) as body:
             try:
                 async with asyncio.timeout(2 * self._timeout):
                     async for chunk in request.stream():
                         body.write(chunk)
-                        if body.tell() > LIMIT:
-                            raise HTTPException(413, f"the body exceeds {LIMIT >> 20} MiB")
+                        if body.tell() > BODY_LIMIT:
+                            raise too_large
             except TimeoutError:
-                raise HTTPException(
-                    408, "the body took too long to arrive", {"Connection": "close"}
-                ) from None
+                close = {"Connection": "close"}
+                raise HTTPException(408, "the body took too long to arrive", close) from None
             except ClientDisconnect:
                 return Response(status_code=400)  # nobody receives it
             async with self._calls:
@@ -205,20 +196,22 @@ class Server:
         body.seek(0)
         request = read_request(body.read(), self.servable.signatures)
         outputs = self.servable.call(request.signature, request.inputs)
-        return json.dumps(
-            write_response(outputs, by_row=request.by_row), ensure_ascii=False, allow_nan=False
-        ).encode()
+        response = write_response(outputs, by_row=request.by_row)
+        return json.dumps(response, ensure_ascii=False, allow_nan=False).encode()
 
-    async def _reject(self, request: Request, error: Exception) -> Response:
+    async def _explain(self, request: Request, error: Exception) -> Response:
+        """Return an HTTP error in TensorFlow Serving's form."""
         assert isinstance(error, HTTPException)
         message = error.detail
         if error.status_code == 405:
-            message = (
-                f"{request.method} is not supported here; expected {(error.headers or {})['Allow']}"
-            )
+            allowed = (error.headers or {})["Allow"]
+            message = f"{request.method} is not supported here; expected {allowed}"
         elif message == "Not Found":
-            models = f"/v1/models/{self.name} or /v1/models/{self.name}/versions/{self.version}"
-            message = f"{request.url.path[:100]} does not exist; expected {models}, with :predict or /metadata"
+            model = f"/v1/models/{self.name}"
+            message = (
+                f"{request.url.path[:100]} does not exist; expected {model} or "
+                f"{model}/versions/{self.version}, with :predict or /metadata"
+            )
         return JSONResponse({"error": message}, error.status_code, error.headers)
 
 
@@ -227,13 +220,13 @@ async def _get_health(request: Request) -> Response:
 
 
 async def _protect(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    """Reject requests that another page sends, and add headers that restrict what other pages can do with a response."""
-    if request.headers.get("origin", own := f"http://{request.headers['host']}") != own:
-        response: Response = JSONResponse(
-            {"error": f"requests from other pages are rejected; expected {own}"}, 403
-        )
-    else:
+    """Reject requests of other pages, and restrict what other pages can do with a response."""
+    own = f"http://{request.headers['host']}"
+    if request.headers.get("origin", own) == own:
         response = await call_next(request)
+    else:
+        message = f"requests from other pages are rejected; expected {own}"
+        response = JSONResponse({"error": message}, 403)
     response.headers.update(HEADERS)
     return response
 
@@ -244,9 +237,8 @@ async def _reject_content(request: Request, error: Exception) -> Response:
 
 async def _report(request: Request, error: Exception) -> Response:
     """Name an internal error. Starlette raises it again, and Uvicorn logs its traceback."""
-    return JSONResponse(
-        {"error": f"internal error ({type(error).__name__}); see the server's log"}, 500
-    )
+    message = f"internal error ({type(error).__name__}); see the server's log"
+    return JSONResponse({"error": message}, 500)
 
 
 def _listen(port: int) -> socket.socket:
@@ -255,42 +247,27 @@ def _listen(port: int) -> socket.socket:
             raise OSError(None, "expected 0 to 65535")
         listener = socket.create_server((HOST, port), backlog=CONNECTIONS)
     except OSError as error:
-        reason = f"port: {port} cannot be used ({error.strerror})"
-        raise ReszooError(f"{reason}. Example: --port 0 selects a free port") from None
-    # asyncio does not recognize the accepted sockets as TCP; without this a kept connection waits 40 ms for each answer.
+        raise ReszooError(
+            f"port: {port} cannot be used ({error.strerror}). Example: --port 0 selects a free port"
+        ) from None
+    # asyncio does not set this on sockets that it did not create; a kept connection waits 40 ms without.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
-def _name(out: Path, name: str | None) -> str:
+def _check_name(out: Path, name: str | None) -> str:
     if name is None:
         return re.sub(r"[^A-Za-z0-9._-]", "_", out.resolve().name)[:100] or "model"
-    if not NAME.fullmatch(name):
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name):
         raise ReszooError(
             f"name: {name!r} is invalid; expected 1 to 100 letters, digits, '.', '_' or '-'"
         )
     return name
 
 
-def _card(out: Path) -> dict[str, Any] | None:
+def _read_card(out: Path) -> JsonObject | None:
     try:
         card = json.loads((out / "card.json").read_bytes())
     except (OSError, ValueError, RecursionError):  # the model is served without it
         return None
     return card if isinstance(card, dict) else None
-
-
-def _page(name: str) -> tuple[bytes, str]:
-    """Return the page, and the policy that allows its own style and script only."""
-    text = (files("reszoo.serving") / "page.html").read_text(encoding="utf-8")
-    digests = {}
-    for tag in ("style", "script"):
-        (block,) = re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
-        digests[tag] = base64.b64encode(hashlib.sha256(block.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; style-src 'sha256-{digests['style']}'; script-src 'sha256-{digests['script']}'; "
-        "img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    return text.replace("@MODEL@", html.escape(name)).replace(
-        "@LIMIT@", str(LIMIT)
-    ).encode(), policy

@@ -1,4 +1,4 @@
-"""Which SavedModel of a folder is served; light, so that a wrong folder is told before TensorFlow is loaded."""
+"""The SavedModel of a folder that is served. Standard library only: a wrong folder is reported at once."""
 
 from __future__ import annotations
 
@@ -21,31 +21,24 @@ class Version:
 
 
 def find_version(out: str | os.PathLike[str]) -> Version:
-    """Return the highest numbered version in the folder `out`, as TensorFlow Serving would; a SavedModel itself is version 1.
+    """Return the highest numbered version in a folder, as TensorFlow Serving does; a SavedModel is version 1.
 
-    Raises ReszooError where there is none.
+    Raises:
+        ReszooError: There is none.
     """
     folder = Path(out)
-    if not folder.is_dir():
-        raise ReszooError(f"no folder {folder}; give one that `reszoo export NET OUT` wrote")
-    numbered = [
-        Version(path.parent, int(path.parent.name))
-        for path in folder.glob(f"*/{FILE}")
-        if path.parent.name.isascii() and path.parent.name.isdigit() and len(path.parent.name) < 20
-    ]
-    if numbered:
-        return max(numbered, key=lambda version: version.number)
+    names = (path.parent for path in folder.glob(f"*/{FILE}"))
+    numbers = {int(path.name): path for path in names if path.name.isdecimal()}
+    if numbers:
+        return Version(numbers[max(numbers)], max(numbers))
     if (folder / FILE).is_file():
         return Version(folder, 1)
+    example = "Example: reszoo export MODEL OUT"
+    if not folder.is_dir():
+        raise ReszooError(f"{folder} does not exist; expected an exported folder. {example}")
     for name, what in OTHERS.items():
         if (folder / name).is_file():
-            raise ReszooError(
-                f"{folder} is {what} export, and a SavedModel is served: reszoo export NET OUT"
-            )
+            raise ReszooError(f"{folder} is {what} export; expected a SavedModel. {example}")
     inner = folder / "export"
-    hint = (
-        f"did you mean {inner}?"
-        if list(inner.glob(f"*/{FILE}"))
-        else "`reszoo export NET OUT` writes one"
-    )
+    hint = f"did you mean {inner}?" if list(inner.glob(f"*/{FILE}")) else example
     raise ReszooError(f"{folder} holds no SavedModel (1/{FILE}); {hint}")

@@ -117,8 +117,11 @@ def test_every_verb_has_its_module_with_the_same_help(
         (["train", "--resume"], "--run-dir DIR"),
         (["bench"], "the following arguments are required: WHAT;"),
         (["bench", "walk"], "no benchmark 'walk'"),
-        (["serve-check", "nowhere"], "no folder nowhere"),
-        (["serve-check", ".", "--port", "65536"], "a port, 0 to 65535, not '65536'"),
+        (["serve-check", "nowhere"], "nowhere does not exist; expected an exported folder"),
+        (
+            ["serve-check", ".", "--port", "65536"],
+            "'65536' is invalid; expected a port, 0 to 65535",
+        ),
         (["train", "--resume", "--run-dir", "nowhere"], "nowhere is not a run that can be resumed"),
     ],
 )

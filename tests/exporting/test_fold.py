@@ -1,19 +1,14 @@
-"""Folding: the same function with fewer operations, wherever a normalisation alone reads a convolution."""
+"""Folding: the same function with fewer operations, wherever a batch norm alone reads a convolution."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from reszoo.data.preprocessing import Preprocessing
-from reszoo.exporting.export import export_model
-from reszoo.exporting.fold import fold, unfolded
+from reszoo.exporting.fold import fold
 from reszoo.models.build import build
 
 RNG = np.random.default_rng(3)
@@ -35,7 +30,7 @@ def lively(model: keras.Model) -> keras.Model:
     return model
 
 
-# Blocks of two convolutions, three stages of one: the stem's normalisation, two a block (one before each convolution in
+# Blocks of two convolutions, three stages of one: the stem's batch norm, two a block (one before each convolution in
 # pre-activation, the first of which is the stem's, and one at the end).
 CASES: list[tuple[str, dict[str, Any], int, int]] = [
     ("resnet8", {}, 7, 0),
@@ -54,7 +49,7 @@ CASES: list[tuple[str, dict[str, Any], int, int]] = [
 @pytest.mark.parametrize(
     ("name", "fields", "removed", "kept"), CASES, ids=[f"{case[0]} {case[1]}" for case in CASES]
 )
-def test_a_folded_net_computes_the_same_with_the_normalisations_gone(
+def test_a_folded_model_computes_the_same_with_the_batch_norms_gone(
     name: str, fields: dict[str, Any], removed: int, kept: int
 ) -> None:
     net = lively(build(name, **fields))
@@ -67,7 +62,7 @@ def test_a_folded_net_computes_the_same_with_the_normalisations_gone(
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
     assert left == list(found.kept) and sorted([*found.removed, *found.kept]) == sorted(
-        unfolded(net).kept
+        fold(net, only_list=True).kept
     )
     images = RNG.normal(size=(3, *net.input_shape[1:])).astype(np.float32)
     own, theirs = net(images, training=False).numpy(), found.model(images, training=False).numpy()
@@ -119,35 +114,9 @@ def test_a_channels_first_convolution_is_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(("center", "scale"), [(True, False), (False, True), (False, False)])
-def test_a_normalisation_without_offset_or_scale_folds_too(center: bool, scale: bool) -> None:
+def test_a_batch_norm_without_offset_or_scale_folds_too(center: bool, scale: bool) -> None:
     inputs = keras.Input((4, 4, 2))
     norm = keras.layers.BatchNormalization(center=center, scale=scale)
     net = lively(keras.Model(inputs, norm(keras.layers.Conv2D(3, 3, use_bias=False)(inputs))))
     images = RNG.normal(size=(2, 4, 4, 2)).astype(np.float32)
     np.testing.assert_allclose(net(images), fold(net).model(images), rtol=2e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("folding", [True, False])
-def test_an_export_holds_no_normalisation_that_could_go(folding: bool, tmp_path: Path) -> None:
-    net = lively(build("resnet8", input_shape=(8, 8, 1), classes=3))
-    grey = Preprocessing(
-        image_size=(8, 8),
-        channels=1,
-        resize=0,
-        mean=np.zeros(1, "float32"),
-        std=np.ones(1, "float32"),
-    )
-    report = export_model(
-        net, tmp_path / "out", preprocessing=grey, class_names=("a", "b", "c"), fold_norms=folding
-    )
-    assert (report.folded, report.kept) == (
-        (7, 0) if folding else (0, 7)
-    ) and report.check.probability_difference < 1e-5
-    card = json.loads((tmp_path / "out" / "card.json").read_text())
-    assert card["normalisations"] == {"folded": report.folded, "kept": report.kept}
-    loaded = tf.saved_model.load(str(tmp_path / "out" / "1"))
-    graph = loaded.signatures["serving_default"].graph.as_graph_def()
-    ops = [node.op for function in graph.library.function for node in function.node_def] + [
-        n.op for n in graph.node
-    ]
-    assert sum("FusedBatchNorm" in op for op in ops) == report.kept

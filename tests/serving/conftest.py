@@ -1,10 +1,11 @@
-"""A small exported net, and a server of it."""
+"""A server of the shared export."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,21 +13,10 @@ from PIL import Image
 
 from reszoo.serving.server import Server
 
-CLASSES = ("cat", "dog", "<b>猫</b>", "a b", "ship", "truck", "x")
-
 
 @pytest.fixture(scope="session")
-def export(two_devices: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from reszoo.data.preprocessing import Preprocessing
-    from reszoo.exporting.export import export_model
-    from reszoo.models.build import build
-
-    out = tmp_path_factory.mktemp("exported") / "small net"
-    half = np.full(3, 0.5, np.float32)
-    prepared = Preprocessing(image_size=(16, 16), channels=3, resize=16, mean=half, std=half)
-    net = build("resnet8", classes=len(CLASSES), input_shape=(16, 16, 3))
-    export_model(net, out, preprocessing=prepared, class_names=CLASSES)
-    return out
+def export(exported: Any) -> Path:
+    return exported.out
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ import pytest
 import tensorflow as tf
 
 from reszoo.errors import ReszooError
-from reszoo.serving.server import CONNECTIONS, LIMIT, Server
+from reszoo.serving.server import BODY_LIMIT, CONNECTIONS, Server
 from reszoo.serving.versions import find_version
 
 MODEL = "/v1/models/small_net"
@@ -198,7 +198,7 @@ def head(*lines: str) -> bytes:
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
-        (head(f"Content-Length: {LIMIT + 1}", "Expect: 100-continue"), 413),
+        (head(f"Content-Length: {BODY_LIMIT + 1}", "Expect: 100-continue"), 413),
         (head("Content-Length: 50") + b"{", 408),  # after twice the server's timeout
         (head("Content-Length: -1"), 400),
         (b"\0\1\2\r\n\r\n", 400),
@@ -215,7 +215,7 @@ def test_bodies_over_the_limit_or_too_slow_are_rejected(
 
 
 def test_a_body_in_chunks_has_the_same_limit(server: Server) -> None:
-    for mebibytes, status in ((1, 400), ((LIMIT >> 20) + 1, 413)):
+    for mebibytes, status in ((1, 400), ((BODY_LIMIT >> 20) + 1, 413)):
         assert (
             ask(server, "POST", f"{MODEL}:predict", iter([b" " * 2**20] * mebibytes))[0] == status
         )
@@ -340,8 +340,8 @@ def test_the_newest_version_is_served(make: Callable[..., Path]) -> None:
     ("names", "line"),
     [
         ((), "holds no SavedModel"),
-        (("model.onnx",), "is an ONNX export, and a SavedModel is served"),
-        (("model.tflite",), "is a LiteRT export"),
+        (("model.onnx",), "is an ONNX export; expected a SavedModel"),
+        (("model.tflite",), "is a LiteRT export; expected"),
         (("export/1/saved_model.pb",), "did you mean .*export"),
     ],
 )

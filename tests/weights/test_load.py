@@ -253,7 +253,10 @@ def test_a_file_of_ones_own_starts_a_run_too(
         (["predict", "resnet9000", "x.png"], "no run folder resnet9000, and no net 'resnet9000'"),
         (["evaluate", "plain8"], "belong to resnet8: shortcut is 'none' here"),
         (["export", "nothing/here", "out"], "no run folder nothing/here"),
-        (["convert", "nothing.pth", "out.weights.h5"], "no file or run folder nothing.pth"),
+        (
+            ["convert", "nothing.pth", "out.weights.h5"],
+            "nothing.pth does not exist; expected a file or a run folder",
+        ),
     ],
 )
 def test_the_command_line_refuses_in_one_line(
@@ -286,9 +289,9 @@ def test_convert_at_the_prompt(
     for arguments, says in (
         (["--model", "resnet14"], "30 tensors do not fit in all); "),
         (["--model", "resnet50"], "cannot have akamaster's weights"),
-        ([], "which net is it? Give --model"),
+        ([], "model: expected a model name"),
         (["--model", "resnet8", "--from", "keras"], "resnet8 cannot have keras's weights"),
-        (["--model", "resnet8", "--to", "caffe"], "what is written is a .safetensors file"),
+        (["--model", "resnet8", "--to", "caffe"], "expected a name that ends in .safetensors"),
     ):
         assert main(["convert", str(source), str(tmp_path / "c.weights.h5"), *arguments]) == 2
         assert says in capsys.readouterr().err
