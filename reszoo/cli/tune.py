@@ -1,4 +1,4 @@
-"""`reszoo tune`: search depth, shortcuts and whatever else a recipe says."""
+"""`reszoo tune`: search depth, shortcuts and any other key of a recipe."""
 
 from __future__ import annotations
 
@@ -10,99 +10,83 @@ from reszoo.cli.output import load_tensorflow
 from reszoo.cli.recipes import add_overrides
 from reszoo.errors import ReszooError
 from reszoo.tuning.config import parse_amount
-from reszoo.tuning.environment import keep_to_cores, part
+from reszoo.tuning.environment import find_role
 from reszoo.tuning.space import load_space, space_names
 
-HELP = "search depth, shortcuts and whatever else a recipe says, under a budget"
+HELP = "search depth, shortcuts and any other key of a recipe, within a budget"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `reszoo tune` takes."""
-    parser.add_argument(
-        "space", nargs="?", metavar="SPACE", help=f"{', '.join(space_names())}, or a .toml file"
-    )
+    """Declare the arguments of `reszoo tune`."""
+
+    def option(name: str, metavar: str, help: str, type: type = str) -> None:
+        parser.add_argument(name, metavar=metavar, help=help, type=type)
+
+    names = ", ".join(space_names())
+    parser.add_argument("space", nargs="?", metavar="SPACE", help=f"{names}, or a .toml file")
     add_overrides(parser)
     parser.add_argument(
-        "--tuner", choices=("random", "bayesian", "hyperband", "grid"), help="default: the space's"
+        "--tuner",
+        choices=("random", "bayesian", "hyperband", "grid"),
+        help="default: that of the space",
     )
-    parser.add_argument(
+    option(
         "--trials",
-        type=int,
-        metavar="N",
-        help="at most so many; hyperband: as many sweeps as so many full trainings pay for (default: the space's)",
+        "N",
+        "largest number of trials; hyperband: as many sweeps as N full trainings pay for "
+        "(default: that of the space)",
+        int,
     )
-    parser.add_argument(
-        "--executions", type=int, metavar="N", help="runs of each trial, with seeds one apart"
-    )
-    parser.add_argument(
-        "--seed", type=int, metavar="N", help="of the choices, and of each trial's first run"
-    )
-    parser.add_argument(
-        "--max-params", metavar="N", help="most parameters of a net, such as 500k or 1M"
-    )
-    parser.add_argument(
-        "--max-macs", metavar="N", help="most multiply-adds of a net for one image, such as 200M"
-    )
-    parser.add_argument(
-        "--run-dir", type=Path, metavar="DIR", help="folder of the search (default: tune/SPACE)"
-    )
+    option("--executions", "N", "runs per trial, with consecutive seeds", int)
+    option("--seed", "N", "seed of the proposals, and of each trial's first run", int)
+    option("--max-params", "N", "most parameters of a model, such as 500k or 1M")
+    option("--max-macs", "N", "most MACs (multiply-adds) per image, such as 200M")
+    option("--run-dir", "DIR", "folder of the search (default: tune/SPACE)", Path)
     parser.add_argument(
         "--resume", action="store_true", help="resume the search in DIR where it stopped"
     )
-    parser.add_argument(
+    option(
         "--data",
-        metavar="PLACE",
-        help="with --resume: where the same images lie now, folder:PATH, or the folder of prepared datasets",
+        "PLACE",
+        "with --resume: where the same images lie now, folder:PATH or the folder of prepared datasets",
     )
     parser.add_argument(
         "--workers",
         type=int,
         default=1,
         metavar="N",
-        help="processes here, sharing cores and GPUs (default %(default)s)",
+        help="processes on this machine, which share cores and GPUs (default %(default)s)",
     )
     parser.add_argument(
         "--devices",
         default="auto",
         help="of each trial, as for `reszoo train` (default %(default)s)",
     )
-    parser.add_argument(
-        "--export", type=Path, metavar="FILE", help="write the best trial's recipe to a .toml file"
-    )
+    option("--export", "FILE", "write the recipe of the best trial to a .toml file", Path)
     parser.epilog = (
-        "To resume: reszoo tune --resume DIR. The winner's recipe: reszoo tune --export best.toml. Both take the newest search "
-        "under tune/ where none is named."
+        "To resume: reszoo tune --resume DIR. The best trial's recipe: reszoo tune --export best.toml. "
+        "Without DIR both take the newest search under tune/."
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Search, or write the winner of a search that is there; 130 when a signal stopped it."""
-    space, folder = choose(args.space, args.run_dir, args.resume, args.export is not None)
-    limits = {
-        name: None if text is None else parse_amount(text)
-        for name, text in (("max_params", args.max_params), ("max_macs", args.max_macs))
-    }
-    search = {
-        "tuner": args.tuner,
-        "trials": args.trials,
-        "executions": args.executions,
-        "seed": args.seed,
-        **limits,
-    }
+    """Search, or export from a search; the status is 130 if a signal stopped it."""
+    space, folder = find_search(args.space, args.run_dir, args.resume, args.export is not None)
+    search = {key: getattr(args, key) for key in ("tuner", "trials", "executions", "seed")}
+    for key in ("max_params", "max_macs"):
+        text = getattr(args, key)
+        search[key] = None if text is None else parse_amount(text)
     if space is not None:
-        load_space(
-            space, args.overrides, **search
-        )  # what is wrong with it is told before TensorFlow loads
-    searching = space is not None or args.resume or part(os.environ) != "alone"
+        load_space(space, args.overrides, **search)  # reports errors before TensorFlow loads
+    searching = space is not None or args.resume or find_role(os.environ) != "alone"
     if not searching and args.export is None:
         raise ReszooError(
             f"{folder}: add --resume to resume this search, or --export FILE for its best recipe"
         )
-    keep_to_cores(os.environ)
     load_tensorflow()
+    from reszoo.tuning.best_recipe import check_export, export_recipe
     from reszoo.tuning.report import finding
     from reszoo.tuning.tune import tune
-    from reszoo.tuning.winner import check_export, export_recipe
 
     if args.export is not None:
         check_export(args.export)
@@ -124,34 +108,31 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def choose(
+def find_search(
     space: str | None, folder: Path | None, resume: bool, export: bool
 ) -> tuple[str | None, Path]:
-    """Return (the space, the search's folder).
+    """Return the space and the folder of the search that the arguments mean.
 
-    A search's folder given in the space's place is understood; what resumes a search, or exports from one, takes the
-    newest under tune/ where neither is given. Raises ReszooError where that is of no help.
+    A folder in the place of the space is accepted where a search is resumed or exported. Without either, these take
+    the newest search under tune/.
+
+    Raises:
+        ReszooError: If there is no such search, or no space.
     """
-    if (
-        space is not None
-        and Path(space).is_dir()
-        and (resume or export)
-        and folder in (None, Path(space))
-    ):
+    existing = resume or export
+    if existing and space and Path(space).is_dir() and folder in (None, Path(space)):
         return None, Path(space)
-    if resume and space is not None and Path(space).is_file() and Path(space).suffix != ".toml":
-        raise ReszooError(f"{space} is a file, not the folder of a search")
+    if resume and space and Path(space).is_file() and Path(space).suffix != ".toml":
+        raise ReszooError(f"{space}: not a search folder")
     if folder is not None:
         return space, folder
-    if space is None and (resume or export):
-        begun = sorted(Path("tune").glob("*/search.json"), key=lambda path: path.stat().st_mtime)
-        if not begun:
-            raise ReszooError(
-                "which search? There is none under tune/; give its folder with --run-dir"
-            )
-        return None, begun[-1].parent
-    if space is None:
+    if space is not None:
+        return space, Path("tune") / Path(space).stem
+    if not existing:
+        raise ReszooError(f"space: missing; expected {', '.join(space_names())} or a .toml file")
+    found = sorted(Path("tune").glob("*/search.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
         raise ReszooError(
-            f"which space? Give its name, {', '.join(space_names())}, or a .toml file"
+            "--run-dir: missing; expected the folder of a search, as tune/ holds none"
         )
-    return space, Path("tune") / Path(space).stem
+    return None, found[-1].parent

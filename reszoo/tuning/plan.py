@@ -1,125 +1,122 @@
-"""What a search folder says before its first trial: the space, the data, and which trials are out of the question."""
+"""The plan of a search: its space on its data, and which trials are rejected before they are built."""
 
 from __future__ import annotations
 
 import functools
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from reszoo.commands import format_resume
 from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
 from reszoo.files import write_json
-from reszoo.tuning.space import Space
+from reszoo.tuning.space import Space, Values
+from reszoo.types import JsonObject
 from reszoo.zoo.count import Count, count
+from reszoo.zoo.spec import Spec
 
 NAME = "search.json"
-FACTOR = 3  # of hyperband: the best third goes on, to three times the training (arXiv 1603.06560)
-RUNGS = 3  # at most, so that the shortest trial has a 27th of the training
-GRID = 10_000  # combinations of a grid, at most: more would not end in anybody's time
-FREE = ("trials", "max_failures")  # settings under which a search may go on other than it began
+FACTOR = 3  # of hyperband: a third of the trials continues, to three times the training (arXiv 1603.06560)
+ROUNDS = 3  # at most after the first, so that the shortest trial has a 27th of the training
+LARGEST_GRID = 10_000  # combinations
+CHANGEABLE = ("trials", "max_failures")  # settings that a resumed search may change
 
 
 @dataclass(frozen=True)
 class Plan:
     """A space on its data.
 
-    data: name, input_shape (height, width, channels), classes, examples. epochs: the length of the base recipe's training.
+    Attributes:
+        space: The space.
+        data: name, input_shape (height, width, channels), classes, examples of each split.
+        epochs: Length of the base recipe's training.
     """
 
     space: Space
-    data: Mapping[str, Any]
+    data: JsonObject
     epochs: float
 
     @property
     def units(self) -> int:
-        """The parts in which hyperband counts a whole training: the largest power of three, up to 27, that its epochs hold."""
-        return int(FACTOR ** min(RUNGS, int(math.log(max(self.epochs, 1), FACTOR) + 1e-9)))
+        """The units of a whole training in hyperband: the largest power of 3 up to 27 that its epochs hold."""
+        return int(FACTOR ** min(ROUNDS, int(math.log(max(self.epochs, 1), FACTOR) + 1e-9)))
 
     def check(self) -> None:
-        """Raise ReszooError where the data or the training cannot be searched."""
+        """Raise ReszooError if the data or the training cannot be searched."""
+        search = self.space.search
         if not self.data["examples"].get("validation"):
             raise ReszooError(
-                f"{self.data['name']} holds no images out to choose by; set data.validation in the space or by --set"
+                f"data.validation: {self.data['name']} has no validation images, which score trials; expected an "
+                "integer >= 1. Example: --set data.validation=300"
             )
-        if self.space.search.tuner == "hyperband" and self.units == 1:
+        if search.tuner == "hyperband" and self.units == 1:
             raise ReszooError(
-                f"hyperband needs trainings of at least {FACTOR} epochs to cut short, but this one has {self.epochs:.3g}"
+                f"train.epochs: {self.epochs:.3g} is invalid; expected at least {FACTOR} epochs with tuner hyperband"
             )
-        if self.space.search.tuner == "grid" and (size := self.space.size) > GRID:
+        if search.tuner == "grid" and (size := self.space.size) > LARGEST_GRID:
             raise ReszooError(
-                f"the grid has {size:,} combinations, more than {GRID:,}; take fewer, or another tuner"
+                f"search.tuner: the grid has {size:,} combinations; expected at most {LARGEST_GRID:,}, or another tuner"
             )
 
-    def measured(self, recipe: Recipe) -> Count:
-        """Return what a recipe's net is made of and costs for one image of the data at hand."""
+    def count(self, recipe: Recipe) -> Count:
+        """Return depth, parameters and MACs of a recipe's model for one image of the data."""
         height, width, channels = self.data["input_shape"]
         size = recipe.data.image_size or (height, width)
-        return _count(
-            recipe.model.spec, (*size, recipe.data.channels or channels), self.data["classes"]
-        )
+        shape = (*size, recipe.data.channels or channels)
+        return _count(recipe.model.spec, shape, self.data["classes"])
 
-    def refusal(self, values: Mapping[str, Any]) -> str:
-        """Return why values are not tried, by arithmetic alone: a contradiction, or a net over budget; else ""."""
+    def reason_against(self, values: Values) -> str:
+        """Return why values are rejected without building the model: contradiction or budget; "" if they are not."""
         search = self.space.search
         try:
-            net = self.measured(self.space.recipe(values))
+            cost = self.count(self.space.recipe(values))
         except ReszooError as error:
             return str(error)
-        for what, cost, most in (
-            ("parameters", net.parameters, search.max_params),
-            ("multiply-adds", net.multiply_adds, search.max_macs),
+        for name, found, most in (
+            ("parameters", cost.parameters, search.max_params),
+            ("MACs", cost.multiply_adds, search.max_macs),
         ):
-            if most and cost > most:
-                return f"{cost:,} {what}, more than {most:,}"
+            if most and found > most:
+                return f"{found:,} {name}, more than {most:,}"
         return ""
 
-    def write(self, folder: Path, **more: Any) -> None:
-        """Write the plan into a search folder, with `more` to be kept beside it."""
-        write_json(
-            folder / NAME,
-            {**self.space.to_dict(), "data": dict(self.data), "epochs": self.epochs, **more},
-        )
+    def write(self, folder: Path, **more: object) -> None:
+        """Write the plan into a search folder, with further keys."""
+        plan = {**self.space.to_dict(), "data": self.data, "epochs": self.epochs}
+        write_json(folder / NAME, {**plan, **more})
 
-    def refuse_other(self, asked: Space, folder: Path) -> None:
-        """Raise ReszooError unless `asked` decides the same trials as this plan, that of `folder`."""
+    def check_same(self, asked: Space, folder: Path) -> None:
+        """Raise ReszooError unless `asked` gives the same trials as this plan, that of `folder`."""
         before, after = self.space.to_dict(), asked.to_dict()
-        parts = {"space": "space", "recipe": "base recipe", "search": "search settings"}
-        for part, words in parts.items():
-            changed = [
-                key
-                for key in {**before[part], **after[part]}
-                if before[part].get(key) != after[part].get(key)
-            ]
-            if part == "search":
-                changed = [key for key in changed if key not in FREE]
+        for table, name in (("space", "space"), ("recipe", "base recipe"), ("search", "search")):
+            one, other = before[table], after[table]
+            changed = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+            changed = [key for key in changed if table != "search" or key not in CHANGEABLE]
             if changed:
                 raise ReszooError(
-                    f"{folder} began with another {words} ({changed[0]}); give another --run-dir, or resume with its own: "
-                    f"{format_resume('tune', folder)}"
+                    f"{folder} started with another {name} ({changed[0]}); give another --run-dir, or resume "
+                    f"without changes: {format_resume('tune', folder)}"
                 )
 
 
 @functools.lru_cache(maxsize=4096)
-def _count(spec: Any, shape: tuple[int, int, int], classes: int) -> Count:
+def _count(spec: Spec, shape: tuple[int, int, int], classes: int) -> Count:
     return count(spec, shape, classes)
 
 
 def read_plan(folder: Path) -> Plan:
-    """Return the plan of a search folder. Raises ReszooError when there is none or it cannot be read."""
+    """Return the plan of a search folder. Raises ReszooError if it is missing or damaged."""
     path = folder / NAME
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        data = dict(told["data"])
-        height, width, channels = data["input_shape"]
-        data["input_shape"] = (int(height), int(width), int(channels))
-        str(data["name"]), int(data["classes"]), dict(data["examples"])
-        return Plan(Space.from_dict(told), data, float(told["epochs"]))
+        tables = json.loads(path.read_text(encoding="utf-8"))
+        data = dict(tables["data"])
+        height, width, channels = map(int, data["input_shape"])
+        data |= {"input_shape": (height, width, channels), "classes": int(data["classes"])}
+        data |= {"name": str(data["name"]), "examples": dict(data["examples"])}
+        return Plan(Space.from_dict(tables), data, float(tables["epochs"]))
     except FileNotFoundError:
-        raise ReszooError(f"{folder} holds no search: it has no {NAME}") from None
+        raise ReszooError(f"{folder}: not a search folder; it has no {NAME}") from None
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise ReszooError(f"{path} cannot be read: it was changed or damaged ({error})") from None
+        raise ReszooError(f"{path} is damaged: {error}") from None

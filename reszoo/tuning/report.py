@@ -1,123 +1,295 @@
-"""The page of a search, from the files in its folder alone."""
+"""The report of a search, made from the files in its folder alone."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+
+from matplotlib.figure import Figure
 
 from reszoo.errors import ReszooError
 from reszoo.files import write_json
 from reszoo.reporting.page import Page, Section, Table, mean_and_deviation, provenance, write_page
-from reszoo.reporting.plots import Plot
+from reszoo.reporting.plots import Plot, Theme
 from reszoo.tuning.figures import (
     COLUMNS,
-    Results,
-    clipped_note,
-    completed,
-    draw_choices,
+    accuracy_floor,
     draw_cost,
+    draw_effects,
     draw_grid,
     draw_progress,
-    was_tried,
 )
-from reszoo.tuning.results import STATUSES, Trial, longest, read_results, training_mean
-from reszoo.tuning.words import in_words, short_names, value_in_words
+from reszoo.tuning.formatting import format_share, format_value, format_values, short_names
+from reszoo.tuning.plan import NAME
+from reszoo.tuning.records import Trial
+from reszoo.tuning.results import STATUSES, completed, longest, read_results, training_mean
+from reszoo.types import JsonObject
 
-ROWS = 20  # of the tables that could be endless
-WIDTH = 90  # characters of a reason or a description of a failure
+ROWS = 20  # of a table
+WIDTH = 90  # characters of a reason
 
 
 def report(folder: str | os.PathLike[str]) -> Path:
-    """Write report.json, report.html and the figures of the search in `folder`, finished or not; return the page's path.
+    """Write report.json, report.html and the figures of a search, finished or not; return the page's path.
 
-    The same results give the same files.
+    Equal results give equal files.
 
     Raises:
-        ReszooError: the folder holds no search, or damaged files.
+        ReszooError: If the folder is not a search folder, or a file is damaged.
     """
     results = read_results(folder)
     try:
         page = present(results)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ReszooError(
-            f"{folder}: search.json lacks what a page needs ({error!r}); it was changed or damaged"
-        ) from error
+        raise ReszooError(f"{Path(folder) / NAME} is damaged: {error!r}") from error
     write_json(Path(folder) / "report.json", results)
     return write_page(Path(folder), page)
 
 
-def finding(results: Results) -> str:
-    """Return the best trial in one sentence; without a completed trial, the most frequent reason of failure.
-
-    results: as `read_results` gives them.
-    """
+def finding(results: JsonObject) -> str:
+    """Return the best trial in one sentence; without a completed trial, the most frequent reason of failure."""
     if results["best"] is None:
-        return _nothing(results)
+        return _finding_without_best(results)
     best = next(trial for trial in results["trials"] if trial["trial"] == results["best"])
-    own = longest(results["trials"])
-    among = f"{len(own)} trials" if len(own) > 1 else "one trial"
-    if len(own) < results["totals"]["completed"]:
+    count = len(longest(results["trials"]))
+    among = f"{count} trials" if count > 1 else "one trial"
+    if count < results["totals"]["completed"]:
         among += " trained longest"
-    values = in_words(best["values"], results["space"])
-    text = f"Best of {among} is {best['trial']}{f' ({values})' if values else ''}: {_accuracy(best)} % validation accuracy"
-    if len(best.get("scores") or []) > 1:
-        text += f" over {len(best['scores'])} executions"
-    if best["share"] < 1:
-        text += f" after {100 * best['share']:.0f} % of the training"
-    return f"{text}, {best['parameters']:,} parameters."
+    values = format_values(best["values"], results["space"])
+    runs = f" over {len(best['scores'])} executions" if len(best["scores"]) > 1 else ""
+    return (
+        f"Best of {among} is {best['trial']}{f' ({values})' if values else ''}: "
+        f"{_accuracy(best)} % validation accuracy{runs}{format_share(best['share'])}, {best['parameters']:,} parameters."
+    )
 
 
-def present(results: Results) -> Page:
+def present(results: JsonObject) -> Page:
     """Return the page of a search."""
-    sections = [_leaders(results)]
+    sections = [_leaderboard(results)]
     if results["best"] is not None:
-        sections += [_cost(results), _choices(results)]
-        if results["grid"]:
+        sections += [_cost(results), _effects(results)]
+        if results["grid"] and results["grid"]["depths"]:
             sections.append(_depth(results))
         sections.append(_progress(results))
     if results["totals"]["failed"] or results["refused"]:
         sections.append(_failures(results))
     sections.append(_setup(results))
-    foot = provenance(results["command"], results["environment"], "search.json and trials/")
+    foot = provenance(results["command"], results["environment"], f"{NAME} and trials/")
     return Page(f"Search {results['name']}", finding(results), sections, foot)
 
 
-def _nothing(results: Results) -> str:
+def _finding_without_best(results: JsonObject) -> str:
     totals = results["totals"]
     text = "No trial has completed yet" if totals["running"] else "No trial completed"
-    parts = [f"{totals[status]} {status}" for status in ("failed", "running") if totals[status]]
-    for status, reasons in (
-        ("failed", _failed(results)),
-        ("rejected", [row["reason"] for row in results["refused"]]),
-    ):
-        if reasons:
-            reason, count = _collapsed(reasons)[0]
-            parts.append(f"{count} of {len(reasons)} {status} with: {reason}")
-            break
+    counts = [f"{totals[status]} {status}" for status in ("failed", "running") if totals[status]]
+    reasons = [reason for _, reason, _ in _reasons(results)]
+    parts = [*counts, *(f"most frequent reason: {reason}" for reason in reasons[:1])]
     return f"{text}: {'; '.join(parts)}." if parts else f"{text}."
 
 
-def _depth_finding(results: Results) -> str:
-    """Return what depth did to plain and to residual models; "" where only one of them was tried with several depths."""
+def _leaderboard(results: JsonObject) -> Section:
+    totals, space, names = results["totals"], results["space"], short_names(results["space"])
+    counts = [f"{totals[key]:,} {key}" for key in (*STATUSES, "refused") if totals[key]]
+    text = f"{totals['trials']:,} trial{'' if totals['trials'] == 1 else 's'}"
+    text += f": {', '.join(counts)}.".replace("refused", "rejected") if counts else "."
+    # The sort is stable, and trials are in the order of their ids.
+    done = sorted(
+        completed(results["trials"]),
+        key=lambda trial: (-trial["share"], -trial["score"], trial["parameters"]),
+    )
+    shares = len({trial["share"] for trial in done}) > 1
+    headers = ["trial", *(["share", "continues"] if shares else []), "validation, %", "training, %"]
+    headers += [*names.values(), "parameters", "MACs", "seconds"]
+    rows = [
+        [
+            trial["trial"],
+            *([f"{100 * trial['share']:.0f} %", trial.get("continues") or "-"] if shares else []),
+            _accuracy(trial),
+            _percent(training_mean(trial)),
+            *(format_value(trial["values"].get(name, "-")) for name in space),
+            f"{trial['parameters']:,}",
+            f"{trial['multiply_adds']:,}",
+            f"{trial.get('seconds', 0):,.1f}",
+        ]
+        for trial in done
+    ]
+    note = (
+        "Validation accuracy: mean ± sample deviation of executions. It selects the best trial, so that of the best "
+        "trial is biased upward. Training accuracy: last epoch, augmented images."
+    )
+    if shares:
+        note += " Share: of the whole training. Continues: the trial whose training it resumed."
+    return Section("Leaderboard", [_table(headers, rows, note)] if done else [], text)
+
+
+def _cost(results: JsonObject) -> Section:
+    trials = {trial["trial"]: trial for trial in results["trials"]}
+    headers = ["trial", "parameters", "MACs", "validation, %", "values"]
+    rows = [
+        [
+            name,
+            f"{trials[name]['parameters']:,}",
+            f"{trials[name]['multiply_adds']:,}",
+            _accuracy(trials[name]),
+            format_values(trials[name]["values"], results["space"]),
+        ]
+        for name in reversed(results["front"]["parameters"])
+    ]
+    caption = "Validation accuracy against parameters and MACs per image, with the Pareto fronts."
+    plot = _plot("accuracy-cost", caption, draw_cost, results, longest(results["trials"]), 4.4)
+    note = "The Pareto front in parameters."
+    return Section("Accuracy against cost", [plot, _table(headers, rows, note)])
+
+
+def _effects(results: JsonObject) -> Section:
+    names, rows, tried = short_names(results["space"]), list[list[str]](), list[str]()
+    for name, effect in results["effects"].items():
+        entry = results["space"][name]
+        groups = effect.get("options")
+        if groups is None:
+            groups = {f"{entry['low']:g} to {entry['high']:g}": effect}
+        for label, group in groups.items():
+            scores = [100 * score for score in group["scores"]]
+            best = f"{max(scores):.2f}" if scores else "-"
+            correlation = _signed(effect["correlation"]) if "correlation" in effect else ""
+            mean = mean_and_deviation(scores)
+            rows.append([names[name], label, str(len(scores)), mean, best, correlation])
+        tried += [name] if any(group["scores"] for group in groups.values()) else []
+    headers = [
+        "hyperparameter",
+        "value",
+        "trials",
+        "mean validation, %",
+        "best, %",
+        "rank correlation",
+    ]
+    note = "Mean ± sample deviation over trials, which differ in other values too. Rank correlation: Spearman's."
+    table = Table(headers, rows, note)
+    if not tried:
+        return Section("Effect of each hyperparameter", [table])
+    caption = "One dot per trial; bars are means, with the number of trials in parentheses."
+    height = 0.5 + 2.7 * -(-len(tried) // COLUMNS)
+    draw = partial(draw_effects, hyperparameters=tried)
+    plot = _plot("effects", caption, draw, results, longest(results["trials"]), height)
+    return Section("Effect of each hyperparameter", [plot, table])
+
+
+def _depth(results: JsonObject) -> Section:
     grid = results["grid"]
+    headers = ["shortcut", "shallowest", "deepest"]
+    headers += ["mean validation", "best validation", "mean training"]
+    rows = []
+    for label, gap in grid["differences"].items():
+        ends = [str(gap[key]) for key in ("shallow", "deep")] if gap else ["-"] * 2
+        points = [_signed(gap[key] if gap else None) for key in ("mean", "best", "training")]
+        rows.append([f"{label} (plain)" if label in grid["plain"] else label, *ends, *points])
+    table = Table(
+        headers, rows, "Deepest minus shallowest depth of a shortcut, in points of accuracy."
+    )
+    width = min(9.0, 2.4 + 1.5 * len(grid["shortcuts"]))
+    plot = Plot(
+        "depth-shortcut",
+        "Mean validation accuracy in percent by depth and shortcut, with the number of trials.",
+        lambda figure, theme: draw_grid(figure, theme, grid),
+        (width, 1.3 + 0.62 * len(grid["depths"])),
+    )
+    return Section("Depth by shortcut", [plot, table], _depth_finding(grid))
+
+
+def _depth_finding(grid: JsonObject) -> str:
+    """Return what depth did to plain and to residual models; "" if only one of them has several depths."""
     found = {label: gap for label, gap in grid["differences"].items() if gap}
     if len({label in grid["plain"] for label in found}) < 2:
         return ""
     parts = [
-        f"{_signed(gap['mean'])} ({_signed(gap['best'])}) {'in plain models' if label in grid['plain'] else f'with shortcut {label}'}"
-        f" from depth {gap['shallow']} to {gap['deep']}"
+        f"{_signed(gap['mean'])} points {'in plain models' if label in grid['plain'] else f'with shortcut {label}'}"
         for label, gap in found.items()
     ]
-    return f"Change of the mean (best) validation accuracy in points: {', '.join(parts[:-1])} and {parts[-1]}."
+    return f"From the shallowest to the deepest models mean validation accuracy changes by {', '.join(parts)}."
+
+
+def _progress(results: JsonObject) -> Section:
+    caption = "Validation accuracy against steps trained, in the order of the trials; faint: smaller shares of the training."
+    done = completed(results["trials"])
+    return Section("Progress", [_plot("progress", caption, draw_progress, results, done, 3.6)])
+
+
+def _failures(results: JsonObject) -> Section:
+    rows = [[status, reason, f"{count:,}"] for status, reason, count in _reasons(results)]
+    note = "Failed: an error in training. Rejected: before the model was built."
+    return Section("Failures and rejections", [_table(["status", "reason", "trials"], rows, note)])
+
+
+def _setup(results: JsonObject) -> Section:
+    search, totals, data = results["search"], results["totals"], results["data"]
+    limits = (("max_params", "parameters"), ("max_macs", "MACs"))
+    images = ", ".join(f"{count:,} {split}" for split, count in data.get("examples", {}).items())
+    shape = " x ".join(map(str, data.get("input_shape", [])))
+    hours, seconds = divmod(totals["seconds"], 3600)
+    rows = {
+        "description": results["description"],
+        "tuner": search.get("tuner"),
+        "seed": search.get("seed"),
+        "trials requested": search.get("trials") or "no limit",
+        "executions per trial": search.get("executions"),
+        "limits of a model": ", ".join(
+            f"{search[k]:,} {what}" for k, what in limits if search.get(k)
+        ),
+        "base recipe": results["recipe"].get("name"),
+        "data": f"{data.get('name')} ({images} images)",
+        "images": f"{shape}, {data.get('classes')} classes",
+        "steps trained": f"{totals['trained_steps']:,}",
+        "time in training": f"{hours:.0f} h {seconds / 60:.0f} min",
+    }
+    return Section(
+        "Setup", [Table([], [[key, str(value or "none")] for key, value in rows.items()])]
+    )
+
+
+def _reasons(results: JsonObject) -> list[tuple[str, str, int]]:
+    """Return (failed or rejected, reason, count), the most frequent first, without the number at a reason's start."""
+    failed = [trial["reason"] for trial in results["trials"] if trial["status"] == "failed"]
+    rejected = [row["reason"] for row in results["refused"]]
+    return [
+        (status, reason, count)
+        for status, reasons in (("failed", failed), ("rejected", rejected))
+        for reason, count in Counter(map(_shorten_reason, reasons)).most_common()
+    ]
+
+
+def _shorten_reason(reason: str) -> str:
+    line = re.sub(r"^[\d,.]*\d ", "", next(iter(reason.strip().splitlines()), "unknown"))
+    return line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}..."
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], note: str) -> Table:
+    """Return a table of at most ROWS rows."""
+    more = f" The first {ROWS} of {len(rows)} rows." if len(rows) > ROWS else ""
+    return Table(headers, rows[:ROWS], note + more)
+
+
+def _plot(
+    name: str,
+    caption: str,
+    draw: Callable[[Figure, Theme, JsonObject], None],
+    results: JsonObject,
+    trials: Sequence[Trial],
+    height: float,
+) -> Plot:
+    """Return a figure of trials as wide as the page."""
+    floor = accuracy_floor(trials)
+    note = f" Accuracies below {floor:.1f} % are drawn at the edge." if floor else ""
+    return Plot(
+        name, caption + note, lambda figure, theme: draw(figure, theme, results), (9.0, height)
+    )
 
 
 def _accuracy(trial: Trial) -> str:
-    return mean_and_deviation(
-        [100 * score for score in trial.get("scores") or [trial["score"]] if score is not None]
-    )
+    return mean_and_deviation([100 * score for score in trial["scores"]])
 
 
 def _percent(value: float | None) -> str:
@@ -126,242 +298,3 @@ def _percent(value: float | None) -> str:
 
 def _signed(value: float | None) -> str:
     return "-" if value is None else f"{round(value, 2) + 0.0:+.2f}"  # never -0.00
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _failed(results: Results) -> list[str]:
-    rows = [trial for trial in results["trials"] if trial["status"] == "failed"]
-    return [str(trial.get("reason") or "no reason was recorded") for trial in rows]
-
-
-def _collapsed(reasons: Sequence[str]) -> list[tuple[str, int]]:
-    """Return reasons and how often each was given, the commonest first; those that differ in their first number are one."""
-    groups: dict[str, list[str]] = {}
-    for reason in reasons:
-        line = next(iter(reason.strip().splitlines()), "")
-        amount = re.match(r"[\d,.]*\d(?= )", line)
-        groups.setdefault(line[amount.end() :] if amount else line, []).append(
-            amount[0] if amount else ""
-        )
-    rows = []
-    for rest, amounts in groups.items():
-        known = sorted(set(amounts), key=lambda amount: float(amount.replace(",", "") or 0))
-        text = (f"{known[0]} to {known[-1]}" if len(known) > 1 else known[0]) + rest
-        rows.append((text if len(text) <= WIDTH else f"{text[: WIDTH - 3]}...", len(amounts)))
-    return sorted(rows, key=lambda row: -row[1])
-
-
-# Sections
-
-
-def _leaders(results: Results) -> Section:
-    totals, space = results["totals"], results["space"]
-    counts = [f"{totals[key]:,} {key}" for key in STATUSES if totals[key]]
-    told = f"{totals['trials']:,} trial{'' if totals['trials'] == 1 else 's'}{': ' if counts else ''}{', '.join(counts)}"
-    told += f"; {totals['refused']:,} rejected." if totals["refused"] else "."
-    # The sort is stable, and trials stand in the order of their ids.
-    done = sorted(
-        completed(results),
-        key=lambda trial: (-trial["share"], -trial["score"], trial["parameters"]),
-    )
-    if not done:
-        return Section("Trials", [], told)
-    shares = len({trial["share"] for trial in done}) > 1 or any(
-        trial.get("continues") for trial in done
-    )
-    names = short_names(list(space))
-    headers = ["trial", *(["share", "continues"] if shares else []), "validation, %", "training, %"]
-    headers += [*names.values(), "parameters", "MACs", "seconds"]
-    rows = []
-    for trial in done[:ROWS]:
-        row = [trial["trial"]]
-        row += [f"{100 * trial['share']:.0f} %", trial.get("continues") or "-"] if shares else []
-        row += [_accuracy(trial), _percent(training_mean(trial))]
-        row += [value_in_words(trial["values"].get(knob, "-")) for knob in space]
-        row += [f"{trial['parameters']:,}", f"{trial['multiply_adds']:,}"]
-        row.append("-" if trial.get("seconds") is None else f"{trial['seconds']:,.1f}")
-        rows.append(row)
-    note = (
-        "Validation accuracy: mean ± sample deviation over executions; it selects the best trial, whose accuracy is therefore a "
-        "little too high. Training accuracy: in the last epoch, on augmented images."
-    )
-    if shares:
-        note += " Share: of the whole training, then scored; different shares are not compared. Continues: the trial it resumed."
-    if len(done) > ROWS:
-        note += f" The best {ROWS} of {len(done)}."
-    return Section("Leaderboard", [Table(headers, rows, note)], told)
-
-
-def _cost(results: Results) -> Section:
-    caption = (
-        "Validation accuracy against parameters and against MACs per image. Line: the Pareto front, the best accuracy for at "
-        f"most that cost; ring: the best trial.{clipped_note(longest(results['trials']))}"
-    )
-    rows, trials = [], {trial["trial"]: trial for trial in results["trials"]}
-    for name in results["front"]["parameters"]:
-        trial = trials[name]
-        words = in_words(trial["values"], results["space"])
-        rows.append(
-            [
-                name,
-                f"{trial['parameters']:,}",
-                f"{trial['multiply_adds']:,}",
-                _accuracy(trial),
-                words,
-            ]
-        )
-    headers = ["trial", "parameters", "MACs", "validation, %", "values"]
-    return Section(
-        "Accuracy against cost",
-        [
-            Plot(
-                "accuracy-cost",
-                caption,
-                lambda figure, theme: draw_cost(figure, theme, results),
-                (9.0, 4.4),
-            ),
-            Table(
-                headers,
-                rows[-ROWS:],
-                "The Pareto front in parameters: no other trial has both at most as many and at least the same accuracy.",
-            ),
-        ],
-    )
-
-
-def _choices(results: Results) -> Section:
-    names = short_names(list(results["space"]))
-    rows = []
-    for knob, effect in results["effects"].items():
-        if "options" in effect:
-            for label, own in effect["options"].items():
-                mean = mean_and_deviation([100 * score for score in own["scores"]])
-                rows.append(
-                    [names[knob], label, str(own["count"]), mean, _percent(own["best"]), ""]
-                )
-        else:
-            told = results["space"][knob]
-            best = _percent(max(effect["scores"], default=None))
-            mean = mean_and_deviation([100 * score for score in effect["scores"]])
-            between = f"{told['low']:g} to {told['high']:g}"
-            rows.append(
-                [
-                    names[knob],
-                    between,
-                    str(effect["count"]),
-                    mean,
-                    best,
-                    _signed(effect["correlation"]),
-                ]
-            )
-    panels = [knob for knob, effect in results["effects"].items() if was_tried(effect)]
-    lines = -(-len(panels) // COLUMNS)
-    clipped = clipped_note(longest(results["trials"]))
-    caption = f"Each dot is a trial, each bar the mean of a value; in parentheses the number of trials.{clipped}"
-    if clipped:
-        caption = f"{caption[:-1]}, hollow ones means."
-    plot = Plot(
-        "choices",
-        caption,
-        lambda figure, theme: draw_choices(figure, theme, results, panels),
-        (9.0, 0.5 + 2.7 * lines),
-    )
-    table = Table(
-        ["hyperparameter", "value", "trials", "mean validation, %", "best, %", "rank correlation"],
-        rows,
-        "Mean ± sample deviation over trials, which differ in the other hyperparameters too. Rank correlation: Spearman's, of a "
-        "range's values with the accuracy.",
-    )
-    return Section("Effect of each hyperparameter", [plot, table] if panels else [table])
-
-
-def _depth(results: Results) -> Section:
-    grid = results["grid"]
-    rows = [
-        [f"{label} (plain)" if label in grid["plain"] else label]
-        + (
-            ["-"] * 5
-            if gap is None
-            else [str(gap["shallow"]), str(gap["deep"]), *map(_signed, _gaps(gap))]
-        )
-        for label, gap in grid["differences"].items()
-    ]
-    headers = [
-        "shortcut",
-        "shallowest",
-        "deepest",
-        "mean validation",
-        "best validation",
-        "mean training",
-    ]
-    note = "Deepest minus shallowest depth tried with a shortcut, in points of accuracy. Trials differ in other values too."
-    table = Table(headers, rows, note)
-    if not grid["depths"]:
-        return Section("Depth by shortcut", [table])
-    size = (min(9.0, 2.4 + 1.5 * len(grid["shortcuts"])), 1.3 + 0.62 * len(grid["depths"]))
-    plot = Plot(
-        "depth-shortcut",
-        "Mean validation accuracy in percent by depth and shortcut, with the number of trials; a dash where nothing was tried.",
-        lambda figure, theme: draw_grid(figure, theme, grid),
-        size,
-    )
-    return Section("Depth by shortcut", [plot, table], _depth_finding(results))
-
-
-def _gaps(gap: Mapping[str, Any]) -> tuple[float | None, ...]:
-    return gap["mean"], gap["best"], gap["training"]
-
-
-def _progress(results: Results) -> Section:
-    caption = (
-        "Validation accuracy against steps trained, in the order of the trials. Line: the best so far of those with the largest "
-        f"share of the training; faint: trials with a smaller share.{clipped_note(completed(results))}"
-    )
-    plot = Plot(
-        "progress", caption, lambda figure, theme: draw_progress(figure, theme, results), (9.0, 3.6)
-    )
-    return Section("Progress", [plot])
-
-
-def _failures(results: Results) -> Section:
-    rows = []
-    for what, reasons in (
-        ("failed", _failed(results)),
-        ("rejected", [str(row["reason"]) for row in results["refused"]]),
-    ):
-        rows += [[what, reason, f"{count:,}"] for reason, count in _collapsed(reasons)]
-    note = "Failed: an error in training. Rejected: before the model was built."
-    if len(rows) > ROWS:
-        note += f" The first {ROWS} of {len(rows)} reasons."
-    return Section(
-        "Failures and rejections", [Table(["status", "reason", "trials"], rows[:ROWS], note)]
-    )
-
-
-def _setup(results: Results) -> Section:
-    search, totals, data = results["search"], results["totals"], results["data"]
-    limits = [f"{search[key]:,} {what}" for key, what in _LIMITS if search.get(key)]
-    images = ", ".join(f"{count:,} {part}" for part, count in (data.get("examples") or {}).items())
-    shape = " x ".join(str(side) for side in data.get("input_shape") or [])
-    rows = [["description", results["description"]]] if results["description"] else []
-    rows += [
-        ["tuner", str(search.get("tuner", "-"))],
-        ["seed", str(search.get("seed", "-"))],
-        ["trials requested", f"{search['trials']:,}" if search.get("trials") else "no limit"],
-        ["executions per trial", str(search.get("executions", "-"))],
-        ["limits of a model", ", ".join(limits) if limits else "none"],
-        ["base recipe", str(results["recipe"].get("name", "-"))],
-        ["data", f"{data.get('name', '-')}{f' ({images} images)' if images else ''}"],
-        ["images", f"{shape}, {data.get('classes', '-')} classes"],
-        ["steps trained", f"{totals['trained_steps']:,}"],
-        ["time in training", _duration(totals["seconds"])],
-    ]
-    return Section("Setup", [Table([], rows)])
-
-
-_LIMITS = (("max_params", "parameters"), ("max_macs", "MACs"))

@@ -1,90 +1,94 @@
-"""What a search found, from the files in its folder: the best trial, the fronts, the effect of each knob. No TensorFlow."""
+"""The results of a search: the best trial, the Pareto fronts, the effect of each hyperparameter."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from reszoo.errors import ReszooError
-
-Trial = dict[str, Any]
+from reszoo.tuning.plan import NAME
+from reszoo.tuning.records import SEARCH, STATE, Trial, read_file, read_trial
+from reszoo.types import JsonObject
 
 SHORTCUT = "model.shortcut"
-COSTS = ("parameters", "multiply_adds")
 STATUSES = ("completed", "failed", "running")
 
+Cost: TypeAlias = Literal["parameters", "multiply_adds"]
+SpaceTable: TypeAlias = Mapping[str, Any]
+"""The table `space` of search.json."""
 
-def read_results(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what a search's folder holds and what follows from it, as plain values for JSON.
 
-    As written: name, description, search, recipe, space, data, environment, command; trials, by id; refused, the proposals that
-    arithmetic refused. Computed: best (an id or None), front (ids by cost), effects, grid, totals. Accuracies are from 0 to 1.
-    Trials still running are in it, so that a search can be looked at while it goes on.
-    Raises ReszooError for a folder without search.json, or a file that was changed or damaged.
+def read_results(folder: str | os.PathLike[str]) -> JsonObject:
+    """Return what a search folder holds and what follows from it, as plain values for JSON.
+
+    A search that still runs can be read too.
+
+    Returns:
+        As written: name, description, search, recipe, space, data, environment, command; trials, by id; refused,
+        the rejected values with reasons. Computed: best (an id or None), front (ids by cost), effects, grid,
+        totals. Accuracies are from 0 to 1.
+
+    Raises:
+        ReszooError: If the folder is not a search folder, or a file is damaged.
     """
     folder = Path(folder)
-    path = folder / "search.json"
-    if not path.is_file():
-        raise ReszooError(
-            f"{folder} holds no search.json: give the folder of a `reszoo tune` search"
-        )
-    told = _read(path)
-    for key in ("search", "recipe", "space", "data"):
-        if not isinstance(told.get(key), dict):
-            raise ReszooError(f"{path} is damaged: it has no table {key}")
-    for name, knob in told["space"].items():
-        if not _is_knob(knob):
-            raise ReszooError(f"{path} is damaged: {name} is no knob")
-    if not isinstance(told.get("name"), str):
-        raise ReszooError(f"{path} is damaged: it has no name")
-    trials = [_checked(path, told["space"]) for path in folder.glob("trials/*/trial.json")]
+    if not (folder / NAME).is_file():
+        raise ReszooError(f"{folder}: not a search folder; it has no {NAME}")
+    search, state = read_file(folder / NAME, SEARCH), folder / "oracle.json"
+    space = search["space"]
+    trials = [_read_trial(path, space) for path in folder.glob("trials/*/trial.json")]
     trials.sort(key=_order)
-    refused = _refused(folder / "oracle.json")
+    refused = read_file(state, STATE).get("refused", []) if state.is_file() else []
     best = best_trial(trials)
-    count = {status: sum(trial["status"] == status for trial in trials) for status in STATUSES}
     return {
-        "name": told["name"],
-        "description": str(told.get("description") or ""),
-        **{key: told[key] for key in ("search", "recipe", "space", "data")},
-        "environment": told.get("environment") or {},
-        "command": str(told.get("command") or ""),
+        "name": search["name"],
+        "description": search.get("description", ""),
+        "search": search["search"],
+        "recipe": search["recipe"],
+        "space": space,
+        "data": search["data"],
+        "environment": search.get("environment", {}),
+        "command": search.get("command", ""),
         "best": best["trial"] if best else None,
-        "front": {cost: pareto(trials, cost) for cost in COSTS},
-        "effects": effects(trials, told["space"]),
-        "grid": grid(trials, told["space"]),
+        "front": {
+            "parameters": pareto(trials, "parameters"),
+            "multiply_adds": pareto(trials, "multiply_adds"),
+        },
+        "effects": effects(trials, space),
+        "grid": grid(trials, space),
         "totals": {
             "trials": len(trials),
-            **count,
+            **{status: sum(trial["status"] == status for trial in trials) for status in STATUSES},
             "refused": len(refused),
-            "trained_steps": sum(trial.get("trained_steps") or 0 for trial in trials),
-            "seconds": math.fsum(trial.get("seconds") or 0 for trial in trials),
+            "trained_steps": sum(trial.get("trained_steps", 0) for trial in trials),
+            "seconds": math.fsum(trial.get("seconds", 0) for trial in trials),
         },
         "trials": trials,
         "refused": refused,
     }
 
 
+def completed(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials that have a score."""
+    return [trial for trial in trials if trial["status"] == "completed"]
+
+
 def longest(trials: Sequence[Trial]) -> list[Trial]:
-    """Return the completed trials of the largest share, in the order given: the only ones whose scores can be compared."""
-    done = [
-        trial
-        for trial in trials
-        if trial["status"] == "completed" and trial.get("score") is not None
-    ]
+    """Return the completed trials with the largest share of the training; only their scores are compared."""
+    done = completed(trials)
     top = max((trial["share"] for trial in done), default=0.0)
     return [trial for trial in done if math.isclose(trial["share"], top)]
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial | None:
-    """Return the completed trial of the largest share with the highest score, or None without any.
+    """Return the trial with the highest score among the longest, None without any.
 
-    Of equal scores that with fewer parameters is better, then the earlier one.
+    Of equal scores the one with fewer parameters is better, then the earlier one.
     """
     return min(
         longest(trials),
@@ -93,57 +97,50 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
     )
 
 
-def pareto(trials: Sequence[Trial], cost: str) -> list[str]:
-    """Return the ids of the trials that no other one beats in score and cost at once, the cheapest first.
+def pareto(trials: Sequence[Trial], cost: Cost) -> list[str]:
+    """Return the ids on the Pareto front of score and cost among the longest trials, the cheapest first.
 
-    cost: "parameters" or "multiply_adds". Only completed trials of the largest share count. One is beaten by another with no
-    higher cost and no lower score that is better in either; of equal ones the earliest stays.
+    A trial is dominated by one with no higher cost and no lower score that is better in either; of equal ones
+    the earliest stays.
     """
     front: list[Trial] = []
     for trial in sorted(
-        longest(trials), key=lambda trial: (trial[cost], -trial["score"], _order(trial))
+        longest(trials), key=lambda each: (each[cost], -each["score"], _order(each))
     ):
         if not front or trial["score"] > front[-1]["score"]:
             front.append(trial)
     return [trial["trial"] for trial in front]
 
 
-def effects(trials: Sequence[Trial], space: Mapping[str, Any]) -> dict[str, Any]:
-    """Return for each knob of a space how the scores of the completed trials of the largest share go with it.
+def effects(trials: Sequence[Trial], space: SpaceTable) -> JsonObject:
+    """Return how the scores of the longest trials depend on each hyperparameter that is active in them.
 
-    A knob with options has {"options": {label: {count, mean, deviation, best, scores}}}, the sample deviation None for fewer
-    than two; a range {"count", "correlation", "values", "scores"}, the correlation as of `spearman`. Trials in which a knob
-    does not act are left out.
+    Returns:
+        For a choice {"options": {label: {count, mean, deviation, best, scores}}}, with the sample deviation, None for
+        fewer than two; for a range {count, correlation, values, scores}, as `spearman` gives it.
     """
-    found: dict[str, Any] = {}
-    for name, knob in space.items():
+    found: JsonObject = {}
+    for name, entry in space.items():
         own = [trial for trial in longest(trials) if name in trial["values"]]
-        if "options" in knob:
-            scores = {
-                label: [trial["score"] for trial in own if trial["values"][name] == label]
-                for label in knob["options"]
-            }
-            found[name] = {"options": {label: _summary(values) for label, values in scores.items()}}
+        if "options" in entry:
+            by_label: dict[str, list[float]] = {label: [] for label in entry["options"]}
+            for trial in own:
+                by_label.setdefault(str(trial["values"][name]), []).append(trial["score"])
+            found[name] = {"options": {key: _summarize(row) for key, row in by_label.items()}}
         else:
-            values, answers = (
-                [trial["values"][name] for trial in own],
-                [trial["score"] for trial in own],
-            )
-            correlation = spearman(values, answers)
+            values = [float(trial["values"][name]) for trial in own]
+            scores = [trial["score"] for trial in own]
             found[name] = {
                 "count": len(own),
-                "correlation": correlation,
+                "correlation": spearman(values, scores),
                 "values": values,
-                "scores": answers,
+                "scores": scores,
             }
     return found
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Return the rank correlation of two equally long lists, ties at their mean rank.
-
-    None for fewer than three pairs, or where all values of a list are the same.
-    """
+    """Return the rank correlation of two lists, None for fewer than three pairs or for equal values only."""
     if len(one) < 3 or len(set(one)) == 1 or len(set(other)) == 1:
         return None
     from scipy.stats import spearmanr  # takes a second to import
@@ -151,20 +148,20 @@ def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
     return float(spearmanr(one, other).statistic)
 
 
-def grid(trials: Sequence[Trial], space: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return depth by shortcut: how the completed trials of the largest share did in each; None without a knob for shortcuts.
+def grid(trials: Sequence[Trial], space: SpaceTable) -> JsonObject | None:
+    """Return depth by shortcut for the longest trials; None if the search does not choose the shortcut.
 
-    depths: rising; shortcuts: labels in the knob's order; plain: those that set no shortcut at all. cells: {label: {depth
-    as text: {count, mean, best, training}}}, only where there are trials, training the mean training accuracy or None.
-    differences: {label: {shallow, deep, mean, best, training}} from the shallowest to the deepest depth tried with that
-    shortcut, in points (hundredths of accuracy); None for one with fewer than two depths.
+    Returns:
+        depths: rising. shortcuts: labels. plain: those of plain models. cells: {label: {depth as text: {count, mean,
+        best, training}}}, with the mean training accuracy or None. differences: {label: {shallow, deep, mean, best,
+        training}}, from the shallowest to the deepest depth, in points of accuracy; None for one depth.
     """
     options = space.get(SHORTCUT, {}).get("options")
     if not options:
         return None
     own = [trial for trial in longest(trials) if trial["values"].get(SHORTCUT) in options]
-    cells: dict[str, dict[str, Any]] = {}
-    differences: dict[str, Any] = {}
+    cells: dict[str, dict[str, JsonObject]] = {}
+    differences: dict[str, JsonObject | None] = {}
     for label in options:
         rows = [trial for trial in own if trial["values"][SHORTCUT] == label]
         depths = sorted({trial["depth"] for trial in rows})
@@ -189,38 +186,36 @@ def grid(trials: Sequence[Trial], space: Mapping[str, Any]) -> dict[str, Any] | 
     }
 
 
-def is_plain(space: Mapping[str, Any], label: str | None) -> bool:
-    """Return whether an option of the knob model.shortcut makes plain nets."""
-    options = space.get(SHORTCUT, {}).get("options", {})
-    return label in options and options[label].get(SHORTCUT) == "none"
+def is_plain(space: SpaceTable, label: object) -> bool:
+    """Return whether an option of model.shortcut gives plain models."""
+    sets = space.get(SHORTCUT, {}).get("options", {}).get(label, {})
+    return bool(sets.get(SHORTCUT) == "none")
 
 
 def training_mean(trial: Trial) -> float | None:
-    """Return the mean training accuracy of a trial's executions, or None where it has none."""
-    known = [value for value in trial.get("training") or [] if value is not None]
-    return float(np.mean(known)) if known else None
+    """Return the mean training accuracy of a trial's executions, None if unknown."""
+    return _mean([value for value in trial.get("training", []) if value is not None])
 
 
-def _summary(scores: Sequence[float]) -> dict[str, Any]:
-    count = len(scores)
+def _summarize(scores: list[float]) -> JsonObject:
     return {
-        "count": count,
-        "mean": float(np.mean(scores)) if count else None,
-        "deviation": float(np.std(scores, ddof=1)) if count > 1 else None,
+        "count": len(scores),
+        "mean": _mean(scores),
+        "deviation": float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
         "best": max(scores, default=None),
-        "scores": list(scores),
+        "scores": scores,
     }
 
 
-def _cell(trials: Sequence[Trial]) -> dict[str, Any]:
-    scores = [trial["score"] for trial in trials]
+def _cell(trials: list[Trial]) -> JsonObject:
+    summary = _summarize([trial["score"] for trial in trials])
     training = [mean for trial in trials if (mean := training_mean(trial)) is not None]
-    return {
-        "count": len(trials),
-        "mean": float(np.mean(scores)),
-        "best": max(scores),
-        "training": float(np.mean(training)) if training else None,
-    }
+    cell = {key: summary[key] for key in ("count", "mean", "best")}
+    return {**cell, "training": _mean(training)}
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
 
 
 def _points(before: float | None, after: float | None) -> float | None:
@@ -228,68 +223,13 @@ def _points(before: float | None, after: float | None) -> float | None:
 
 
 def _order(trial: Trial) -> tuple[int, str]:
-    # Ids are numbers filled up with zeros, but the ten-thousandth trial is longer than those before.
+    # Ids are numbers filled up with zeros, but the ten-thousandth one is longer.
     return len(trial["trial"]), trial["trial"]
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        # NaN and infinity, which JSON has not, become None: no accuracy.
-        told = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name: None)
-    except (ValueError, OSError, RecursionError) as error:
-        raise ReszooError(f"{path} cannot be read: it was changed or damaged ({error})") from None
-    if not isinstance(told, dict):
-        raise ReszooError(f"{path} is damaged: it holds no table")
-    return told
-
-
-def _checked(path: Path, space: Mapping[str, Any]) -> Trial:
-    """Return a trial's record, in which whatever is computed with is there and of its type."""
-    trial = _read(path)
-    status, values = trial.get("status"), trial.get("values")
-    needed = ("share", "depth", *COSTS) if status == "completed" else ()
-    wrong = [] if isinstance(trial.get("trial"), str) else ["trial"]
-    wrong += [] if status in STATUSES else ["status"]
-    wrong += [] if isinstance(values, dict) and _fit(values, space) else ["values"]
-    for key in ("share", "depth", *COSTS, "score", "trained_steps", "seconds"):
-        if not (_is_number(trial.get(key)) or (trial.get(key) is None and key not in needed)):
-            wrong.append(key)
-    for key in ("seeds", "scores", "training"):
-        row = trial.get(key) or []
-        if not isinstance(row, list) or not all(item is None or _is_number(item) for item in row):
-            wrong.append(key)
-    if wrong:
-        raise ReszooError(f"{path} is damaged: {wrong[0]} is {trial.get(wrong[0])!r}")
+def _read_trial(path: Path, space: SpaceTable) -> Trial:
+    trial = read_trial(path)
+    for name, value in trial["values"].items():
+        if name in space and isinstance(value, str) != ("options" in space[name]):
+            raise ReszooError(f"{path} is damaged: values.{name}: {value!r}")
     return trial
-
-
-def _fit(values: Mapping[str, Any], space: Mapping[str, Any]) -> bool:
-    return all(
-        isinstance(value, str) if "options" in space[name] else _is_number(value)
-        for name, value in values.items()
-        if name in space
-    )
-
-
-def _refused(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    told = _read(path).get("refused") or []
-    if not isinstance(told, list) or not all(
-        isinstance(row, dict) and "reason" in row for row in told
-    ):
-        raise ReszooError(f"{path} is damaged: refused is no list of proposals with their reasons")
-    return told
-
-
-def _is_knob(told: Any) -> bool:
-    if not isinstance(told, dict):
-        return False
-    if "options" not in told:
-        return _is_number(told.get("low")) and _is_number(told.get("high"))
-    options = told["options"]
-    return isinstance(options, dict) and all(isinstance(sets, dict) for sets in options.values())
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

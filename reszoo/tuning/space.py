@@ -1,4 +1,4 @@
-"""A space: the recipes a search may try, as a base recipe and knobs on its keys. Standard library only."""
+"""Search spaces: the recipes that a search may try, as a base recipe and hyperparameters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import Field
 
 from reszoo.config import tomlfile
 from reszoo.config.load import load_recipe, recipe_folder
@@ -16,106 +18,115 @@ from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import ResolvedRecipe, resolve_recipe
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.tuning.config import SearchConfig
-from reszoo.tuning.knobs import Choice, Knob, Range, read_knobs, rounded
+from reszoo.tuning.hyperparameters import Hyperparameter, Value, read_hyperparameters, stored
+from reszoo.types import JsonObject
+from reszoo.validation.table import AS_TUPLE, Table
 from reszoo.zoo.catalog import spec as find_spec
 
-Values = Mapping[str, Any]
+Values: TypeAlias = Mapping[str, Value]
+"""Values of hyperparameters by name."""
 
-# A score must mean the same in every trial, and its seeds are the search's.
+# A score must mean the same in every trial, and the search sets the seeds.
 FIXED = {
     "data.name": "every trial is scored on the same images",
     "data.dir": "every trial is scored on the same images",
     "data.validation": "every trial is scored on the same images",
-    "train.seed": "the search's seed and executions choose it",
+    "train.seed": "search.seed and search.executions set it",
     "train.select": "it decides what a score is",
-    "train.grow_from": "trials start by themselves",
+    "train.grow_from": "trials start from new weights",
+    "published.metric": "it does not change the training",
+    "published.value": "it does not change the training",
+    "published.source": "it does not change the training",
 }
+
+
+class SpaceFile(Table):
+    """The file of a search space."""
+
+    description: str = ""
+    recipe: str = Field(min_length=1, examples=["quickstart"])
+    set: Annotated[tuple[str, ...], AS_TUPLE] = Field((), examples=[["train.epochs=10"]])
+    search: SearchConfig = SearchConfig()
+    space: dict[str, Any] = Field(min_length=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """What a search may try: knobs over a base recipe, and how to search if nothing else is asked for."""
+    """A base recipe, the hyperparameters over it, and the settings of a search."""
 
     name: str
     base: ResolvedRecipe
-    knobs: tuple[Knob, ...]
+    hyperparameters: tuple[Hyperparameter, ...]
     search: SearchConfig
     description: str = ""
 
-    def active(self, values: Values) -> dict[str, Any]:
-        """Return the values of the knobs that act, in their order: those whose conditions earlier ones meet."""
-        found: dict[str, Any] = {}
-        for knob in self.knobs:
-            if all(found.get(name) in allowed for name, allowed in knob.when.items()):
-                found[knob.name] = values[knob.name]
+    def active(self, values: Values) -> dict[str, Value]:
+        """Return the values of the active hyperparameters: those whose conditions earlier ones meet."""
+        found: dict[str, Value] = {}
+        for each in self.hyperparameters:
+            if all(found.get(name) in allowed for name, allowed in each.when.items()):
+                found[each.name] = values[each.name]
         return found
 
-    def canonical(self, values: Values) -> dict[str, Any]:
-        """Return values for every knob, numbers rounded, and those of knobs that do not act at their default.
+    def canonical(self, values: Values) -> dict[str, Value]:
+        """Return values of all hyperparameters, with the default for each inactive one.
 
-        Sets of values that differ only in what does not act are equal then, and one trial.
+        Values that give the same recipe are equal then.
         """
-        tidy = {
-            knob.name: rounded(values[knob.name])
-            if isinstance(knob, Range) and not knob.whole
-            else values[knob.name]
-            for knob in self.knobs
-        }
-        active = self.active(tidy)
-        return {knob.name: active.get(knob.name, knob.default) for knob in self.knobs}
+        active = self.active(values)
+        return {each.name: active.get(each.name, each.default) for each in self.hyperparameters}
 
     def recipe(self, values: Values, name: str | None = None) -> Recipe:
-        """Return the recipe that values make. Raises ReszooError where they contradict each other."""
-        active = self.active(values)
-        given = {
-            key: value
-            for knob in self.knobs
-            if knob.name in active
-            for key, value in knob.sets(active[knob.name]).items()
-        }
-        return Recipe(
-            **{**apply_overrides(self.base.to_dict(), given), "name": name or self.base.name}
-        )
+        """Return the recipe of values. Raises ReszooError if they contradict each other."""
+        active, overrides = self.active(values), dict[str, Any]()
+        for each in self.hyperparameters:
+            if each.name in active:
+                overrides |= each.overrides(active[each.name])
+        tables = apply_overrides(self.base.to_dict(), overrides)
+        return Recipe(**{**tables, "name": name or self.base.name})
 
     @property
     def size(self) -> int:
-        """How many combinations there are, conditions left aside. Raises ReszooError for a range without end."""
-        return math.prod(
-            len(knob.options) if isinstance(knob, Choice) else knob.size for knob in self.knobs
-        )
+        """The number of combinations, regardless of conditions.
 
-    def product(self) -> Iterator[dict[str, Any]]:
-        """Yield every combination once, canonical, the last knob turning fastest. Raises ReszooError for an endless range."""
-        every = [
-            list(knob.options) if isinstance(knob, Choice) else knob.steps() for knob in self.knobs
-        ]
-        names = [knob.name for knob in self.knobs]
-        seen: set[str] = set()
-        for combination in itertools.product(*every):
-            values = self.canonical(dict(zip(names, combination, strict=True)))
-            if (key := repr(values)) not in seen:
+        Raises:
+            ReszooError: For a range without a step.
+        """
+        return math.prod(each.size for each in self.hyperparameters)
+
+    def product(self) -> Iterator[dict[str, Value]]:
+        """Yield every combination once, canonical; the last hyperparameter changes fastest.
+
+        Raises:
+            ReszooError: For a range without a step.
+        """
+        names = [each.name for each in self.hyperparameters]
+        seen = set()
+        for row in itertools.product(*(each.all_values() for each in self.hyperparameters)):
+            values = self.canonical(dict(zip(names, row, strict=True)))
+            if (key := tuple(values.values())) not in seen:
                 seen.add(key)
                 yield values
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return plain values for JSON, from which `from_dict` makes an equal space."""
         return {
             "name": self.name,
             "description": self.description,
             "recipe": self.base.to_dict(),
-            "space": {knob.name: knob.to_dict() for knob in self.knobs},
+            "space": {each.name: stored(each) for each in self.hyperparameters},
             "search": self.search.to_dict(),
         }
 
     @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> Space:
-        """Return the space that `to_dict` told of. Raises ReszooError for a knob or a value that cannot be meant."""
+    def from_dict(cls, tables: JsonObject) -> Space:
+        """Return the space of `to_dict`. Raises ReszooError for an invalid value."""
         return cls(
-            name=told["name"],
-            description=told.get("description", ""),
-            base=resolve_recipe(Recipe(**told["recipe"])),
-            knobs=read_knobs(told["space"]),
-            search=SearchConfig(**told["search"]),
+            name=tables["name"],
+            description=tables.get("description", ""),
+            base=resolve_recipe(Recipe(**tables["recipe"])),
+            hyperparameters=read_hyperparameters(tables["space"]),
+            search=SearchConfig(**tables["search"]),
         )
 
 
@@ -130,126 +141,101 @@ def space_names() -> list[str]:
 
 
 def find_space(name_or_path: str | Path) -> Path:
-    """Return the file of a packaged space or of a path; what ends in .toml or has a folder in it is a path.
+    """Return the file of a packaged space or of a path; a path ends in .toml or contains a folder.
 
-    Raises ReszooError for a name that no packaged space has, with the nearest ones.
+    Raises:
+        ReszooError: For the name of no packaged space, with the nearest ones.
     """
-    path = Path(name_or_path)
+    path, names = Path(name_or_path), space_names()
     if path.suffix == ".toml" or len(path.parts) != 1:
         return path
-    if path.name not in space_names():
-        known = ", ".join(space_names())
-        near = (
-            did_you_mean(path.name, space_names())
-            or f"; there are {known}, and a file's name ends in .toml"
-        )
-        raise ReszooError(f"no space '{path.name}'{near}")
+    if path.name not in names:
+        expected = f"; expected {', '.join(names)} or a .toml file"
+        raise ReszooError(f"no space '{path.name}'{did_you_mean(path.name, names) or expected}")
     return space_folder() / f"{path.name}.toml"
 
 
 def load_space(name_or_path: str | Path, overrides: Overrides = (), **search: Any) -> Space:
     """Return a packaged space by name, or that of a TOML file.
 
-    overrides: `table.key=value`, on the base recipe. search: fields of `SearchConfig` in place of the file's; None is none.
-    Raises ReszooError in one line for a missing or unknown key, a knob that a recipe has no key for, one whose value has the wrong
-    type or that would change what trials are scored on, a condition on a knob that does not stand before it, or an
-    override of a key that is searched.
+    Args:
+        name_or_path: Name of a packaged space, or a TOML file.
+        overrides: Values of keys of the base recipe.
+        search: Fields of `SearchConfig` that replace the file's; None does not.
+
+    Raises:
+        ReszooError: In one line, for an invalid file, a hyperparameter that no recipe can have or that would
+            change what trials are scored on, or an override of a key that is searched.
     """
-    path = find_space(name_or_path)
+    path, changes = find_space(name_or_path), parse_overrides(overrides)
     tables = tomlfile.read(path)
-    try:
-        known = ("description", "recipe", "set", "search", "space")
-        for key in tables:
-            if key not in known:
-                raise ReszooError(
-                    f"no key {key}{did_you_mean(key, known) or '; a space has ' + ', '.join(known)}"
-                )
-        if not isinstance(tables.get("recipe"), str):
-            raise ReszooError(
-                'recipe is missing: name the recipe that trials follow, such as recipe = "quickstart"'
-            )
-        if not isinstance(tables.get("search", {}), Mapping):
-            raise ReszooError("search must be a table, under [search]")
-        if not isinstance(tables.get("space"), Mapping) or not tables["space"]:
-            raise ReszooError("the table [space] is missing or empty: it says what is searched")
-        given = tables.get("set", [])
-        if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
-            raise ReszooError('set must be a list of overrides, such as set = ["train.epochs=10"]')
-        knobs = read_knobs(tables["space"])
-    except ReszooError as error:
-        raise ReszooError(f"{name_or_path}: {error}") from None
-    searched = {key for knob in knobs for key in _keys(knob)}
-    changes = parse_overrides(overrides)
-    for key in changes:
-        if key in searched:
-            raise ReszooError(
-                f"{key}: it is searched by {path.stem}, so an override is invalid; remove it"
-            )
-    recipe = tables["recipe"]
-    beside = path.parent / recipe
-    file = beside if recipe.endswith(".toml") and beside.is_file() else recipe
-    base = load_recipe(file, {**parse_overrides(given), **changes})
     asked = {key: value for key, value in search.items() if value is not None}
     try:
-        settings = SearchConfig(**{**tables.get("search", {}), **asked})
-        space = Space(
-            name=path.stem,
-            base=base,
-            knobs=knobs,
-            search=settings,
-            description=str(tables.get("description", "")),
-        )
-        _check_keys(space)
+        if isinstance(tables.get("search", {}), Mapping):
+            tables["search"] = SearchConfig(**{**tables.get("search", {}), **asked})
+        file = SpaceFile(**tables)
+        hyperparameters = read_hyperparameters(file.space)
+        _check(hyperparameters)
     except ReszooError as error:
         raise ReszooError(f"{name_or_path}: {error}") from None
-    return space
+    searched = set().union(*map(_keys, hyperparameters))
+    if both := [key for key in changes if key in searched]:
+        raise ReszooError(f"{both[0]}: {path.stem} searches it; expected no override of it")
+    beside = path.parent / file.recipe
+    recipe = beside if file.recipe.endswith(".toml") and beside.is_file() else file.recipe
+    return Space(
+        name=path.stem,
+        base=load_recipe(recipe, {**parse_overrides(file.set), **changes}),
+        hyperparameters=hyperparameters,
+        search=file.search,
+        description=file.description,
+    )
 
 
-def _check_keys(space: Space) -> None:
-    """Raise ReszooError where a knob sets a key that there is not, must not, that another sets, or that cannot hold it."""
-    for one, other in itertools.combinations(space.knobs, 2):
-        if _together(space, one, other) and (both := sorted(_keys(one) & _keys(other))):
+def _check(hyperparameters: tuple[Hyperparameter, ...]) -> None:
+    """Raise ReszooError for a recipe key that is unknown, fixed, set twice or cannot hold a value."""
+    for each in hyperparameters:
+        try:
+            for key, value in _settings(each):
+                if key in FIXED:
+                    raise ReszooError(f"{key}: cannot be searched, because {FIXED[key]}")
+                check_value(key, value)
+                if key == "model.name":
+                    find_spec(value)
+        except ReszooError as error:
+            raise ReszooError(f"space.{each.name}: {error}") from None
+    for one, other in itertools.combinations(hyperparameters, 2):
+        both = _keys(one) & _keys(other)
+        if both and not _exclusive(hyperparameters, one, other):
             raise ReszooError(
-                f"space.{one.name} and space.{other.name} both set {both[0]}; leave it to one of them, or to each under "
+                f"space.{one.name} and space.{other.name} both set {min(both)}; expected it in one of them, or "
                 "conditions that exclude each other"
             )
-    for knob in space.knobs:
-        # Between the ends of a range too, where a key that takes whole numbers shows.
-        values = (
-            list(knob.options)
-            if isinstance(knob, Choice)
-            else [knob.low, knob.high, *knob.between()]
-        )
-        for value in values:
-            sets = knob.sets(value)
-            for key in sets:
-                if key in FIXED:
-                    raise ReszooError(f"space.{knob.name}: {key} cannot be searched: {FIXED[key]}")
-                if key.startswith("published."):
-                    raise ReszooError(f"space.{knob.name}: {key} changes nothing that is trained")
-            try:
-                for key, setting in sets.items():
-                    check_value(key, setting)
-                if "model.name" in sets:
-                    find_spec(sets["model.name"])
-            except ReszooError as error:
-                raise ReszooError(f"space.{knob.name}: {error}") from None
 
 
-def _together(space: Space, one: Knob, other: Knob) -> bool:
-    """Return whether two knobs can act at once, by their conditions and those of the knobs these name."""
-    asked = [_conditions(space, knob) for knob in (one, other)]
-    return all(asked[0][name] & asked[1][name] for name in asked[0].keys() & asked[1].keys())
+def _settings(each: Hyperparameter) -> Iterator[tuple[str, Any]]:
+    """Yield recipe keys with the values that are tested before a search."""
+    for value in each.test_values():
+        yield from each.overrides(value).items()
 
 
-def _conditions(space: Space, knob: Knob) -> dict[str, set[str]]:
-    found = {name: set(labels) for name, labels in knob.when.items()}
-    for earlier in (each for each in space.knobs if each.name in knob.when):
-        for name, labels in _conditions(space, earlier).items():
+def _keys(each: Hyperparameter) -> set[str]:
+    return {key for key, _ in _settings(each)}
+
+
+def _exclusive(
+    hyperparameters: tuple[Hyperparameter, ...], one: Hyperparameter, other: Hyperparameter
+) -> bool:
+    """Return whether two hyperparameters are never active at once, by all conditions that they imply."""
+    first, second = (_conditions(hyperparameters, each) for each in (one, other))
+    return any(not first[name] & second[name] for name in first.keys() & second.keys())
+
+
+def _conditions(
+    hyperparameters: tuple[Hyperparameter, ...], each: Hyperparameter
+) -> dict[str, set[str]]:
+    found = {name: set(labels) for name, labels in each.when.items()}
+    for earlier in (other for other in hyperparameters if other.name in each.when):
+        for name, labels in _conditions(hyperparameters, earlier).items():
             found[name] = found.get(name, labels) & labels
     return found
-
-
-def _keys(knob: Knob) -> set[str]:
-    sets = knob.options.values() if isinstance(knob, Choice) else [knob.sets(knob.low)]
-    return {key for each in sets for key in each}

@@ -1,14 +1,13 @@
-"""One trial: its executions as ordinary run folders, trained by the ordinary engine, and the record they leave."""
+"""One trial: its executions as normal run folders, and its record."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import keras
 
@@ -22,78 +21,72 @@ from reszoo.training import checkpoint
 from reszoo.training.data_location import location
 from reszoo.training.run import Run
 from reszoo.tuning.plan import Plan
+from reszoo.tuning.records import ENDED, RECORD, Trial, folder_of, read_record
+from reszoo.tuning.space import Values
 
-RECORD = "trial.json"
-ENDED = ("completed", "failed")
-SCORED = {
-    "score": float,
-    "share": float,
-    "scores": list,
-    "seeds": list,
-    "values": dict,
-}  # of a completed trial
 OWNER = "owner"
-LOOK_EVERY = 25  # steps between looks at whether the trial is still ours
-ATTEMPTS = 10  # starts from the same step after which a trial counts as deadly to its process, and not merely unlucky
+CHECK_EVERY = 25  # steps between checks that the trial still belongs to this process
+ATTEMPTS = 10  # starts from the same step after which a trial is failed: it kills its process
 
 
 class Stopped(KeyboardInterrupt):
     """A signal stopped the training at a checkpoint."""
 
 
-class Taken(KeyboardInterrupt):
-    """Another worker was given this trial: this process was thought dead."""
+class Reassigned(KeyboardInterrupt):
+    """Another worker has this trial, because this process was thought to be dead."""
 
 
-def folder_of(search: Path, trial_id: str) -> Path:
-    """Return the folder of a trial in that of its search."""
-    return search / "trials" / trial_id
+class Execution(TypedDict):
+    """What one run of a trial reached."""
 
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """Return what a trial's record says, nothing where there is none yet. Raises ReszooError for a damaged one."""
-    path = folder / RECORD
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        needed = SCORED if record["status"] == "completed" else {}
-        if wrong := [key for key, kind in needed.items() if not isinstance(record[key], kind)]:
-            raise ValueError(f"{wrong[0]} is {record[wrong[0]]!r}")
-        if not isinstance(record.get("continues"), str | None):
-            raise ValueError(f"continues is {record['continues']!r}")
-        return dict(record)
-    except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError, KeyError) as error:
-        raise ReszooError(f"{path} cannot be read: it was changed or damaged ({error})") from None
+    score: float
+    training: float | None
+    steps: int
+    trained_steps: int
+    seconds: float
 
 
 def run_trial(
     plan: Plan,
     search: Path,
     trial_id: str,
-    values: Mapping[str, Any],
+    values: Values,
     *,
     share: float = 1.0,
     continues: str | None = None,
     devices: str = "auto",
     worker: str = "tuner0",
-) -> dict[str, Any]:
-    """Train a trial's executions up to `share` of the whole training; leave and return its record.
+) -> Trial:
+    """Train a trial's executions up to `share` of the whole training, and write and return its record.
 
-    continues: the trial from whose checkpoints this one goes on. What is there already is used: a finished trial is not
-    run again, one that was broken off goes on from its newest checkpoint. A trial that fails, for whatever reason, is
-    recorded as failed with that reason.
-    Raises Stopped when a signal came, Taken when another process has this trial by now.
+    A trial that has ended is not run again; an interrupted one resumes from its newest checkpoint. A trial that
+    fails, for any reason, is recorded as failed with that reason.
+
+    Args:
+        plan: The plan of the search.
+        search: The search folder.
+        trial_id: The trial's id.
+        values: Values of the hyperparameters.
+        share: Where to stop, as a part of the whole training.
+        continues: The trial from whose checkpoints this one starts.
+        devices: As `reszoo train --devices`.
+        worker: The name of this worker, for the record.
+
+    Raises:
+        Stopped: If a signal came.
+        Reassigned: If another process has this trial by now.
     """
     folder = folder_of(search, trial_id)
-    record = read_record(folder)
-    if record.get("status") in ENDED:
-        return record
-    recipe = resolve_recipe(plan.space.recipe(values))
-    net = plan.measured(recipe)
-    search_of = plan.space.search
-    seeds = [search_of.seed + number for number in range(search_of.executions)]
-    record = {
+    known = read_record(folder)
+    if known and known["status"] in ENDED:
+        return known
+    recipe, settings = resolve_recipe(plan.space.recipe(values)), plan.space.search
+    cost = plan.count(recipe)
+    seeds = [settings.seed + number for number in range(settings.executions)]
+    runs = [folder / f"seed{seed}" for seed in seeds]
+    reached = [_reached(run) for run in runs]
+    record: Trial = {
         "trial": trial_id,
         "values": plan.space.active(values),
         "continues": continues,
@@ -101,52 +94,46 @@ def run_trial(
         "status": "running",
         "reason": "",
         "seeds": seeds,
-        "depth": net.depth,
-        "parameters": net.parameters,
-        "multiply_adds": net.multiply_adds,
+        "depth": cost.depth,
+        "parameters": cost.parameters,
+        "multiply_adds": cost.multiply_adds,
         "worker": worker,
-        "attempts": [
-            *record.get("attempts", []),
-            [_reached(folder / f"seed{seed}") for seed in seeds],
-        ],
+        "attempts": [*(known.get("attempts", []) if known else []), reached],
     }
     write_json(folder / RECORD, record)
     token = f"{worker} {os.getpid()} {uuid.uuid4().hex}"
     write_text(folder / OWNER, token)
-    latest = record["attempts"][-ATTEMPTS:]
-    if len(latest) == ATTEMPTS and all(reached == latest[0] for reached in latest):
+    if record["attempts"][-ATTEMPTS:] == [reached] * ATTEMPTS:
         reason = (
-            f"its process died {ATTEMPTS - 1} times at step {sum(latest[0])}, perhaps out of memory"
+            f"its process died {ATTEMPTS - 1} times at step {sum(reached)}, perhaps out of memory"
         )
-        return _close(folder, {**record, "status": "failed", "reason": reason})
+        return _fail(folder, record, reason)
+    executions = []
     try:
-        parts = [
-            _execute(recipe.replace(train=recipe.train.replace(seed=seed)), folder / f"seed{seed}",
-                     share, folder_of(search, continues) / f"seed{seed}" if continues else None, devices, _Fence(folder, token))
-            for seed in seeds
-        ]  # fmt: skip
-    except ReszooError as error:
-        return _close(folder, {**record, "status": "failed", "reason": str(error)})
-    except Exception as error:  # whatever a net or the machine does wrong, the search goes on
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-        return _close(folder, {**record, "status": "failed", "reason": reason})
-    scores = [part["score"] for part in parts]
-    return _close(
-        folder,
-        {
-            **record,
-            "status": "completed",
-            "scores": scores,
-            "score": sum(scores) / len(scores),
-            "training": [part["training"] for part in parts],
-            "steps": parts[0]["steps"],
-            "trained_steps": sum(part["trained_steps"] for part in parts),
-            "seconds": round(sum(part["seconds"] for part in parts), 2),
-        },
-    )
+        for seed, run in zip(seeds, runs, strict=True):
+            own = recipe.replace(train=recipe.train.replace(seed=seed))
+            source = folder_of(search, continues) / run.name if continues else None
+            executions.append(_execute(own, run, share, source, devices, _Owned(folder, token)))
+    except Exception as error:  # whatever fails in a model or on the machine, the search continues
+        first = next(iter(str(error).strip().splitlines()), "")
+        known_cause = isinstance(error, ReszooError)
+        return _fail(folder, record, first if known_cause else f"{type(error).__name__}: {first}")
+    scores = [each["score"] for each in executions]
+    record |= {
+        "status": "completed",
+        "scores": scores,
+        "score": sum(scores) / len(scores),
+        "training": [each["training"] for each in executions],
+        "steps": executions[0]["steps"],
+        "trained_steps": sum(each["trained_steps"] for each in executions),
+        "seconds": round(sum(each["seconds"] for each in executions), 2),
+    }
+    write_json(folder / RECORD, record)
+    return record
 
 
-def _close(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+def _fail(folder: Path, record: Trial, reason: str) -> Trial:
+    record |= {"status": "failed", "reason": reason}
     write_json(folder / RECORD, record)
     return record
 
@@ -157,59 +144,53 @@ def _execute(
     share: float,
     source: Path | None,
     devices: str,
-    fence: keras.callbacks.Callback,
-) -> dict[str, Any]:
-    """Train one run as far as `share`, and return what it says of itself there."""
+    owned: keras.callbacks.Callback,
+) -> Execution:
+    """Train one run up to `share` of its training, from the checkpoint of `source` if there is one."""
     if path.is_dir() and not (path / "recipe.toml").is_file():
-        shutil.rmtree(path)  # killed before the run had begun
-    if source is not None and not path.is_dir():
+        shutil.rmtree(path)  # a kill came before the run had started
+    if source and not path.is_dir():
         with atomic_dir(path) as part:
             shutil.copytree(source, part, dirs_exist_ok=True)
-    started = Run(source).history[-1]["step"] if source is not None else 0
-    before = Run(source).meta["seconds"] if source is not None else 0.0
-    begun = (path / "recipe.toml").is_file()
-    now = location(recipe.data)
-    moved = now if begun and location(Run(path).recipe.data) != now else None
+    first_step = Run(source).history[-1]["step"] if source else 0
+    seconds_before = Run(source).meta["seconds"] if source else 0.0
+    place, started = location(recipe.data), (path / "recipe.toml").is_file()
+    moved = place if started and location(Run(path).recipe.data) != place else None
     try:
         trainer = Trainer.prepare(
             recipe,
             run_dir=path,
-            resume=begun,
+            resume=started,
             data=moved,
             devices=devices,
-            callbacks=[fence],
+            callbacks=[owned],
             quiet=True,
         )
-        until = _until(trainer, share)
+        loop = trainer.loop
+        epoch = trainer.pipeline.steps_per_epoch
+        until = min(loop.total, -(-round(share * loop.total) // epoch) * epoch)
         trainer.fit(until)
-        if trainer.loop.signalled or trainer.loop.step < until:
-            raise Stopped  # what was reached is kept, and is the trial's when it is taken up again
-        row = trainer.loop.history[-1]
-        held = [row["val_accuracy"] for row in trainer.loop.history]
+        if loop.signalled or loop.step < until:
+            raise Stopped  # the trial resumes from what was reached
+        accuracies = [row["val_accuracy"] for row in loop.history]
         return {
-            "score": max(held) if recipe.train.select == "best" else held[-1],
-            "training": row["accuracy"],
-            "steps": trainer.loop.step,
-            "trained_steps": trainer.loop.step - started,
-            "seconds": trainer.loop.seconds - before,
+            "score": max(accuracies) if recipe.train.select == "best" else accuracies[-1],
+            "training": loop.history[-1]["accuracy"],
+            "steps": loop.step,
+            "trained_steps": loop.step - first_step,
+            "seconds": loop.seconds - seconds_before,
         }
     finally:
         release()
 
 
-def _until(trainer: Trainer, share: float) -> int:
-    """Return the step at which `share` of the training is done, at the end of an epoch."""
-    total, epoch = trainer.loop.total, trainer.pipeline.steps_per_epoch
-    return min(total, -(-round(share * total) // epoch) * epoch)
-
-
-def _reached(path: Path) -> int:
+def _reached(run: Path) -> int:
     """Return the step of a run's newest checkpoint, 0 without one."""
-    found = checkpoint.steps(path / "checkpoints")
+    found = checkpoint.steps(run / "checkpoints")
     return int(found[-1].stem.partition("-")[2]) if found else 0
 
 
-class _Fence(keras.callbacks.Callback):
+class _Owned(keras.callbacks.Callback):
     """Stops a run whose trial was handed to another process."""
 
     ignores_model = True  # read by reszoo.training.callbacks
@@ -218,16 +199,17 @@ class _Fence(keras.callbacks.Callback):
         super().__init__()
         self._path, self._token, self._steps = folder / OWNER, token, 0
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Look at who owns the trial, every so many steps."""
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Check now and then who owns the trial."""
         self._steps += 1
-        if self._steps % LOOK_EVERY == 0 and self._path.read_text(encoding="utf-8") != self._token:
-            raise Taken
+        if self._steps % CHECK_EVERY == 0 and self._path.read_text(encoding="utf-8") != self._token:
+            raise Reassigned
 
 
-def prune(search: Path, keep: Sequence[str]) -> None:
-    """Remove the checkpoints of all ended trials but those to `keep`, by id: they are most of what a search weighs."""
+def prune_checkpoints(search: Path, keep: Sequence[str]) -> None:
+    """Remove the checkpoints of all ended trials except those to keep, by id; they are most of a search's size."""
     for path in (search / "trials").glob("*/seed*/checkpoints"):
-        trial = path.parents[1]
-        if trial.name not in keep and read_record(trial).get("status") in ENDED:
+        folder = path.parents[1]
+        record = read_record(folder)
+        if folder.name not in keep and record and record["status"] in ENDED:
             shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""KerasTuner's tuner, its trials handed to the ordinary engine."""
+"""KerasTuner's tuner, which trains each trial as a normal run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +16,33 @@ from keras_tuner.engine.trial import TrialStatus
 
 from reszoo.errors import ReszooError
 from reszoo.training.devices import check_devices
-from reszoo.tuning import environment as parts
-from reszoo.tuning.oracles import ORACLES
+from reszoo.tuning.environment import interrupt_on_sigterm
+from reszoo.tuning.oracle import OBJECTIVE, Oracle, read_stage
 from reszoo.tuning.plan import NAME, Plan, read_plan
-from reszoo.tuning.searching import OBJECTIVE
-from reszoo.tuning.trial import folder_of, run_trial
+from reszoo.tuning.records import Trial, folder_of
+from reszoo.tuning.trial import run_trial
 
 WAIT_SECONDS = 60.0  # that a worker waits for the chief to write the plan
 
 
 class Tuner(BaseTuner):
-    """KerasTuner's tuner, its trials trained by the ordinary engine; it owns no model code.
+    """KerasTuner's tuner without a hypermodel.
 
-    devices: as `reszoo train --devices`, for each trial.
+    Args:
+        plan: The plan of the search.
+        folder: The search folder.
+        oracle: Hands out trials; on a worker KerasTuner asks the chief instead.
+        devices: Of each trial, as `reszoo train --devices`.
     """
 
-    def __init__(
-        self, plan: Plan, folder: Path, oracle: keras_tuner.Oracle, devices: str = "auto"
-    ) -> None:
+    def __init__(self, plan: Plan, folder: Path, oracle: Oracle, devices: str = "auto") -> None:
         self.plan, self.folder, self.devices = plan, folder, devices
         self._idle = False
-        with contextlib.redirect_stdout(io.StringIO()):  # it tells of files that it reloads
+        with contextlib.redirect_stdout(io.StringIO()):  # KerasTuner prints what it reloads
             super().__init__(oracle, directory=str(folder), project_name="")
 
     def pre_create_trial(self) -> None:
-        """Wait a little before asking again, when the last answer was that there is nothing to do yet."""
+        """Wait before asking again if there was nothing to do."""
         if self._idle:
             time.sleep(0.5)
         self._idle = True
@@ -51,30 +52,27 @@ class Tuner(BaseTuner):
         self._idle = False
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Train a trial up to its share, and return its score. Raises FailedTrialError with the reason why it has none."""
+        """Train a trial up to its share and return its score. Raises FailedTrialError with the reason of a failure."""
         if not (self.folder / NAME).is_file():
-            raise ReszooError(
-                f"{self.folder} is no longer the folder of a search: its {NAME} is gone"
-            )
-        values = trial.hyperparameters.values
-        units = self.plan.units if "tuner/epochs" in values else 1
+            raise ReszooError(f"{self.folder} is no longer a search folder: {NAME} was removed")
+        values, stage = read_stage(trial.hyperparameters.values)
         record = run_trial(
             self.plan,
             self.folder,
             trial.trial_id,
-            {name: value for name, value in values.items() if not name.startswith("tuner/")},
-            share=values.get("tuner/epochs", 1) / units,
-            continues=values.get("tuner/trial_id"),
+            values,
+            share=stage.end / self.plan.units if stage else 1.0,
+            continues=stage.source if stage else None,
             devices=self.devices,
             worker=self.tuner_id,
         )
         if record["status"] == "failed":
             raise keras_tuner.errors.FailedTrialError(record["reason"])
-        log_hparams(folder_of(self.folder, trial.trial_id), record)
+        write_hparams(folder_of(self.folder, trial.trial_id), record)
         return {OBJECTIVE: record["score"]}
 
     def _try_run_and_update_trial(self, trial: Any, *args: Any, **kwargs: Any) -> None:
-        """Let errors that are not the trial's, such as a full disk, end the search: KerasTuner would count them as its failure."""
+        """Let errors of the machine, such as a full disk, end the search; KerasTuner would blame the trial."""
         try:
             self._run_and_update_trial(trial, *args, **kwargs)
             trial.status = TrialStatus.COMPLETED
@@ -82,14 +80,14 @@ class Tuner(BaseTuner):
             trial.status, trial.message = TrialStatus.FAILED, str(reason)
 
     def save(self) -> None:
-        """Nothing: the oracle keeps the state."""
+        """Do nothing: the oracle keeps the state."""
 
     def _get_tuner_fname(self) -> str:
-        return str(self.folder / "none")  # never there, so that nothing is reloaded here
+        return str(self.folder / "none")  # does not exist, so that nothing is reloaded here
 
 
-def log_hparams(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write a trial for TensorBoard's HParams page, into `folder`/tensorboard."""
+def write_hparams(folder: Path, record: Trial) -> None:
+    """Write a trial for TensorBoard's HParams page into `folder`/tensorboard."""
     from tensorboard.plugins.hparams import api
 
     writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
@@ -100,16 +98,17 @@ def log_hparams(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def work(folder: Path, devices: str = "auto") -> None:
-    """Run trials of the search in `folder` that the chief, named by KerasTuner's variables, hands out.
+    """Run trials that the chief named by KerasTuner's variables hands out.
 
-    Raises ReszooError when the folder holds no search after a minute.
+    Raises:
+        ReszooError: If the folder is not a search folder after a minute.
     """
-    from reszoo.tuning.workers import alive
+    from reszoo.tuning.workers import heartbeat
 
     check_devices(devices)
-    begun = time.monotonic()
-    while not (folder / NAME).is_file() and time.monotonic() - begun < WAIT_SECONDS:
+    started = time.monotonic()
+    while not (folder / NAME).is_file() and time.monotonic() - started < WAIT_SECONDS:
         time.sleep(0.5)
     plan = read_plan(folder)
-    with parts.interruptible(), alive(os.environ):
-        Tuner(plan, folder, ORACLES[plan.space.search.tuner](plan, folder), devices).search()
+    with interrupt_on_sigterm(), heartbeat(os.environ):
+        Tuner(plan, folder, Oracle(plan, folder), devices).search()

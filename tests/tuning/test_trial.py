@@ -1,0 +1,156 @@
+"""One trial: promotion and signals without a difference to the bit, ownership, failures and cleaning up."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reszoo.config.resolve import resolve_recipe
+from reszoo.errors import ReszooError
+from reszoo.training import checkpoint
+from reszoo.training.run import Run
+from reszoo.tuning import trial as trial_module
+from reszoo.tuning.plan import Plan, read_plan
+from reszoo.tuning.records import folder_of, read_record
+from reszoo.tuning.trial import ATTEMPTS, Reassigned, Stopped, prune_checkpoints, run_trial
+from tests.tuning.helpers import DATA, plan_of
+
+VALUES = {"model.shortcut": "A", "model.zero_gamma": "true", "schedule.rate": 0.08, "width": "4"}
+
+
+@pytest.fixture
+def plan(tiny: Path) -> Plan:
+    return plan_of(tiny, 3.0)
+
+
+@pytest.fixture
+def prepared(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The arguments with which runs are prepared; each run then fails."""
+    found: list[dict[str, Any]] = []
+
+    def prepare(recipe: Any, **options: Any) -> None:
+        found.append({"recipe": recipe, **options})
+        raise ValueError("the machine is out of order\nTraceback ...")
+
+    monkeypatch.setattr(trial_module.Trainer, "prepare", prepare)
+    return found
+
+
+def test_a_promoted_trial_that_a_signal_stopped_is_the_unbroken_training(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def signal_in_the_last_step(self: Any, batch: int, logs: Any = None) -> None:
+        self._steps += 1
+        if self._steps == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as once:
+        once.setattr(trial_module._Owned, "on_train_batch_end", signal_in_the_last_step)
+        with pytest.raises(Stopped):
+            run_trial(plan, tmp_path, "0000", VALUES, share=1 / 3)
+    short = run_trial(plan, tmp_path, "0000", VALUES, share=1 / 3)
+    whole = run_trial(plan, tmp_path, "0001", VALUES, continues="0000")
+    straight = run_trial(plan, tmp_path, "0002", VALUES)
+    records = (short, whole, straight)
+    assert [record["steps"] for record in records] == [2, 6, 6]
+    assert [record["trained_steps"] for record in records] == [2, 4, 6]
+    assert whole["scores"] == straight["scores"] and whole["training"] == straight["training"]
+    runs = [Run(folder_of(tmp_path, name) / "seed0") for name in ("0000", "0001", "0002")]
+    assert runs[1].history == runs[2].history and runs[0].history == runs[2].history[:1]
+    one, other = (checkpoint.load(checkpoint.steps(run.path / "checkpoints")[-1]).arrays for run in runs[1:])  # fmt: skip
+    assert one.keys() == other.keys() and all(np.array_equal(one[key], other[key]) for key in one)
+    monkeypatch.setattr(trial_module.Trainer, "prepare", None)  # an ended trial is not run again
+    assert run_trial(plan, tmp_path, "0001", VALUES) == whole
+
+
+def test_a_run_gets_its_devices_and_seed_and_what_a_kill_left_is_removed(
+    plan: Plan, tmp_path: Path, prepared: list[dict[str, Any]]
+) -> None:
+    run = folder_of(tmp_path, "0000") / "seed0"
+    run.mkdir(parents=True)
+    (run / ".recipe-x.toml").write_text("half")
+    record = run_trial(plan, tmp_path, "0000", VALUES, devices="cpu:2")
+    (options,) = prepared
+    assert (options["devices"], options["resume"], options["run_dir"]) == ("cpu:2", False, run)
+    assert options["recipe"].train.seed == 0 and options["recipe"].schedule.rate == 0.08
+    assert not run.exists()
+    assert record["status"] == "failed"
+    assert record["reason"] == "ValueError: the machine is out of order"
+
+
+def test_moved_data_is_where_a_resumed_run_looks_for_it(
+    plan: Plan, tmp_path: Path, prepared: list[dict[str, Any]]
+) -> None:
+    space = plan.space
+    Run.create(folder_of(tmp_path, "0000") / "seed0", resolve_recipe(space.recipe(VALUES)))
+    run_trial(plan, tmp_path, "0000", VALUES)
+    base = space.base.replace(data=space.base.data.replace(name=f"folder:{tmp_path}"))
+    plan.write(tmp_path, environment={}, command="")
+    path = tmp_path / "search.json"
+    tables = json.loads(path.read_text()) | {"recipe": base.to_dict(), "data": DATA}
+    path.write_text(json.dumps(tables))
+    (folder_of(tmp_path, "0000") / "trial.json").unlink()
+    run_trial(read_plan(tmp_path), tmp_path, "0000", VALUES)
+    assert [options["data"] for options in prepared] == [None, f"folder:{tmp_path}"]
+    assert all(options["resume"] for options in prepared)
+
+
+def test_a_trial_handed_to_another_process_stops_here(tmp_path: Path) -> None:
+    (tmp_path / "owner").write_text("mine")
+    owned = trial_module._Owned(tmp_path, "mine")
+    for step in range(trial_module.CHECK_EVERY):
+        owned.on_train_batch_end(step)
+    (tmp_path / "owner").write_text("another")
+    for step in range(trial_module.CHECK_EVERY - 1):
+        owned.on_train_batch_end(step)
+    with pytest.raises(Reassigned):
+        owned.on_train_batch_end(0)
+
+
+def test_a_trial_that_keeps_killing_its_process_fails(plan: Plan, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "0000")
+    folder.mkdir(parents=True)
+    attempts = [[7], *([[0]] * (ATTEMPTS - 1))]
+    before = {"trial": "0000", "values": {}, "status": "running", "attempts": attempts}
+    (folder / "trial.json").write_text(json.dumps(before))
+    record = run_trial(plan, tmp_path, "0000", VALUES)
+    assert record["status"] == "failed" and read_record(folder) == record
+    assert (
+        f"its process died {ATTEMPTS - 1} times at step 0, perhaps out of memory"
+        in record["reason"]
+    )
+
+
+def test_a_known_cause_is_the_reason_and_an_interruption_is_none(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    causes = iter([ReszooError("loss: NaN at step 3"), KeyboardInterrupt()])
+
+    def prepare(*args: Any, **options: Any) -> None:
+        raise next(causes)
+
+    monkeypatch.setattr(trial_module.Trainer, "prepare", prepare)
+    assert run_trial(plan, tmp_path, "0000", VALUES)["reason"] == "loss: NaN at step 3"
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(plan, tmp_path, "0001", VALUES)
+    record = read_record(folder_of(tmp_path, "0001"))
+    assert record and record["status"] == "running"
+
+
+def test_only_the_checkpoints_of_the_best_trial_are_kept(tmp_path: Path) -> None:
+    scored = {"score": 0.5, "share": 1.0, "scores": [0.5], "seeds": [0]}
+    cost = {"depth": 8, "parameters": 1, "multiply_adds": 1}
+    for name, status in (("0", "completed"), ("1", "failed"), ("2", "running"), ("3", "completed")):
+        path = folder_of(tmp_path, name) / "seed0" / "checkpoints" / "step-00000001.npz"
+        path.parent.mkdir(parents=True)
+        path.write_text("x")
+        record = {"trial": name, "values": {}, "status": status, **scored, **cost}
+        (folder_of(tmp_path, name) / "trial.json").write_text(json.dumps(record))
+    prune_checkpoints(tmp_path, ["3"])
+    assert {path.parents[2].name for path in tmp_path.rglob("*.npz")} == {"2", "3"}
