@@ -19,12 +19,12 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getat
     from reszoo.config.load import list_recipes as list_recipes
     from reszoo.config.load import load_recipe as load_recipe
     from reszoo.config.recipe import Recipe as Recipe
-    from reszoo.data.preprocessing import Preprocessing as Preprocessing
     from reszoo.errors import ReszooError as ReszooError
     from reszoo.evaluation.evaluate import evaluate as evaluate
     from reszoo.evaluation.predict import predict as predict
     from reszoo.exporting.convert import convert as convert
     from reszoo.exporting.export import export as export
+    from reszoo.images.preprocessing import Preprocessing as Preprocessing
     from reszoo.models.build import build as build
     from reszoo.models.build import features as features
     from reszoo.models.freeze import freeze as freeze
@@ -43,7 +43,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getat
 
 # Where each public name lives. Imported when first used, so that `import reszoo` costs nothing.
 _PUBLIC = {
-    "Preprocessing": "reszoo.data.preprocessing",
+    "Preprocessing": "reszoo.images.preprocessing",
     "Recipe": "reszoo.config.recipe",
     "ReszooError": "reszoo.errors",
     "Run": "reszoo.training.run",

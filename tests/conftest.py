@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,9 +74,9 @@ def exported(two_devices: None, tmp_path_factory: pytest.TempPathFactory) -> Exp
     import numpy as np
     from PIL import Image
 
-    from reszoo.data.preprocessing import Preprocessing
     from reszoo.exporting.export import export_model
     from reszoo.exporting.samples import Sample
+    from reszoo.images.preprocessing import Preprocessing
 
     inputs = keras.Input((12, 10, 3))
     x = keras.layers.Conv2D(3, 1, use_bias=False, data_format="channels_last")(inputs)
@@ -100,3 +100,16 @@ def exported(two_devices: None, tmp_path_factory: pytest.TempPathFactory) -> Exp
         model, out, preprocessing=preprocessing, class_names=names, details=details, check=sample
     )
     return Exported(out, model, preprocessing, names, sample, report)
+
+
+@pytest.fixture(scope="session")
+def photo() -> Callable[..., Any]:
+    """A maker of smooth images, uint8 [height, width, 3], which survive resizing and JPEG."""
+    import numpy as np
+    from PIL import Image
+
+    def make(height: int, width: int, seed: int = 0) -> Any:
+        noise = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        return np.array(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
+
+    return make

@@ -28,6 +28,7 @@ LAYERS = [
     "loading",
     "reporting",
     "validation",
+    "images",
     "zoo",
     "weights",
     "config",
@@ -55,7 +56,7 @@ LIGHT = [
 LIGHT += ["reszoo.cli.main", "reszoo.cli.list", "reszoo.cli.show", "reszoo.cli.recipes"]
 LIGHT += [
     "reszoo.weights.published",
-    "reszoo.weights.transforms",
+    "reszoo.images.preprocessing",
     "reszoo.tuning.space",
     "reszoo.cli.tune",
 ]

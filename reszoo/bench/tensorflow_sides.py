@@ -129,18 +129,20 @@ class Reszoo(Side):
         import numpy as np
 
         from reszoo.config.data import PadCrop
-        from reszoo.data.parts import Arrays, ImageSet
-        from reszoo.data.preprocessing import Preprocessing
-        from reszoo.data.statistics import fitted
+        from reszoo.data.dataset import ArraySplit, ImageDataset
+        from reszoo.data.normalization import fit_normalization
+        from reszoo.images.preprocessing import Preprocessing
 
         size, classes, batch = self.job.size, self.job.classes, self.job.batch
         random, count = np.random.default_rng(0), max(batch, INPUT_IMAGES * 32**2 // size**2)
         images = random.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-        part = Arrays(images, random.integers(0, classes, count, dtype=np.int32))
+        part = ArraySplit(images, random.integers(0, classes, count, dtype=np.int32))
         names = tuple(str(number) for number in range(classes))
-        dataset = ImageSet(name="random", class_names=names, parts={"train": part})
+        dataset = ImageDataset(name="random", class_names=names, splits={"train": part})
         zeros, ones = np.zeros(3, np.float32), np.ones(3, np.float32)
-        preprocessing = fitted(Preprocessing((size, size), 3, 0, zeros, ones), part, "pixel_mean")
+        preprocessing = fit_normalization(
+            Preprocessing((size, size), 3, 0, zeros, ones), part, "pixel_mean"
+        )
         augment = PadCrop(pad=4, flip=True)
         return kind(dataset, preprocessing, augment, batch_size=batch, seed=0, **more)
 

@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
         args.net, args.weights
     )  # rejects what is wrong before TensorFlow is loaded
     load_tensorflow()
-    from reszoo.data.formats import printable
     from reszoo.evaluation.predict import predict
+    from reszoo.images.formats import printable
 
     predictions = predict(source, args.images, top=args.top)
     if args.json:

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, Field
 
 from reszoo.errors import ReszooError
+from reszoo.images.preprocessing import Preprocessing
 from reszoo.validation.table import Table
 from reszoo.weights.formats import is_file_name
 from reszoo.weights.published import Weights, find_weights
-from reszoo.weights.transforms import Transforms
 from reszoo.zoo.catalog import spec
 from reszoo.zoo.spec import Spec
 
@@ -70,8 +70,8 @@ class ModelConfig(Table):
             raise ReszooError(f"model.weights: {error}") from None
 
     @property
-    def transforms(self) -> Transforms | None:
-        """How images must be prepared for those weights."""
+    def transforms(self) -> Preprocessing | None:
+        """The preprocessing of those weights."""
         return self.published.transforms if self.published else None
 
     def to_dict(self) -> dict[str, Any]:

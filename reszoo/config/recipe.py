@@ -14,8 +14,8 @@ from reszoo.config.optimizer import SGD, Optimizer, OptimizerConfig
 from reszoo.config.schedule import Schedule, ScheduleConfig
 from reszoo.config.training import FinetuneConfig, TrainConfig
 from reszoo.errors import ReszooError
+from reszoo.images.preprocessing import Preprocessing
 from reszoo.validation.table import Table
-from reszoo.weights.transforms import Transforms, fit_transforms
 
 TABLES: dict[str, type[Table]] = {
     "model": ModelConfig,
@@ -154,15 +154,15 @@ class Recipe(Table):
         return tomlfile.write(self.to_dict())
 
 
-def fill_from_transforms(data: Mapping[str, Any], transforms: Transforms) -> dict[str, Any]:
+def fill_from_transforms(data: Mapping[str, Any], transforms: Preprocessing) -> dict[str, Any]:
     """Return the table [data] with missing keys as published weights need them: size, crop, channels, normalization."""
     size = data.get("image_size", list(transforms.image_size))
     filled: dict[str, Any] = {
         "normalize": "weights",
-        "channels": len(transforms.mean),
+        "channels": transforms.channels,
         "image_size": size,
     }
     if data.get("name") != "synthetic" and isinstance(size, list | tuple) and len(size) == 2:
-        fitted = fit_transforms(transforms, (*size, len(transforms.mean)))
+        fitted = transforms.fit((*size, transforms.channels))
         filled |= {"resize": fitted.resize, "interpolation": fitted.interpolation}
     return filled | dict(data)

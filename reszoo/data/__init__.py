@@ -1,1 +1,1 @@
-"""Data sets, augmentation and input pipelines."""
+"""Datasets: sources, splits, augmentation and batches."""

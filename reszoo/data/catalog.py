@@ -1,4 +1,4 @@
-"""The sets known by name, and where prepared ones lie. Standard library only."""
+"""Datasets known by name, and where prepared ones lie. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ from reszoo.errors import ReszooError
 from reszoo.files import expand_user
 
 
-@dataclass(frozen=True, kw_only=True)
-class Known:
+@dataclass(frozen=True)
+class KnownDataset:
     """One line of `reszoo data list`.
 
-    shape: the images' own size. archives: the files that preparing needs, where TensorFlow Datasets lists those of other
-    variants too. order: the text feature that gives an example's place in the original archive.
+    Attributes:
+        name: The recipe's `data.name`.
+        title: What the images show.
+        classes: Number of classes.
+        train: Number of training images.
+        test: Number of test images.
+        shape: The images' own size.
+        archives: The files that preparation needs, if TensorFlow Datasets lists those of other
+            variants too.
+        order: Text feature with an example's place in the original archive.
     """
 
     name: str
@@ -28,94 +36,31 @@ class Known:
     order: str = ""
 
 
-# Counts and sizes: the sets' own pages and TensorFlow Datasets' catalogue. A set's `validation` split serves as the test part
-# where it has no labelled `test` split (imagenette, imagenet2012).
+ILSVRC = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
+
+# Counts and sizes: the datasets' own pages and the catalog of TensorFlow Datasets. The `validation`
+# split is the test split where `test` is absent or has no labels (imagenette, imagenet2012).
 KNOWN = {
     known.name: known
     for known in (
-        Known(
-            name="digits",
-            title="handwritten digits",
-            classes=10,
-            train=1437,
-            test=360,
-            shape="8x8x1",
+        KnownDataset("digits", "handwritten digits", 10, 1437, 360, "8x8x1"),
+        KnownDataset("synthetic", "synthetic stripes", 10, 1024, 256, "32x32x3"),
+        KnownDataset("mnist", "handwritten digits", 10, 60000, 10000, "28x28x1"),
+        KnownDataset("fashion_mnist", "articles of clothing", 10, 60000, 10000, "28x28x1"),
+        KnownDataset("cifar10", "small photos", 10, 50000, 10000, "32x32x3", order="id"),
+        KnownDataset("cifar100", "small photos", 100, 50000, 10000, "32x32x3", order="id"),
+        KnownDataset("svhn_cropped", "house numbers", 10, 73257, 26032, "32x32x3"),
+        KnownDataset(
+            "imagenette", "ten ImageNet classes", 10, 9469, 3925, "varies", ("imagenette2.tgz",)
         ),
-        Known(
-            name="synthetic",
-            title="made-up stripes",
-            classes=10,
-            train=1024,
-            test=256,
-            shape="32x32x3",
-        ),
-        Known(
-            name="mnist",
-            title="handwritten digits",
-            classes=10,
-            train=60000,
-            test=10000,
-            shape="28x28x1",
-        ),
-        Known(
-            name="fashion_mnist",
-            title="articles of clothing",
-            classes=10,
-            train=60000,
-            test=10000,
-            shape="28x28x1",
-        ),
-        Known(
-            name="cifar10",
-            title="small photographs",
-            classes=10,
-            train=50000,
-            test=10000,
-            shape="32x32x3",
-            order="id",
-        ),
-        Known(
-            name="cifar100",
-            title="small photographs",
-            classes=100,
-            train=50000,
-            test=10000,
-            shape="32x32x3",
-            order="id",
-        ),
-        Known(
-            name="svhn_cropped",
-            title="house numbers",
-            classes=10,
-            train=73257,
-            test=26032,
-            shape="32x32x3",
-        ),
-        Known(
-            name="imagenette",
-            title="ten ImageNet classes",
-            classes=10,
-            train=9469,
-            test=3925,
-            shape="varies",
-            archives=("imagenette2.tgz",),
-        ),
-        Known(
-            name="imagenet2012",
-            title="photographs (ILSVRC)",
-            classes=1000,
-            train=1281167,
-            test=50000,
-            shape="varies",
-            archives=("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"),
-        ),
+        KnownDataset("imagenet2012", "photos (ILSVRC)", 1000, 1281167, 50000, "varies", ILSVRC),
     )
 }
 EMBEDDED = ("digits", "synthetic")
 
 
 def data_home(folder: str | Path | None = None) -> Path:
-    """Where prepared sets lie: `folder` if given, else `$RESZOO_DATA`, else `~/.cache/reszoo/data`."""
+    """Return the folder of prepared datasets: `folder`, `$RESZOO_DATA` or `~/.cache/reszoo/data`."""
     named = folder or os.environ.get("RESZOO_DATA")
     if named:
         return expand_user(named)
@@ -123,12 +68,12 @@ def data_home(folder: str | Path | None = None) -> Path:
         return expand_user("~/.cache/reszoo/data")
     except ReszooError:
         raise ReszooError(
-            "RESZOO_DATA: the folder of prepared datasets is unknown, because neither it nor HOME is set. "
-            "Example: export RESZOO_DATA=/data"
+            "RESZOO_DATA: the folder of prepared datasets is unknown, because neither it nor HOME "
+            "is set. Example: export RESZOO_DATA=/data"
         ) from None
 
 
 def is_prepared(name: str, home: Path) -> bool:
-    """Whether set `name` can be read without preparing it first, by the files in `home`."""
+    """Return whether the files in `home` show that a dataset can be read without preparing it."""
     infos = (home / name).glob("**/dataset_info.json")
     return name in EMBEDDED or any(".incomplete" not in info.parent.name for info in infos)

@@ -7,43 +7,43 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-# Up to this many bytes in all, every file of a folder is read. In a larger folder, `SAMPLED` files of each split are.
+from reszoo.types import Array
+
+# Every file of a folder is read up to this many bytes in total; of larger folders, `SAMPLED` files of
+# each split.
 READ_LIMIT = 2**28
 SAMPLED = 1024
 
 THREADS = 8
-CHUNK = 4096
 
 FORMAT = 1
 """Digests of another format are not compared."""
 
-Fingerprint = dict[str, Any]
+Fingerprint: TypeAlias = dict[str, Any]
 """`format`, `compares` (what the digests are made of) and `splits`: a SHA-256 digest of each split as it is stored."""
 
 
-def of_files(splits: Mapping[str, np.ndarray]) -> Fingerprint:
+def of_files(splits: Mapping[str, Array]) -> Fingerprint:
     """Return the fingerprint of image files.
 
-    The digest of a split covers each file's path below the split's folder, its size, and its bytes: of all files where they are
-    at most `READ_LIMIT` bytes together, else of `SAMPLED` files spread evenly over the split. Absolute paths and times do not
-    count. For 1.3 million files this is one `stat` each and the reading of 1,024 files of each split.
+    The digest of a split covers the path below the split's folder, the size and the bytes of each
+    file. Of more than `READ_LIMIT` bytes, it covers the bytes of `SAMPLED` files spread evenly over
+    the split. Absolute paths and times do not matter. 1.3 million files take one `stat` each, and
+    reading 1,024 files of each split.
 
     Args:
-        splits: the paths of each split, in the order in which they are listed; "train" holds images of at least two classes.
+        splits: The paths of each split in listed order; "train" holds at least two classes.
     """
     encoded = {split: [os.fsencode(path) for path in paths] for split, paths in splits.items()}
     root = os.path.commonpath([min(encoded["train"]), max(encoded["train"])])
     with ThreadPoolExecutor(THREADS) as pool:
-        sizes = {
-            split: [size for chunk in pool.map(_sizes, _chunks(paths)) for size in chunk]
-            for split, paths in encoded.items()
-        }
+        sizes = {split: list(pool.map(_size, paths)) for split, paths in encoded.items()}
         whole = sum(map(sum, sizes.values())) <= READ_LIMIT
         digests = {}
         for split, paths in encoded.items():
@@ -52,18 +52,18 @@ def of_files(splits: Mapping[str, np.ndarray]) -> Fingerprint:
             for path, size in zip(paths, sizes[split], strict=True):
                 digest.update(b"%s\0%d\0" % (path[len(own) + 1 :], size))
             chosen = paths if whole else [paths[index] for index in _spread(len(paths))]
-            for chunk in pool.map(_contents, _chunks(chosen)):
-                digest.update(chunk)
+            for contents in pool.map(_digest, chosen):
+                digest.update(contents)
             digests[split] = digest.hexdigest()
     read = "contents" if whole else f"contents of {SAMPLED:,} files of each split"
     return {"format": FORMAT, "compares": f"file names, sizes, {read}", "splits": digests}
 
 
-def of_arrays(splits: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Fingerprint:
+def of_arrays(splits: Mapping[str, tuple[Array, Array]]) -> Fingerprint:
     """Return the fingerprint of images and labels in memory.
 
     Args:
-        splits: (images uint8 [n, h, w, c], labels int32 [n]) of each split.
+        splits: Images uint8 [n, h, w, c] and labels int32 [n] of each split.
     """
     digests = {}
     for split, (images, labels) in splits.items():
@@ -75,10 +75,10 @@ def of_arrays(splits: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Fingerprin
 
 
 def of_versions(facts: Mapping[str, Sequence[Any]]) -> Fingerprint:
-    """Return the fingerprint of a dataset whose preparation names its version, such as one of TensorFlow Datasets.
+    """Return the fingerprint of a dataset with versions, as TensorFlow Datasets prepares them.
 
     Args:
-        facts: for each split what identifies it: name, configuration, version, the examples of each file.
+        facts: What identifies each split: name, configuration, version, examples of each file.
     """
     digests = {
         split: hashlib.sha256(repr(list(known)).encode()).hexdigest()
@@ -88,10 +88,10 @@ def of_versions(facts: Mapping[str, Sequence[Any]]) -> Fingerprint:
 
 
 def difference(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """Return in which way the data that was found is not the data that was recorded; "" where they are the same.
+    """Return how the data found differs from the data recorded; "" if they are the same.
 
-    Both are as `DataInfo.to_dict` returns them: class_names, examples, fingerprint. What a record lacks, as those of version 0.1
-    lack the fingerprint, is not compared.
+    Both are dicts of `DataInfo.to_dict`: class_names, examples, fingerprint. What a record lacks is
+    not compared; records of version 0.1 lack the fingerprint.
     """
     return (
         _different_names(
@@ -111,7 +111,10 @@ def _different_names(before: list[str], now: list[str]) -> str:
         place = next(
             place for place, pair in enumerate(zip(before, now, strict=True)) if len(set(pair)) > 1
         )
-        return f"the class names are in another order: class {place} was {before[place]!r} and is {now[place]!r}"
+        return (
+            f"the class names are in another order: class {place} was {before[place]!r} "
+            f"and is {now[place]!r}"
+        )
     parts = [
         f"{title} {_listed(names)}"
         for title, names in (("missing", missing), ("new", new))
@@ -148,21 +151,13 @@ def _listed(names: list[str], count: int = 3) -> str:
 
 
 def _folder(paths: list[bytes]) -> bytes:
-    """Return the folder that holds all `paths` of a split which does not lie in the folder of the training images."""
+    """Return the folder that holds all `paths` of a split outside the training images' folder."""
     found = os.path.commonpath([min(paths), max(paths)])
     return os.path.dirname(found) if found in (paths[0], paths[-1]) else found
 
 
 def _spread(count: int) -> list[int]:
     return [int(index) for index in np.unique(np.linspace(0, count - 1, SAMPLED).astype(np.int64))]
-
-
-def _chunks(paths: list[bytes]) -> Iterator[list[bytes]]:
-    return (paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK))
-
-
-def _sizes(paths: list[bytes]) -> list[int]:
-    return [_size(path) for path in paths]
 
 
 def _size(path: bytes) -> int:
@@ -172,13 +167,9 @@ def _size(path: bytes) -> int:
         return 0
 
 
-def _contents(paths: list[bytes]) -> bytes:
-    return b"".join(map(_content, paths))
-
-
-def _content(path: bytes) -> bytes:
+def _digest(path: bytes) -> bytes:
     try:
         with open(path, "rb") as file:
-            return hashlib.sha256(file.read()).digest()
+            return hashlib.file_digest(file, "sha256").digest()
     except OSError:
         return bytes(32)

@@ -1,51 +1,47 @@
-"""Lines that describe a dataset to a person: images per class, class imbalance, and files that are not read."""
+"""Lines that describe a dataset: images per class, class imbalance, and files that are not read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-# Classes that are listed one by one; of more, the smallest, the median and the largest are given.
-LISTED = 10
-
-# A dataset is called imbalanced if its largest class has this many times the images of its smallest.
-IMBALANCED = 3
+LISTED = 10  # classes that are listed one by one
+IMBALANCED = 3  # times as many images in the largest class as in the smallest
 
 
 def describe_classes(
     class_names: Sequence[str], class_counts: Mapping[str, Sequence[int]]
 ) -> list[str]:
-    """Return one line per split with the number of images of each class, or their range if there are many classes.
+    """Return one line per split with the number of images of each class, or their range.
 
     Args:
-        class_names: in label order.
-        class_counts: of each split, the number of images of each class.
+        class_names: In label order.
+        class_counts: For each split, the number of images of each class.
     """
     lines = []
     for split, counts in class_counts.items():
         if len(counts) <= LISTED:
-            text = ", ".join(
-                f"{name} {count:,}" for name, count in zip(class_names, counts, strict=True)
-            )
+            shown = [f"{name} {n:,}" for name, n in zip(class_names, counts, strict=True)]
         else:
             order = sorted(range(len(counts)), key=lambda label: counts[label])
             low, middle, high = order[0], order[len(order) // 2], order[-1]
-            text = (
-                f"smallest {counts[low]:,} ({class_names[low]}), median {counts[middle]:,}, "
-                f"largest {counts[high]:,} ({class_names[high]})"
-            )
-        lines.append(f"{split} images per class: {text}")
+            shown = [
+                f"smallest {counts[low]:,} ({class_names[low]})",
+                f"median {counts[middle]:,}",
+                f"largest {counts[high]:,} ({class_names[high]})",
+            ]
+        lines.append(f"{split} images per class: {', '.join(shown)}")
     return lines
 
 
 def is_imbalanced(counts: Sequence[int]) -> bool:
-    """Return whether the largest class has `IMBALANCED` times the images of the smallest, or more."""
+    """Return whether the largest class has `IMBALANCED` times the images of the smallest."""
     return max(counts) >= IMBALANCED * min(counts) and max(counts) > min(counts)
 
 
 def warn_of_imbalance(
     class_names: Sequence[str], class_counts: Mapping[str, Sequence[int]]
 ) -> list[str]:
-    """Return a warning if the training classes are imbalanced, or if a class is missing in another split; else no line."""
+    """Return warnings about imbalanced training classes and classes that a split lacks."""
     lines = []
     for split, counts in class_counts.items():
         absent = [name for name, count in zip(class_names, counts, strict=True) if not count]
@@ -54,23 +50,21 @@ def warn_of_imbalance(
             lines.append(
                 f"warning: the {split} split has no image of {', '.join(absent[:3])}{more}"
             )
-    training: list[int] = list(class_counts.get("train", ()))
+    training = list(class_counts.get("train", ()))
     if training and min(training) > 0 and is_imbalanced(training):
-        low, high = training.index(min(training)), training.index(max(training))
+        low, high = min(training), max(training)
+        rare, common = (class_names[training.index(count)] for count in (low, high))
         lines.append(
-            f"warning: the classes are imbalanced: {class_names[high]} has {training[high] / training[low]:.3g} times the training images "
-            f"of {class_names[low]} ({training[high]:,} and {training[low]:,}); {100 * training[high] / sum(training):.3g} % of all are "
-            f"{class_names[high]}"
+            f"warning: the classes are imbalanced: {common} has {high / low:.3g} times the training "
+            f"images of {rare} ({high:,} and {low:,}); {100 * high / sum(training):.3g} % of all "
+            f"are {common}"
         )
     return lines
 
 
 def describe_ignored(ignored: Mapping[str, int]) -> list[str]:
-    """Return a line with how many files were not read, by kind; no line if there are none."""
+    """Return a line with the number of files that are not read, by kind; no line without any."""
     if not ignored:
         return []
-    kinds = ", ".join(
-        f"{count:,} {kind}"
-        for kind, count in sorted(ignored.items(), key=lambda one: (-one[1], one[0]))
-    )
-    return [f"files not read: {kinds}"]
+    kinds = sorted(ignored.items(), key=lambda one: (-one[1], one[0]))
+    return [f"files not read: {', '.join(f'{count:,} {kind}' for kind, count in kinds)}"]

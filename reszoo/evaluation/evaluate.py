@@ -12,12 +12,12 @@ from typing import Any
 
 from reszoo.config.data import DataConfig, NoCrop
 from reszoo.data.pipeline import open_dataset
-from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.evaluation.plots import confusion
 from reszoo.evaluation.scores import Scores, evaluate_model
 from reszoo.evaluation.source import Named, open_source
 from reszoo.files import check_output, check_outside, write_json, write_text
+from reszoo.images.preprocessing import Preprocessing
 from reszoo.keywords import explain_keywords
 from reszoo.lazy import tf
 from reszoo.models.settings import fixed_settings

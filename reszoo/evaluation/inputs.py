@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from reszoo.data.formats import image_format, printable, read_start
 from reszoo.errors import ReszooError
+from reszoo.images.formats import find_format, printable, read_start
 
 Image: TypeAlias = str | os.PathLike[str] | bytes | np.ndarray
 Images: TypeAlias = Image | Iterable[Image]
@@ -175,7 +175,7 @@ def _files(folder: Path) -> Iterator[Item]:
 
 def _begins_as_image(path: Path) -> bool:
     try:
-        return image_format(read_start(path)) is not None
+        return find_format(read_start(path)) is not None
     except OSError:
         return True  # reading it says why
 

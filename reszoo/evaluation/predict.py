@@ -8,21 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from reszoo.data.formats import (
+from reszoo.errors import ReszooError
+from reszoo.evaluation.inputs import Images, list_images
+from reszoo.evaluation.source import Named, open_source
+from reszoo.images.bit_depth import may_have_16_bits, value_range
+from reszoo.images.formats import (
     FORMATS,
     MAX_PIXELS,
     START,
     explain_damage,
-    image_format,
-    may_have_16_bits,
+    find_format,
     printable,
     read_layout,
-    value_range,
 )
-from reszoo.data.preprocessing import Preprocessing
-from reszoo.errors import ReszooError
-from reszoo.evaluation.inputs import Images, list_images
-from reszoo.evaluation.source import Named, open_source
+from reszoo.images.preprocessing import Preprocessing
 from reszoo.keywords import explain_keywords
 from reszoo.lazy import tf
 from reszoo.models.settings import fixed_settings
@@ -113,7 +112,7 @@ def read_image(path: Path, preprocessing: Preprocessing) -> Any:
         contents = path.read_bytes()
     except OSError as error:
         raise ReszooError(f"{shown}: {error.strerror}") from error
-    if image_format(contents[:START]) is None:
+    if find_format(contents[:START]) is None:
         raise ReszooError(
             f"{shown}: {explain_damage(path)}; expected a file in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         )

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
-from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
+from reszoo.images.preprocessing import Preprocessing
 from reszoo.training.run import Run
 from reszoo.weights.published import Weights, find_weights
 from reszoo.zoo.catalog import spec as find_spec
@@ -86,9 +86,7 @@ def open_source(named: Named, weights: str | None = None) -> Source:
 
         return build(spec, weights=row.tag)
 
-    return _of_weights(
-        row, Preprocessing.from_transforms(row.transforms), row.class_names, row.class_ids, load
-    )
+    return _of_weights(row, row.transforms, row.class_names, row.class_ids, load)
 
 
 def _of_run(run: Run) -> Source:
@@ -123,7 +121,12 @@ def _of_model(model: keras.Model) -> Source:
             f"{model.name} has no trained classifier: build it whole and for its weights' classes, train it by "
             "`reszoo train finetune`, or give its classes to export_model"
         )
-    preprocessing = Preprocessing.from_transforms(pretrained.transforms)
+    preprocessing = pretrained.transforms
+    if preprocessing.channels not in (1, 3):
+        raise ReszooError(
+            f"{model.name}: an input of {preprocessing.channels} channels is invalid; images are "
+            "decoded to 1 or 3 channels"
+        )
     return _of_weights(
         pretrained.weights,
         preprocessing,

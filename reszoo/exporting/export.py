@@ -15,7 +15,6 @@ import keras
 import tensorflow as tf
 
 from reszoo.commands import format_command
-from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
 from reszoo.evaluation.source import Named, Source, open_source
 from reszoo.exporting.card import describe_class, make_card, make_readme
@@ -32,6 +31,7 @@ from reszoo.files import (
     write_json,
     write_text,
 )
+from reszoo.images.preprocessing import Preprocessing
 from reszoo.keywords import explain_keywords
 from reszoo.models.settings import fixed_settings
 from reszoo.types import JsonObject
@@ -110,7 +110,7 @@ def export(
         if location.startswith("folder:"):
             check_outside(out, location.removeprefix("folder:"), "export folder")
     own = source.preprocessing
-    preprocessing = own if image_size is None else own.at(_parse_size(image_size))
+    preprocessing = own if image_size is None else own.fit((*_parse_size(image_size), own.channels))
     calibrate = quantize == "int8"
     samples = Samples(check)
     if check is None or calibrate:

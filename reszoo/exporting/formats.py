@@ -12,7 +12,7 @@ from reszoo.errors import ReszooError, did_you_mean
 if TYPE_CHECKING:
     import keras
 
-    from reszoo.data.preprocessing import Preprocessing
+    from reszoo.images.preprocessing import Preprocessing
     from reszoo.types import Array
 
 

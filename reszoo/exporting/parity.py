@@ -13,13 +13,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
 from reszoo.evaluation.scores import mean_recall, single_class
 from reszoo.exporting import runtimes
 from reszoo.exporting.formats import FORMATS
 from reszoo.exporting.samples import Sample, drawings
 from reszoo.exporting.signatures import OK, UNDECODABLE
+from reszoo.images.preprocessing import Preprocessing
 from reszoo.types import Array, JsonObject
 
 BOUNDS = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import tensorflow as tf
 
 from reszoo.exporting.formats import Artifact
@@ -19,8 +18,7 @@ class PixelClassifier(tf.Module):
         super().__init__(name="reszoo_pixels")
         model, preprocessing = artifact.model, artifact.preprocessing
         self.parameters = [variable.value for variable in model.variables]
-        scale = (1 / (255 * preprocessing.std.astype(np.float64))).astype(np.float32)
-        shift = (preprocessing.mean / preprocessing.std).astype(np.float32)
+        scale, shift = preprocessing.scale_and_shift
         shape = (None, *preprocessing.input_shape)
 
         @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, "images")])

@@ -13,10 +13,10 @@ import tensorflow as tf
 
 from reszoo.config.data import NoCrop
 from reszoo.data.pipeline import Pipeline, open_dataset
-from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.evaluation.evaluate import BATCH, other_data
 from reszoo.evaluation.source import Source
+from reszoo.images.preprocessing import Preprocessing
 from reszoo.types import Array
 
 CHECKED = 500  # test images, at most, that an export is compared on

@@ -8,9 +8,10 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from reszoo.data.header import MAX_PIXELS, pixel_count
-from reszoo.data.preprocessing import Preprocessing
 from reszoo.exporting.formats import Artifact
+from reszoo.images.formats import MAX_PIXELS
+from reszoo.images.header import pixel_count
+from reszoo.images.preprocessing import Preprocessing
 from reszoo.types import Tensor
 
 TOP = 5

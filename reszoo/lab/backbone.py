@@ -11,7 +11,8 @@ import reszoo.models  # noqa: F401  (registers the layers)
 from reszoo.config.load import load_recipe
 from reszoo.config.overrides import Overrides, parse_overrides
 from reszoo.config.recipe import Recipe
-from reszoo.data.pipeline import DataInfo, Pipeline
+from reszoo.data.info import DataInfo
+from reszoo.data.pipeline import Pipeline
 from reszoo.errors import ReszooError
 from reszoo.models.graph import producer
 from reszoo.models.settings import DATA_FORMAT

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     import keras
 
     from reszoo.config.data import DataConfig
-    from reszoo.data.pipeline import DataInfo, Pipeline
-    from reszoo.data.preprocessing import Preprocessing
+    from reszoo.data.info import DataInfo
+    from reszoo.data.pipeline import Pipeline
+    from reszoo.images.preprocessing import Preprocessing
 
 
 class Run:
@@ -158,7 +159,7 @@ class Run:
     @property
     def preprocessing(self) -> Preprocessing:
         """How an image becomes the net's input."""
-        from reszoo.data.preprocessing import Preprocessing
+        from reszoo.images.preprocessing import Preprocessing
 
         return Preprocessing.from_dict(self.meta["preprocessing"])
 

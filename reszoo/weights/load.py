@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from reszoo.errors import ReszooError
+from reszoo.images.preprocessing import Preprocessing
 from reszoo.weights.convert import HEAD, Conversion, assign
 from reszoo.weights.download import fetch
 from reszoo.weights.formats import TORCH, LocalFile, RemoteFile, is_file_name, local_file
 from reszoo.weights.published import Weights, find_weights
 from reszoo.weights.read import read_checkpoint
-from reszoo.weights.transforms import Transforms, fit_transforms
 from reszoo.zoo.spec import Spec
 
 # Other libraries' words for "the usual weights".
@@ -31,7 +31,7 @@ class Pretrained:
     """
 
     weights: Weights
-    transforms: Transforms
+    transforms: Preprocessing
     class_names: tuple[str, ...]
     class_ids: tuple[str, ...]
 
@@ -94,7 +94,7 @@ def load(
         whole = f"{HEAD}/kernel" in found.matched
         model.pretrained = Pretrained(
             weights=source,
-            transforms=fit_transforms(source.transforms, model.input_shape[1:]),
+            transforms=source.transforms.fit(model.input_shape[1:]),
             class_names=source.class_names if whole else (),
             class_ids=source.class_ids if whole else (),
         )

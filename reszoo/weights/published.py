@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from reszoo.errors import ReszooError, did_you_mean
+from reszoo.images.preprocessing import Preprocessing
 from reszoo.weights.formats import RemoteFile
-from reszoo.weights.transforms import Transforms
 from reszoo.zoo.catalog import ALIASES, list_models, spec
 from reszoo.zoo.count import count
 from reszoo.zoo.spec import Spec
@@ -40,7 +40,7 @@ class Weights:
     data: str
     top1: float
     top5: float | None
-    transforms: Transforms
+    transforms: Preprocessing
     licence: str
     source: str
     files: tuple[RemoteFile, ...]
@@ -87,14 +87,15 @@ def published() -> tuple[Weights, ...]:
 
 
 def _row(cells: dict[str, str]) -> Weights:
-    size = int(cells["image_size"])
-    transforms = Transforms(
-        image_size=(size, size),
-        resize=int(cells["resize"]),
-        interpolation=cells["interpolation"],
-        mean=tuple(map(float, cells["mean"].split(","))),
-        std=tuple(map(float, cells["std"].split(","))),
-        channel_order=cells["channel_order"],
+    side = int(cells["image_size"])
+    transforms = Preprocessing.from_dict(
+        {
+            **cells,
+            "image_size": (side, side),
+            "channels": 3,
+            "mean": [float(value) for value in cells["mean"].split(",")],
+            "std": [float(value) for value in cells["std"].split(",")],
+        }
     )
     files = []
     for file in cells["files"].split():

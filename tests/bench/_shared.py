@@ -13,9 +13,9 @@ def export_random(name: str, out: Path, *, resize: int = 0, **options: Any) -> s
     import numpy as np
 
     import reszoo
-    from reszoo.data.preprocessing import Preprocessing
     from reszoo.exporting.export import export_model
     from reszoo.exporting.samples import photographs
+    from reszoo.images.preprocessing import Preprocessing
 
     size = reszoo.spec(name).default_input_shape[0]
     mean, std = (

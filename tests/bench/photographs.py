@@ -17,9 +17,9 @@ import numpy as np
 
 from reszoo.bench.photographs import write_photographs
 from reszoo.config.data import InceptionCrop
-from reszoo.data.augment import mirror, random_windows, take_window
-from reszoo.data.decode import decode_window, find_layout
-from reszoo.data.preprocessing import Preprocessing
+from reszoo.data.augmentation import draw_windows, mirror, take_window
+from reszoo.images.decoding import decode_window, find_layout
+from reszoo.images.preprocessing import Preprocessing
 from reszoo.lazy import tf
 
 BATCH, IMAGES, TURNS = 32, 960, 5
@@ -41,7 +41,7 @@ def pipelines(folder: Path) -> dict[str, Any]:
         return (
             payloads,
             layouts,
-            random_windows(layouts[:, :2], augment, preprocessing.image_size, key),
+            draw_windows(layouts[:, :2], augment, preprocessing.image_size, key),
         )
 
     def decoded(payload: Any, layout: Any, window: Any) -> Any:

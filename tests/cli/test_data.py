@@ -38,7 +38,7 @@ def test_list_names_every_first_class_set_and_says_which_are_here(
 
 def test_prepare_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "prepare", "digits"]) == 0
-    assert capsys.readouterr().out == "digits needs no preparing: it is always there\n"
+    assert capsys.readouterr().out == "digits needs no preparation\n"
 
 
 def test_prepare_of_nothing_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +68,7 @@ def test_prepare_of_a_folder_counts_what_it_holds(
     said = capsys.readouterr()
     assert said.err == ""
     assert said.out.splitlines() == [
-        f"{tmp_path} is sound: 2 classes, 48 train, 12 test",
+        f"{tmp_path} is valid: 2 classes, 48 train, 12 test",
         "height x width: 8 x 8 to 9; training needs data.image_size. Example: --set data.image_size=[224,224]",
         "train images per class: cat 40, dog 8",
         "test images per class: cat 10, dog 2",

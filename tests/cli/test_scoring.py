@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from reszoo.cli.evaluate import most_confused, summary
 from reszoo.cli.main import main
-from reszoo.data.preprocessing import Preprocessing
 from reszoo.evaluation.scores import Scores
+from reszoo.images.preprocessing import Preprocessing
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The list of known datasets: what can be opened is what it says, and the others have their published sizes."""
+"""Known datasets have their published sizes, and embedded ones hold what is listed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from reszoo.config.data import DataConfig, NoCrop
 from reszoo.data.catalog import EMBEDDED, KNOWN
 from reszoo.data.pipeline import open_dataset
 
-# (images in all, classes): LeCun et al. 1998; Xiao et al. 2017; Krizhevsky 2009, twice; Netzer et al. 2011 without `extra`;
-# the page of Imagenette 2; Russakovsky et al. 2015, table 2, without its test images, which have no labels.
+# (images, classes): LeCun et al. 1998; Xiao et al. 2017; Krizhevsky 2009, twice; Netzer et al. 2011
+# without `extra`; the page of Imagenette 2; Russakovsky et al. 2015, table 2, without its test
+# images, which have no labels.
 PUBLISHED = {
     "mnist": (70_000, 10),
     "fashion_mnist": (70_000, 10),
@@ -22,17 +23,13 @@ PUBLISHED = {
 
 
 def test_listed_sizes_are_the_published_ones() -> None:
-    found = {
-        name: (known.train + known.test, known.classes)
-        for name, known in KNOWN.items()
-        if name not in EMBEDDED
-    }
-    assert found == PUBLISHED
+    found = {name: (known.train + known.test, known.classes) for name, known in KNOWN.items()}
+    assert {name: found[name] for name in KNOWN if name not in EMBEDDED} == PUBLISHED
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_embedded_datasets_are_as_listed(name: str) -> None:
-    info = open_dataset(DataConfig(name=name, validation=0), NoCrop(), batch_size=8, seed=0).info
+    info = open_dataset(DataConfig(name=name), NoCrop(), batch_size=8, seed=0).info
     known = KNOWN[name]
     assert info.examples == {"train": known.train, "validation": 0, "test": known.test}
     assert info.classes == known.classes and "x".join(map(str, info.input_shape)) == known.shape

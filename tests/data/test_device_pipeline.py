@@ -1,9 +1,10 @@
-"""Images that stay on the device: the batches of the ordinary pipeline to the bit, made there by operations that a GPU has."""
+"""Images that stay on the device: the pipeline's batches to the bit, by operations of a GPU."""
 
 from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tensorflow.python.framework import kernels
 
 from reszoo.config.data import Augmentation, AugmentConfig, DataConfig, NoCrop
 from reszoo.config.recipe import Recipe
-from reszoo.data import sets
+from reszoo.data import loading
 from reszoo.data.device_pipeline import DevicePipeline, open_device_pipeline
 from reszoo.data.pipeline import Pipeline, open_dataset
 from reszoo.errors import ReszooError
@@ -83,14 +84,13 @@ def test_evaluation_is_the_pipelines_to_the_bit(split: str, count: int) -> None:
 
 
 def test_inputs_in_bgr_are_the_pipelines_to_the_bit() -> None:
-    theirs, ours = both({"normalize": "channel"}, AUGMENTS["crop and flip"])
-    for pipeline in (theirs, ours):
-        object.__setattr__(pipeline.preprocessing, "channel_order", "BGR")
+    pairs = [both({"normalize": "channel"}, AUGMENTS[name]) for name in ("crop and flip", "color")]
+    for pipeline in (*pairs[0], pairs[1][1]):
+        pipeline.preprocessing = replace(pipeline.preprocessing, channel_order="BGR")
+    theirs, ours = pairs[0]
     assert compare(ours.train().take(3), theirs.train().take(3)) == 70
-    _, ours = both({"normalize": "channel"}, AUGMENTS["color"])
-    object.__setattr__(ours.preprocessing, "channel_order", "BGR")
-    with pytest.raises(ReszooError, match="noise in RGB"):
-        ours.train()
+    with pytest.raises(ReszooError, match="noise is in RGB"):
+        pairs[1][1].train()
 
 
 def test_images_are_stored_once_as_bytes_and_freed_with_the_pipeline() -> None:
@@ -115,7 +115,7 @@ def test_streamed_images_are_rejected(tmp_path: Path, monkeypatch: pytest.Monkey
         for index in range(5):
             pixels = np.full((12, 12, 3), 20 * index, np.uint8)
             (tmp_path / name / f"{index}.png").write_bytes(tf.io.encode_png(pixels).numpy())
-    monkeypatch.setattr(sets, "fits_memory", lambda counts, shape: False)
+    monkeypatch.setattr(loading, "fits_memory", lambda counts, shape: False)
     data = DataConfig(
         name=f"folder:{tmp_path}", image_size=(8, 8), normalize="unit", on_device=True
     )
@@ -141,24 +141,16 @@ def on_gpu(node: Any) -> bool:
 
 
 def test_a_gpu_has_every_operation_that_makes_a_batch() -> None:
-    """Else TensorFlow would make the batch on the CPU, and copy all images of the dataset there for each."""
-    if not any(
-        kernel.device_type == "GPU"
-        for kernel in kernels.get_registered_kernels_for_op("MatMul").kernel
-    ):
+    """Else TensorFlow would copy all images of the dataset to the CPU for each batch."""
+    registered = kernels.get_registered_kernels_for_op("MatMul").kernel
+    if not any(kernel.device_type == "GPU" for kernel in registered):
         pytest.skip("this TensorFlow is built without GPU kernels")
     _, ours = both({}, AUGMENTS["all"])
     (plan, _) = next(iter(ours.train().plans))
     graph = ours._make.get_concrete_function(ours._store("train"), plan).graph
     # Shapes and their parts are int32, and belong in the memory of the CPU.
-    large = [
-        node for node in graph.get_operations() if node.outputs and node.outputs[0].shape.rank != 0
-    ]
-    large = [
-        node
-        for node in large
-        if node.outputs[0].shape.rank is None or node.outputs[0].shape.rank > 1
-    ]
+    ranks = {node: node.outputs[0].shape.rank for node in graph.get_operations() if node.outputs}
+    large = [node for node, rank in ranks.items() if rank is None or rank > 1]
     missing = {
         node.type
         for node in large

@@ -13,10 +13,10 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
 from reszoo.evaluation.evaluate import evaluate, other_data, write_scores
 from reszoo.evaluation.scores import Scores
+from reszoo.images.preprocessing import Preprocessing
 from reszoo.training.run import Run
 
 

@@ -11,19 +11,19 @@ import pytest
 
 from reszoo.config.data import DataConfig, NoCrop
 from reszoo.config.load import load_recipe
-from reszoo.data.parts import Arrays, ImageSet
+from reszoo.data.dataset import ArraySplit, ImageDataset
+from reszoo.data.normalization import unnormalized
 from reszoo.data.pipeline import Pipeline
-from reszoo.data.statistics import plain
 from reszoo.evaluation.scores import Scores
 from reszoo.evaluation.telling import closing, opening
 
 
 def of_counts(cats: int, dogs: int) -> Pipeline:
     labels = np.array([0] * cats + [1] * dogs, np.int32)
-    part = Arrays(np.zeros((cats + dogs, 8, 8, 1), np.uint8), labels)
-    images = ImageSet("pets", ("cat", "dog"), {"train": part}, ("a/b.jpg",), {"HEIC": 3})
+    part = ArraySplit(np.zeros((cats + dogs, 8, 8, 1), np.uint8), labels)
+    images = ImageDataset("pets", ("cat", "dog"), {"train": part}, ("a/b.jpg",), {"HEIC": 3})
     return Pipeline(
-        images, plain((8, 8), 1, DataConfig(name="digits")), NoCrop(), batch_size=2, seed=0
+        images, unnormalized((8, 8), 1, DataConfig(name="digits")), NoCrop(), batch_size=2, seed=0
     )
 
 

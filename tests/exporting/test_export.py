@@ -18,12 +18,12 @@ from PIL import Image
 
 import reszoo
 from reszoo.cli.main import main
-from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
 from reszoo.evaluation.source import Source, open_source
 from reszoo.exporting import export as exporting
 from reszoo.exporting.export import as_float32, export_model
 from reszoo.exporting.samples import Sample, choose_samples, photographs
+from reszoo.images.preprocessing import Preprocessing
 from reszoo.models.batchnorm import BatchNormalization
 from reszoo.models.build import build
 

@@ -17,7 +17,6 @@ from ai_edge_litert.interpreter import Interpreter
 from PIL import Image, ImageOps
 
 import reszoo
-from reszoo.data.preprocessing import Preprocessing
 from reszoo.errors import ReszooError
 from reszoo.exporting import formats
 from reszoo.exporting.fold import fold
@@ -25,6 +24,7 @@ from reszoo.exporting.formats import FORMATS, QUANTIZE, Artifact, get_format
 from reszoo.exporting.litert import write_litert
 from reszoo.exporting.onnx_file import write_onnx
 from reszoo.exporting.pixels import PixelClassifier
+from reszoo.images.preprocessing import Preprocessing
 from reszoo.models.build import build
 
 ALL = [(name, precision) for name, one in FORMATS.items() for precision in one.precisions]

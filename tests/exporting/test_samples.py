@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from reszoo.data.preprocessing import Preprocessing
 from reszoo.exporting.samples import Sample, photographs, remove_folders
+from reszoo.images.preprocessing import Preprocessing
 
 
 def test_an_export_names_no_folders() -> None:

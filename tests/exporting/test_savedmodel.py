@@ -15,10 +15,10 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from reszoo.data.preprocessing import Preprocessing
 from reszoo.exporting.fold import fold
 from reszoo.exporting.formats import Artifact
 from reszoo.exporting.savedmodel import find_features, write_savedmodel
+from reszoo.images.preprocessing import Preprocessing
 from reszoo.models.build import build
 
 ROUNDING = 3e-4  # of one pixel in a resized image

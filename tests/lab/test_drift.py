@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 import reszoo
 from reszoo import ReszooError
 from reszoo.data.pipeline import open_dataset, open_pipeline
+from reszoo.images.preprocessing import Preprocessing
 from reszoo.lab import drift as lab
 from reszoo.lab.backbone import logits, recipe_for
 from reszoo.lab.drift import DriftCallback, drift, measure, present
@@ -27,7 +28,6 @@ from reszoo.weights import load, published
 from reszoo.weights.convert import export_arrays
 from reszoo.weights.formats import RemoteFile
 from reszoo.weights.published import Weights
-from reszoo.weights.transforms import Transforms
 
 L = keras.layers
 SMALL: dict[str, Any] = {
@@ -415,9 +415,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weights:
         data="cifar10",
         top1=90.0,
         top5=None,
-        transforms=Transforms(
-            image_size=(32, 32), resize=0, mean=(0.5, 0.4, 0.3), std=(0.3, 0.2, 0.1)
-        ),
+        transforms=Preprocessing((32, 32), 3, 0, (0.5, 0.4, 0.3), (0.3, 0.2, 0.1)),
         licence="BSD-2-Clause",
         source="https://weights.example",
         files=(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from reszoo import build, spec
-from reszoo.data.preprocessing import Preprocessing
+from reszoo.images.preprocessing import Preprocessing
 from reszoo.weights.convert import assign
 from reszoo.weights.published import find_weights
 from reszoo.weights.read import read_arrays
@@ -91,7 +91,7 @@ def photographs(net: str, tag: str, peer: Peer, files: list[Path]) -> dict[str, 
         file = Path(scratch) / "net.safetensors"
         model = build(net, input_shape=(None, None, 3))
         assert assign(model, spec(net), read_arrays(file)).complete
-        found = measure(row, model, Preprocessing.from_transforms(transforms), peer, file, files)
+        found = measure(row, model, transforms, peer, file, files)
     del found["answers"]
     return {"net": net, "weights": "random", "transforms": tag} | found
 
@@ -105,9 +105,7 @@ def published(depth: int, peer: Peer, weights: Path, files: list[Path]) -> dict[
         peer.ask("resave", row, Path(scratch), weights=str(weights))
         model = build(row.model)
         assert assign(model, spec(row.model), read_arrays(file)).complete
-    preprocessing = Preprocessing.from_transforms(
-        find_weights(spec(row.model), "akamaster").transforms
-    )
+    preprocessing = find_weights(spec(row.model), "akamaster").transforms
     found = measure(row, model, preprocessing, peer, weights, files)
     names = sorted({file.parent.name for file in files})
     labels = np.array([names.index(file.parent.name) for file in files])

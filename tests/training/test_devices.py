@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from reszoo import ReszooError, Run
 from reszoo.config.recipe import Recipe
-from reszoo.data import sets
+from reszoo.data import loading
 from reszoo.data.device_pipeline import DevicePipeline
 from reszoo.trainer import Trainer, train
 from reszoo.training import checkpoint, devices
@@ -154,7 +154,7 @@ def test_images_that_do_not_fit_in_memory_are_rejected_before_anything_is_writte
         for index in range(5):
             png = tf.io.encode_png(np.full((12, 12, 3), 20 * index, np.uint8)).numpy()
             (tmp_path / "images" / name / f"{index}.png").write_bytes(png)
-    monkeypatch.setattr(sets, "fits_memory", lambda counts, shape: False)
+    monkeypatch.setattr(loading, "fits_memory", lambda counts, shape: False)
     data = {
         "name": f"folder:{tmp_path / 'images'}",
         "image_size": [8, 8],

@@ -17,15 +17,15 @@ import reszoo
 from reszoo import ReszooError, build, load_recipe, spec
 from reszoo.cli.main import main
 from reszoo.config.resolve import resolve_recipe
+from reszoo.images.preprocessing import Preprocessing
 from reszoo.weights import published
 from reszoo.weights.convert import export_arrays
 from reszoo.weights.download import cache_path
 from reszoo.weights.formats import RemoteFile
 from reszoo.weights.published import CIFAR10, Weights
-from reszoo.weights.transforms import Transforms
 
 URL = "https://weights.example/resnet8.safetensors"
-TRANSFORMS = Transforms(image_size=(32, 32), resize=0, mean=(0.5, 0.4, 0.3), std=(0.3, 0.2, 0.1))
+TRANSFORMS = Preprocessing((32, 32), 3, 0, (0.5, 0.4, 0.3), (0.3, 0.2, 0.1))
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 from reszoo import ReszooError, count, list_weights, spec
 from reszoo.weights.layouts import LAYOUTS
 from reszoo.weights.published import differences, find_weights, fitting, published
-from reszoo.weights.transforms import Transforms, fit_transforms
 
 
 @pytest.mark.parametrize("weights", published(), ids=lambda row: f"{row.model}-{row.tag}")
@@ -111,43 +110,3 @@ def test_what_does_not_fit_is_refused_by_field(net: str, fields: dict, tag: str,
 def test_fields_of_training_alone_do_not_matter(field: str) -> None:
     net = spec("resnet50", **{field: True if field == "zero_gamma" else 0.1})
     assert find_weights(net, "imagenet").model == "resnet50_v1_5"
-
-
-def test_transforms_follow_the_nets_input() -> None:
-    own = Transforms(
-        image_size=(224, 224),
-        resize=232,
-        mean=(0.2, 0.4, 0.9),
-        std=(0.1, 0.2, 0.3),
-        channel_order="BGR",
-    )
-    assert fit_transforms(own, (None, None, 3)) == fit_transforms(own, (224, 224, 3)) == own
-    half = fit_transforms(own, (112, 112, 3))
-    assert (half.image_size, half.resize, half.mean) == ((112, 112), 116, own.mean)
-    grey = fit_transforms(own, (224, 224, 1))
-    assert (
-        grey.mean == pytest.approx((0.5,))
-        and grey.std == pytest.approx((0.2,))
-        and grey.channel_order == "RGB"
-    )
-    assert fit_transforms(own, (224, 224, 4)).mean == (0.2, 0.4, 0.9, 0.2)
-    assert fit_transforms(own, (224, 300, 3)).resize == 300, "the crop must fit"
-    assert Transforms.from_dict(own.to_dict()) == own
-
-
-@pytest.mark.parametrize(
-    ("fields", "says"),
-    [
-        ({"interpolation": "nearest"}, "must be bilinear or bicubic"),
-        ({"channel_order": "GBR"}, "must be RGB or BGR"),
-        ({"image_size": (0, 3)}, "are no sizes in pixels"),
-        ({"std": (0.0, 1.0, 1.0)}, "std above 0"),
-        ({"std": (1.0,)}, "one number a channel"),
-    ],
-)
-def test_impossible_transforms_are_refused(fields: dict, says: str) -> None:
-    good = {"image_size": (8, 8), "resize": 0, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
-    with pytest.raises(ReszooError, match=says):
-        Transforms(**(good | fields))
-    with pytest.raises(ReszooError, match="not readable"):
-        Transforms.from_dict(good | {"colour": 1})

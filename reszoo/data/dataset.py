@@ -1,0 +1,222 @@
+"""A dataset and its splits: how many examples a split has, in which order, and how one is read."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from reszoo.data.random_keys import fold_in, shuffle_indices
+from reszoo.errors import ReszooError
+from reszoo.lazy import tf
+from reszoo.types import Array, Tensor
+
+MEMORY_LIMIT = 2**31  # bytes of a dataset's decoded images; a larger dataset is streamed
+
+# TFRecord files cannot be read at random, so a stream is shuffled twice: the order of the files, and
+# the records of each window. 16 files are read in turn, so that a window mixes many. Two windows
+# (one is read while the other is used) of 2,048 ImageNet photos are about half a gigabyte.
+READ_FILES = 16
+WINDOW = 2048
+
+
+class Split(Protocol):
+    """What a pipeline needs of a split."""
+
+    @property
+    def count(self) -> int:
+        """The number of examples."""
+
+    def take(self, indices: Array) -> Split:
+        """Return the examples at `indices` (int64, rising) as a split."""
+
+    def elements(self, key: Tensor | None) -> tf.data.Dataset:
+        """Return each example's element once, in the order that `key` (int64 [2]) names.
+
+        None is the stored order.
+        """
+
+    def load(self, element: Any) -> tuple[Tensor, Tensor]:
+        """Return the image (uint8 [h, w, c] or the bytes of a file) and label (int32) of an element."""
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySplit:
+    """Images in memory: uint8 [n, h, w, c], and labels int32 [n]."""
+
+    images: Array
+    labels: Array
+
+    @property
+    def count(self) -> int:
+        """The number of examples."""
+        return len(self.labels)
+
+    def take(self, indices: Array) -> ArraySplit:
+        """Return the examples at `indices`, int [n]."""
+        return ArraySplit(self.images[indices], self.labels[indices])
+
+    def elements(self, key: Tensor | None) -> tf.data.Dataset:
+        """Return the examples' indices in the order that `key` names."""
+        return _order(self.count, key)
+
+    def load(self, element: Any) -> tuple[Tensor, Tensor]:
+        """Return the image and label of one index, or of several."""
+        images, labels = self.tensors()
+        return tf.gather(images, element), tf.gather(labels, element)
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Return images and labels as TensorFlow constants."""
+        return _constant(self.images), _constant(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class FileSplit:
+    """Image files: paths [n] as Python reads them from the file system, and labels int32 [n]."""
+
+    paths: Array
+    labels: Array
+
+    @property
+    def count(self) -> int:
+        """The number of examples."""
+        return len(self.labels)
+
+    def take(self, indices: Array) -> FileSplit:
+        """Return the examples at `indices`, int [n]."""
+        return FileSplit(self.paths[indices], self.labels[indices])
+
+    def elements(self, key: Tensor | None) -> tf.data.Dataset:
+        """Return (path, label) of each example in the order that `key` names."""
+        paths, labels = _constant(encode_paths(self.paths)), _constant(self.labels)
+        return _order(self.count, key).map(lambda i: (tf.gather(paths, i), tf.gather(labels, i)))
+
+    def load(self, element: Any) -> tuple[Tensor, Tensor]:
+        """Return the contents of a file and its label."""
+        path, label = element
+        return tf.io.read_file(path), label
+
+
+@dataclass(frozen=True, eq=False)
+class RecordSplit:
+    """Records in TFRecord files.
+
+    Attributes:
+        files: Paths of the files.
+        skips: For each file, how many of its first records are skipped.
+        takes: For each file, how many records follow.
+        parse: From a record to (bytes of an image file, label).
+    """
+
+    files: tuple[str, ...]
+    skips: tuple[int, ...]
+    takes: tuple[int, ...]
+    parse: Callable[[Tensor], tuple[Tensor, Tensor]]
+
+    @property
+    def count(self) -> int:
+        """The number of examples."""
+        return sum(self.takes)
+
+    def take(self, indices: Array) -> RecordSplit:
+        """Return the examples at `indices`, which must be a contiguous range: files are read forward."""
+        start, stop = int(indices[0]), int(indices[-1]) + 1
+        assert len(indices) == stop - start
+        ends = np.cumsum(self.takes)
+        low, high = np.clip(start, ends - self.takes, ends), np.clip(stop, ends - self.takes, ends)
+        skips = self.skips + low - (ends - self.takes)
+        kept = [
+            (f, int(s), int(t)) for f, s, t in zip(self.files, skips, high - low, strict=True) if t
+        ]
+        files, firsts, takes = zip(*kept, strict=True)
+        return RecordSplit(files, firsts, takes, self.parse)
+
+    def elements(self, key: Tensor | None) -> tf.data.Dataset:
+        """Return the records in the order that `key` names."""
+        files = tf.constant(self.files)
+        skips, takes = tf.constant(self.skips, tf.int64), tf.constant(self.takes, tf.int64)
+
+        def read(index: Tensor) -> tf.data.Dataset:
+            records = tf.data.TFRecordDataset(tf.gather(files, index))
+            return records.skip(tf.gather(skips, index)).take(tf.gather(takes, index))
+
+        order = _order(len(self.files), key)
+        if key is None:
+            return order.flat_map(read)
+        # The order must not depend on the machine's cores or speed: deterministic, a fixed cycle.
+        records = order.interleave(
+            read, cycle_length=READ_FILES, num_parallel_calls=READ_FILES, deterministic=True
+        )
+
+        def shuffle(number: Tensor, window: Tensor) -> Tensor:
+            size = tf.size(window, out_type=tf.int64)
+            return tf.gather(
+                window, shuffle_indices(tf.range(size), size, fold_in(key, number + 1))
+            )
+
+        # Dataset.shuffle would depend on TensorFlow's global seed.
+        return records.batch(WINDOW).enumerate().map(shuffle).prefetch(1).unbatch()
+
+    def load(self, element: Any) -> tuple[Tensor, Tensor]:
+        """Return the contents of the image file in a record, and its label."""
+        return self.parse(element)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDataset:
+    """A dataset ready to be read.
+
+    Attributes:
+        name: The recipe's `data.name`.
+        class_names: In label order.
+        splits: `train`, and perhaps `validation` and `test`.
+        skipped: Files that cannot be decoded and were skipped.
+        ignored: How many files of a folder are not images, by kind.
+        fingerprint: What identifies the images wherever they lie (`reszoo.data.fingerprint`),
+            before a validation split is held out.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    splits: dict[str, Split]
+    skipped: tuple[str, ...] = ()
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
+
+    def split(self, name: str) -> Split:
+        """Return a split. Raises ReszooError if the dataset lacks it."""
+        if name not in self.splits:
+            fix = ". Example: --set data.validation=500" if name == "validation" else ""
+            raise ReszooError(
+                f"{self.name}: no {name!r} split; expected one of {', '.join(self.splits)}{fix}"
+            )
+        return self.splits[name]
+
+
+def encode_paths(paths: Iterable[str]) -> list[bytes]:
+    """Return paths as the bytes by which the file system knows them; they need not be UTF-8."""
+    # Not os.fsencode: TensorFlow, tracing a graph, would warn that it cannot convert it.
+    encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+    return [path.encode(encoding, errors) for path in paths]
+
+
+def fits_memory(counts: Iterable[int], shape: tuple[int, int, int]) -> bool:
+    """Return whether so many uint8 images of `shape` take at most `MEMORY_LIMIT`."""
+    return sum(counts) * math.prod(shape) <= MEMORY_LIMIT
+
+
+def _order(count: int, key: Tensor | None) -> tf.data.Dataset:
+    order = tf.data.Dataset.range(count)
+    return order if key is None else order.map(lambda place: shuffle_indices(place, count, key))
+
+
+def _constant(values: Array | list[bytes]) -> Tensor:
+    # Made outside the graph that is traced, so that the values are its input and not copied into it.
+    # On the CPU, where tf.data runs: an eager constant would otherwise go to the first GPU and back
+    # for each batch.
+    with tf.init_scope(), tf.device("CPU:0"):
+        return tf.constant(values)

@@ -1,0 +1,77 @@
+"""What a dataset holds, as recorded in run.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from reszoo.data.dataset import ArraySplit, FileSplit, ImageDataset
+from reszoo.images.preprocessing import Preprocessing
+from reszoo.types import JsonObject
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a dataset holds.
+
+    Attributes:
+        name: The recipe's `data.name`.
+        class_names: In label order.
+        input_shape: Height, width and channels of the model's input.
+        examples: Number of examples of the splits train, validation and test.
+        skipped: Files that cannot be decoded and were skipped.
+        ignored: How many files of a folder are not images, by kind.
+        class_counts: For each split, the number of examples of each class. A streamed split whose
+            labels are unknown is absent.
+        fingerprint: What identifies the images wherever they lie (`reszoo.data.fingerprint`).
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    examples: dict[str, int]
+    skipped: tuple[str, ...] = ()
+    ignored: dict[str, int] = field(default_factory=dict)
+    class_counts: dict[str, list[int]] = field(default_factory=dict)
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, dataset: ImageDataset, preprocessing: Preprocessing) -> DataInfo:
+        """Describe a dataset whose images are converted by `preprocessing`."""
+        counts = {name: split.count for name, split in dataset.splits.items()}
+        return cls(
+            name=dataset.name,
+            class_names=dataset.class_names,
+            input_shape=preprocessing.input_shape,
+            examples={name: counts.get(name, 0) for name in ("train", "validation", "test")},
+            skipped=dataset.skipped,
+            ignored=dict(dataset.ignored),
+            class_counts={
+                name: np.bincount(split.labels, minlength=len(dataset.class_names)).tolist()
+                for name, split in dataset.splits.items()
+                if isinstance(split, ArraySplit | FileSplit)
+            },
+            fingerprint=dataset.fingerprint,
+        )
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    def to_dict(self) -> JsonObject:
+        """Return a JSON-able dict."""
+        return {
+            "name": self.name,
+            "classes": self.classes,
+            "class_names": list(self.class_names),
+            "input_shape": list(self.input_shape),
+            "examples": self.examples,
+            "class_counts": self.class_counts,
+            "skipped": list(self.skipped),
+            "ignored": self.ignored,
+            "fingerprint": dict(self.fingerprint),
+        }

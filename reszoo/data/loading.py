@@ -1,0 +1,126 @@
+"""Load a dataset by name: which images, how they are split, and the size at which a model sees them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from reszoo.config.data import AugmentConfig, DataConfig, InceptionCrop, ScaleCrop
+from reszoo.data import fingerprint
+from reszoo.data.corruption import report_corrupt, skip_corrupt
+from reszoo.data.dataset import ArraySplit, FileSplit, ImageDataset, Split, fits_memory
+from reszoo.data.embedded import (
+    SYNTHETIC_CLASSES,
+    SYNTHETIC_COUNTS,
+    SYNTHETIC_SHAPE,
+    load_digits,
+    load_synthetic,
+)
+from reszoo.data.file_reading import find_shape, read_files
+from reszoo.data.folder import list_folder
+from reszoo.data.holdout import hold_out
+from reszoo.data.normalization import unnormalized
+from reszoo.errors import ReszooError
+from reszoo.images.decoding import to_channels
+from reszoo.images.formats import printable
+from reszoo.images.preprocessing import Preprocessing
+from reszoo.lazy import tf
+
+
+def load_dataset(data: DataConfig, augment: AugmentConfig) -> tuple[ImageDataset, Preprocessing]:
+    """Load the dataset of a recipe, its validation split held out.
+
+    Splits are `ArraySplit` at the input's size if they fit in memory and `augment` does not crop out
+    of larger images.
+
+    Returns:
+        The dataset, and preprocessing that resizes but does not normalize.
+
+    Raises:
+        ReszooError: If the dataset cannot be read.
+    """
+    whole = isinstance(augment, ScaleCrop | InceptionCrop)
+    if data.name.startswith("folder:"):
+        dataset, preprocessing = _load_folder(data, whole)
+    elif data.name in ("digits", "synthetic"):
+        dataset, preprocessing = _load_embedded(data, whole)
+    else:
+        try:
+            from reszoo.data.tfds import load_tfds
+        except ModuleNotFoundError as error:
+            if error.name not in ("tensorflow", "tensorflow_datasets"):
+                raise
+            raise ReszooError(
+                f"data.name: {data.name!r} needs {error.name}, which is not installed. "
+                f"Example: pip install {error.name}"
+            ) from error
+        # TensorFlow Datasets shuffles the classes when it writes a dataset (CIFAR: see there), so a
+        # range of it is a fair sample.
+        dataset, preprocessing = load_tfds(data, whole)
+        return hold_out(dataset, data, by_class=False), preprocessing
+    return hold_out(dataset, data, by_class=True), preprocessing
+
+
+def _load_folder(data: DataConfig, whole: bool) -> tuple[ImageDataset, Preprocessing]:
+    listing = list_folder(data.name.removeprefix("folder:"))
+    names, files = listing.class_names, listing.splits
+    identity = fingerprint.of_files({name: split.paths for name, split in files.items()})
+    height, width, channels = find_shape(files.values())
+    preprocessing = unnormalized(
+        data.image_size or (height, width), data.channels or channels, data
+    )
+    loaded: dict[str, ArraySplit] | dict[str, FileSplit]
+    if not whole and fits_memory((f.count for f in files.values()), preprocessing.input_shape):
+        loaded, bad = read_files(files, preprocessing, resized=data.image_size is not None)
+    elif data.image_size is None:
+        raise ReszooError(
+            f"data.image_size: required for {data.name}, whose images are streamed. "
+            "Example: --set data.image_size=[224,224]"
+        )
+    else:
+        loaded, bad = skip_corrupt(files)
+    total = sum(split.count for split in files.values())
+    report_corrupt(bad, total, skip=data.on_corrupt == "skip")
+    if missing := set(range(len(names))) - set(loaded["train"].labels):
+        raise ReszooError(
+            f"{data.name}: no training image of class {names[min(missing)]!r} can be decoded"
+        )
+    splits: dict[str, Split] = dict(loaded)
+    skipped = tuple(map(printable, bad))
+    dataset = ImageDataset(data.name, names, splits, skipped, listing.ignored, identity)
+    return dataset, preprocessing
+
+
+def _load_embedded(data: DataConfig, whole: bool) -> tuple[ImageDataset, Preprocessing]:
+    if data.name == "digits":
+        stored, names = load_digits(), tuple("0123456789")
+    else:
+        shape = (*(data.image_size or SYNTHETIC_SHAPE[:2]), data.channels or SYNTHETIC_SHAPE[2])
+        if not fits_memory(SYNTHETIC_COUNTS.values(), shape):
+            raise ReszooError(
+                f"data.image_size: {list(shape[:2])} is invalid; synthetic images of this size do "
+                "not fit in memory. Example: --set data.image_size=[32,32]"
+            )
+        stored, names = load_synthetic(shape), SYNTHETIC_CLASSES
+    height, width, channels = stored["train"].images.shape[1:]
+    preprocessing = unnormalized(
+        data.image_size or (height, width), data.channels or channels, data
+    )
+    identity = fingerprint.of_arrays({k: (s.images, s.labels) for k, s in stored.items()})
+    splits: dict[str, Split] = {k: _to_input(s, preprocessing, whole) for k, s in stored.items()}
+    return ImageDataset(data.name, names, splits, fingerprint=identity), preprocessing
+
+
+def _to_input(split: ArraySplit, preprocessing: Preprocessing, whole: bool) -> ArraySplit:
+    """Convert images to the input's channels and, unless `whole` images are cropped, to its size."""
+    shape = split.images.shape[1:]
+    if shape == preprocessing.input_shape or (whole and shape[2] == preprocessing.channels):
+        return split
+    change = (
+        partial(to_channels, channels=preprocessing.channels) if whole else preprocessing.to_input
+    )
+    images = tf.data.Dataset.from_tensor_slices(split.images).map(
+        change, num_parallel_calls=tf.data.AUTOTUNE
+    )
+    return ArraySplit(np.stack(list(images.as_numpy_iterator())), split.labels)

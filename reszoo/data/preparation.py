@@ -1,0 +1,187 @@
+"""Prepare a dataset for reading: download it, or use archives that a person already has."""
+
+from __future__ import annotations
+
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from reszoo.commands import format_command
+from reszoo.data.catalog import EMBEDDED, KNOWN, data_home
+from reszoo.errors import ReszooError
+
+# Seconds for a server's first answer, before a download that would otherwise be retried for long.
+TIMEOUT = 10
+
+Archives: TypeAlias = dict[str, tuple[str, int]]
+"""From file names to (url, bytes)."""
+
+
+def prepare_dataset(
+    name: str, *, from_dir: Path | None = None, data_dir: Path | None = None
+) -> str:
+    """Prepare a dataset and describe it. Nothing half-prepared is left under its name.
+
+    Args:
+        name: A dataset, or folder:PATH, of which every image is decoded.
+        from_dir: Folder with the dataset's archives under their original names. Nothing is
+            downloaded.
+        data_dir: Folder of prepared datasets; by default `data_home()`.
+
+    Returns:
+        Lines that describe the dataset.
+
+    Raises:
+        ReszooError: If a file is missing, damaged, of the wrong size or content, or cannot be
+            downloaded.
+    """
+    if name in EMBEDDED:
+        return f"{name} needs no preparation"
+    if name.startswith("folder:"):
+        return _check_folder(name.removeprefix("folder:"))
+    from reszoo.data import tfds
+
+    home = data_home(data_dir)
+    builder = tfds.find_builder(name, home)
+    with tfds.quiet():
+        if builder.is_prepared():
+            return f"{name} is already in {builder.data_dir}: {_counts(builder)}"
+    archives = find_archives(builder, name)
+    place = ("--dir", data_dir) if data_dir else ()
+    command = format_command("data", "prepare", name, "--from", "DIR", *place)
+    if from_dir is not None:
+        _check_archives(command, archives, from_dir)
+    elif builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        raise ReszooError(
+            f"{name} cannot be downloaded without an account; {_advise(command, archives)}"
+        )
+    elif archives:
+        _check_network(name, command, archives)
+    _write(builder, name, command, archives, from_dir)
+    return f"{name} is in {builder.data_dir}: {_counts(builder)}"
+
+
+def find_archives(builder: Any, name: str) -> Archives:
+    """Return the files that a dataset is made of, as far as they are known."""
+    infos = {
+        (info.filename or url.rsplit("/", 1)[-1]): (url, int(info.size))
+        for url, info in (builder.url_infos or {}).items()
+    }
+    known = KNOWN[name].archives if name in KNOWN else ()
+    return {file: infos[file] for file in known if file in infos} or infos
+
+
+def format_size(count: int) -> str:
+    """Return a number of bytes for reading: `170,052,171 bytes, 162.2 MiB`."""
+    for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if count >= 1024**power:
+            return f"{count:,} bytes, {count / 1024**power:.1f} {unit}"
+    return f"{count:,} bytes"
+
+
+def _advise(command: str, archives: Archives) -> str:
+    named = ", ".join(f"{file} ({format_size(size)})" for file, (_, size) in archives.items())
+    return f"put {named or 'its archives'} in a folder DIR and run: {command}"
+
+
+def _check_archives(command: str, archives: Archives, folder: Path) -> None:
+    if not folder.is_dir():
+        raise ReszooError(f"--from: no folder {str(folder)!r}; {_advise(command, archives)}")
+    missing = {file: about for file, about in archives.items() if not (folder / file).is_file()}
+    if missing:
+        raise ReszooError(f"{folder} lacks {', '.join(missing)}; {_advise(command, missing)}")
+    for file, (_, size) in archives.items():
+        found = (folder / file).stat().st_size
+        if found != size:
+            raise ReszooError(
+                f"{folder / file} has {found:,} bytes; expected {size:,}. It is incomplete or "
+                "another file"
+            )
+
+
+def _check_network(name: str, command: str, archives: Archives) -> None:
+    """Check that the server of the first file answers in time."""
+    url, _ = next(iter(archives.values()))
+    request = urllib.request.Request(url, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=TIMEOUT).close()
+    except urllib.error.HTTPError:
+        pass  # it answered; some servers refuse HEAD
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise ReszooError(
+            f"{name} is absent and cannot be downloaded ({reason}); {_advise(command, archives)}"
+        ) from error
+
+
+def _write(
+    builder: Any, name: str, command: str, archives: Archives, from_dir: Path | None
+) -> None:
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    from reszoo.data.tfds import first_line, quiet
+
+    (tfds.enable_progress_bar if sys.stderr.isatty() else tfds.disable_progress_bar)()
+    config = tfds.download.DownloadConfig(manual_dir=None if from_dir is None else str(from_dir))
+    try:
+        with quiet():
+            builder.download_and_prepare(download_config=config)
+    except tfds.download.DownloadError as error:
+        raise ReszooError(
+            f"{name} cannot be downloaded ({first_line(error)}); {_advise(command, archives)}"
+        ) from error
+    except tfds.core.download.download_manager.NonMatchingChecksumError as error:
+        raise ReszooError(
+            f"{name}: the sha256 of a file is not the expected one: {first_line(error)}"
+        ) from error
+    except (OSError, ValueError, AssertionError, ImportError, EOFError, tf.errors.OpError) as error:
+        advice = f"; {_advise(command, archives)}" if from_dir is None else ""
+        raise ReszooError(f"{name} cannot be prepared: {first_line(error)}{advice}") from error
+
+
+def _counts(builder: Any) -> str:
+    splits = builder.info.splits.items()
+    return ", ".join(f"{info.num_examples:,} {split}" for split, info in splits)
+
+
+def _check_folder(root: str) -> str:
+    import numpy as np
+
+    from reszoo.data.corruption import report_corrupt
+    from reszoo.data.file_reading import decode_all
+    from reszoo.data.folder import list_folder
+    from reszoo.data.summary import describe_classes, describe_ignored, warn_of_imbalance
+
+    listing = list_folder(root)
+    names, splits = listing.class_names, listing.splits
+    bad, sizes = decode_all(np.concatenate([split.paths for split in splits.values()]))
+    report_corrupt(bad, sum(split.count for split in splits.values()), skip=False)
+    counts = ", ".join(f"{split.count:,} {name}" for name, split in splits.items())
+    per_class = {
+        name: np.bincount(split.labels, minlength=len(names)).tolist()
+        for name, split in splits.items()
+    }
+    lines = [
+        f"{root} is valid: {len(names)} classes, {counts}",
+        _describe_sizes(sizes.min(axis=0).tolist(), sizes.max(axis=0).tolist()),
+        *describe_classes(names, per_class),
+        *describe_ignored(listing.ignored),
+        *warn_of_imbalance(names, per_class),
+    ]
+    return "\n".join(lines)
+
+
+def _describe_sizes(least: list[int], most: list[int]) -> str:
+    if least == most:
+        return f"height x width: {least[0]}x{least[1]}"
+    ranges = " x ".join(
+        f"{low}" if low == high else f"{low} to {high}"
+        for low, high in zip(least, most, strict=True)
+    )
+    return (
+        f"height x width: {ranges}; training needs data.image_size. "
+        "Example: --set data.image_size=[224,224]"
+    )

@@ -1,0 +1,1 @@
+"""Images: file formats, decoding, resizing, and preprocessing for a model's input."""
