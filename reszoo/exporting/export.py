@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -117,7 +116,7 @@ def export(
         samples = choose_samples(source, preprocessing, data, calibrate=calibrate)
     model = source.load()
     if preprocessing is not own:
-        model = as_float32(model, preprocessing.image_size)
+        model = fold(model, norms=False, image_size=preprocessing.image_size).model
     report = export_model(
         model,
         out,
@@ -183,8 +182,8 @@ def export_model(
     sample, target = check or photographs(), Path(out)
     with atomic_dir(target) as written, plain_folder(written) as folder:
         with tf.device("CPU:0"):
-            whole = as_float32(model)
-            folded = fold(whole, only_list=not fold_norms)
+            whole = fold(model, norms=False).model
+            folded = fold(whole, norms=fold_norms)
         ranges = calibration.inputs(preprocessing) if calibration and precision == "int8" else None
         artifact = Artifact(folded.model, preprocessing, class_names, precision, ranges)
         with _explain_failure(target, found):
@@ -207,26 +206,6 @@ def export_model(
         check=result,
         one_class=one_class,
     )
-
-
-@fixed_settings()
-def as_float32(model: keras.Model, image_size: tuple[int, int] | None = None) -> keras.Model:
-    """Return a float32 copy of a model on one device, whatever policy or strategy made it.
-
-    Args:
-        model: A functional model.
-        image_size: Another (height, width) of its input.
-    """
-
-    def clone(layer: Any) -> Any:
-        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
-
-    inputs = None
-    if image_size:
-        inputs = keras.Input((*image_size, model.input_shape[-1]), dtype="float32")
-    copy = keras.models.clone_model(model, clone_function=clone, input_tensors=inputs)
-    copy.set_weights(model.get_weights())
-    return copy
 
 
 def _write(folder: Path, format: Format, artifact: Artifact) -> None:

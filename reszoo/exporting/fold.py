@@ -28,23 +28,28 @@ class Folded:
 
 
 @fixed_settings()
-def fold(model: keras.Model, *, only_list: bool = False, dtype: str | None = "float32") -> Folded:
+def fold(
+    model: keras.Model,
+    *,
+    norms: bool = True,
+    dtype: str | None = "float32",
+    image_size: tuple[int, int] | None = None,
+) -> Folded:
     """Return a copy of a Keras functional model with its batch norms folded where that is exact.
 
     With scale s = gamma / sqrt(variance + epsilon), kernel w and bias b become w * s and
-    (b - mean) * s + beta, computed in float64.
+    (b - mean) * s + beta, computed in float64. The copy is on one device, whatever strategy made `model`.
 
     Args:
         model: A functional model; it is not changed.
-        only_list: Fold nothing, and return `model` itself.
+        norms: Fold batch norms; False only copies.
         dtype: The dtype policy of the copy; None keeps that of each layer.
+        image_size: Another (height, width) of the input.
     """
-    norms = [
+    names = [
         layer.name for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)
     ]
-    if only_list:
-        return Folded(model, (), tuple(norms))
-    pairs = _find_pairs(model)
+    pairs = _find_pairs(model) if norms else {}
     removed = set(pairs.values())
 
     def clone(layer: Any) -> Any:
@@ -56,19 +61,19 @@ def fold(model: keras.Model, *, only_list: bool = False, dtype: str | None = "fl
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         return args[0] if layer.name in removed else layer(*args, **kwargs)
 
-    copy = keras.models.clone_model(model, clone_function=clone, call_function=call)
+    inputs = None
+    if image_size:
+        inputs = keras.Input((*image_size, model.input_shape[-1]), dtype="float32")
+    copy = keras.models.clone_model(
+        model, clone_function=clone, call_function=call, input_tensors=inputs
+    )
     for layer in copy.layers:
         if layer.weights:
-            own = model.get_layer(layer.name)
-            norm = pairs.get(layer.name)
-            layer.set_weights(
-                _fold_weights(own, model.get_layer(norm)) if norm else own.get_weights()
-            )
-    return Folded(
-        copy,
-        tuple(name for name in norms if name in removed),
-        tuple(name for name in norms if name not in removed),
-    )
+            own, norm = model.get_layer(layer.name), pairs.get(layer.name)
+            weights = _fold_weights(own, model.get_layer(norm)) if norm else own.get_weights()
+            layer.set_weights(weights)
+    kept = tuple(name for name in names if name not in removed)
+    return Folded(copy, tuple(name for name in names if name in removed), kept)
 
 
 def _find_pairs(model: keras.Model) -> dict[str, str]:

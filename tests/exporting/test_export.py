@@ -21,7 +21,7 @@ from reszoo.cli.main import main
 from reszoo.errors import ReszooError
 from reszoo.evaluation.source import Source, open_source
 from reszoo.exporting import export as exporting
-from reszoo.exporting.export import as_float32, export_model
+from reszoo.exporting.export import export_model
 from reszoo.exporting.samples import Sample, choose_samples, photographs
 from reszoo.images.preprocessing import Preprocessing
 from reszoo.models.batchnorm import BatchNormalization
@@ -359,32 +359,3 @@ def test_a_model_of_any_policy_or_strategy_is_exported_in_float32(
     kinds = {one.data_type for one in onnx.load(path).graph.initializer}
     low = {onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
     assert not kinds & low
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"shortcut": "A"},
-        {"shortcut": "C", "order": "pre"},
-        {"se_ratio": 0.25},
-        {"rezero": True},
-        {"drop_path": 0.3, "dropout": 0.2},
-        {"shortcut_scale": 0.5, "branch_scale": 0.5},
-        {"gate": "exclusive"},
-        {"shortcut_dropout": 0.5},
-    ],
-    ids=str,
-)
-def test_a_float32_copy_computes_what_the_net_does(fields: dict[str, Any]) -> None:
-    model = {"classes": 4, "input_shape": (16, 16, 3), **fields}
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    mixed = build("resnet8", **model)
-    keras.config.set_dtype_policy("float32")
-    plain = build("resnet8", **model)
-    rng = np.random.default_rng(0)
-    plain.set_weights([rng.uniform(0.1, 0.3, w.shape) for w in plain.get_weights()])
-    mixed.set_weights(plain.get_weights())
-    images = rng.normal(size=(2, 16, 16, 3)).astype("float32")
-    copy = as_float32(mixed)
-    assert {layer.compute_dtype for layer in copy._flatten_layers()} == {"float32"}
-    np.testing.assert_allclose(copy(images), plain(images, training=False), rtol=1e-5)

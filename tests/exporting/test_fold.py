@@ -62,7 +62,7 @@ def test_a_folded_model_computes_the_same_with_the_batch_norms_gone(
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
     assert left == list(found.kept) and sorted([*found.removed, *found.kept]) == sorted(
-        fold(net, only_list=True).kept
+        fold(net, norms=False).kept
     )
     images = RNG.normal(size=(3, *net.input_shape[1:])).astype(np.float32)
     own, theirs = net(images, training=False).numpy(), found.model(images, training=False).numpy()
@@ -120,3 +120,32 @@ def test_a_batch_norm_without_offset_or_scale_folds_too(center: bool, scale: boo
     net = lively(keras.Model(inputs, norm(keras.layers.Conv2D(3, 3, use_bias=False)(inputs))))
     images = RNG.normal(size=(2, 4, 4, 2)).astype(np.float32)
     np.testing.assert_allclose(net(images), fold(net).model(images), rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"shortcut": "A"},
+        {"shortcut": "C", "order": "pre"},
+        {"se_ratio": 0.25},
+        {"rezero": True},
+        {"drop_path": 0.3, "dropout": 0.2},
+        {"shortcut_scale": 0.5, "branch_scale": 0.5},
+        {"gate": "exclusive"},
+        {"shortcut_dropout": 0.5},
+    ],
+    ids=str,
+)
+def test_a_float32_copy_computes_what_the_net_does(fields: dict[str, Any]) -> None:
+    model = {"classes": 4, "input_shape": (16, 16, 3), **fields}
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    mixed = build("resnet8", **model)
+    keras.config.set_dtype_policy("float32")
+    plain = build("resnet8", **model)
+    rng = np.random.default_rng(0)
+    plain.set_weights([rng.uniform(0.1, 0.3, w.shape) for w in plain.get_weights()])
+    mixed.set_weights(plain.get_weights())
+    images = rng.normal(size=(2, 16, 16, 3)).astype("float32")
+    copy = fold(mixed, norms=False).model
+    assert {layer.compute_dtype for layer in copy._flatten_layers()} == {"float32"}
+    np.testing.assert_allclose(copy(images), plain(images, training=False), rtol=1e-5)
