@@ -1,4 +1,4 @@
-"""Where a run starts: its folder, new or to resume, and the files that training starts from."""
+"""The start of a run: its folder, new or to resume, and the files that training starts from."""
 
 from __future__ import annotations
 
@@ -10,51 +10,87 @@ from pathlib import Path
 import keras
 
 from reszoo.config.recipe import Recipe
-from reszoo.config.resolve import ResolvedRecipe, resolve_data
-from reszoo.errors import ReszooError
+from reszoo.config.resolve import ResolvedRecipe, resolve_data, resolve_recipe
+from reszoo.data.pipeline import Pipeline
+from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.files import check_output, check_outside
 from reszoo.training import checkpoint
-from reszoo.training.data_location import relocated
+from reszoo.training.data_location import advice_on_data, missing, relocated
 from reszoo.training.run import Run
 from reszoo.training.step import Stepper
 from reszoo.weights.formats import is_file_name, local_file
 
 
 def find_run(
-    recipe: ResolvedRecipe, run_dir: str | Path | None, resume: bool, data: str | None
+    recipe: Recipe,
+    *,
+    run_dir: str | Path | None,
+    resume: bool,
+    data: str | None,
+    model: object = None,
 ) -> tuple[Run, ResolvedRecipe]:
-    """Return the folder to train in, not made yet when the run is new, and the recipe with the data's present location."""
+    """Return the run to train, whose folder does not exist yet if it is new, and its recipe.
+
+    The arguments are those of `Trainer.prepare`. The recipe is resolved; it names the present
+    location of the data.
+
+    Raises:
+        ReszooError: If the folder cannot hold the run, holds another run, or a file or run that
+            training starts from does not exist.
+    """
+    if data is not None and not resume:
+        raise ReszooError(
+            f"data: {data} is only for resuming a run whose images were moved. "
+            f"For a new run: --set data.name={data}"
+        )
+    recipe = resolve_recipe(recipe)
     if not resume:
-        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        run = Run(run_dir or Path("runs") / f"{_file_name(recipe.name)}-{stamp}")
-        run.refuse_occupied()
-        if recipe.data.name.startswith("folder:"):
-            check_outside(run.path, recipe.data.name.removeprefix("folder:"), "run folder")
-        return run, recipe
+        check_start(recipe)
+        return _new_run(recipe, run_dir), recipe
     if run_dir is None:
         raise ReszooError("resume: no run is given; expected its folder as run_dir")
     run = Run.open(run_dir)
     check_output(run.path, "run folder")
     if data is not None:
         recipe = recipe.replace(data=resolve_data(relocated(run.recipe.data, data)))
-    run.refuse_other(recipe, moved=data is not None, started=has_checkpoint(run))
+    started = has_checkpoint(run)
+    run.refuse_other(recipe, moved=data is not None, started=started)
     if (run.path / "run.json").is_file():
-        before = run.meta.get("backend", "tensorflow")
-        if before != "tensorflow":
-            raise ReszooError(
-                f"{run.path} was trained on {before}; expected a run on tensorflow, because reszoo no longer trains on "
-                f"{before}. Finish it with reszoo 0.1, or train it anew: reszoo train {run.path / 'recipe.toml'}"
-            )
+        _check_backend(run)
+    check_model_source(run, model)
+    if not started:
+        check_start(recipe)
+    if why := missing(recipe.data):
+        raise ReszooError(f"{why}; {advice_on_data('train', run.path, recipe.data)}")
     return run, recipe
 
 
+def _new_run(recipe: Recipe, run_dir: str | Path | None) -> Run:
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    run = Run(run_dir or Path("runs") / f"{_file_name(recipe.name)}-{stamp}")
+    run.refuse_occupied()
+    if recipe.data.name.startswith("folder:"):
+        check_outside(run.path, recipe.data.name.removeprefix("folder:"), "run folder")
+    return run
+
+
+def _check_backend(run: Run) -> None:
+    before = run.meta.get("backend", "tensorflow")
+    if before != "tensorflow":
+        raise ReszooError(
+            f"{run.path} was trained on {before}; expected a run on tensorflow, because reszoo no "
+            f"longer trains on {before}. Finish it with reszoo 0.1, or train it anew: "
+            f"reszoo train {run.path / 'recipe.toml'}"
+        )
+
+
 def _file_name(name: str) -> str:
-    """Return a recipe's name as a part of a file name: without slashes, and short."""
+    """Return a recipe's name as a short file name without slashes."""
     return re.sub(r"[^\w.+-]+", "-", name).lstrip("-.")[:80] or "run"
 
 
 def check_start(recipe: Recipe) -> None:
-    """Raise ReszooError where a file or run that training starts from is not there."""
+    """Raise ReszooError if a file or run that training starts from does not exist."""
     if is_file_name(recipe.model.weights):
         try:
             local_file(recipe.model.weights)
@@ -76,11 +112,35 @@ def check_model_source(run: Run, model: object) -> None:
         raise ReszooError(f"{run.path} trains its recipe's model; resume it without another model")
 
 
+def check_data(run: Run, recipe: Recipe, pipeline: Pipeline, resume: bool) -> None:
+    """Raise ReszooError for data on which the run cannot resume, select or probe.
+
+    Args:
+        run: The run folder.
+        recipe: The recipe.
+        pipeline: Its data.
+        resume: Whether the run resumes, and its data must be the same.
+    """
+    info = pipeline.info
+    if resume:
+        try:
+            run.refuse_other_data(info)
+        except ChangedDataError as error:
+            advice = advice_on_data("train", run.path, recipe.data)
+            raise ChangedDataError(f"{error}; {advice}") from None
+    if recipe.train.select == "best" and not info.examples["validation"]:
+        raise ReszooError(
+            f'train.select: "best" is invalid; expected "last", because {info.name} holds out no '
+            "validation images. Example: --set data.validation=5000"
+        )
+    recipe.probe_steps(pipeline.steps_per_epoch)  # rejects a probe longer than the run
+
+
 def stored_bytes(model: keras.Model, stepper: Stepper) -> int:
-    """Return about how much a run writes: the checkpoints that are kept and one more, and the model three times."""
-    own = sum(math.prod(variable.shape) for variable in model.variables)
-    held = sum(math.prod(variable.shape) for variable in stepper.state().values())
-    return 4 * ((checkpoint.KEEP + 1) * (own + held) + 3 * own)
+    """Return about how many bytes a run writes: its checkpoints, and three copies of the model."""
+    weights = sum(math.prod(variable.shape) for variable in model.variables)
+    others = sum(math.prod(variable.shape) for variable in stepper.state().values())
+    return 4 * ((checkpoint.KEEP + 1) * (weights + others) + 3 * weights)
 
 
 def has_checkpoint(run: Run) -> bool:

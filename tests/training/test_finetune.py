@@ -16,13 +16,12 @@ from reszoo.config.optimizer import Optimizer
 from reszoo.config.resolve import resolve_recipe
 from reszoo.config.training import FinetuneConfig, TrainConfig
 from reszoo.errors import ReszooError
-from reszoo.evaluation.telling import finetuning
 from reszoo.models.build import build
 from reszoo.models.freeze import freeze
 from reszoo.trainer import train
 from reszoo.training import checkpoint
 from reszoo.training.devices import precision
-from reszoo.training.loop import thawed
+from reszoo.training.finetuning import describe_finetuning, describe_unfreezing
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.step import Stepper
 from reszoo.zoo.layer_names import parse_place
@@ -338,7 +337,7 @@ def test_a_run_tells_what_learns_and_starts_its_optimizer_anew_after_the_probe(
     log = (unbroken / "train.log").read_text()
     assert (
         log.count("  frozen: stem\n")
-        == log.count("  the classifier learns alone for 6 steps\n")
+        == log.count("  linear probe: only the classifier is trained for 6 steps\n")
         == 1
     )
     assert (
@@ -465,22 +464,28 @@ def test_a_run_from_before_the_table_goes_on(tmp_path: Path) -> None:
 
 def test_the_lines_of_a_run() -> None:
     assert (
-        finetuning(recipe(finetune={"freeze": "none", "probe_epochs": 0, "stage_decay": 1}), 3)
+        describe_finetuning(
+            recipe(finetune={"freeze": "none", "probe_epochs": 0, "stage_decay": 1}), 3
+        )
         == []
     )
-    assert finetuning(recipe(), 3) == [
+    assert describe_finetuning(recipe(), 3) == [
         "frozen: stem",
-        "the classifier learns alone for 6 steps",
-        "shares of the schedule's rate: head 1, stage3 0.5, stage2 0.25, stage1 0.125",
+        "linear probe: only the classifier is trained for 6 steps",
+        "factors on the learning rate: head 1, stage3 0.5, stage2 0.25, stage1 0.125",
     ]
     norms = recipe(finetune={"freeze": "all", "batch_norm": "train"})
-    assert finetuning(norms, 3)[::2] == [
-        "frozen: stem, stage1, stage2, stage3, but not their normalisations",
-        "shares of the schedule's rate: head 1, stage3 0.5, stage2 0.25, stage1 0.125, stem 0.0625",
+    assert describe_finetuning(norms, 3)[::2] == [
+        "frozen: stem, stage1, stage2, stage3 except batch normalization",
+        "factors on the learning rate: head 1, stage3 0.5, stage2 0.25, stage1 0.125, stem 0.0625",
     ]
-    assert thawed(norms, 9).endswith("now the frozen normalisations and head learn")
+    assert describe_unfreezing(norms, 9).endswith(
+        "now training frozen batch normalization and head"
+    )
     lower = recipe(finetune={"freeze": "stage2", "batch_norm": "train"})
-    assert thawed(lower, 9).endswith("now the frozen normalisations, stage3 and head learn")
+    assert describe_unfreezing(lower, 9).endswith(
+        "now training frozen batch normalization, stage3 and head"
+    )
 
 
 @pytest.mark.parametrize(

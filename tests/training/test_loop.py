@@ -13,7 +13,7 @@ import pytest
 import reszoo
 from reszoo.config.recipe import Recipe
 from reszoo.trainer import Result, train
-from reszoo.training import checkpoint, loop
+from reszoo.training import checkpoint, state
 
 TABLES: dict[str, Any] = {
     "name": "tiny",
@@ -224,6 +224,6 @@ def test_a_history_is_at_hand_in_the_model_as_in_fit(tmp_path: Path) -> None:
 
 
 def test_a_mean_over_no_images_is_not_a_number() -> None:
-    assert loop._means(np.array([6.0, 3.0, 4.0, 0.0])) == {"loss": 1.5, "accuracy": 0.75}
-    none = loop._means(np.array([0.0, 0.0, 0.0, 2.0]))
+    assert state._means(np.array([6.0, 3.0, 4.0, 0.0])) == {"loss": 1.5, "accuracy": 0.75}
+    none = state._means(np.array([0.0, 0.0, 0.0, 2.0]))
     assert math.isnan(none["loss"]) and none["accuracy"] == 0

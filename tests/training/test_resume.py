@@ -184,7 +184,7 @@ def test_truncated_checkpoint_falls_back_to_the_one_before(
     watch = Watch()
     train(short(), run_dir=folder, resume=True, callbacks=[watch])
     said = capsys.readouterr().out
-    assert "step-00000006.npz cannot be read" in said and "going on from step 3" in said
+    assert "step-00000006.npz cannot be read" in said and "resuming from step 3" in said
     assert watch.steps == 3 and watch.largest == 0
     assert [row["step"] for row in json.loads(expected)] == [
         row["step"] for row in json.loads((folder / "history.json").read_text())

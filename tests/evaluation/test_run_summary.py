@@ -14,8 +14,8 @@ from reszoo.config.load import load_recipe
 from reszoo.data.dataset import ArraySplit, ImageDataset
 from reszoo.data.normalization import unnormalized
 from reszoo.data.pipeline import Pipeline
+from reszoo.evaluation.run_summary import describe_result, describe_start
 from reszoo.evaluation.scores import Scores
-from reszoo.evaluation.telling import closing, opening
 
 
 def of_counts(cats: int, dogs: int) -> Pipeline:
@@ -29,10 +29,10 @@ def of_counts(cats: int, dogs: int) -> Pipeline:
 
 def test_a_run_opens_with_its_class_counts_and_files_not_read() -> None:
     run = SimpleNamespace(path=Path("x"))
-    lines = opening(load_recipe("quickstart"), of_counts(30, 6), run, ["cpu"], 0, "resnet20")  # type: ignore[arg-type]
+    lines = describe_start(load_recipe("quickstart"), of_counts(30, 6), run, ["cpu"], 0, "resnet20")  # type: ignore[arg-type]
     assert "train images per class: cat 30, dog 6" in lines
     assert "files not read: 3 HEIC" in lines
-    assert "left out, cannot be decoded: a/b.jpg" in lines
+    assert "skipped, cannot be decoded: a/b.jpg" in lines
     assert [line for line in lines if line.startswith("warning")] == [
         "warning: the classes are imbalanced: cat has 5 times the training images of dog (30 and 6); 83.3 % of all are cat"
     ]
@@ -70,7 +70,7 @@ def test_unequal_classes_are_not_summed_up_by_accuracy_alone(
         path=Path("x"),
         class_names=("cat", "dog"),
     )
-    lines = closing(run, scores(confusion))
+    lines = describe_result(run, scores(confusion))
     for name, value in rows.items():
         assert any(name in line and value in line for line in lines), name
     assert any("always" in line for line in lines) == ("always 'cat'" in rows)

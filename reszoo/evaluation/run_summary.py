@@ -1,0 +1,141 @@
+"""Summaries of a run: what run.json records, and the lines at its start and end."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+
+from reszoo.config.recipe import Recipe
+from reszoo.data.pipeline import Pipeline
+from reszoo.data.summary import describe_classes, describe_ignored, is_imbalanced, warn_of_imbalance
+from reszoo.evaluation.scores import Scores, one_class_line
+from reszoo.training.finetuning import describe_finetuning
+from reszoo.training.run import Run, environment
+from reszoo.types import JsonObject
+from reszoo.zoo.count import count
+
+
+def summarize_start(
+    recipe: Recipe, pipeline: Pipeline, given: keras.Model | None = None
+) -> JsonObject:
+    """Return what run.json records before the first step.
+
+    Args:
+        recipe: The recipe.
+        pipeline: Its data.
+        given: The model if it was not made by the recipe; it has no spec.
+    """
+    info, published = pipeline.info, recipe.model.published
+    weights = published.to_dict() if published else recipe.model.weights
+    if given is None:
+        spec = recipe.model.spec
+        size = count(spec, info.input_shape, info.classes)
+        model = {
+            "spec": spec.to_dict(),
+            "depth": size.depth,
+            "parameters": size.parameters,
+            "multiply_adds": size.multiply_adds,
+        }
+    else:
+        shapes = [each.shape for each in given.weights if not each.name.startswith("moving_")]
+        model = {"given_model": given.name, "parameters": sum(map(math.prod, shapes))}
+    return {
+        "recipe": recipe.name,
+        **model,
+        **({"weights": weights} if weights else {}),
+        "data": info.to_dict(),
+        "preprocessing": pipeline.preprocessing.to_dict(),
+        "seed": recipe.train.seed,
+        "steps": recipe.total_steps(pipeline.steps_per_epoch),
+        **environment(),
+    }
+
+
+def describe_start(
+    recipe: Recipe, pipeline: Pipeline, run: Run, devices: list[str], step: int, model: str
+) -> list[str]:
+    """Return the lines that a run starts with.
+
+    Args:
+        recipe: The recipe.
+        pipeline: Its data.
+        run: The run folder.
+        devices: A description of each device.
+        step: The step from which the run resumes; 0 for a new run.
+        model: The name of the model.
+    """
+    info, size = pipeline.info, recipe.train.batch_size
+    sizes = ", ".join(f"{images} {split}" for split, images in info.examples.items() if images)
+    shape = "x".join(str(side) for side in info.input_shape)
+    total = recipe.total_steps(pipeline.steps_per_epoch)
+    training = {
+        split: info.class_counts[split] for split in ("train",) if split in info.class_counts
+    }
+    return [
+        f"{recipe.name}: {model} on {info.name} ({sizes}; {shape}; {info.classes} classes)",
+        *describe_classes(info.class_names, training),
+        *(f"skipped, cannot be decoded: {path}" for path in info.skipped),
+        *describe_ignored(info.ignored),
+        *warn_of_imbalance(info.class_names, info.class_counts),
+        f"{total} steps of {size} images on {', '.join(devices)}; run folder {run.path}",
+        *([] if step else _describe_weights(recipe, pipeline)),
+        *describe_finetuning(recipe, pipeline.steps_per_epoch, step),
+        *([f"resuming from step {step}"] if step else []),
+    ]
+
+
+def _describe_weights(recipe: Recipe, pipeline: Pipeline) -> list[str]:
+    """Return the line for the weights that a run starts from; none for random weights."""
+    if not recipe.model.weights:
+        return []
+    row = recipe.model.published
+    if row is None:
+        return [f"weights: {recipe.model.weights}"]
+    kept = "their" if row.classifies(pipeline.info.class_names) else "a new"
+    return [
+        f"weights: {row.tag} ({row.data}, top-1 {row.top1:g} %; {row.licence}), {kept} classifier"
+    ]
+
+
+def describe_result(run: Run, test: Scores) -> list[str]:
+    """Return the lines that a run ends with: measured beside published values.
+
+    Args:
+        run: The finished run.
+        test: The scores on the test split.
+    """
+    published, last = run.recipe.published, run.history[-1]
+    rows = [("", "measured", "published" if published else "")]
+
+    def add(name: str, value: str, reference: str = "") -> None:
+        rows.append((name, value, reference))
+
+    reference = (
+        f"{published.value:g} % ({published.metric}; {published.source})" if published else ""
+    )
+    add("test error", f"{test.error:.2f} %", reference)
+    add("test balanced accuracy", f"{100 * test.balanced_accuracy:.2f} %")
+    sizes = [sum(row) for row in test.confusion]
+    if min(sizes) and is_imbalanced(sizes):
+        largest = sizes.index(max(sizes))
+        error = f"{100 * (1 - sizes[largest] / sum(sizes)):.2f} %"
+        add(f"test error, always {run.class_names[largest]!r}", error)
+    if test.top5 is not None:
+        add("test error, top 5", f"{100 * (1 - test.top5):.2f} %")
+    add("test loss", f"{test.loss:.4f}")
+    if "val_accuracy" in last:
+        add("validation error, last", f"{100 * (1 - last['val_accuracy']):.2f} %")
+    add("training error, last", f"{100 * (1 - last['accuracy']):.2f} %")
+    add("parameters", f"{run.meta['parameters']:,}")
+    add("training time", f"{run.meta['seconds']:.0f} s")
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    one_class = test.single_class
+    warning = [] if one_class is None else [one_class_line(run.class_names[one_class])]
+    exported = ", export/" if (run.path / "export").exists() else ""
+    files = f"curves.png, confusion.png, model.keras{exported}"
+    return ["", *lines, "", *warning, f"run folder: {run.path}  ({files})"]

@@ -1,0 +1,185 @@
+"""The state of a run in training: what a checkpoint holds and a resumed run needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from reszoo.errors import ReszooError
+from reszoo.training import checkpoint
+from reszoo.training.averaging import WeightAverages
+from reszoo.training.checkpoint import Checkpoint
+from reszoo.training.run import Run
+from reszoo.training.step import Stepper
+from reszoo.types import Array, JsonObject
+
+BEST, RESULT = "best.npz", "result.npz"  # best on validation; as callbacks left them at the end
+
+
+class TrainingState:
+    """Variables and counters of a run, kept in its checkpoints.
+
+    Args:
+        run: The run folder.
+        stepper: Holds the model and every other variable.
+
+    Attributes:
+        step: Updates so far.
+        history: The rows of the history so far.
+        best: The best validation accuracy so far, -1 before the first.
+        seconds: Time spent in training.
+        ended: Whether a callback has ended training.
+        averaging: Exchanges the raw and the averaged weights in the model.
+    """
+
+    def __init__(self, run: Run, stepper: Stepper) -> None:
+        self._folder, self._stepper = run.checkpoints, stepper
+        self.step = 0
+        self.history: list[JsonObject] = []
+        self.best = -1.0
+        self.seconds = 0.0
+        self.ended = False
+        self._epoch_start: Array = np.zeros(4)  # the sums when the epoch began
+        self.averaging = WeightAverages(stepper.weights, stepper.averages)
+        named = enumerate(stepper.model.variables)
+        self._weights = {f"model/{index}/{variable.path}": variable for index, variable in named}
+        self._variables: dict[str, Any] = self._weights | stepper.state()
+
+    def mean(self) -> dict[str, float]:
+        """Return "loss" and "accuracy", means over the images since the last row."""
+        return _means(self._sums())
+
+    def epoch_mean(self) -> dict[str, float]:
+        """Return "loss" and "accuracy", means over the images of this epoch."""
+        return _means(self._sums() - self._epoch_start)
+
+    @property
+    def skipped(self) -> int:
+        """Steps since the last row that overflowed in float16 and were skipped."""
+        return int(self._sums()[3])
+
+    def start_epoch(self) -> None:
+        """Begin the next epoch without a row in the history."""
+        self._epoch_start = self._sums()
+
+    def reset_sums(self) -> None:
+        """Begin the next epoch after a row."""
+        self._stepper.totals.assign(np.zeros(4))
+        self._epoch_start = np.zeros(4)
+
+    def restore_newest(self, report: Callable[[str], None]) -> Checkpoint | None:
+        """Restore the newest readable checkpoint and return it; None if there is none.
+
+        Args:
+            report: Called with a line for each checkpoint that cannot be read.
+
+        Raises:
+            ReszooError: If the checkpoint belongs to another model or recipe, or none is readable.
+        """
+        found = checkpoint.newest(self._folder, report)
+        if found is None:
+            return None
+        model = self._stepper.model.name
+        if (other := found.meta["net"]) != model:
+            raise ReszooError(
+                f"checkpoint {found.path} is of {other}, but the recipe asks for {model}"
+            )
+        for name, variable in self._variables.items():
+            array = found.arrays.get(name)
+            if array is None or array.shape != tuple(variable.shape):
+                raise ReszooError(
+                    f"checkpoint {found.path} does not fit the recipe: {name} is missing or of "
+                    "another shape"
+                )
+        self.restore(found)
+        meta = found.meta
+        self.step, self.history = meta["step"], meta["history"]
+        self.best, self.seconds = meta["best"], meta["seconds"]
+        self.ended = meta.get("ended", False)
+        self._epoch_start = np.array(meta.get("epoch_start", [0.0] * 4))
+        return found
+
+    def restore(self, found: Checkpoint) -> None:
+        """Assign every variable its value in a checkpoint."""
+        self.averaging.forget()
+        for name, variable in self._variables.items():
+            variable.assign(found.arrays[name])
+        self._stepper.spread_seeds()
+
+    def save(self, callbacks: Sequence[JsonObject], arrays: Mapping[str, Array]) -> None:
+        """Write a checkpoint of this step, and remove old ones.
+
+        Args:
+            callbacks: The records of the callbacks.
+            arrays: Their arrays by name.
+
+        Raises:
+            ReszooError: If a variable is not finite.
+        """
+        self.averaging.hide()
+        values = {name: variable.numpy() for name, variable in self._variables.items()}
+        for name, array in values.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise self.diverged(f"{name.split('/', 2)[-1]} holds values that are not finite")
+        meta = self._meta() | {"callbacks": list(callbacks)}
+        checkpoint.save(checkpoint.step_path(self._folder, self.step), {**values, **arrays}, meta)
+        checkpoint.prune(self._folder)
+
+    def save_weights(self, name: str) -> None:
+        """Write the model's weights as they are to a file of the folder of checkpoints."""
+        weights = {key: variable.numpy() for key, variable in self._weights.items()}
+        checkpoint.save(self._folder / name, weights, self._meta())
+
+    def load_weights(self, name: str, *, of_this_step: bool = False) -> bool:
+        """Load weights that `save_weights` wrote; return False if there are none.
+
+        Args:
+            name: The file name.
+            of_this_step: Load them only if they were written at the present step.
+        """
+        path = self._folder / name
+        if not path.is_file():
+            return False
+        found = checkpoint.load(path)
+        if of_this_step and found.meta["step"] != self.step:
+            return False
+        if not of_this_step:
+            self.averaging.forget()
+        for key, variable in self._weights.items():
+            variable.assign(found.arrays[key])
+        return True
+
+    def diverged(self, reason: str) -> ReszooError:
+        """Return the error for training that cannot continue, with the remedies."""
+        good = checkpoint.steps(self._folder)
+        kept = f"the last good checkpoint is {good[-1]}" if good else "there is no checkpoint yet"
+        return ReszooError(
+            f"at step {self.step} {reason}; {kept}; try a lower schedule.rate, a longer warmup or "
+            "train.clip_norm"
+        )
+
+    def _sums(self) -> Array:
+        """Return the sums since the last row: loss, right answers, images, skipped steps."""
+        return np.array(self._stepper.totals.numpy(), np.float64)
+
+    def _meta(self) -> JsonObject:
+        return {
+            "net": self._stepper.model.name,
+            "step": self.step,
+            "history": self.history,
+            "best": self.best,
+            "seconds": self.seconds,
+            "ended": self.ended,
+            "epoch_start": self._epoch_start.tolist(),
+        }
+
+
+def _means(sums: Array) -> dict[str, float]:
+    """Return mean loss and accuracy of sums of loss, right answers, images and skipped steps."""
+    loss, right, images, _ = (float(value) for value in sums)
+    if not images:
+        return {"loss": math.nan, "accuracy": 0.0}
+    return {"loss": loss / images, "accuracy": right / images}
