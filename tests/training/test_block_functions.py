@@ -95,7 +95,7 @@ def test_momentum_in_one_kernel_is_kerass_to_the_bit(nesterov: bool) -> None:
         stepper = make("resnet8", input_shape=(8, 8, 3), nesterov=nesterov)
         weight = next(variable for variable in stepper.weights if variable.shape == (10,))
         weight.assign(start[:10])
-        update = stepper._updater() if kernel else stepper.optimizer.update_step
+        update = stepper._update._optimizer_step() if kernel else stepper.optimizer.update_step
         for gradient in gradients:
             update(tf.constant(gradient[:10]), weight.value, tf.constant(0.1))
         found.append(weight.numpy())
