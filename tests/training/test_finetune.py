@@ -341,9 +341,7 @@ def test_a_run_tells_what_learns_and_starts_its_optimizer_anew_after_the_probe(
         == 1
     )
     assert (
-        log.count(
-            "step 6: the linear probe ends; now training stage1, stage2, stage3 and head\n"
-        )
+        log.count("step 6: the linear probe ends; now training stage1, stage2, stage3 and head\n")
         == 1
     )
     probe, rest = ["head"], ["head", "stage1", "stage2", "stage3"]
