@@ -24,6 +24,8 @@ from reszoo.config.recipe import TABLES
 from reszoo.config.schema import FILE, recipe_schema
 from reszoo.validation.messages import choices, describe, show
 from reszoo.validation.table import Table
+from reszoo.zoo.catalog import FAMILIES, RULES
+from reszoo.zoo.conflicts import CONFLICTS, ONLY
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -96,6 +98,30 @@ def fields(page: Path) -> str:
     )
 
 
+def conflicts(page: Path) -> str:
+    """List the fields that contradict each other."""
+    lines = []
+    for names, other, values, reason in CONFLICTS:
+        changed = [
+            f"`{name}={ONLY[name]!r}`" if name in ONLY else f"`{name}`" for name in names.split()
+        ]
+        shown = " or ".join(f"`{value!r}`" for value in values)
+        lines.append(f"{', '.join(changed)} | `{other}` = {shown} | {reason}")
+    return table("field | not with | reason", lines)
+
+
+def models(page: Path) -> str:
+    """List the names of the models."""
+    lines = []
+    for family in (*RULES, *FAMILIES):
+        if isinstance(family.depths, str):
+            name = f"`{family.form.format('{d}')}`, d = {family.depths}"
+        else:
+            name = ", ".join(f"`{model.name}`" for model in family.models)
+        lines.append(f"{name} | {family.meaning.replace('{}', '{d}')} | {family.source}")
+    return table("name | model | source", lines)
+
+
 def sizes(page: Path) -> str:
     """Count the main models."""
     return table(
@@ -107,7 +133,10 @@ def sizes(page: Path) -> str:
     )
 
 
-GENERATORS = {each.__name__: each for each in (keys, fields, sizes, *record_tables.GENERATORS)}
+GENERATORS = {
+    each.__name__: each
+    for each in (keys, fields, conflicts, models, sizes, *record_tables.GENERATORS)
+}
 
 
 def generate(page: Path, text: str) -> str:

@@ -1,4 +1,4 @@
-"""The one error a user meets, and the hint that goes with a misspelt name."""
+"""The one error that users see, and what its messages share."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 
 class ReszooError(ValueError):
-    """Something the caller can mend: one line saying what is wrong, where, and what to type instead.
+    """Invalid input: one line that names the key or file, the value, what was expected and the fix.
 
-    The command line prints the line and exits with status 2; in Python it is a `ValueError`.
+    The command line prints the line and exits with status 2. In Python it is a `ValueError`.
     """
 
 
@@ -18,6 +18,12 @@ class ChangedDataError(ReszooError):
 
 
 def did_you_mean(word: str, options: Iterable[str], count: int = 3) -> str:
-    """Return `"; did you mean 'a' or 'b'?"` with the options nearest to `word`, or `""` when none is near."""
+    """Return `"; did you mean 'a' or 'b'?"` with the options nearest to `word`, `""` for none."""
     near = difflib.get_close_matches(word.lower(), list(options), n=count, cutoff=0.6)
     return f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+
+
+def shorten(value: object) -> str:
+    """Return the first line of a value's representation, at most 40 characters."""
+    text = repr(value).partition("\n")[0]
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -21,11 +21,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import reszoo
-from reszoo import ReszooError
 from reszoo.cli.main import VERBS, Parser, main
 from reszoo.config.load import load_recipe, recipe_names
 from reszoo.tuning.space import load_space, space_names
-from reszoo.zoo.spec import Spec
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/*.md")])
@@ -306,86 +304,7 @@ def _is_module(parts: list[str]) -> bool:
     return path.is_dir() or path.with_suffix(".py").is_file()
 
 
-# Tables and links
-
-# Each row of the table in docs/zoo.md, and a change of fields that it speaks of.
-CONTRADICTIONS: dict[str, list[dict[str, Any]]] = {
-    '`shortcut="none"` with `zero_gamma`, `rezero` or `drop_path`': [
-        {"shortcut": "none", key: value}
-        for key, value in (("zero_gamma", True), ("rezero", True), ("drop_path", 0.1))
-    ],
-    '`shortcut="none"` with `shortcut_scale`, `shortcut_dropout` or `gate`': [
-        {"shortcut": "none", key: value}
-        for key, value in (
-            ("shortcut_scale", 0.5),
-            ("shortcut_dropout", 0.5),
-            ("gate", "exclusive"),
-        )
-    ],
-    '`shortcut="none"` with `branch_scale`': [{"shortcut": "none", "branch_scale": 0.5}],
-    "`zero_gamma` with `rezero`": [{"zero_gamma": True, "rezero": True}],
-    '`zero_gamma` with `order="pre"` or `"bn_after_add"`': [
-        {"zero_gamma": True, "order": order} for order in ("pre", "bn_after_add")
-    ],
-    '`zero_gamma` with `order="relu_before_add"`': [
-        {"zero_gamma": True, "order": "relu_before_add"}
-    ],
-    "`rezero` with `branch_scale`": [{"rezero": True, "branch_scale": 0.5}],
-    "`gate_bias` without `gate`": [{"gate_bias": -5}],
-    '`pad_at="end"` without `shortcut="A"`': [{"pad_at": "end", "shortcut": "B"}],
-    '`shrink="avgpool"` with `shortcut="none"` or `"A"`': [
-        {"shrink": "avgpool", "shortcut": shortcut} for shortcut in ("none", "A")
-    ],
-    '`shrink_at="last"` with `shortcut="A"`': [{"shrink_at": "last", "shortcut": "A"}],
-    '`shrink_at="last"` with `shrink="avgpool"`': [
-        {"shrink_at": "last", "shrink": "avgpool", "shortcut": "B"}
-    ],
-    '`stem="bare"` without `order="pre"`': [{"stem": "bare"}],
-    '`bias="unnormed"` with `order="post"`, `"relu_before_add"` or `"relu_pre"`': [
-        {"bias": "unnormed", "order": order} for order in ("post", "relu_before_add", "relu_pre")
-    ],
-    '`groups`, `group_width` with `block="basic"`': [{"groups": 2}, {"group_width": 128}],
-    '`stride_at` with `block="basic"`': [{"stride_at": "conv2"}],
-    "`shrink`, `shrink_at` or `stride_at` in a model of one stage": [
-        {"depths": (2,), "widths": (16,), "shortcut": "B", key: value}
-        for key, value in (("shrink", "avgpool"), ("shrink_at", "last"))
-    ]
-    + [
-        {
-            "depths": (2,),
-            "widths": (16,),
-            "shortcut": "B",
-            "block": "bottleneck",
-            "stride_at": "conv2",
-        }
-    ],
-    "a `group_width` with width * `group_width` / 64 not whole": [
-        {"block": "bottleneck", "shortcut": "B", "group_width": 3}
-    ],
-    '`shortcut="A"` where a stage has fewer channels than the one before': [{"widths": (16, 8, 4)}],
-}
-
-
-def test_the_table_of_contradictions_is_complete_and_true() -> None:
-    text = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
-    section = text[text.index("### Fields that contradict each other") :]
-    rows = re.findall(
-        r"^\| (?!fields|---)(.*?) \| ", section[: section.index("Also rejected")], re.MULTILINE
-    )
-    assert rows == list(CONTRADICTIONS)
-    spec = reszoo.spec("resnet8")
-    said = set()
-    for changes in sum(CONTRADICTIONS.values(), []):
-        with pytest.raises(ReszooError) as caught:
-            spec.replace(**changes)
-        said.add(re.sub(r"'\w+'|^\w+: |\d+", "", str(caught.value)))
-    source = (ROOT / "reszoo" / "zoo" / "spec.py").read_text(encoding="utf-8")
-    checks = source[source.index("def _conflicts") : source.index("def out_channels")].count(
-        "errors.append("
-    )
-    assert len(rows) == checks, "a row for each check of reszoo.zoo.spec"
-    assert len(said) >= checks
-    assert isinstance(spec, Spec)
+# Links
 
 
 def test_the_index_lists_every_page() -> None:

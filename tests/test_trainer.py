@@ -22,7 +22,7 @@ from reszoo.cli.main import main
 from reszoo.config.resolve import resolve_recipe
 from reszoo.data.pipeline import Pipeline
 from reszoo.errors import ReszooError
-from reszoo.models.batchnorm import synchronise
+from reszoo.models.batchnorm import synchronize_batch_norm
 from reszoo.trainer import Trainer, train
 
 TABLES = {
@@ -205,7 +205,7 @@ def test_paths_of_a_run_hold_from_anywhere(tmp_path: Path, monkeypatch: pytest.M
 
 def test_synchronised_statistics_are_a_recipe_field() -> None:
     model = reszoo.build("resnet8")
-    synchronise(model)
+    synchronize_batch_norm(model)
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert len(norms) == 7 and all(layer.synchronized for layer in norms)
 

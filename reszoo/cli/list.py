@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     names = list_models(args.pattern)
     if not names and not _is_name(args.pattern):
         hint = did_you_mean(args.pattern, list_models()) or "; try '*v2*', or no pattern for all"
-        raise ReszooError(f"no net is named like '{args.pattern}'{hint}")
+        raise ReszooError(f"no model is named like '{args.pattern}'{hint}")
     rows = []
     for name in names or [args.pattern]:
         row, size = alias_of(name), count(name)

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         ("stage", "blocks", "output", "parameters", "multiply-adds"),
         [
             (place, _blocks(net, place), "x".join(map(str, out)), parameters, multiply_adds)
-            for place, out, parameters, multiply_adds in size.by_place()
+            for place, out, parameters, multiply_adds in size.by_group()
         ],
     )
     print()

@@ -1,1 +1,1 @@
-"""Configuration: the tables of a recipe as checked, immutable models, and the recipe that they form."""
+"""Recipes: their tables as checked, immutable models."""

@@ -1,4 +1,4 @@
-"""The tables [data] and [augment]: which dataset, how it is split and scaled, how it is augmented."""
+"""The tables [data] and [augment]: dataset, splits, scaling and augmentation."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class DataConfig(Table):
 
     name: str = Field(
         examples=["cifar10"],
-        description='`"digits"`, `"synthetic"`, `"folder:PATH"` (class folders of image files), or the '
-        "name of a dataset of TensorFlow Datasets.",
+        description='`"digits"`, `"synthetic"`, `"folder:PATH"` (class folders of image files), or '
+        "the name of a dataset of TensorFlow Datasets.",
     )
     dir: str = Field(
         "",
@@ -37,20 +37,20 @@ class DataConfig(Table):
         0,
         ge=0,
         examples=[5000],
-        description="Number of training images held out for model selection. The choice depends on the "
-        "dataset, not on the seed.",
+        description="Number of training images held out for model selection. The choice depends on "
+        "the dataset, not on the seed.",
     )
     image_size: Annotated[tuple[Pixels, Pixels], AS_TUPLE] | None = Field(
         None,
         examples=[[32, 32]],
-        description="[height, width] of the model's input. By default the size of the dataset's images, "
-        "if they all have the same size.",
+        description="[height, width] of the model's input. By default the size of the dataset's "
+        "images, if they all have the same size.",
     )
     resize: int = Field(
         0,
         ge=0,
-        description="Evaluation: length in pixels of the shorter side before a center crop of `image_size`. "
-        "0: resize to `image_size` and ignore the aspect ratio.",
+        description="Evaluation: length in pixels of the shorter side before a center crop of "
+        "`image_size`. 0: resize to `image_size` and ignore the aspect ratio.",
     )
     interpolation: Literal["bilinear", "bicubic"] = Field(
         "bilinear", description="Interpolation of the resizing. Both are antialiased."
@@ -60,14 +60,14 @@ class DataConfig(Table):
     )
     normalize: Literal["pixel_mean", "channel", "unit", "weights"] = Field(
         "pixel_mean",
-        description="Pixels are scaled to 0..1. Then `pixel_mean` subtracts the mean training image, `channel` "
-        "subtracts the mean of each channel and divides by its standard deviation, `unit` does nothing, "
-        "`weights` does what the published weights expect.",
+        description="Pixels are scaled to 0..1. Then `pixel_mean` subtracts the mean training "
+        "image, `channel` subtracts the mean of each channel and divides by its standard "
+        "deviation, `unit` does nothing, `weights` does what the published weights expect.",
     )
     on_corrupt: Literal["error", "skip"] = Field(
         "error",
-        description="`error` stops at a file of a folder that cannot be decoded, `skip` leaves it out "
-        "with a warning.",
+        description="`error` stops at a file of a folder that cannot be decoded, `skip` leaves it "
+        "out with a warning.",
     )
     examples: int = Field(
         0,
@@ -76,7 +76,8 @@ class DataConfig(Table):
     )
     on_device: bool = Field(
         False,
-        description="Keep the images in the memory of the training device, and make the batches there.",
+        description="Keep the images in the memory of the training device, and make the batches "
+        "there.",
     )
 
     def check(self) -> None:

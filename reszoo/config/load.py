@@ -16,7 +16,7 @@ from reszoo.validation.messages import show
 
 
 def recipe_folder() -> Path:
-    """Return the folder of the packaged recipes: inside the installed package, or at the top of a checkout."""
+    """Return the folder of the packaged recipes, in the package or at the top of a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "recipes"
     return inside if inside.is_dir() else package.parent / "recipes"
@@ -54,13 +54,14 @@ def find_recipe(name_or_path: str | Path) -> Path:
 
 
 def load_recipe(name_or_path: str | Path, overrides: Overrides = ()) -> ResolvedRecipe:
-    """Return a packaged recipe by name, or that of a TOML file, with overrides applied and paths absolute.
+    """Return a recipe with overrides applied and paths absolute.
 
     Args:
         name_or_path: Name of a packaged recipe, or a TOML file.
-        overrides: Values by key, such as {"train.epochs": 2}, or texts such as "train.epochs=2" with the value in TOML
-            syntax. train.steps replaces the file's train.epochs and the reverse. schedule.kind, optimizer.name,
-            augment.crop and finetune.freeze drop the file's keys that belong to another choice.
+        overrides: Values by key, such as {"train.epochs": 2}, or texts such as "train.epochs=2"
+            with the value in TOML syntax. train.steps replaces the file's train.epochs and the
+            reverse. schedule.kind, optimizer.name, augment.crop and finetune.freeze drop the file's
+            keys that belong to another choice.
 
     Raises:
         ReszooError: For a file or an override that is not valid, in one line.

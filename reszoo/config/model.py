@@ -1,4 +1,4 @@
-"""The tables [model] and [published]: which model is trained, and the published figure to compare with."""
+"""The tables [model] and [published]: the model, and the published figure to compare with."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class ModelConfig(Table):
     weights: str = Field(
         "",
         examples=["imagenet"],
-        description="Initial weights: published ones by tag or dataset, or a file. Empty: new ones.",
+        description="Initial weights: published ones by tag or dataset, or a file. Empty: new "
+        "ones.",
     )
 
     def __init__(self, /, **values: Any) -> None:

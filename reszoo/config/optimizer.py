@@ -23,12 +23,13 @@ class Optimizer(Table):
     weight_decay: float = Field(0.0, ge=0, description="Coefficient of the weight decay.")
     decay: Literal["coupled", "decoupled"] = Field(
         "coupled",
-        description="`coupled` adds weight_decay * w to the gradient (L2, as in the papers). `decoupled` subtracts "
-        "rate * weight_decay * w from the weight.",
+        description="`coupled` adds weight_decay * w to the gradient (L2, as in the papers). "
+        "`decoupled` subtracts rate * weight_decay * w from the weight.",
     )
     decay_norms: bool = Field(
         True,
-        description="Decay scales and biases of batch norm and ReZero's scalars too, as in the papers.",
+        description="Decay scales and biases of batch norm and ReZero's scalars too, as in the "
+        "papers.",
     )
 
 

@@ -23,8 +23,8 @@ def parse_overrides(overrides: Overrides) -> dict[str, Any]:
     """Return values by recipe key; of two overrides of a key, the last.
 
     Args:
-        overrides: A mapping, whose keys are checked, or texts `table.key=value` with the value in TOML syntax. A bare word
-            is text.
+        overrides: A mapping, whose keys are checked, or texts `table.key=value` with the value in
+            TOML syntax. A bare word is text.
 
     Raises:
         ReszooError: For an unknown key or a text of another form, with the nearest key.
@@ -45,7 +45,7 @@ def format_overrides(overrides: Overrides) -> list[str]:
 
 
 def check_key(key: str) -> None:
-    """Raise ReszooError unless a recipe has this key; fields of the model are checked with the model."""
+    """Raise ReszooError unless a recipe has this key. The model checks its own fields."""
     table, _, name = key.partition(".")
     if table == "model" and name:
         return
@@ -86,8 +86,9 @@ def check_value(key: str, value: Any) -> None:
 def apply_overrides(tables: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tables of a recipe with overrides applied, not yet validated.
 
-    A key that loses its meaning is dropped: train.steps where train.epochs is given and the reverse, and keys of
-    another schedule.kind, optimizer.name, augment.crop or finetune.freeze than the one given.
+    A key that loses its meaning is dropped: train.steps where train.epochs is given and the
+    reverse, and keys of another schedule.kind, optimizer.name, augment.crop or finetune.freeze than
+    the one given.
     """
     result, given = dict(tables), dict[str, dict[str, Any]]()
     for key, value in overrides.items():

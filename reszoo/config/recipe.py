@@ -118,7 +118,7 @@ class Recipe(Table):
         return self.train.steps or max(1, round(self.train.epochs * steps_per_epoch))
 
     def probe_steps(self, steps_per_epoch: int) -> int:
-        """Return the number of updates at the start in which only the classifier learns; 0 without a probe.
+        """Return the number of updates in which only the classifier learns; 0 without a probe.
 
         Raises:
             ReszooError: If no step is left for the rest of the model.
@@ -133,7 +133,7 @@ class Recipe(Table):
         return steps
 
     def batches(self, batch_size: int | None = None) -> dict[str, Any]:
-        """Return the other arguments with which a dataset is opened: batch_size, seed and transforms."""
+        """Return the arguments of `open_pipeline`: batch_size, seed and transforms."""
         return {
             "batch_size": batch_size or self.train.batch_size,
             "seed": self.train.seed,
@@ -141,7 +141,7 @@ class Recipe(Table):
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as the tables of its TOML file, with every key except those that are None."""
+        """Return the tables of the TOML file, with every key that is not None."""
         values = {key: getattr(self, key) for key in type(self).model_fields}
         return {
             key: value.to_dict() if isinstance(value, Table) else value
@@ -155,7 +155,7 @@ class Recipe(Table):
 
 
 def fill_from_transforms(data: Mapping[str, Any], transforms: Preprocessing) -> dict[str, Any]:
-    """Return the table [data] with missing keys as published weights need them: size, crop, channels, normalization."""
+    """Return the table [data] with missing keys as published weights need them."""
     size = data.get("image_size", list(transforms.image_size))
     filled: dict[str, Any] = {
         "normalize": "weights",

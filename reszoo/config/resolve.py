@@ -14,7 +14,7 @@ class ResolvedRecipe(Recipe):
 
 
 def resolve_recipe(recipe: Recipe) -> ResolvedRecipe:
-    """Return the recipe with its paths absolute, so that its run can be resumed and evaluated from anywhere.
+    """Return the recipe with its paths absolute, so that its run can be resumed from anywhere.
 
     Raises:
         ReszooError: If a path is not UTF-8, because a TOML file cannot hold it.

@@ -1,4 +1,4 @@
-"""The table [schedule]: the learning rate of each step, as a pure function of recipe and history."""
+"""The table [schedule]: a pure function from step and history to learning rate."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ class Moment(NamedTuple):
 class Schedule(Table):
     """What all schedules share. `rate_at` gives the learning rate of a step.
 
-    No line or cosine reaches a learning rate of 0: a rise over n steps takes n + 1 equal parts of which step t
-    has t + 1, and a fall from step a reaches its end at `total_steps`, one past the last step.
+    No line or cosine reaches a learning rate of 0: a rise over n steps takes n + 1 equal parts of
+    which step t has t + 1, and a fall from step a reaches its end at `total_steps`, one past the
+    last step.
     """
 
     TABLE: ClassVar[str] = "schedule"
@@ -48,8 +49,8 @@ class Schedule(Table):
     rate_batch: int = Field(
         0,
         ge=0,
-        description="The batch size for which `rate`, `warmup_rate` and `final_rate` are stated. They are "
-        "multiplied by `batch_size` / `rate_batch`. 0: not scaled.",
+        description="The batch size for which `rate`, `warmup_rate` and `final_rate` are stated. "
+        "They are multiplied by `batch_size` / `rate_batch`. 0: not scaled.",
     )
     unit: Literal["steps", "epochs"] = Field("steps", description="Unit of boundaries and warmup.")
 
@@ -69,8 +70,9 @@ class Schedule(Table):
             total_steps: Number of updates of the training.
             steps_per_epoch: Updates in one epoch.
             batch_size: Images per update.
-            history: One row per evaluation so far, with `step` (updates before it) and `val_accuracy` or, without
-                validation images, `accuracy`. Only PlateauSchedule reads it, and only rows before `step`.
+            history: One row per evaluation so far, with `step` (updates before it) and
+                `val_accuracy` or, without validation images, `accuracy`. Only PlateauSchedule reads
+                it, and only rows before `step`.
         """
         scale = batch_size / self.rate_batch if self.rate_batch else 1.0
         unit = steps_per_epoch if self.unit == "epochs" else 1
@@ -203,7 +205,8 @@ ScheduleConfig: TypeAlias = (
 def count_plateaus(history: History, step: int, patience: int) -> int:
     """Return how often accuracy did not rise for `patience` evaluations before update `step`.
 
-    Only a strictly better accuracy than ever before counts as a rise. The count starts again after each plateau.
+    Only a strictly better accuracy than ever before counts as a rise. The count starts again after
+    each plateau.
     """
     best, waited, count = -math.inf, 0, 0
     for row in history:

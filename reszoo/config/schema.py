@@ -12,7 +12,7 @@ FILE = "recipe.schema.json"
 
 
 def recipe_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a recipe's tables; [model] takes the fields of a spec too."""
+    """Return the JSON Schema (draft 2020-12) of a recipe, with all fields of [model]."""
     schema = Recipe.model_json_schema()
     fields = Spec.model_json_schema()["properties"]
     optional = {

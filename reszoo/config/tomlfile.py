@@ -1,4 +1,4 @@
-"""TOML as recipes use it: reading with one-line errors, writing tables that read back to the same values."""
+"""Read TOML with one-line errors, and write TOML that reads back to the same values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from reszoo.errors import ReszooError
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the tables of a TOML file. Raises ReszooError, naming the file, when it is missing, a folder or no TOML."""
+    """Return the tables of a TOML file.
+
+    Raises:
+        ReszooError: If the file is missing, a folder or not TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -27,7 +31,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """Return the TOML value that `text` spells, or `text` itself when it spells none (a bare word is a string)."""
+    """Return the TOML value of `text`, or `text` itself if it is not a TOML value."""
     try:
         document = tomllib.loads(f"value = {text}")
     except (tomllib.TOMLDecodeError, RecursionError):
@@ -48,12 +52,13 @@ def write(tables: Mapping[str, Any]) -> str:
         raise ReszooError(
             f"a recipe holds text, numbers, true or false, and lists and tables of these: {error}"
         ) from None
-    # tomli-w writes each item of a list on a line of its own. Text has no line breaks of its own: it escapes them.
+    # tomli-w writes each item of a list on a line of its own. Text has no line breaks of its own:
+    # it escapes them.
     return text.replace("[\n", "[").replace(",\n]", "]").replace(",\n", ", ")
 
 
 def spell(value: Any) -> str:
-    """Return the TOML text of one value; a whole float goes without its point, so that keys of integers take it."""
+    """Return the TOML text of one value. A whole float is written as an integer."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
     return write({"": [[value]]}).strip()[len('"" = [[') : -len("]]")]

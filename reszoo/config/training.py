@@ -32,29 +32,32 @@ class TrainConfig(Table):
     )
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "float32",
-        description="Keras' dtype policy. Global pooling and classifier compute in float32 in each.",
+        description="Keras' dtype policy. Global pooling and classifier compute in float32 in "
+        "each.",
     )
     batch_norm: Literal["local", "sync"] = Field(
         "local",
-        description="Batch norm statistics of each replica (`local`, as in the papers) or of the whole "
-        "batch (`sync`).",
+        description="Batch norm statistics of each replica (`local`, as in the papers) or of the "
+        "whole batch (`sync`).",
     )
     accumulate: int = Field(
         1,
         ge=1,
-        description="Number of micro-batches per batch, to save memory. Batch norm statistics are those of a "
-        "micro-batch.",
+        description="Number of micro-batches per batch, to save memory. Batch norm statistics are "
+        "those of a micro-batch.",
     )
     clip_norm: float = Field(
         0.0, ge=0, description="Largest norm of the whole gradient. 0: no limit."
     )
     ema: Fraction = Field(
         0.0,
-        description="Decay per step of averaged weights, which are then evaluated, saved and exported. 0: none.",
+        description="Decay per step of averaged weights, which are then evaluated, saved and "
+        "exported. 0: none.",
     )
     label_smoothing: Fraction = Field(
         0.0,
-        description="Share of the target that is spread over all classes (arXiv 1512.00567, section 7).",
+        description="Share of the target that is spread over all classes (arXiv 1512.00567, "
+        "section 7).",
     )
     evaluate_every: int = Field(
         1, ge=1, description="Epochs between evaluations. The last step is always evaluated."
@@ -64,21 +67,22 @@ class TrainConfig(Table):
     )
     select: Literal["last", "best"] = Field(
         "last",
-        description="Final weights of the run: the last ones, or those of the best validation accuracy.",
+        description="Final weights of the run: the last ones, or those of the best validation "
+        "accuracy.",
     )
     deterministic: bool = Field(
         False, description="Use only operations that repeat to the bit, at some cost in speed."
     )
     jit: bool = Field(
         False,
-        description="Compile forward pass, loss and gradients of each replica with XLA. Not with `batch_norm` "
-        "`sync`, dropout or drop_path.",
+        description="Compile forward pass, loss and gradients of each replica with XLA. Not with "
+        "`batch_norm` `sync`, dropout or drop_path.",
     )
     export: bool = Field(True, description="Write a SavedModel into the run folder.")
     grow_from: str = Field(
         "",
-        description="Folder of a finished run of a shallower model of the same family. Training starts from its "
-        "weights and optimizer slots; new blocks start as the identity.",
+        description="Folder of a finished run of a shallower model of the same family. Training "
+        "starts from its weights and optimizer slots; new blocks start as the identity.",
     )
 
     def check(self) -> None:
@@ -105,26 +109,28 @@ class FinetuneConfig(Table):
         "none",
         pattern=r"^(none|stem|stage[1-9]\d*|all)$",
         examples=["stage2"],
-        description='Last frozen layer group: `"none"`, `"stem"`, `"stage1"`, ..., or `"all"` for everything but '
+        description='Last frozen layer group: `"none"`, `"stem"`, `"stage1"`, ..., or `"all"` for '
+        "everything but "
         "the classifier. It and all groups before it keep their weights for the whole run.",
     )
     batch_norm: Literal["eval", "train"] = Field(
         "eval",
-        description="Frozen batch norms keep their statistics, scales and offsets (`eval`) or learn them "
-        "(`train`).",
+        description="Frozen batch norms keep their statistics, scales and offsets (`eval`) or "
+        "learn them (`train`).",
     )
     probe_epochs: float = Field(
         0.0,
         ge=0,
         examples=[1],
-        description="Epochs at the start in which only the classifier learns (a linear probe). Then the optimizer "
-        "starts anew, and every layer above `freeze` learns.",
+        description="Epochs at the start in which only the classifier learns (a linear probe). "
+        "Then the optimizer starts anew, and every layer above `freeze` learns.",
     )
     stage_decay: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="Factor of the learning rate from each stage to the one below (arXiv 1801.06146, section 3.2).",
+        description="Factor of the learning rate from each stage to the one below (arXiv "
+        "1801.06146, section 3.2).",
     )
 
     def check(self) -> None:

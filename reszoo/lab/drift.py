@@ -31,7 +31,7 @@ from reszoo.lab.probe import measure as measure
 from reszoo.lab.record import claim, write_record
 from reszoo.lab.report import report
 from reszoo.lab.weigh import sample as evenly
-from reszoo.models.batchnorm import synchronise
+from reszoo.models.batchnorm import synchronize_batch_norm
 from reszoo.models.freeze import freeze
 from reszoo.models.stack import stack
 from reszoo.reporting.reporter import Reporter
@@ -202,7 +202,7 @@ class _Lab:
         plan = self.recipe
         _freeze(net, plan)
         if plan.train.batch_norm == "sync":
-            synchronise(net)
+            synchronize_batch_norm(net)
         optimizer, decay = make_optimizer(plan.optimizer), plan.finetune.stage_decay
         stepper = Stepper(net, optimizer, plan.train, plan.optimizer, self.strategy, decay)
         stepper.spread_seeds()

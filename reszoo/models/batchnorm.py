@@ -1,4 +1,4 @@
-"""Batch normalisation as one kernel on the TensorFlow backend, the same layer as Keras' own everywhere else."""
+"""Batch norm as one kernel on the TensorFlow backend, Keras' own layer everywhere else."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 import keras
 
-# Keras walks a functional graph by recursion, one frame a layer, and fails at Python's limit of 1,000: at a depth of about
-# 280. The deepest net here has 4,210 layers. Set where the registered layers are, because loading a file imports only them.
+# Keras walks a functional graph by recursion, one frame per layer, and fails at Python's limit of
+# 1,000, at a depth of about 280. The deepest model has 4,210 layers. Set here because loading a file
+# imports only the registered layers.
 sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
 
 
 @keras.saving.register_keras_serializable(package="reszoo")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization` with its weights, names and arithmetic, in one fused operation where there is one.
+    """`keras.layers.BatchNormalization` with the same weights and results, in one fused operation.
 
-    It has Keras' class name too, by which a weights file is laid out: one written with either layer loads into the other.
-
-    Keras' layer on TensorFlow is a chain of moments and elementwise operations; `FusedBatchNormV3` does the same in one
-    kernel, forward and backward. Inputs are [n, height, width, channels]. Synchronised statistics, other ranks and other
-    backends take Keras' own path.
+    Weight files depend on the class name: a file written with either layer loads into the other.
+    Keras' layer on TensorFlow is a chain of operations; `FusedBatchNormV3` does the same in one
+    kernel, forward and backward, for inputs [n, height, width, channels]. Synchronized statistics,
+    other ranks and other backends use Keras' own code.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -40,7 +40,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             is_training=learn,
         )
         if learn:
-            # The kernel hands out the sample variance (over n - 1); Keras' moving average is of the population's (over n).
+            # The kernel returns the variance over n - 1; Keras' moving average is of that over n.
             rows = tf.cast(tf.reduce_prod(tf.shape(inputs)[:3]), tf.float32)
             variance *= (rows - 1) / rows
             keep = self.momentum
@@ -63,8 +63,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
 
 
-def synchronise(model: keras.Model) -> None:
-    """Let the model's batch normalisations take their statistics over all replicas. Call before the model is traced."""
+def synchronize_batch_norm(model: keras.Model) -> None:
+    """Make batch norm use the statistics of all replicas. Call it before the model is traced."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True

@@ -2,104 +2,97 @@
 
 from __future__ import annotations
 
-from typing import Any
+from keras import KerasTensor, layers
 
-import keras
-
-from reszoo.models.layers import ReZero, conv, norm, relu
+from reszoo.models.layers import ReZero, batch_norm, conv, relu
 from reszoo.models.settings import DATA_FORMAT
 from reszoo.models.shortcuts import is_identity, is_subsampled, join, shortcut
 from reszoo.zoo.spec import Spec
 
 
-def block(x: Any, spec: Spec, stage: int, index: int, first: bool, survival: float) -> Any:
-    """Apply block `index` (from 0) of stage `stage` (from 0): H(x) = shortcut(x) + F(x), or F(x) in a plain net.
+def block(
+    x: KerasTensor, spec: Spec, stage: int, index: int, *, first: bool, survival: float
+) -> KerasTensor:
+    """Apply a block: H(x) = shortcut(x) + F(x), or F(x) in a plain model.
 
-    first: the net's very first block, whose pre-activation the stem (unless "bare") has done already (section 4.1). survival: the chance
-    that its branch is kept in training.
+    Args:
+        x: The input, [n, h, w, c].
+        spec: The specification of the model.
+        stage: Number of the stage, from 0.
+        index: Number of the block in the stage, from 0.
+        first: Whether it is the model's first block, whose pre-activation the stem (unless "bare")
+            has computed (arXiv 1603.05027, section 4.1).
+        survival: Probability that its branch is kept in training.
     """
-    place = f"stage{stage + 1}_block{index + 1}"
-    channels = spec.out_channels(stage)
-    stride = spec.stride(stage, index)
+    name = f"stage{stage + 1}_block{index + 1}"
+    channels, stride = spec.out_channels(stage), spec.stride(stage, index)
+    last = 2 if spec.block == "basic" else 3
 
-    active = x if first and spec.stem != "bare" else _activate(x, spec, place)
-    out = _branch(active, spec, stage, stride, place)
+    active = x if first and spec.stem != "bare" else _pre_activate(x, spec, name)
+    out = _branch(active, spec, stage, stride, name)
     if spec.shortcut != "none":
-        out = _weigh(out, spec, place, survival)
-        # An identity hands on the raw input; one that changes the shape reads the activated one, as its branch does.
+        out = _scale_and_drop(out, spec, name, survival)
+        # An identity takes the raw input; a projection the activated one, as its branch does.
         raw = is_identity(spec, x, channels, stride) or is_subsampled(spec, x, channels, stride)
-        source = x if raw else active
-        out = join(out, shortcut(source, spec, channels, stride, place), spec, place)
-    last = _last(spec)
+        out = join(out, shortcut(x if raw else active, spec, channels, stride, name), spec, name)
     if spec.order == "bn_after_add":
-        out = norm(out, f"{place}_bn{last}", spec.bn_epsilon)
+        out = batch_norm(out, f"{name}_bn{last}", spec.bn_epsilon)
     if spec.order in ("post", "bn_after_add"):
-        out = relu(out, f"{place}_relu{last}")
+        out = relu(out, f"{name}_relu{last}")
     return out
 
 
-def _last(spec: Spec) -> int:
-    return 2 if spec.block == "basic" else 3
-
-
-def _activate(x: Any, spec: Spec, place: str) -> Any:
-    """Do what a pre-activation order does before the first convolution."""
+def _pre_activate(x: KerasTensor, spec: Spec, name: str) -> KerasTensor:
     if spec.order == "pre":
-        x = norm(x, f"{place}_bn1", spec.bn_epsilon)
-    return relu(x, f"{place}_relu1") if spec.order in ("pre", "relu_pre") else x
+        x = batch_norm(x, f"{name}_bn1", spec.bn_epsilon)
+    return relu(x, f"{name}_relu1") if spec.order in ("pre", "relu_pre") else x
 
 
-def _branch(x: Any, spec: Spec, stage: int, stride: int, place: str) -> Any:
-    """Apply F: the convolutions with what stands between them."""
+def _branch(x: KerasTensor, spec: Spec, stage: int, stride: int, name: str) -> KerasTensor:
+    """Apply F: the convolutions with batch norm and ReLU between them."""
     channels, inner = spec.out_channels(stage), spec.inner_channels(stage)
-    if spec.block == "basic":
-        convs = [(channels, 3, stride, 1), (channels, 3, 1, 1)]
-    else:
-        strides = (stride, 1) if spec.stride_at == "conv1" else (1, stride)
-        convs = [
-            (inner, 1, strides[0], 1),
-            (inner, 3, strides[1], spec.groups),
-            (channels, 1, 1, 1),
-        ]
+    convs = [(channels, 3, stride, 1), (channels, 3, 1, 1)]
+    if spec.block == "bottleneck":
+        first, second = (stride, 1) if spec.stride_at == "conv1" else (1, stride)
+        convs = [(inner, 1, first, 1), (inner, 3, second, spec.groups), (channels, 1, 1, 1)]
     before = spec.order in ("pre", "relu_pre")
     for number, (filters, kernel, step, groups) in enumerate(convs, 1):
         last = number == len(convs)
         if number > 1:
             if spec.order == "pre":
-                x = norm(x, f"{place}_bn{number}", spec.bn_epsilon)
-            x = relu(x, f"{place}_relu{number if before else number - 1}")
+                x = batch_norm(x, f"{name}_bn{number}", spec.bn_epsilon)
+            x = relu(x, f"{name}_relu{number if before else number - 1}")
         if last and spec.dropout:
-            x = keras.layers.Dropout(spec.dropout, name=f"{place}_dropout")(x)
+            x = layers.Dropout(spec.dropout, name=f"{name}_dropout")(x)
         normed = not (last and spec.order in ("pre", "bn_after_add"))
         bias = 0.0 if spec.has_bias(normed=normed) else None
-        x = conv(x, filters, kernel, f"{place}_conv{number}", stride=step, groups=groups, bias=bias)
+        x = conv(x, filters, kernel, f"{name}_conv{number}", stride=step, groups=groups, bias=bias)
         if normed and spec.order != "pre":
-            x = norm(x, f"{place}_bn{number}", spec.bn_epsilon, zero=last and spec.zero_gamma)
+            zero = last and spec.zero_gamma
+            x = batch_norm(x, f"{name}_bn{number}", spec.bn_epsilon, zero=zero)
     if spec.order == "relu_before_add":
-        x = relu(x, f"{place}_relu{len(convs)}")
-    return _excite(x, spec, place) if spec.se_ratio else x
+        x = relu(x, f"{name}_relu{len(convs)}")
+    return _squeeze_and_excite(x, spec, name) if spec.se_ratio else x
 
 
-def _excite(x: Any, spec: Spec, place: str) -> Any:
-    """Weigh each channel by a gate computed from all of them (arXiv 1709.01507, section 3)."""
+def _squeeze_and_excite(x: KerasTensor, spec: Spec, name: str) -> KerasTensor:
+    """Scale each channel by a gate computed from all of them (arXiv 1709.01507, section 3)."""
     channels = x.shape[-1]
-    gate = keras.layers.GlobalAveragePooling2D(DATA_FORMAT, keepdims=True, name=f"{place}_se_pool")(
-        x
-    )
-    gate = conv(gate, max(1, round(channels * spec.se_ratio)), 1, f"{place}_se_reduce", bias=0.0)
-    gate = conv(relu(gate, f"{place}_se_relu"), channels, 1, f"{place}_se_expand", bias=0.0)
-    gate = keras.layers.Activation("sigmoid", name=f"{place}_se_gate")(gate)
-    return keras.layers.Multiply(name=f"{place}_se_scale")([x, gate])
+    pool = layers.GlobalAveragePooling2D(DATA_FORMAT, keepdims=True, name=f"{name}_se_pool")
+    reduced = max(1, round(channels * spec.se_ratio))
+    gate = conv(pool(x), reduced, 1, f"{name}_se_reduce", bias=0.0)
+    gate = conv(relu(gate, f"{name}_se_relu"), channels, 1, f"{name}_se_expand", bias=0.0)
+    gate = layers.Activation("sigmoid", name=f"{name}_se_gate")(gate)
+    return layers.Multiply(name=f"{name}_se_scale")([x, gate])
 
 
-def _weigh(x: Any, spec: Spec, place: str, survival: float) -> Any:
-    """Scale the branch, by a constant or a learned number, and drop it whole for some examples."""
+def _scale_and_drop(x: KerasTensor, spec: Spec, name: str, survival: float) -> KerasTensor:
+    """Scale the branch, and drop it as a whole for some examples in training."""
     if spec.rezero:
-        x = ReZero(name=f"{place}_rezero")(x)
+        x = ReZero(name=f"{name}_rezero")(x)
     if spec.branch_scale != 1:
-        x = keras.layers.Rescaling(spec.branch_scale, name=f"{place}_branch_scale")(x)
+        x = layers.Rescaling(spec.branch_scale, name=f"{name}_branch_scale")(x)
     if survival < 1:
-        x = keras.layers.Dropout(
-            1 - survival, noise_shape=(None, 1, 1, 1), name=f"{place}_drop_path"
-        )(x)
+        mask = (None, 1, 1, 1)
+        x = layers.Dropout(1 - survival, noise_shape=mask, name=f"{name}_drop_path")(x)
     return x

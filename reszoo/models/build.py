@@ -1,15 +1,16 @@
-"""From a name or a spec to a Keras functional model, and from a model to the maps its stages give."""
+"""Build a Keras functional model by name or specification, and read the maps of its stages."""
 
 from __future__ import annotations
 
 import os
-from typing import Any, Unpack
+from collections.abc import Iterable
+from typing import Unpack
 
 import keras
 
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.models.blocks import block
-from reszoo.models.layers import norm, relu
+from reszoo.models.layers import batch_norm, relu
 from reszoo.models.settings import DATA_FORMAT, building_policy, fixed_settings
 from reszoo.models.stems import stem
 from reszoo.weights.load import load, resolve
@@ -30,41 +31,49 @@ def build(
     top: bool = True,
     **fields: Unpack[SpecFields],
 ) -> keras.Model:
-    """Build a net by name or spec, with some spec fields changed, as a plain Keras functional model.
+    """Build a model by name or specification as a plain Keras functional model.
 
-    Takes float images [n, height, width, channels], normalised as the recipe says; gives float32 logits [n, classes], or with
-    top=False the pooled features [n, channels]. input_shape and classes default to the data the weights were trained on, or
-    else the family was published on: (32, 32, 3) and 10, or (224, 224, 3) and 1000; a height or width of None takes any size.
+    Args:
+        name_or_spec: A name of `list_models`, or a specification.
+        classes: Number of classes. By default that of the weights, or of the data of the family: 10
+            or 1000. If it is given and the weights have other classes, the classifier is new, which
+            is reported on standard error.
+        input_shape: (height, width, channels) of the images. A height or width of None takes any
+            size. By default that of the weights, or (32, 32, 3) or (224, 224, 3). For other
+            channels than the weights', their first convolution is summed or repeated.
+        weights: Published ones by tag ("torchvision/IMAGENET1K_V1") or dataset ("imagenet",
+            "cifar10": the first in `list_weights`), a file (`.weights.h5`, `.safetensors`, `.pth`,
+            ...), or None for new ones.
+        top: False for a model without classifier.
+        **fields: Fields of the specification that are changed.
 
-    weights: published ones by tag ("torchvision/IMAGENET1K_V1", `list_weights` has them all) or by their data
-    ("imagenet", "cifar10": the first in that list), a file of one's own (`.weights.h5`, `.safetensors`, `.pth`, ...
-    in this or another framework's layout), or None for fresh ones. Where `classes` is given and theirs are others,
-    the classifier is new; other input channels get a first convolution summed or repeated to fit. Both are said on
-    standard error. With published weights the model has an attribute `pretrained`, with their record, transforms and
-    class names, by which evaluate, predict and export go.
+    Returns:
+        A model from normalized float images [n, height, width, channels] to float32 logits
+        [n, classes], or with top=False to pooled features [n, channels]. Layers are named
+        `stem_conv1`, `stage2_block1_conv2`, `..._bn2`, `..._shortcut_conv`, `..._add`, `head_dense`.
+        With published weights its attribute `pretrained` holds their record, transforms and class
+        names.
 
-    Layers are named `stem_conv1`, `stage2_block1_conv2`, `..._bn2`, `..._shortcut_conv`, `..._add`, `head_dense`.
-    Raises ReszooError for an unknown name (with the nearest), fields that contradict each other, an input the net cannot bear,
-    and weights that are not there, cannot be fetched or do not fit, naming the field or the tensor that differs.
+    Raises:
+        ReszooError: For an unknown name, fields that contradict each other, an input that the model
+            does not take, and weights that do not exist, cannot be downloaded or do not fit.
     """
-    _refuse_misspelt(dict(fields))
+    _reject_misspelled(fields)
     spec = get_spec(name_or_spec, **fields)
     source = None if weights is None else resolve(spec, weights)
-    told = classes is not None  # only then may a file's classifier be put aside
+    published = source if isinstance(source, Weights) else None
+    new_classifier = classes is not None  # only then may a file's classifier be left out
     shape = input_shape
     if shape is None:
-        shape = (
-            (*source.transforms.image_size, 3)
-            if isinstance(source, Weights)
-            else spec.default_input_shape
-        )
+        image_size = published.transforms.image_size if published else None
+        shape = (*image_size, 3) if image_size else spec.default_input_shape
     check_input(spec, shape)
     if not top and classes is not None:
         raise ReszooError(
-            f"{spec.name}: top=False leaves the classifier out, so classes={classes} has no place; drop one of the two"
+            f"{spec.name}: classes: {classes} is invalid with top=False, which has no classifier"
         )
     if classes is None:
-        classes = len(source.class_names) if isinstance(source, Weights) else spec.default_classes
+        classes = len(published.class_names) if published else spec.default_classes
     check_classes(spec, classes)
 
     policy = building_policy()
@@ -77,10 +86,10 @@ def build(
                 x = block(x, spec, stage, index, first=done == 0, survival=spec.survival(done))
                 done += 1
         if spec.order == "pre":
-            x = norm(x, "head_bn", spec.bn_epsilon)
+            x = batch_norm(x, "head_bn", spec.bn_epsilon)
         if spec.order in ("pre", "relu_pre"):
             x = relu(x, "head_relu")
-        # In at least float32 under every policy: sums over many pixels, and logits, lose too much in 16 bits.
+        # In >= 32 bits under every policy: sums over many pixels, and logits, lose too much in 16.
         full = "float64" if policy.compute_dtype == "float64" else "float32"
         x = keras.layers.GlobalAveragePooling2D(DATA_FORMAT, name="head_pool", dtype=full)(x)
         if top:
@@ -89,12 +98,12 @@ def build(
             )(x)
         model = keras.Model(images, x, name=spec.name)
         if source is not None:
-            load(model, spec, source, other_classes=told)
+            load(model, spec, source, other_classes=new_classifier)
     return model
 
 
-def _refuse_misspelt(fields: dict[str, Any]) -> None:
-    """Raise ReszooError for a keyword that is nearly one of `build`'s own and neither a field nor another library's."""
+def _reject_misspelled(fields: Iterable[str]) -> None:
+    """Raise ReszooError for a keyword that is nearly one of `build` and unknown elsewhere."""
     for key in fields:
         if key not in Spec.model_fields and key.lower() not in (*ARGUMENTS, *UNSUPPORTED):
             own = ("classes", "input_shape", "weights", "top")
@@ -103,20 +112,24 @@ def _refuse_misspelt(fields: dict[str, Any]) -> None:
 
 
 def features(model: keras.Model) -> keras.Model:
-    """Return a model that gives the map of every stage: {"stage1": [n, h1, w1, c1], "stage2": ...}, for detection and the like.
+    """Return a model whose output is the map of every stage, for detection and segmentation.
 
-    It shares the layers and weights of `model`, any net that `build` made. A stage's map is what leaves its last block; in
-    a pre-activation net the last stage's is normalised and rectified as its classifier sees it.
-    Raises ReszooError for a model without such layers.
+    Args:
+        model: A model that `build` made. Its layers and weights are shared.
+
+    Returns:
+        A model with output {"stage1": [n, h1, w1, c1], "stage2": ...}. The map is the output of the
+        last block. In a pre-activation model that of the last stage is normalized and rectified.
+
+    Raises:
+        ReszooError: For a model without such layers.
     """
-    ends: dict[str, Any] = {}
+    ends: dict[str, keras.KerasTensor] = {}
     for layer in model.layers:
         if found := parse_block_layer(layer.name):
             ends[found.stage_name] = layer.output
         elif layer.name in ("head_bn", "head_relu") and ends:
             ends[list(ends)[-1]] = layer.output
     if not ends:
-        raise ReszooError(
-            f"{model.name} has no layers named stage1_block1_...; features() takes a net that reszoo built"
-        )
+        raise ReszooError(f"{model.name} is invalid; features expects a model that reszoo built")
     return keras.Model(model.input, ends, name=f"{model.name}_features")

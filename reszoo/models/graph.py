@@ -13,46 +13,20 @@ import keras
 from reszoo.models.layers import PadChannels
 
 L = keras.layers
-# Layers whose last act is their `activation`. Exact types: a subclass may do more.
+# Layers whose last operation is their `activation`. Exact types: a subclass may do more.
 ACTIVATED = (
-    L.Activation,
-    L.Dense,
-    L.Conv2D,
-    L.Conv2DTranspose,
-    L.DepthwiseConv2D,
-    L.SeparableConv2D,
+    *(L.Activation, L.Dense, L.Conv2D),
+    *(L.Conv2DTranspose, L.DepthwiseConv2D, L.SeparableConv2D),
 )
 POSITIVE = ("relu", "relu6", "sigmoid", "hard_sigmoid", "softplus", "softmax", "exponential")
-# keras.ops of one tensor, by class name: `keras.ops.relu(x)` and `keras.activations.relu(x)` leave these in a graph.
-POSITIVE_OPS = (
-    "Relu",
-    "Relu6",
-    "Sigmoid",
-    "HardSigmoid",
-    "Softplus",
-    "Softmax",
-    "Absolute",
-    "Square",
-    "Exp",
-)
-# Layers that make nothing negative out of what is not.
-CARRYING: tuple[type, ...] = (
-    L.MaxPooling2D,
-    L.AveragePooling2D,
-    L.GlobalMaxPooling2D,
-    L.GlobalAveragePooling2D,
-    L.ZeroPadding2D,
-)
-CARRYING += (
-    L.Cropping2D,
-    L.Dropout,
-    L.SpatialDropout2D,
-    L.Reshape,
-    L.Flatten,
-    L.Permute,
-    L.Identity,
-    PadChannels,
-)
+POSITIVE_FUNCTIONS = tuple(getattr(keras.activations, name) for name in POSITIVE)
+# keras.ops of one tensor, by class name: `keras.ops.relu(x)` leaves these in a graph.
+POSITIVE_OPS: tuple[str, ...] = ("Relu", "Relu6", "Sigmoid", "HardSigmoid", "Softplus")
+POSITIVE_OPS += ("Softmax", "Absolute", "Square", "Exp")
+# Layers whose output is not negative if their inputs are not.
+CARRYING: tuple[type, ...] = (L.MaxPooling2D, L.AveragePooling2D, L.ZeroPadding2D, L.Cropping2D)
+CARRYING += (L.GlobalMaxPooling2D, L.GlobalAveragePooling2D, L.Dropout, L.SpatialDropout2D)
+CARRYING += (L.Reshape, L.Flatten, L.Permute, L.Identity, PadChannels)
 CARRYING += (L.Concatenate, L.Add, L.Multiply, L.Average, L.Minimum)
 
 
@@ -72,18 +46,16 @@ def flatten_layers(layer: Any, *, include_self: bool = True) -> list[Any]:
     return layer._flatten_layers(include_self=include_self)
 
 
-def uses(model: keras.Model, operation: Any) -> int:
-    """Return how often a model's graph goes through one of its layers or operations."""
+def count_calls(model: keras.Model, operation: Any) -> int:
+    """Return how often a model's graph calls one of its layers or operations."""
     return sum(node.operation is operation for node in nodes(model))
 
 
-def waists(model: keras.Model) -> list[Any]:
-    """Return the layers and operations through whose one output all goes that comes after them, in order."""
+def cut_layers(model: keras.Model) -> list[Any]:
+    """Return the layers that every later layer depends on through their one output, in order."""
     order = nodes(model)
     calls = Counter(id(node.operation) for node in order)
-    last_use = {
-        id(tensor): index for index, node in enumerate(order) for tensor in node.input_tensors
-    }
+    last_use = {id(x): index for index, node in enumerate(order) for x in node.input_tensors}
     found, reach = [], -1  # the last node that reads what earlier nodes made
     for index, node in enumerate(order):
         if reach <= index and len(node.outputs) == 1 and calls[id(node.operation)] == 1:
@@ -94,44 +66,38 @@ def waists(model: keras.Model) -> list[Any]:
 
 def nodes(model: keras.Model) -> list[Any]:
     """Return the calls that make up a model's graph, each after those it depends on."""
-    return [
-        node
-        for depth in sorted(model._nodes_by_depth, reverse=True)
-        for node in model._nodes_by_depth[depth]
-    ]
+    by_depth = model._nodes_by_depth
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
 
 
 def can_be_negative(tensor: Any) -> bool:
-    """Return False where the graph shows that a tensor holds no value below 0, in training as in inference; else True.
+    """Return False if the graph shows that a tensor has no value below 0, else True.
 
-    Known: rectifiers and other activations above 0; pooling, padding, dropout, reshaping, sums and products of such. What
-    is not known counts as negative.
+    Known are activations >= 0, and pooling, padding, dropout, reshaping, sums and products of them.
+    All other tensors count as negative.
     """
     known: dict[int, bool] = {}
 
     def negative(tensor: Any) -> bool:
         if id(tensor) not in known:
-            known[id(tensor)] = judge(tensor)
+            known[id(tensor)] = decide(tensor)
         return known[id(tensor)]
 
-    def judge(tensor: Any) -> bool:
+    def decide(tensor: Any) -> bool:
         operation, sources = producer(tensor)
-        kind = type(operation)
-        if isinstance(
-            operation, keras.Function | keras.Sequential
-        ):  # a model used as a layer: its own graph says it
+        # A model used as a layer: its own graph decides.
+        if isinstance(operation, keras.Function | keras.Sequential):
             return negative(operation.outputs[tensor._keras_history.tensor_index])
+        kind = type(operation)
         if kind is L.ReLU:
             return bool(operation.negative_slope)
-        if kind is L.Softmax or (
-            kind.__module__.startswith("keras.src.ops.") and kind.__name__ in POSITIVE_OPS
-        ):
+        is_op = kind.__module__.startswith("keras.src.ops.")
+        if kind is L.Softmax or (is_op and kind.__name__ in POSITIVE_OPS):
             return False
         if kind in ACTIVATED:
-            linear = kind is L.Activation and operation.activation is keras.activations.linear
-            return (
-                negative(sources[0]) if linear else operation.activation not in POSITIVE_FUNCTIONS
-            )
+            if kind is L.Activation and operation.activation is keras.activations.linear:
+                return negative(sources[0])
+            return operation.activation not in POSITIVE_FUNCTIONS
         if kind is L.UpSampling2D:  # the smoother interpolations overshoot
             return operation.interpolation not in ("nearest", "bilinear") or negative(sources[0])
         if kind is L.Maximum:
@@ -139,6 +105,3 @@ def can_be_negative(tensor: Any) -> bool:
         return kind not in CARRYING or any(map(negative, sources))
 
     return negative(tensor)
-
-
-POSITIVE_FUNCTIONS = tuple(getattr(keras.activations, name) for name in POSITIVE)

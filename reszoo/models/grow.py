@@ -1,230 +1,236 @@
-"""Deepening a trained net without changing what it computes: the constructed solution of arXiv 1512.03385, section 1."""
+"""Deepen a trained model without changing what it computes (arXiv 1512.03385, section 1)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
 from reszoo.errors import ReszooError
 from reszoo.models.build import build
-from reszoo.models.growth import check
+from reszoo.models.equivalence import BATCH, check_equivalence
 from reszoo.models.settings import fixed_settings
+from reszoo.types import Array
 from reszoo.zoo.catalog import spec as get_spec
 from reszoo.zoo.layer_names import parse_block_layer
 from reszoo.zoo.spec import Spec
 
-# Initial values, the pace of moving averages, a branch's chance of survival and synchronised statistics decide nothing of
-# what a trained net computes.
-FREE = (
-    "name",
-    "dtype",
-    "trainable",
-    "synchronized",
-    "momentum",
-    "kernel_initializer",
-    "bias_initializer",
-    "gamma_initializer",
-)
-BATCH = 64
+# Settings of a layer that do not change what a trained model computes.
+IGNORED_SETTINGS = {
+    "name", "dtype", "trainable", "synchronized", "momentum",
+    "kernel_initializer", "bias_initializer", "gamma_initializer",
+}  # fmt: skip
+Statistics: TypeAlias = "tuple[Array | float, Array | float]"
 
 
-def grow(model: keras.Model, to: str | Spec, *, images: Any = None, **fields: Any) -> keras.Model:
-    """Return a deeper member of a net's family that computes what `model` computes, with trainable new blocks.
+def grow(
+    model: keras.Model, to: str | Spec, *, images: Array | None = None, **fields: Any
+) -> keras.Model:
+    """Return a deeper model of the same family that computes what `model` computes.
 
-    model: a net that `build` made, trained or not; it is left as it is. to: the deeper net, a name or a spec, with `fields`
-        changed as in `build`; it must differ from the model's own in its depths alone. New blocks stand at the end of each
-        stage. images: float32 [n, height, width, channels], some hundreds of those the net is trained on; needed for new
-        batch normalisations on the main path (plain nets, shortcut C, order "bn_after_add") to be neutral in training too.
+    A new residual block is the identity because the last scale of its branch is zero: that of the
+    last batch norm, or the last convolution if no batch norm follows it. The sum x + 0 is exact, so
+    the outputs agree bit for bit, in training as well. Only that scale is zero: it has a gradient at
+    once, and everything below it from the second step on. A new plain block holds centered delta
+    kernels and batch norms that return their input. Their rounding changes outputs by at most 1e-5
+    of the largest. Without `images` that holds for evaluation only.
 
-    A new residual block is the identity because the last scale of its branch is zero: the last normalisation's, or the last
-    convolution's where none follows. The sum x + 0 is exact, so the outputs agree bit for bit, in training as well. Only that
-    scale is zero: it has a gradient at once, and everything behind it from the second step on. A new plain block holds centred
-    delta kernels and normalisations that give back what they take; dividing and multiplying round, so outputs agree
-    within 1e-5 of the largest. Without `images` that holds for evaluation only, since in training a batch's own
-    statistics normalise.
+    Args:
+        model: A model that `build` made, trained or not. It is not changed.
+        to: The deeper model, by name or specification. It may differ from `model` in depths only.
+        images: Some hundreds of training images, float32 [n, height, width, channels]. Needed for
+            new batch norms on the main path (plain models, shortcut C, order "bn_after_add") to be
+            neutral in training too.
+        **fields: Fields of the specification that are changed, as in `build`.
 
-    The result's `growth` attribute says which blocks are new and the largest difference found on random inputs.
-    Raises ReszooError where `to` is no deeper member of the family, or where its blocks cannot be the identity: gated or
-    scaled shortcuts, plain bottlenecks, pre-activation that is plain or has shortcut C, "relu_before_add" without rezero.
+    Returns:
+        The model. Its attribute `growth` holds the new blocks and the largest difference found.
+
+    Raises:
+        ReszooError: If `to` is not a deeper model of the family, or its blocks cannot be the
+            identity.
     """
     spec = get_spec(to, **fields)
-    if not isinstance(model, keras.Model) or not any(
-        parse_block_layer(layer.name) for layer in model.layers
-    ):
+    is_ours = isinstance(model, keras.Model) and any(map(_block_of, model.layers))
+    if not is_ours:
         raise ReszooError(
-            "grow deepens a net that reszoo built; for any other Keras classifier there is reszoo.stack"
+            "grow deepens models that reszoo built; for other Keras classifiers use reszoo.stack"
         )
     top = any(layer.name == "head_dense" for layer in model.layers)
     classes = int(model.output_shape[-1]) if top else None
     first = next(layer for layer in model.layers if layer.name.startswith("stem_conv"))
-    with fixed_settings(
-        first.dtype_policy
-    ):  # the model's own: under another policy the outputs would differ
+    with fixed_settings(first.dtype_policy):  # under another policy the outputs would differ
         deep = build(spec, classes=classes, input_shape=tuple(model.input_shape[1:]), top=top)
-    added = transplant(model, deep, spec, images)
-    deep.growth = check(model, deep, added, images)
+    added = transfer_weights(model, deep, spec, images)
+    deep.growth = check_equivalence(model, deep, added, images)
     return deep
 
 
-def transplant(
-    model: keras.Model, deep: keras.Model, spec: Spec, images: Any = None
+def transfer_weights(
+    model: keras.Model, deep: keras.Model, spec: Spec, images: Array | None = None
 ) -> tuple[str, ...]:
-    """Give `deep`, a net of `spec`, the weights of the shallower `model` and make its other blocks the identity.
+    """Give a deeper model the weights of `model`, and make its other blocks the identity.
 
-    Returns the names of the new blocks, such as "stage1_block4". Raises ReszooError as `grow` does, before any change.
+    Args:
+        model: The shallower model.
+        deep: The deeper model, which is changed.
+        spec: The specification of the deeper model.
+        images: As in `grow`.
+
+    Returns:
+        The names of the new blocks, such as "stage1_block4".
+
+    Raises:
+        ReszooError: As `grow` does, before any change.
     """
-    refuse_without_identity(spec)
+    check_can_grow(spec)
     added = _new_blocks(model, deep)
-    mine, theirs = ({layer.name: layer for layer in net.layers} for net in (model, deep))
-    for name in mine.keys() | theirs.keys():
-        if _place(name) not in added:
-            _refuse_other(model, deep, mine.get(name), theirs.get(name))
-    for name, layer in mine.items():
-        for old, new in zip(layer.weights, theirs[name].weights, strict=True):
-            if "seed" not in new.name:
-                new.assign(np.asarray(old))
-    statistics = _statistics(model, {place.split("_")[0] for place in added}, images)
-    for place in added:
-        own = [
-            layer
-            for name, layer in theirs.items()
-            if name.startswith(f"{place}_") and layer.weights
-        ]
-        _make_identity(
-            {layer.name.removeprefix(f"{place}_"): layer for layer in own},
-            spec,
-            *statistics[place.split("_")[0]],
-        )
+    old, new = ({layer.name: layer for layer in each.layers} for each in (model, deep))
+    for name in sorted(old.keys() | new.keys()):
+        layer = old.get(name) or new[name]
+        if _block_of(layer) in added or isinstance(layer, keras.layers.InputLayer):
+            continue
+        if difference := _compare(old.get(name), new.get(name)):
+            raise ReszooError(
+                f"{deep.name} is not a deeper {model.name}: {name}: {difference}; give the fields "
+                f"that {model.name} was built with, such as shortcut='B'"
+            )
+    for name, layer in old.items():
+        if layer.weights:
+            for mine, theirs in zip(layer.weights, new[name].weights, strict=True):
+                if "seed" not in theirs.name:
+                    theirs.assign(np.asarray(mine))
+    statistics = _statistics(model, {block.split("_")[0] for block in added}, images)
+    for block in added:
+        layers = {
+            name.removeprefix(f"{block}_"): layer
+            for name, layer in new.items()
+            if name.startswith(f"{block}_") and layer.weights
+        }
+        _make_identity(layers, spec, *statistics[block.split("_")[0]])
     return tuple(added)
 
 
-def refuse_without_identity(spec: Spec) -> None:
+def check_can_grow(spec: Spec) -> None:
     """Raise ReszooError where a block of `spec` cannot start as the identity, with the reason."""
-    plain = spec.shortcut == "none"
+    plain, activated = spec.shortcut == "none", spec.order in ("pre", "relu_pre")
+    hidden = spec.order == "relu_before_add" and not spec.rezero and not plain
     reasons = {
-        "its shortcut is gated, and a gate never lets everything through": spec.gate != "none",
-        "shrink_at='last' halves in the block behind which new ones would stand": spec.shrink_at
-        == "last",
+        "a gate never passes everything": spec.gate != "none",
+        "shrink_at='last' halves in the block before new ones": spec.shrink_at == "last",
         f"its shortcut is scaled by {spec.shortcut_scale:g}": spec.shortcut_scale != 1,
-        "order 'relu_before_add' hides a zero branch from its gradient; give rezero=true": spec.order
-        == "relu_before_add"
-        and not spec.rezero
-        and not plain,
-        "a plain bottleneck narrows inside and cannot carry what enters it": plain
-        and spec.block == "bottleneck",
-        f"a plain block of order '{spec.order}' rectifies what enters it, which may be negative": plain
-        and spec.order in ("pre", "relu_pre"),
-        f"a projection in every block (shortcut 'C') reads what order '{spec.order}' has rectified": spec.shortcut
-        == "C"
-        and spec.order in ("pre", "relu_pre"),
-        "squeeze-and-excitation weighs what a plain block hands on": plain and spec.se_ratio > 0,
+        "a zero branch has no gradient in order 'relu_before_add'; use rezero=true": hidden,
+        "a plain bottleneck cannot carry its input": plain and spec.block == "bottleneck",
+        f"order '{spec.order}' rectifies the input of a plain block": plain and activated,
+        f"order '{spec.order}' rectifies the input of shortcut 'C'": spec.shortcut == "C"
+        and activated,
+        "squeeze-and-excitation scales the output of a plain block": plain and spec.se_ratio > 0,
     }
     for reason, holds in reasons.items():
         if holds:
             raise ReszooError(f"{spec.name} cannot be grown: {reason}")
 
 
-def _place(name: str) -> str:
-    found = parse_block_layer(name)
+def _block_of(layer: keras.layers.Layer) -> str:
+    found = parse_block_layer(layer.name)
     return found.block_name if found else ""
 
 
 def _new_blocks(model: keras.Model, deep: keras.Model) -> list[str]:
-    """Return the blocks that `deep` has beyond `model`, in order. Raises ReszooError when there are fewer, or none."""
-    old, new = (
-        list(dict.fromkeys(filter(None, (_place(layer.name) for layer in net.layers))))
-        for net in (model, deep)
-    )
-    if lost := [place for place in old if place not in new]:
+    """Return the blocks that only `deep` has, in order."""
+    old, new = (list(dict.fromkeys(filter(None, map(_block_of, m.layers)))) for m in (model, deep))
+    stages = {block.split("_")[0] for block in old}
+    added = [block for block in new if block not in old]
+    if lost := [block for block in old if block not in new]:
         raise ReszooError(
-            f"{deep.name} lacks {lost[0]}, which {model.name} has: a net grows to a deeper one only"
+            f"{deep.name} has no {lost[0]}, but {model.name} has; give a deeper model"
         )
-    added = [place for place in new if place not in old]
     if not added:
-        raise ReszooError(f"{model.name} has all blocks of {deep.name} already; give a deeper net")
-    if missing := {place.split("_")[0] for place in new} - {place.split("_")[0] for place in old}:
+        raise ReszooError(f"{deep.name} has no block that {model.name} lacks; give a deeper model")
+    if missing := [block for block in added if block.split("_")[0] not in stages]:
+        stage = missing[0].split("_")[0]
         raise ReszooError(
-            f"{deep.name} has a {min(missing)}, which {model.name} lacks: growing adds blocks, not stages"
+            f"{model.name} has no {stage}, but {deep.name} has; grow only adds blocks"
         )
     return added
 
 
-def _refuse_other(model: keras.Model, deep: keras.Model, mine: Any, theirs: Any) -> None:
-    """Raise ReszooError unless a layer of the old net stands in the new one, alike in all that decides its output."""
-    if mine is None or theirs is None:
-        where, name = (model, mine.name) if theirs is None else (deep, theirs.name)
-        if isinstance(mine or theirs, keras.layers.InputLayer):
-            return
-        why = f"only {where.name} has {name}"
-    elif mine.__class__.__name__ != theirs.__class__.__name__:
-        why = f"{mine.name} is a {mine.__class__.__name__} in the one and a {theirs.__class__.__name__} in the other"
-    else:
-        one, other = dict(_decisive(mine)), dict(_decisive(theirs))
-        differing = [key for key in one.keys() | other.keys() if one.get(key) != other.get(key)]
-        if not differing:
-            return
-        key = min(differing)
-        why = f"{mine.name} has {key} {one.get(key)} in the one and {other.get(key)} in the other"
-    raise ReszooError(
-        f"{deep.name} is no deeper {model.name}: {why}; give the fields that {model.name} was built with, such as shortcut='B'"
-    )
+def _compare(old: keras.layers.Layer | None, new: keras.layers.Layer | None) -> str:
+    """Return in what two layers of the same name differ, "" if they compute the same."""
+    if old is None or new is None:
+        return f"only the {'deeper' if old is None else 'shallower'} model has it"
+    kinds = [type(layer).__name__ for layer in (old, new)]
+    if kinds[0] != kinds[1]:
+        return f"{kinds[0]} in one model, {kinds[1]} in the other"
+    one, other = _settings(old), _settings(new)
+    for key in sorted(one.keys() | other.keys()):
+        if one.get(key) != other.get(key):
+            return f"{key} is {one.get(key)} in one model and {other.get(key)} in the other"
+    return ""
 
 
-def _decisive(layer: Any) -> Iterator[tuple[str, Any]]:
-    yield "weights", [tuple(weight.shape) for weight in layer.weights]
-    for key, value in layer.get_config().items():
-        if key not in FREE and not (
-            isinstance(layer, keras.layers.Dropout) and key in ("rate", "seed")
-        ):
-            yield key, list(value) if isinstance(value, tuple) else value
-
-
-def _statistics(model: keras.Model, stages: set[str], images: Any) -> dict[str, tuple[Any, Any]]:
-    """Return per channel mean and variance of the map that leaves each stage, over images and pixels; 0 and 1 unless given."""
-    ends = {
-        stage: [x for x in model.layers if x.name.startswith(f"{stage}_block")][-1].output
-        for stage in stages
+def _settings(layer: keras.layers.Layer) -> dict[str, Any]:
+    ignored = IGNORED_SETTINGS
+    if isinstance(layer, keras.layers.Dropout):
+        ignored = ignored | {"rate", "seed"}
+    found = {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in layer.get_config().items()
+        if key not in ignored
     }
+    return found | {"weights": [tuple(weight.shape) for weight in layer.weights]}
+
+
+def _statistics(
+    model: keras.Model, stages: set[str], images: Array | None
+) -> dict[str, Statistics]:
+    """Return mean and variance per channel of each stage's output; 0 and 1 without images."""
     if images is None:
         return {stage: (0.0, 1.0) for stage in stages}
-    maps = keras.Model(model.input, ends)
-    sums = {stage: (0, 0.0, 0.0) for stage in stages}
+    ends = {layer.name.split("_")[0]: layer.output for layer in model.layers if _block_of(layer)}
+    maps = keras.Model(model.input, {stage: ends[stage] for stage in stages})
+    sums: dict[str, Any] = {stage: (0, 0.0, 0.0) for stage in stages}
     for start in range(0, len(images), BATCH):
         for stage, value in maps(images[start : start + BATCH], training=False).items():
             pixels = np.asarray(keras.ops.convert_to_numpy(value), np.float64)
             pixels = pixels.reshape(-1, pixels.shape[-1])
             count, total, squares = sums[stage]
             sums[stage] = (count + len(pixels), total + pixels.sum(0), squares + (pixels**2).sum(0))
-    means = {
-        stage: (total / count, squares / count) for stage, (count, total, squares) in sums.items()
-    }
-    return {
-        stage: (mean, np.maximum(square - mean**2, 0)) for stage, (mean, square) in means.items()
-    }
+    found: dict[str, Statistics] = {}
+    for stage, (count, total, squares) in sums.items():
+        mean = total / count
+        found[stage] = mean, np.maximum(squares / count - mean**2, 0)
+    return found
 
 
-def _make_identity(layers: dict[str, Any], spec: Spec, mean: Any, variance: Any) -> None:
-    """Set a new block's weights such that it hands on its input, whose channels have this mean and variance.
+def _make_identity(
+    layers: dict[str, Any], spec: Spec, mean: Array | float, variance: Array | float
+) -> None:
+    """Set a new block's weights so that it returns its input.
 
-    layers: those with weights, by name within the block: "conv1", "bn2", "shortcut_conv", ...
+    Args:
+        layers: The layers with weights, by name within the block: "conv1", "bn2", ...
+        spec: The specification of the model.
+        mean: Mean of the block's input, per channel.
+        variance: Its variance.
     """
     last = 2 if spec.block == "basic" else 3
+    deltas: list[str] = []
+    neutral: list[str] = []
     if spec.shortcut == "none":
-        carried = ["conv1", "conv2"]
-        neutral = ["bn1", "bn2"]
-    else:
-        carried = ["shortcut_conv"] if spec.shortcut == "C" else []
-        neutral = ["shortcut_bn"] if spec.shortcut == "C" and "shortcut_bn" in layers else []
+        deltas, neutral = ["conv1", "conv2"], ["bn1", "bn2"]
+    elif spec.shortcut == "C":
+        deltas = ["shortcut_conv"]
+        neutral = [name for name in layers if name == "shortcut_bn"]
+    if spec.shortcut != "none":
         if spec.order == "bn_after_add":
             neutral.append(f"bn{last}")
-        if not spec.rezero:  # its number starts at zero
-            last_conv = spec.order in ("pre", "bn_after_add")
-            scale = layers[f"conv{last}"].kernel if last_conv else layers[f"bn{last}"].gamma
+        if not spec.rezero:  # its scalar starts at zero
+            ends_in_conv = spec.order in ("pre", "bn_after_add")
+            scale = layers[f"conv{last}"].kernel if ends_in_conv else layers[f"bn{last}"].gamma
             scale.assign(np.zeros(scale.shape))
-    for name in carried:
+    for name in deltas:
         kernel = layers[name].kernel
         delta = np.zeros(kernel.shape)
         middle = kernel.shape[0] // 2

@@ -1,4 +1,4 @@
-"""The parts every block is made of: convolution and normalisation bound once, option A's padding, ReZero's scalar."""
+"""The layers of all blocks: convolution, batch norm, ReLU, option A's padding, ReZero's scalar."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import KerasTensor
 
 from reszoo.models.batchnorm import BatchNormalization
 from reszoo.models.settings import DATA_FORMAT
@@ -15,19 +16,24 @@ BN_MOMENTUM = 0.9
 
 
 def conv(
-    x: Any,
-    filters: int,
-    kernel: int,
-    name: str,
-    *,
-    stride: int = 1,
-    groups: int = 1,
-    bias: Any = None,
-) -> Any:
-    """Apply a square convolution, padded alike on all sides, without bias unless `bias` gives its initial value.
+    x: KerasTensor, filters: int, kernel: int, name: str,
+    *, stride: int = 1, groups: int = 1, bias: float | None = None,
+) -> KerasTensor:  # fmt: skip
+    """Apply a square convolution with the same padding on all sides.
 
-    Weights start as normal numbers of variance 2 / fan_in (He et al., arXiv 1502.01852, equation 10). Keras' "same" pads a
-    strided convolution on one side only, which would shift every published weight by a pixel, hence the explicit padding.
+    Weights start as normal numbers of variance 2 / fan_in. Keras' padding "same" pads a strided
+    convolution on one side only, which would shift published weights by a pixel.
+
+    Args:
+        x: The input, [n, h, w, c].
+        filters: Output channels.
+        kernel: Side of the kernel.
+        name: Name of the layer.
+        stride: The stride.
+        groups: Groups of channels.
+        bias: Initial value of the bias, None for no bias.
+
+    Reference: arXiv 1502.01852, equation 10.
     """
     if stride > 1 and kernel > 1:
         x = keras.layers.ZeroPadding2D(kernel // 2, data_format=DATA_FORMAT, name=f"{name}_pad")(x)
@@ -47,26 +53,31 @@ def conv(
     )(x)
 
 
-def norm(x: Any, name: str, epsilon: float, *, zero: bool = False) -> Any:
-    """Normalise over the batch; `zero` starts the scale at 0, so that what leaves is 0."""
+def batch_norm(x: KerasTensor, name: str, epsilon: float, *, zero: bool = False) -> KerasTensor:
+    """Apply batch norm. `zero` starts its scale at 0, so that its output is 0."""
     gamma = "zeros" if zero else "ones"
     return BatchNormalization(
         axis=-1, momentum=BN_MOMENTUM, epsilon=epsilon, gamma_initializer=gamma, name=name
     )(x)
 
 
-def relu(x: Any, name: str) -> Any:
+def relu(x: KerasTensor, name: str) -> KerasTensor:
     """Apply max(x, 0)."""
     return keras.layers.ReLU(name=name)(x)
 
 
 @keras.saving.register_keras_serializable(package="reszoo")
 class PadChannels(keras.layers.Layer):
-    """Option A of arXiv 1512.03385: every `stride`-th pixel, and zero channels up to `channels`, at the "end" or "both" sides.
+    """Option A of arXiv 1512.03385: every `stride`-th pixel, and zero channels up to `channels`.
 
-    Takes [n, height, width, c] with c <= channels, gives [n, ceil(height / stride), ceil(width / stride), channels]. No
-    weights. "both" puts half of the new channels before the old ones (as akamaster/pytorch_resnet_cifar10), "end" all behind
-    (as facebookarchive/fb.resnet.torch).
+    From [n, height, width, c] to [n, ceil(height / stride), ceil(width / stride), channels].
+
+    Args:
+        channels: Output channels, at least c.
+        stride: Distance of the pixels that are kept.
+        pad_at: "both" puts half of the zero channels before the old ones, as
+            akamaster/pytorch_resnet_cifar10; "end" puts all behind, as fb.resnet.torch.
+        **kwargs: Arguments of every Keras layer.
     """
 
     def __init__(self, channels: int, stride: int = 1, pad_at: str = "both", **kwargs: Any) -> None:
@@ -76,11 +87,8 @@ class PadChannels(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return the shape of the output."""
         batch, *sides, _ = input_shape
-        return (
-            batch,
-            *(side if side is None else -(-side // self.stride) for side in sides),
-            self.channels,
-        )
+        kept = (side if side is None else -(-side // self.stride) for side in sides)
+        return (batch, *kept, self.channels)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Return the output for `inputs`, [n, h, w, c]."""
@@ -88,8 +96,8 @@ class PadChannels(keras.layers.Layer):
         new = self.channels - old
         before = new // 2 if self.pad_at == "both" else 0
         if training and self.stride > 1:
-            # The same numbers by a convolution with ones and zeros, whose gradient costs a third of a strided slice's. Inference
-            # keeps the slice, which needs no weights where the net is exported.
+            # The same numbers by a convolution with ones and zeros, whose gradient costs a third of
+            # that of a strided slice. Inference keeps the slice, which exports without weights.
             kernel = np.zeros((1, 1, old, self.channels), "float32")
             kernel[0, 0, range(old), range(before, before + old)] = 1
             kernel = keras.ops.cast(kernel, inputs.dtype)
@@ -99,17 +107,13 @@ class PadChannels(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments from which Keras makes an equal layer."""
-        return {
-            **super().get_config(),
-            "channels": self.channels,
-            "stride": self.stride,
-            "pad_at": self.pad_at,
-        }
+        own = {"channels": self.channels, "stride": self.stride, "pad_at": self.pad_at}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="reszoo")
 class ReZero(keras.layers.Layer):
-    """Multiply by one learned number that starts at 0 (arXiv 2003.04887). Any shape in, the same out."""
+    """Multiply by a learned scalar that starts at 0 (arXiv 2003.04887)."""
 
     def build(self, input_shape: Any) -> None:
         """Make the scalar."""
@@ -120,5 +124,5 @@ class ReZero(keras.layers.Layer):
         return input_shape
 
     def call(self, inputs: Any) -> Any:
-        """Return the output for `inputs`, [n, h, w, c]."""
+        """Return the scaled input."""
         return inputs * keras.ops.cast(self.alpha, inputs.dtype)

@@ -1,4 +1,4 @@
-"""Keras' global settings: which of them a model follows, and a block in which none of them changes a result."""
+"""Keras' global settings: the ones that models follow, and a block in which all are fixed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ _before: dict[str, Any] = {}
 
 @contextlib.contextmanager
 def fixed_settings(policy: Any = FLOATX) -> Iterator[None]:
-    """Compute inside the block under Keras' defaults and the dtype policy `policy`; restore the user's settings after it.
+    """Use Keras' defaults and a dtype policy inside the block, and the user's settings after it.
 
-    Fixed are `image_data_format`, `floatx`, `epsilon` and `max_epochs`, wherever they come from (keras.json, the environment or
-    `keras.config`). Blocks nest. The first three hold for all threads until the last block ends; the dtype policy is the
-    thread's own, as in Keras. Also a decorator: `@fixed_settings()`.
+    Fixed are `image_data_format`, `floatx`, `epsilon` and `max_epochs`, for all threads until the
+    last block ends. The dtype policy belongs to the thread, as in Keras. Blocks nest. It is also a
+    decorator: `@fixed_settings()`.
+
+    Args:
+        policy: A dtype policy of Keras, or its name.
     """
     outer = keras.config.dtype_policy()
     _enter()
@@ -37,9 +40,9 @@ def fixed_settings(policy: Any = FLOATX) -> Iterator[None]:
 
 
 def building_policy() -> Any:
-    """Return the dtype policy that new models follow: the global one, but float32 where it only repeats `floatx`.
+    """Return the dtype policy of new models: the global one, but float32 if it only repeats `floatx`.
 
-    Keras derives its policy from `floatx` where no policy was set, so the two cannot be told apart when they are equal.
+    Keras derives its policy from `floatx` if no policy was set, so equal ones may mean that.
     """
     policy = keras.config.dtype_policy()
     return keras.DTypePolicy(FLOATX) if policy.name == keras.config.floatx() else policy

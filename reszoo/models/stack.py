@@ -1,4 +1,4 @@
-"""Residual blocks added to a trained backbone, each of them the identity at first."""
+"""Add residual blocks to a trained backbone, each of them the identity at first."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 import keras
 
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.models.graph import can_be_negative, flatten_layers, producer, uses, waists
-from reszoo.models.growth import check
-from reszoo.models.layers import conv, norm, relu
+from reszoo.models.equivalence import check_equivalence
+from reszoo.models.graph import can_be_negative, count_calls, cut_layers, flatten_layers, producer
+from reszoo.models.layers import batch_norm, conv, relu
 from reszoo.models.settings import fixed_settings
 
 BLOCKS = ("basic", "bottleneck")
 ORDERS = ("auto", "post", "pre")
-NARROWING = 4  # of a bottleneck's inner width, arXiv 1512.03385, figure 5
-EPSILON = 1e-5  # of normalisation, as the zoo's own nets have it
+NARROWING = 4  # width / inner width of a bottleneck, arXiv 1512.03385, figure 5
+EPSILON = 1e-5
 
 
 def stack(
@@ -26,199 +26,204 @@ def stack(
     block: str = "basic",
     order: str = "auto",
 ) -> keras.Model:
-    """Return a copy of a functional model with residual blocks after layer `at`, which computes what `backbone` computes.
+    """Return a copy of a functional model with residual blocks after a layer.
 
-    backbone: any functional or built Sequential Keras model, trained or not; it is left as it is, and the result has its own
-        copy of the weights, uncompiled. at: the layer whose map [n, height, width, channels] goes into the blocks, everything
-        behind it reading theirs; by default the last one with a map of more than one pixel and no branch beside it.
-    block: "basic", two 3x3 convolutions, or "bottleneck", 1x1, 3x3 and 1x1 at a quarter of the width (arXiv 1512.03385,
-        figure 5).
-    order: "post" is relu(x + F(x)), which is x only where x is not negative, the last normalisation of F scaling by zero;
-        "pre" is x + F(x), F normalising and rectifying before each convolution (arXiv 1603.05027, figure 4e), the last
-        kernel being zero. "auto": "post" where the graph shows that the map cannot be negative, else "pre".
+    The result computes what `backbone` computes. Adding 0 is exact, so the outputs agree bit for
+    bit. Only the last scale of a branch is zero: it has a gradient at once, and all other new
+    weights from the second step on. New layers are named stack_block1_conv1, ..._bn1, ..._relu1,
+    ..._add, or stack2_block1_... where those names are taken.
 
-    Adding 0 is exact, so the outputs agree bit for bit. Only that last scale is zero: it has a gradient at once, and all
-    other new weights from the second step on. New layers are named stack_block1_conv1, ..._bn1, ..._relu1, ..._add, or
-    stack2_block1_... where those names are taken. The result's `growth` says which blocks are new and the largest
-    difference of an output on random inputs.
-    Raises ReszooError for a model without a graph, a layer that is not there or gives no map, order "post" where
-    the map can be negative, and outputs that differ by more than 1e-5 of the largest.
+    Args:
+        backbone: Any functional or built Sequential model, trained or not. It is not changed; the
+            result has its own copy of the weights, uncompiled.
+        blocks: Number of blocks, at least 1.
+        at: Name of the layer whose output [n, height, width, channels] goes into the blocks. All
+            later layers read their output. By default the last such layer that has an output of
+            more than one pixel and no branch beside it.
+        block: "basic", two 3x3 convolutions, or "bottleneck", 1x1, 3x3 and 1x1 at a quarter of the
+            width (arXiv 1512.03385, figure 5).
+        order: "post" is relu(x + F(x)), which is x only where x is not negative. "pre" is x + F(x)
+            (arXiv 1603.05027, figure 4e). "auto" is "post" if the graph shows that the layer's
+            output cannot be negative, else "pre".
+
+    Returns:
+        The model. Its attribute `growth` holds the new blocks and the largest difference of an
+        output on random inputs.
+
+    Raises:
+        ReszooError: For a model without a graph, a layer that does not exist or has another output,
+            order "post" after a layer that can be negative, and outputs that differ by more than
+            1e-5 of the largest.
     """
-    net = _functional(backbone)
-    _refuse_words(blocks, block, order)
-    place = _find(net, at) if at is not None else _last_map(net)
-    _refuse_map(net, place, block)
-    negative = can_be_negative(place.output)
+    model = _functional(backbone)
+    if isinstance(blocks, bool) or not isinstance(blocks, int) or blocks < 1:
+        raise ReszooError(f"blocks: {blocks!r} is invalid; expected an integer >= 1")
+    _check_choice("block", block, BLOCKS)
+    _check_choice("order", order, ORDERS)
+    layer = _find_layer(model, at) if at is not None else _last_map(model)
+    _check_layer(model, layer, block)
+    negative = can_be_negative(layer.output)
     if order == "post" and negative:
         raise ReszooError(
-            f"the output of {place.name!r} can be negative, which a block's last ReLU would cut off; "
-            "give order='pre', or `at` a layer that ends in a ReLU"
+            f"order: 'post' is invalid; the output of {layer.name!r} can be negative, and the last "
+            "ReLU of a block would change it. Use order='pre', or `at` a layer that ends in a ReLU"
         )
     if order == "auto":
         order = "pre" if negative else "post"
-    prefix = _free_prefix(net)
+    prefix = _free_prefix(model)
     names = [f"{prefix}_block{index + 1}" for index in range(blocks)]
 
-    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        y = layer(*args, **kwargs)
-        if layer.name != place.name:
-            return y
-        for name in names:
-            with fixed_settings(getattr(place, "dtype_policy", None) or _policy_of(y)):
-                y = _block(y, name, block, order)
+    def call(each: Any, *args: Any, **kwargs: Any) -> Any:
+        y = each(*args, **kwargs)
+        if each.name == layer.name:
+            for name in names:
+                with fixed_settings(getattr(layer, "dtype_policy", None) or _policy_of(y)):
+                    y = _block(y, name, block, order)
         return y
 
     try:
         copy = keras.models.clone_model(
-            net, input_tensors=_inputs(net), clone_function=_copy, call_function=call
+            model, input_tensors=_inputs(model), clone_function=_copy, call_function=call
         )
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise ReszooError(f"{backbone.name} cannot be copied: {_line(error)}") from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ReszooError(f"{backbone.name} cannot be copied: {reason}") from error
     stacked = keras.Model(copy.input, copy.output, name=f"{backbone.name}_stacked")
-    for layer in net.layers:
-        if layer.variables:
-            _hand_over(layer, stacked.get_layer(layer.name))
-    stacked.growth = check(net, stacked, names)
+    for old in model.layers:
+        if old.variables:
+            _copy_state(old, stacked.get_layer(old.name))
+    stacked.growth = check_equivalence(model, stacked, names)
     return stacked
 
 
-def _functional(backbone: Any) -> keras.Model:
+def _functional(backbone: object) -> keras.Model:
     """Return the backbone as a model with a graph of its own layers."""
     if isinstance(backbone, keras.Sequential) and backbone.built:
         return keras.Model(backbone.inputs[0], backbone.outputs[0], name=backbone.name)
-    if not isinstance(backbone, keras.Model) or not isinstance(backbone, keras.Function):
-        what = f"a {type(backbone).__name__}" + (
-            " that is not built" if isinstance(backbone, keras.Sequential) else ""
-        )
-        raise ReszooError(
-            f"backbone is {what}, but stack needs a functional model, whose graph can be read: "
-            "keras.Model(inputs, outputs), or a Sequential one that begins with keras.Input"
-        )
-    return backbone
+    if isinstance(backbone, keras.Model) and isinstance(backbone, keras.Function):
+        return backbone
+    unbuilt = " that is not built" if isinstance(backbone, keras.Sequential) else ""
+    raise ReszooError(
+        f"backbone: a {type(backbone).__name__}{unbuilt} is invalid; expected a functional model, "
+        "keras.Model(inputs, outputs), or a Sequential model that begins with keras.Input"
+    )
 
 
-def _refuse_words(blocks: Any, block: Any, order: Any) -> None:
-    if isinstance(blocks, bool) or not isinstance(blocks, int) or blocks < 1:
-        raise ReszooError(f"blocks is {blocks!r}, but must be a whole number of at least 1")
-    for key, value, options in (("block", block, BLOCKS), ("order", order, ORDERS)):
-        if value not in options:
-            raise ReszooError(
-                f"{key} is {value!r}, but must be {' or '.join(map(repr, options))}{did_you_mean(str(value), options)}"
-            )
+def _check_choice(name: str, value: object, options: tuple[str, ...]) -> None:
+    if value not in options:
+        shown, near = " or ".join(map(repr, options)), did_you_mean(str(value), options)
+        raise ReszooError(f"{name}: {value!r} is invalid; expected {shown}{near}")
 
 
-def _find(net: keras.Model, at: Any) -> Any:
+def _find_layer(model: keras.Model, at: str) -> Any:
     """Return the layer or operation called `at`."""
-    found = {operation.name: operation for operation in net.operations}
+    found = {operation.name: operation for operation in model.operations}
     if at not in found:
-        near = did_you_mean(str(at), found) or f"; its last map is that of {_last_map(net).name!r}"
-        raise ReszooError(f"{net.name} has no layer {at!r}{near}")
+        near = (
+            did_you_mean(str(at), found) or f"; the last map is that of {_last_map(model).name!r}"
+        )
+        raise ReszooError(f"at: {model.name} has no layer {at!r}{near}")
     return found[at]
 
 
-def _last_map(net: keras.Model) -> Any:
-    """Return the last layer, no branch running beside it, with a map of more than one pixel, or else with any map."""
-    maps = [
-        layer
-        for layer in waists(net)
-        if not isinstance(layer, keras.layers.InputLayer) and _is_map(layer.output)
-    ]
+def _last_map(model: keras.Model) -> Any:
+    """Return the last layer without a branch beside it whose output is a map, best of many pixels."""
+    maps = [each for each in cut_layers(model) if not _is_input(each) and _is_map(each.output)]
     if not maps:
         raise ReszooError(
-            f"{net.name} has no layer that gives a map [n, height, width, channels] to stack blocks on"
+            f"{model.name} has no layer with an output [n, height, width, channels] for blocks"
         )
-    return ([layer for layer in maps if tuple(layer.output.shape[1:3]) != (1, 1)] or maps)[-1]
+    return ([each for each in maps if tuple(each.output.shape[1:3]) != (1, 1)] or maps)[-1]
+
+
+def _is_input(layer: object) -> bool:
+    return isinstance(layer, keras.layers.InputLayer)
 
 
 def _is_map(output: Any) -> bool:
     return hasattr(output, "shape") and len(output.shape) == 4 and output.shape[-1] is not None
 
 
-def _refuse_map(net: keras.Model, place: Any, block: str) -> None:
-    """Raise ReszooError where blocks cannot stand behind the layer `place`."""
-    layers = [
-        *net.operations,
-        *flatten_layers(net, include_self=False),
-    ]  # those of models used as layers too
-    if first := [
-        layer for layer in layers if getattr(layer, "data_format", None) == "channels_first"
-    ]:
+def _check_layer(model: keras.Model, layer: Any, block: str) -> None:
+    """Raise ReszooError where blocks cannot follow a layer."""
+    inner = flatten_layers(model, include_self=False)  # those of models used as layers too
+    for each in (*model.operations, *inner):
+        if getattr(each, "data_format", None) == "channels_first":
+            raise ReszooError(
+                f"{model.name} cannot be stacked: its layer {each.name!r} puts channels first; "
+                "expected channels last"
+            )
+    start = f"at: {layer.name!r} is invalid"
+    last = "" if _is_map(layer.output) and not _is_input(layer) else _last_map(model).name
+    if _is_input(layer):
+        raise ReszooError(f"{start}, because it is the input. Example: at={last!r}")
+    if (count := count_calls(model, layer)) > 1:
         raise ReszooError(
-            f"{net.name} cannot be stacked: its layer {first[0].name!r} puts channels first; "
-            "blocks are built for channels last"
+            f"{start}, because {model.name} uses it {count} times; give a layer that is used once"
         )
-    if isinstance(place, keras.layers.InputLayer):
+    if not _is_map(layer.output):
+        shape = getattr(layer.output, "shape", "more than one tensor")
         raise ReszooError(
-            f"at={place.name!r} is the input; give a layer behind it, such as {_last_map(net).name!r}"
+            f"{start}, because its output is {shape}; expected [n, height, width, channels]. "
+            f"Example: at={last!r}"
         )
-    if (count := uses(net, place)) > 1:
-        raise ReszooError(
-            f"{place.name!r} is used {count} times in {net.name}; give `at` a layer that is used once"
-        )
-    if not _is_map(place.output):
-        shape = getattr(place.output, "shape", "more than one tensor")
-        raise ReszooError(
-            f"the output of {place.name!r} is {shape}, but blocks need a map [n, height, width, channels]; "
-            f"the last one is that of {_last_map(net).name!r}"
-        )
-    channels = place.output.shape[-1]
+    channels = layer.output.shape[-1]
     if block == "bottleneck" and channels % NARROWING:
         raise ReszooError(
-            f"{place.name!r} gives {channels} channels, which a bottleneck cannot divide by {NARROWING}; give block='basic'"
+            f"block: 'bottleneck' is invalid; {layer.name!r} has {channels} channels, which {NARROWING} "
+            "does not divide. Use block='basic'"
         )
 
 
-def _free_prefix(net: keras.Model) -> str:
-    taken, number = [operation.name for operation in net.operations], 1
-    while any(name.startswith(f"{_prefix(number)}_block") for name in taken):
+def _free_prefix(model: keras.Model) -> str:
+    taken = [operation.name for operation in model.operations]
+    prefix, number = "stack", 1
+    while any(name.startswith(f"{prefix}_block") for name in taken):
         number += 1
-    return _prefix(number)
+        prefix = f"stack{number}"
+    return prefix
 
 
-def _prefix(number: int) -> str:
-    return "stack" if number == 1 else f"stack{number}"
-
-
-def _policy_of(tensor: Any) -> str:
-    """Return the dtype policy that computes in a tensor's dtype and keeps weights in at least float32."""
+def _policy_of(tensor: keras.KerasTensor) -> str:
+    """Return the dtype policy that computes in a tensor's dtype, with weights of >= 32 bits."""
     dtype = keras.backend.standardize_dtype(tensor.dtype)
     return f"mixed_{dtype}" if dtype in ("float16", "bfloat16") else dtype
 
 
-def _block(x: Any, name: str, block: str, order: str) -> Any:
-    """Apply one residual block at the width of `x`, whose branch gives 0."""
+def _block(x: keras.KerasTensor, name: str, block: str, order: str) -> keras.KerasTensor:
+    """Apply one residual block at the width of `x`, whose branch returns 0."""
     width = x.shape[-1]
-    inner = width if block == "basic" else width // NARROWING
+    inner = width // NARROWING
     convs = [(width, 3), (width, 3)] if block == "basic" else [(inner, 1), (inner, 3), (width, 1)]
     last = len(convs)
     y = x
     for number, (filters, kernel) in enumerate(convs, 1):
         if order == "pre":
-            y = relu(norm(y, f"{name}_bn{number}", EPSILON), f"{name}_relu{number}")
+            y = relu(batch_norm(y, f"{name}_bn{number}", EPSILON), f"{name}_relu{number}")
         elif number > 1:
             y = relu(y, f"{name}_relu{number - 1}")
         y = conv(y, filters, kernel, f"{name}_conv{number}")
         if order == "post":
-            y = norm(y, f"{name}_bn{number}", EPSILON, zero=number == last)
+            y = batch_norm(y, f"{name}_bn{number}", EPSILON, zero=number == last)
     if order == "pre":
-        kernel = producer(y)[0].kernel
-        kernel.assign(keras.ops.zeros_like(kernel))
+        weights = producer(y)[0].kernel
+        weights.assign(keras.ops.zeros_like(weights))
     y = keras.layers.Add(name=f"{name}_add")([x, y])
     return relu(y, f"{name}_relu{last}") if order == "post" else y
 
 
-def _inputs(net: keras.Model) -> Any:
-    """Return fresh inputs in the structure of the model's, under the same names."""
-    return keras.tree.map_structure(
-        lambda tensor: keras.Input(
-            batch_shape=tensor.shape, dtype=tensor.dtype, name=producer(tensor)[0].name
-        ),
-        net.input,
-    )
+def _inputs(model: keras.Model) -> Any:
+    """Return new inputs in the structure of the model's, under the same names."""
+
+    def copy(tensor: keras.KerasTensor) -> keras.KerasTensor:
+        name = producer(tensor)[0].name
+        return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
+
+    return keras.tree.map_structure(copy, model.input)
 
 
 def _copy(layer: Any) -> Any:
-    """Return a fresh layer of the same configuration; one without a state, which Keras may not copy, serves both models."""
+    """Return a new layer of the same configuration; one without state that Keras cannot copy is shared."""
     try:
         return layer.__class__.from_config(layer.get_config())
     except (TypeError, ValueError, NotImplementedError):
@@ -227,14 +232,10 @@ def _copy(layer: Any) -> Any:
         return layer
 
 
-def _hand_over(old: Any, new: Any) -> None:
-    """Give a copied layer the weights of the old one, and what of it is trained."""
+def _copy_state(old: Any, new: Any) -> None:
+    """Give a copied layer the weights and the `trainable` flags of the old one."""
     if new is not old:
         new.set_weights(old.get_weights())
         for mine, theirs in zip(flatten_layers(old), flatten_layers(new), strict=True):
             if mine.trainable != theirs.trainable and not isinstance(mine, keras.Model):
                 theirs.trainable = mine.trainable
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -11,8 +11,8 @@ import numpy as np
 from reszoo.config.recipe import Recipe
 from reszoo.data.pipeline import Pipeline
 from reszoo.errors import ReszooError
-from reszoo.models.grow import transplant
-from reszoo.models.growth import check
+from reszoo.models.equivalence import check_equivalence
+from reszoo.models.grow import transfer_weights
 from reszoo.training import checkpoint
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.run import Run
@@ -71,8 +71,8 @@ def start_grown(stepper: Stepper, recipe: Recipe, pipeline: Pipeline) -> Growth:
         )
     batches = pipeline.train().take(-(-IMAGES // recipe.train.batch_size))
     images = np.concatenate([batch for batch, _ in batches.as_numpy_iterator()])[:IMAGES]
-    added = transplant(old, new, recipe.model.spec, images)
-    difference = check(old, new, added, images[:64]).difference
+    added = transfer_weights(old, new, recipe.model.spec, images)
+    difference = check_equivalence(old, new, added, images[:64]).difference
     for weight, average in zip(stepper.weights, stepper.averages, strict=False):
         average.assign(weight.numpy())
     return Growth(

@@ -12,7 +12,7 @@ from reszoo.data.device_pipeline import open_device_pipeline
 from reszoo.data.pipeline import Pipeline, open_pipeline
 from reszoo.errors import ReszooError
 from reszoo.lazy import tf
-from reszoo.models.batchnorm import synchronise
+from reszoo.models.batchnorm import synchronize_batch_norm
 from reszoo.models.build import build
 from reszoo.models.freeze import freeze
 from reszoo.training.devices import first_device
@@ -87,7 +87,7 @@ def _check_shapes(model: keras.Model, pipeline: Pipeline) -> None:
 def make_stepper(model: keras.Model, recipe: Recipe, strategy: tf.distribute.Strategy) -> Stepper:
     """Return the stepper of a recipe, and compile the model. Call it in the strategy's scope."""
     if recipe.train.batch_norm == "sync":
-        synchronise(model)
+        synchronize_batch_norm(model)
     optimizer = make_optimizer(recipe.optimizer)
     # For callbacks and for users of the saved model; the stepper computes its loss itself.
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -9,7 +9,7 @@ import keras
 
 from reszoo.config.optimizer import OptimizerConfig
 from reszoo.lazy import tf
-from reszoo.models.freeze import layers_by_place
+from reszoo.models.freeze import layer_groups
 from reszoo.training.optimizers import decays
 from reszoo.types import Tensor
 
@@ -155,7 +155,7 @@ def learning_rate_factors(model: keras.Model, stage_decay: float) -> dict[int, f
     """
     if stage_decay == 1:
         return {}
-    stages = layers_by_place(model)
+    stages = layer_groups(model)
     top = len(stages) - 1
     return {
         id(variable): stage_decay ** (top - height)

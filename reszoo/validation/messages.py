@@ -59,7 +59,8 @@ def invalid(key: str, value: Any, field: FieldInfo) -> ReszooError:
     near = did_you_mean(value, choices(field)) if isinstance(value, str) else ""
     override = f"{'--set ' if '.' in key else ''}{key}={show(example(field))}"
     return ReszooError(
-        f"{key}: {show(value)} is invalid; expected {describe(field)}{near or '.'} Example: {override}"
+        f"{key}: {show(value)} is invalid; expected {describe(field)}{near or '.'} Example: "
+        f"{override}"
     )
 
 
@@ -101,7 +102,7 @@ def full_key(table: type[Table], name: str) -> str:
 
 
 def unknown_choice(table: type[Table], given: Any, allowed: Iterable[Any]) -> ReszooError:
-    """Return the error for a missing or unknown value of the field that decides between alternatives."""
+    """Return the error for a missing or unknown value of the deciding field."""
     allowed = list(allowed)
     key, expected = full_key(table, table.CHOICE), f"one of {', '.join(map(show, allowed))}"
     if given is None:
@@ -131,7 +132,7 @@ def example(field: FieldInfo) -> Any:
 
 
 def show(value: Any) -> str:
-    """Return a value in TOML's spelling where it has one, in Python's otherwise; a finite length in any case."""
+    """Return a value as TOML, or as Python if TOML cannot hold it; at most 200 characters."""
     if isinstance(value, tuple):
         value = list(value)
     try:

@@ -33,18 +33,20 @@ Floats = Annotated[tuple[float, ...], AS_TUPLE]
 class Table(BaseModel):
     """A table of a recipe.
 
-    A subclass declares its fields and checks pairs of them in `check`. Alternatives of one table, such as
-    the kinds of schedule, are subclasses of a class that names the deciding field in `CHOICE`.
+    A subclass declares its fields and checks pairs of them in `check`. Alternatives of one table,
+    such as the kinds of schedule, are subclasses of a class that names the deciding field in
+    `CHOICE`.
 
     Raises:
-        ReszooError: For an unknown or missing key, a wrong type, a value out of range, or values that
-            contradict each other. The message names the key, the value, what was expected and an example.
+        ReszooError: For an unknown or missing key, a wrong type, a value out of range, or values
+            that contradict each other. The message names the key, the value, what was expected and
+            an example.
     """
 
     TABLE: ClassVar[str] = ""
     """The name of the table in a recipe, the prefix of its keys in messages."""
     CHOICE: ClassVar[str] = ""
-    """The field that decides between the alternatives of this table, such as "kind"; "" without any."""
+    """The field that decides between alternatives of this table, such as "kind", or ""."""
     DEFAULT: ClassVar[str | None] = None
     """The value of that field where it is missing."""
 
@@ -70,7 +72,8 @@ class Table(BaseModel):
         Args:
             name: The field at fault.
             expected: What was expected, and why.
-            example: A value that resolves it, or an override of another key such as "train.jit=false".
+            example: A value that resolves it, or an override of another key such as
+                "train.jit=false".
         """
         key = full_key(type(self), name)
         if example != "" and "=" not in str(example):
@@ -78,7 +81,7 @@ class Table(BaseModel):
         return contradiction(key, getattr(self, name), expected, str(example))
 
     def reject_unused(self, name: str, decider: str) -> None:
-        """Raise ReszooError if a field differs from its default where another one leaves it unused."""
+        """Raise ReszooError if a field that another one leaves unused differs from its default."""
         if getattr(self, name) != type(self).model_fields[name].default:
             key, other = (full_key(type(self), each) for each in (name, decider))
             raise ReszooError(
@@ -105,7 +108,8 @@ class Table(BaseModel):
         """Return the alternative of this table that the deciding field chooses.
 
         Raises:
-            ReszooError: If the deciding field is missing without a default, or unknown; and as the class does.
+            ReszooError: If the deciding field is missing without a default, or unknown; and as the
+                class does.
         """
         found = cls.alternatives_by_choice()
         given = values.get(cls.CHOICE, cls.DEFAULT)
@@ -142,7 +146,8 @@ class Table(BaseModel):
     def _without_unused_defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """Leave out keys that only other alternatives have, if they hold the default there.
 
-        Recipes of version 0.1 state every key of every alternative, and 0 or [] for those that are required now.
+        Recipes of version 0.1 state every key of every alternative, and 0 or [] for those that are
+        required now.
         """
         kept = dict(values)
         for name, field in cls.fields_of_alternatives().items():

@@ -1,85 +1,87 @@
-"""Arguments and model names of Keras, torchvision, timm and others, and what they are called here. Standard library only."""
+"""Arguments and model names of Keras, torchvision, timm and others, and what replaces them here."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-# From a foreign argument of a model's builder to (what replaces it here, an example).
-ARGUMENTS: dict[str, tuple[str, str]] = {
+from reszoo.errors import shorten
+
+
+class Replacement(NamedTuple):
+    """What replaces an argument of another library.
+
+    Attributes:
+        ours: What to use here.
+        example: A format of `value`, `model`, `weights`, `height`, `width` and `channels`.
+        default: The value in the example unless one of the same type was given.
+    """
+
+    ours: str
+    example: str
+    default: Any = None
+
+
+LOGITS = Replacement("logits followed by a layer", "keras.layers.Softmax()(model.output)")
+POOLED = "top=False for average-pooled features, or reszoo.features for the maps"
+WEIGHTS = Replacement("weights", "weights={weights}")
+FILE = Replacement("weights", "weights={value!r}", "mine.pth")
+CLASSES = Replacement("classes", "classes={value}", 10)
+CHANNELS = Replacement(
+    "the last number of input_shape", "input_shape=({height}, {width}, {value})", 1
+)
+SIZE = Replacement("input_shape", "input_shape=({height}, {width}, {channels})")
+MAPS = Replacement("reszoo.features", "reszoo.features(reszoo.build({model!r}))")
+DROP_PATH = Replacement("drop_path", "drop_path={value}", 0.1)
+DROPOUT = Replacement(
+    "a dropout layer on top=False, or dropout inside the blocks", "dropout={value}", 0.1
+)
+ZERO_GAMMA = Replacement("zero_gamma", "zero_gamma=True")
+GROUP_WIDTH = Replacement("group_width", "group_width={value}", 4)
+DEPTHS = Replacement("depths", "depths=(3, 4, 6, 3)")
+WIDTHS = Replacement("widths", "widths=(64, 128, 256, 512)")
+SE_RATIO = Replacement("se_ratio", "se_ratio=0.0625")
+EPSILON = Replacement("bn_epsilon", "bn_epsilon={value}", 1e-5)
+
+ARGUMENTS: dict[str, Replacement] = {
     # Keras
-    "include_top": ("top", "top=False"),
-    "input_tensor": ("a call of the model", "reszoo.build({model!r})(input_tensor)"),
-    "pooling": (
-        "top=False for average-pooled features, or reszoo.features for the maps",
-        "top=False",
-    ),
-    "classifier_activation": ("logits followed by a layer", "keras.layers.Softmax()(model.output)"),
-    "activation": ("logits followed by a layer", "keras.layers.Softmax()(model.output)"),
-    "preact": ("order", 'order="pre"'),
-    "use_bias": ("bias", 'bias="all"'),
-    "data_format": (
-        "no argument: images are [n, height, width, channels]",
-        "input_shape=(224, 224, 3)",
-    ),
-    "trainable": ("reszoo.freeze", 'reszoo.freeze(model, until="stage3")'),
-    "dtype": ("Keras' policy", 'keras.config.set_dtype_policy("mixed_bfloat16")'),
+    "include_top": Replacement("top", "top={value}", False),
+    "input_tensor": Replacement("a call of the model", "reszoo.build({model!r})(input_tensor)"),
+    "pooling": Replacement(POOLED, "top=False"),
+    "preact": Replacement("order", 'order="pre"'),
+    "use_bias": Replacement("bias", 'bias="all"'),
+    "data_format": Replacement("images [n, height, width, channels]", SIZE.example),
+    "trainable": Replacement("reszoo.freeze", 'reszoo.freeze(model, until="stage3")'),
+    "dtype": Replacement("Keras' policy", 'keras.config.set_dtype_policy("mixed_bfloat16")'),
     # timm and torchvision
-    "pretrained": ("weights", "weights={usual!r}"),
-    "pretrained_backbone": ("weights", "weights={usual!r}"),
-    "pretrained_cfg": ("weights, by tag", 'weights="timm/a1_in1k"'),
-    "pretrained_cfg_overlay": ("weights, by tag or file", 'weights="mine.safetensors"'),
-    "weights_backbone": ("weights", "weights={usual!r}"),
-    "checkpoint_path": ("weights", 'weights="mine.pth"'),
-    "checkpoint": ("weights", 'weights="mine.pth"'),
-    "weights_path": ("weights", 'weights="mine.pth"'),
-    "num_classes": ("classes", "classes=10"),
-    "n_classes": ("classes", "classes=10"),
-    "nb_classes": ("classes", "classes=10"),
-    "num_labels": ("classes", "classes=10"),
-    "class_count": ("classes", "classes=10"),
-    "in_chans": ("the last number of input_shape", "input_shape={shape1}"),
-    "in_channels": ("the last number of input_shape", "input_shape={shape1}"),
-    "input_channels": ("the last number of input_shape", "input_shape={shape1}"),
-    "channels": (
-        "the last number of input_shape, or widths inside the model",
-        "input_shape={shape1}",
-    ),
-    "img_size": ("input_shape", "input_shape={shape}"),
-    "image_size": ("input_shape", "input_shape={shape}"),
-    "input_size": ("input_shape", "input_shape={shape}"),
-    "features_only": ("reszoo.features", "reszoo.features(reszoo.build({model!r}))"),
-    "out_indices": (
-        "reszoo.features, whose result is a table by stage",
-        "reszoo.features(reszoo.build({model!r}))",
-    ),
-    "global_pool": (
-        "top=False for average-pooled features, or reszoo.features for the maps",
-        "top=False",
-    ),
-    "drop_path_rate": ("drop_path", "drop_path=0.1"),
-    "stochastic_depth": ("drop_path", "drop_path=0.1"),
-    "drop_rate": ("a dropout layer on top=False, or dropout inside the blocks", "dropout=0.1"),
-    "dropout_rate": ("a dropout layer on top=False, or dropout inside the blocks", "dropout=0.1"),
-    "zero_init_residual": ("zero_gamma", "zero_gamma=True"),
-    "zero_init_last": ("zero_gamma", "zero_gamma=True"),
-    "cardinality": ("groups", "groups=32"),
-    "base_width": ("group_width", "group_width=4"),
-    "width_per_group": ("group_width", "group_width=4"),
-    "layers": ("depths", "depths=(3, 4, 6, 3)"),
-    "num_blocks": ("depths", "depths=(3, 4, 6, 3)"),
-    "blocks": ("depths", "depths=(3, 4, 6, 3)"),
-    "depth": ("the model name, or depths", 'reszoo.build("resnet50")'),
-    "width": ("widths", "widths=(64, 128, 256, 512)"),
-    "filters": ("widths", "widths=(64, 128, 256, 512)"),
-    "stem_type": ("stem", 'stem="deep"'),
-    "avg_down": ("shrink", 'shrink="avgpool"'),
-    "attn_layer": ("se_ratio", "se_ratio=0.0625"),
-    "rd_ratio": ("se_ratio", "se_ratio=0.0625"),
-    "epsilon": ("bn_epsilon", "bn_epsilon=1e-5"),
-    "bn_eps": ("bn_epsilon", "bn_epsilon=1e-5"),
+    "pretrained_cfg": Replacement("weights, by tag", 'weights="timm/a1_in1k"'),
+    "pretrained_cfg_overlay": Replacement("weights", 'weights="mine.safetensors"'),
+    "global_pool": Replacement(POOLED, "top=False"),
+    "cardinality": Replacement("groups", "groups={value}", 32),
+    "depth": Replacement("the model name, or depths", 'reszoo.build("resnet50")'),
+    "stem_type": Replacement("stem", 'stem="deep"'),
+    "avg_down": Replacement("shrink", 'shrink="avgpool"'),
 }
+for _names, _replacement in {
+    "activation classifier_activation": LOGITS,
+    "pretrained pretrained_backbone weights_backbone": WEIGHTS,
+    "checkpoint checkpoint_path weights_path": FILE,
+    "num_classes n_classes nb_classes num_labels class_count": CLASSES,
+    "in_chans in_channels input_channels channels": CHANNELS,
+    "img_size image_size input_size": SIZE,
+    "features_only out_indices": MAPS,
+    "drop_path_rate stochastic_depth": DROP_PATH,
+    "drop_rate dropout_rate": DROPOUT,
+    "zero_init_residual zero_init_last": ZERO_GAMMA,
+    "base_width width_per_group": GROUP_WIDTH,
+    "layers num_blocks blocks": DEPTHS,
+    "width filters": WIDTHS,
+    "attn_layer rd_ratio": SE_RATIO,
+    "epsilon bn_eps": EPSILON,
+}.items():
+    ARGUMENTS |= dict.fromkeys(_names.split(), _replacement)
+
 # Foreign arguments that nothing here replaces, and why.
 UNSUPPORTED: dict[str, str] = {
     "output_stride": "the strides of the stages are fixed",
@@ -99,59 +101,36 @@ UNSUPPORTED: dict[str, str] = {
 
 
 def explain_argument(
-    argument: str, value: Any, *, model: str, stem: str, known: Iterable[str] = ()
+    argument: str, value: object, model: str, input_shape: tuple[int, int, int]
 ) -> str | None:
-    """Return the message for an argument that another library takes, or None for a name that is not known.
+    """Return the message for an argument that another library takes, or None for another name.
 
-    model, stem: of the model that was asked for. known: names that are right here and are not explained.
+    Args:
+        argument: The argument.
+        value: Its value.
+        model: The name of the model that was asked for.
+        input_shape: The usual input shape of that model.
     """
-    key = argument.lower()
-    if key in known:
-        return None
+    key, start = argument.lower(), f"{model}: {argument}={shorten(value)} is invalid"
     if key in UNSUPPORTED:
-        return f"{model}: {argument}={_short(value)} is invalid; it is not supported, because {UNSUPPORTED[key]}"
+        return f"{start}; it is not supported, because {UNSUPPORTED[key]}"
     if key not in ARGUMENTS:
         return None
-    ours, example = ARGUMENTS[key]
-    side = 32 if stem == "cifar" else 224
-    usual = "cifar10" if stem == "cifar" else "imagenet"
-    if key == "include_top" and value is True:
-        example = "top=True"
-    elif key.startswith("pretrained") and value in (False, None):
-        example = "weights=None"
-    elif (
-        key.startswith(("num_", "n_", "nb_"))
-        and isinstance(value, int)
-        and not isinstance(value, bool)
-        and value > 0
-    ):
-        example = f"classes={value}" if "classes=" in example else example
-    elif (
-        key in ("in_chans", "in_channels", "input_channels")
-        and isinstance(value, int)
-        and 0 < value < 100
-    ):
-        example = f"input_shape={(side, side, value)}"
-    elif (
-        key in ("checkpoint_path", "checkpoint", "weights_path")
-        and isinstance(value, str)
-        and value
-    ):
-        example = f"weights={value!r}"
-    elif key in ("drop_path_rate", "stochastic_depth") and isinstance(value, float):
-        example = f"drop_path={value}"
+    ours, example, default = ARGUMENTS[key]
+    height, width, channels = input_shape
+    weights: str | None = "cifar10" if height == 32 else "imagenet"
     example = example.format(
-        model=model, usual=usual, shape=(side, side, 3), shape1=(side, side, 1)
+        value=value if type(value) is type(default) and value else default,
+        model=model,
+        weights=repr(None if value in (False, None) else weights),
+        height=height,
+        width=width,
+        channels=channels,
     )
-    return f"{model}: {argument}={_short(value)} is invalid; expected {ours}. Example: {example}"
+    return f"{start}; expected {ours}. Example: {example}"
 
 
-def _short(value: Any) -> str:
-    text = repr(value).partition("\n")[0]
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-# Patterns of foreign model names, without prefix and separators unified to "_", and what they are called here.
+# Patterns of foreign model names, without prefix and with "_" as the only separator, and ours.
 NAMES: tuple[tuple[str, str], ...] = (
     (r"(?:pre_?act_?res_?net|resnetv2|resnet_v2)_?(\d+)(?:x1_bit|_bit)?", r"resnet\1_v2"),
     (r"res_?net_?(\d+)_?v2", r"resnet\1_v2"),
@@ -169,16 +148,21 @@ NAMES: tuple[tuple[str, str], ...] = (
     (r"res_?net_?(\d+)", r"resnet\1"),
     (r"plain_?(?:net_?)?(\d+)", r"plain\1"),
 )
-_PUBLISHERS = re.compile(r"(tv|gluon|ssl|swsl|legacy|tf|torch|ig)_")
+_PUBLISHERS = r"^(tv|gluon|ssl|swsl|legacy|tf|torch|ig)_"
 
 
 def suggest_models(
     name: str, is_model: Callable[[str], bool], listed: Sequence[str]
 ) -> tuple[str, str] | None:
-    """Return (model name here, timm's tag or "") that a model name of another library means, or None.
+    """Return (our model name, timm's tag or "") for a model name of another library, or None.
 
-    "ResNet-50", "wide-resnet50-2", "keras.applications.ResNet50V2" and "timm/resnet50.a1_in1k" are such names.
-    is_model: whether a name can be built. listed: the names of `list_models`.
+    Examples: "ResNet-50", "wide-resnet50-2", "keras.applications.ResNet50V2" and
+    "timm/resnet50.a1_in1k".
+
+    Args:
+        name: The name.
+        is_model: Returns whether a name can be built.
+        listed: The names of `list_models`.
     """
     whole = name.strip().lower()
     last = re.split(r"[/:]", whole)[-1]
@@ -189,17 +173,14 @@ def suggest_models(
         # torchvision.models.resnet50, keras.applications.ResNet50; but "resnet50_v1.5" keeps its dot.
         stem = re.sub(r"^(?:[a-z_]\w*\.)+(?=[a-z])", "", last)
     plain = re.sub(r"[^a-z0-9]+", "_", stem).strip("_")
-    plain = _PUBLISHERS.sub("", plain) if _PUBLISHERS.match(plain) else plain
-    squeezed = {re.sub("[^a-z0-9]", "", known): known for known in reversed(listed)}
+    plain = re.sub(_PUBLISHERS, "", plain)
     if "applications" in whole:
-        plain = re.sub(
-            r"res_?net_?(\d+)_?(v2)?",
-            lambda part: f"resnet{part[1]}{'_v2' if part[2] else ''}_keras",
-            plain,
-        )
-    found = [plain] + [
-        re.sub(pattern, ours, plain) for pattern, ours in NAMES if re.fullmatch(pattern, plain)
+        plain = re.sub(r"res_?net_?(\d+)(?!\d|_?v2)", r"resnet\1_keras", plain)
+        plain = re.sub(r"res_?net_?(\d+)_?v2", r"resnet\1_v2_keras", plain)
+    found = [
+        plain,
+        *(re.sub(form, ours, plain) for form, ours in NAMES if re.fullmatch(form, plain)),
     ]
-    if known := squeezed.get(plain.replace("_", "")):
-        found.append(known)
+    squeezed = {re.sub("[^a-z0-9]", "", known): known for known in reversed(listed)}
+    found.append(squeezed.get(plain.replace("_", ""), ""))
     return next(((made, tag) for made in found if made != name and is_model(made)), None)

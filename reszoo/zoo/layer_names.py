@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 _BLOCK = re.compile(r"stage(\d+)_block(\d+)_(\w+)")
-_PLACE = re.compile(r"(stem|stage\d+|head)_")
+_GROUP = re.compile(r"(stem|stage\d+|head)_")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def parse_block_layer(name: str) -> BlockLayer | None:
     return BlockLayer(int(found[1]), int(found[2]), found[3]) if found else None
 
 
-def parse_place(name: str) -> str:
-    """Return the place of a layer, "stem", "stage1", ... or "head"; "" for a layer of another model."""
-    found = _PLACE.match(name)
+def parse_layer_group(name: str) -> str:
+    """Return the group of a layer, "stem", "stage1", ... or "head"; "" for any other layer."""
+    found = _GROUP.match(name)
     return found[1] if found else ""

@@ -1,4 +1,4 @@
-"""What a model is: one immutable record of orthogonal fields; pairs that would silently go wrong are rejected here."""
+"""The specification of a model: one immutable record of fields that do not overlap."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field
 
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.validation.table import AS_TUPLE, Table
+from reszoo.zoo.conflicts import find_conflict
 from reszoo.zoo.foreign import explain_argument
 
 EXPANSION = {"basic": 1, "bottleneck": 4}
@@ -27,92 +28,107 @@ class Spec(Table):
 
     name: str = Field(min_length=1, description="Name of the model.")
     block: Literal["basic", "bottleneck"] = Field(
-        description="basic (two 3x3 convolutions) or bottleneck (1x1, 3x3, 1x1 of four times the width); "
-        "arXiv 1512.03385, figure 5."
+        description="`basic`: two 3x3 convolutions. `bottleneck`: 1x1, 3x3 and 1x1, with an output "
+        "of four times `widths` (arXiv 1512.03385, figure 5)."
     )
     depths: Counts = Field(min_length=1, examples=[[3, 3, 3]], description="Blocks in each stage.")
     widths: Counts = Field(
         min_length=1,
         examples=[[16, 32, 64]],
-        description="Channels inside each stage's blocks; a bottleneck's output has four times as many.",
+        description="Channels inside the blocks of each stage.",
     )
     stem: Literal["cifar", "imagenet", "deep", "bare"] = Field(
-        description="cifar (3x3), imagenet (7x7 stride 2, max-pool), deep (three 3x3, the first of stride 2, max-pool; "
-        'ResNet-D), bare ("imagenet" without batch norm and ReLU, before order "pre"; keras.applications, resnet.py).'
+        description="`cifar`: 3x3. `imagenet`: 7x7 of stride 2, then 3x3 max pooling of stride 2. "
+        "`deep`: three 3x3, the first of stride 2, the first two half as wide, then the pooling "
+        "(arXiv 1812.01187). `bare`: `imagenet` without batch norm and ReLU, before order `pre` "
+        "(keras.applications, resnet.py)."
     )
     stem_width: Count = Field(description="Output channels of the stem.")
     shortcut: Literal["none", "A", "B", "C"] = Field(
-        description="none (a plain model), A (identity, zero-padded where channels grow), B (1x1 projection where the shape "
-        "changes), C (projection in every block); arXiv 1512.03385, section 3.3."
+        description="`none`: a plain model. `A`: identity, zero channels where channels grow. `B`: "
+        "1x1 projection where the shape changes. `C`: projection in every block (arXiv 1512.03385, "
+        "section 3.3)."
     )
     pad_at: Literal["both", "end"] = Field(
         "both",
-        description="Where shortcut A puts its zero channels; published weights differ in it.",
+        description="Where option A puts its zero channels: half before and half behind "
+        "(akamaster), or all behind (fb.resnet.torch).",
     )
     shrink: Literal["stride", "avgpool"] = Field(
         "stride",
-        description="How a projection halves its input: by stride, or by 2x2 average pooling before it (ResNet-D, "
-        "arXiv 1812.01187).",
+        description="How a projection halves its input: by stride, or by 2x2 average pooling "
+        "before it (arXiv 1812.01187).",
     )
     shrink_at: Literal["first", "last"] = Field(
         "first",
-        description="Which block of a stage halves: the first of all stages but stage 1, or the last of all but the last "
-        "stage, whose identity then keeps every second pixel (keras.applications' v2, after the authors' own code).",
+        description="Which block of a stage halves its maps: the first of all stages but stage 1, "
+        "or the last of all stages but the last, whose identity keeps every second pixel "
+        "(keras.applications, resnet_v2.py).",
     )
     shortcut_scale: float = Field(
-        1.0, gt=0, description="Constant factor of the shortcut; arXiv 1603.05027, section 3.1."
+        1.0, gt=0, description="Constant factor of the shortcut (arXiv 1603.05027, section 3.1)."
     )
-    branch_scale: float = Field(1.0, gt=0, description="Constant factor of the residual branch.")
+    branch_scale: float = Field(
+        1.0, gt=0, description="Constant factor of the residual branch (the same)."
+    )
     gate: Literal["none", "exclusive", "shortcut_only"] = Field(
         "none",
-        description="Gating by a 1x1 convolution and a sigmoid; arXiv 1603.05027, section 3.1.",
+        description="With g = sigmoid(1x1 convolution of the shortcut's output x): `exclusive` is "
+        "(1 - g) x + g F, `shortcut_only` is (1 - g) x + F (arXiv 1603.05027, section 3.1).",
     )
-    gate_bias: float = Field(-6.0, description="Initial bias of the gate.")
+    gate_bias: float = Field(
+        -6.0, description="Initial bias of the gate (arXiv 1603.05027, table 1)."
+    )
     shortcut_dropout: Rate = Field(
-        0.0, description="Rate of dropout on the shortcut's output; arXiv 1603.05027, section 3.1."
+        0.0, description="Dropout rate of the shortcut's output (arXiv 1603.05027, section 3.1)."
     )
     order: Literal["post", "bn_after_add", "relu_before_add", "relu_pre", "pre"] = Field(
         "post",
-        description="Position of batch norm and ReLU: arXiv 1603.05027, figure 4, (a) to (e).",
+        description="Position of batch norm and ReLU (arXiv 1603.05027, figure 4, a to e).",
     )
     stride_at: Literal["conv1", "conv2"] = Field(
         "conv1",
-        description="Which convolution of a bottleneck strides: conv1 (v1, the paper) or conv2 (v1.5).",
+        description="Which convolution of a bottleneck strides: `conv1` (v1, the paper) or `conv2` "
+        "(v1.5).",
     )
     groups: Count = Field(
-        1, description="Groups of a bottleneck's 3x3 convolution (ResNeXt, arXiv 1611.05431)."
+        1, description="Groups of a bottleneck's 3x3 convolution (arXiv 1611.05431)."
     )
     group_width: Count = Field(
         64,
-        description="Inside width of a bottleneck = width * group_width / 64 * groups (ResNeXt, wide models).",
+        description="Width of a bottleneck's 3x3 = width * `group_width` / 64 * `groups`, as in "
+        "torchvision.",
     )
     se_ratio: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="Reduced channels of squeeze-and-excitation over the block's; 0 for none (arXiv 1709.01507: 1/16).",
+        description="Squeeze-and-excitation: reduced channels / channels of the block. 0: none "
+        "(arXiv 1709.01507: 1/16).",
     )
     zero_gamma: bool = Field(
         False,
-        description="The last batch norm scale of each branch starts at 0, so each block starts as the identity.",
+        description="The last batch norm scale of each branch starts at 0, so each block starts as "
+        "its shortcut (arXiv 1706.02677, section 5.1).",
     )
     rezero: bool = Field(
-        False, description="A learned scalar, initially 0, on each branch (arXiv 2003.04887)."
+        False, description="A learned scalar on each branch, initially 0 (arXiv 2003.04887)."
     )
     bias: Literal["none", "unnormed", "all"] = Field(
         "none",
-        description="Which convolutions have a bias: none, those that no batch norm follows (unnormed), or all. "
+        description="Convolutions with a bias: none, those without batch norm after them, or all. "
         "Gates and squeeze-and-excitation always have one.",
     )
     bn_epsilon: float = Field(1e-5, gt=0, lt=1, description="Added to the variance in batch norm.")
     dropout: Rate = Field(
         0.0,
-        description="Rate between a basic block's convolutions, or before a bottleneck's last (arXiv 1605.07146).",
+        description="Dropout rate before the last convolution of each branch (arXiv 1605.07146).",
     )
     drop_path: Rate = Field(
         0.0,
-        description="Probability of dropping the last block's branch in training; it rises linearly with depth "
-        "(arXiv 1603.09382).",
+        description="Probability of dropping the last block's branch in training, per example. "
+        "Block l of L is dropped with l / L of it. The kept branches are scaled up (arXiv "
+        "1603.09382, equation 4).",
     )
 
     def __init__(self, /, **values: Any) -> None:
@@ -123,104 +139,28 @@ class Spec(Table):
 
     def check(self) -> None:
         """Raise ReszooError for the first contradiction between fields."""
-        if len(self.depths) != len(self.widths):
-            raise ReszooError(
-                f"depths has {len(self.depths)} stages, widths {len(self.widths)}; give both the same number"
-            )
+        stages = len(self.depths)
+        if stages != len(self.widths):
+            raise self._error("depths", f"as many numbers as widths = {list(self.widths)}")
         if self.stem == "deep" and self.stem_width == 1:
-            raise ReszooError(
-                "stem_width is 1, but stem='deep' halves it in its first convolutions; give at least 2"
-            )
-        for reason in self._conflicts():
-            raise ReszooError(reason)
+            raise self._error("stem_width", "at least 2 with stem='deep', which halves it")
+        if conflict := find_conflict(self):
+            raise ReszooError(conflict)
+        if any((width * self.group_width) % 64 for width in self.widths):
+            expected = f"width * group_width / 64 to be whole for widths {list(self.widths)}"
+            raise self._error("group_width", expected)
+        channels = [self.stem_width, *map(self.out_channels, range(stages))]
+        if self.shortcut == "A" and channels != sorted(channels):
+            expected = f"'B' or 'C', because option A cannot remove channels ({channels})"
+            raise self._error("shortcut", expected)
 
-    def _conflicts(self) -> list[str]:
-        errors = []
-        if self.shortcut == "none":
-            for key in ("zero_gamma", "rezero", "drop_path"):
-                if getattr(self, key):
-                    errors.append(
-                        f"{key} would silence a block that has no shortcut; drop {key} or give shortcut='A', 'B' or 'C'"
-                    )
-            if self.shortcut_scale != 1 or self.shortcut_dropout or self.gate != "none":
-                errors.append(
-                    "shortcut='none' leaves nothing for shortcut_scale, shortcut_dropout or gate to act on; drop them"
-                )
-            if self.branch_scale != 1:
-                errors.append(
-                    "branch_scale weighs a branch against its shortcut; with shortcut='none' drop it"
-                )
-        if self.zero_gamma and self.rezero:
-            errors.append(
-                "zero_gamma and rezero together leave every branch without a gradient; choose one"
-            )
-        if self.zero_gamma and self.order in ("pre", "bn_after_add"):
-            errors.append(
-                f"order='{self.order}' has no normalisation at its branch's end for zero_gamma; use rezero=true"
-            )
-        if self.zero_gamma and self.order == "relu_before_add":
-            errors.append(
-                "zero_gamma under a ReLU leaves the branch without a gradient; use rezero=true with order='relu_before_add'"
-            )
-        if self.rezero and self.branch_scale != 1:
-            errors.append("rezero learns the branch's scale; drop branch_scale")
-        if self.gate == "none" and self.gate_bias != -6:
-            errors.append("gate_bias needs gate='exclusive' or gate='shortcut_only'")
-        if self.pad_at != "both" and self.shortcut != "A":
-            errors.append(
-                f"pad_at places the zero channels of shortcut='A'; this net has shortcut='{self.shortcut}'"
-            )
-        if self.shrink == "avgpool" and self.shortcut not in ("B", "C"):
-            errors.append(
-                f"shrink='avgpool' pools before a projection; shortcut='{self.shortcut}' has none, give 'B' or 'C'"
-            )
-        if self.stem == "bare" and self.order != "pre":
-            errors.append(
-                f"stem='bare' leaves normalisation to a block of order 'pre'; this net has order='{self.order}'"
-            )
-        if self.bias == "unnormed" and self.order not in ("pre", "bn_after_add"):
-            errors.append(
-                f"bias='unnormed' finds no such convolution in order '{self.order}'; give 'none' or 'all'"
-            )
-        if self.shrink_at == "last" and self.shortcut == "A":
-            errors.append(
-                "shrink_at='last' parts what shortcut='A' does at once, shrinking and padding; give 'B'"
-            )
-        if self.shrink_at == "last" and self.shrink == "avgpool":
-            errors.append(
-                "shrink_at='last' halves without a projection, so shrink='avgpool' has nothing to pool; drop one"
-            )
-        if self.block == "basic":
-            if self.groups != 1 or self.group_width != 64:
-                errors.append(
-                    "groups and group_width shape a bottleneck's 3x3; with block='basic' change widths instead"
-                )
-            if self.stride_at != "conv1":
-                errors.append(
-                    "stride_at chooses among a bottleneck's convolutions; a basic block always strides in conv1"
-                )
-        if len(self.depths) == 1 and (self.shrink, self.shrink_at, self.stride_at) != (
-            "stride",
-            "first",
-            "conv1",
-        ):
-            errors.append(
-                "a net of one stage never shrinks after its stem: shrink, shrink_at and stride_at have nothing to act on"
-            )
-        for width in self.widths:
-            if (width * self.group_width) % 64:
-                errors.append(
-                    f"group_width {self.group_width} does not fit widths {list(self.widths)}: width * group_width / 64 must be whole"
-                )
-                break
-        if self.shortcut == "A":
-            channels = [
-                self.stem_width,
-                *(self.out_channels(stage) for stage in range(len(self.widths))),
-            ]
-            if any(after < before for before, after in zip(channels, channels[1:], strict=False)):
-                errors.append(f"shortcut='A' cannot pad to fewer channels ({channels}); give 'B'")
-        return errors
+    def _error(self, name: str, expected: str) -> ReszooError:
+        return ReszooError(f"{name}={getattr(self, name)!r} is invalid; expected {expected}")
+
+    @property
+    def stages(self) -> int:
+        """The number of stages."""
+        return len(self.depths)
 
     def out_channels(self, stage: int) -> int:
         """Return the channels that leave stage `stage` (from 0)."""
@@ -231,18 +171,18 @@ class Spec(Table):
         return self.widths[stage] * self.group_width // 64 * self.groups
 
     def stride(self, stage: int, index: int) -> int:
-        """Return the stride of block `index` of stage `stage` (both from 0): 2 where the stage halves its maps, else 1."""
+        """Return the stride of block `index` of stage `stage` (both from 0): 1 or 2."""
         if self.shrink_at == "first":
             return 2 if stage and not index else 1
         return 2 if stage < len(self.depths) - 1 and index == self.depths[stage] - 1 else 1
 
     def has_bias(self, *, normed: bool) -> bool:
-        """Return whether a convolution has a bias, `normed` saying that a normalisation follows it."""
+        """Return whether a convolution has a bias. `normed`: a batch norm follows it."""
         return self.bias == "all" or (self.bias == "unnormed" and not normed)
 
     @property
     def total_stride(self) -> int:
-        """Input pixels per pixel of the last stage's map, which is also the smallest input side the net bears."""
+        """Input pixels per pixel of the last stage's map: the smallest side of an input."""
         return (1 if self.stem == "cifar" else 4) * 2 ** (len(self.depths) - 1)
 
     @property
@@ -271,19 +211,16 @@ class Spec(Table):
         known = list(type(self).model_fields)
         for key, value in changes.items():
             if key not in known:
-                if text := explain_argument(
-                    key, value, model=self.name, stem=self.stem, known=known
-                ):
-                    raise ReszooError(text)
-                raise ReszooError(
-                    f"{self.name}: no field '{key}'{did_you_mean(key, known) or ': the fields are ' + ', '.join(known)}"
-                )
+                text = explain_argument(key, value, self.name, self.default_input_shape)
+                hint = did_you_mean(key, known) or f": the fields are {', '.join(known)}"
+                raise ReszooError(text or f"{self.name}: no field '{key}'{hint}")
         return super().replace(**changes)
 
     def plain_twin(self) -> Spec:
-        """Return the same net without shortcuts: the other arm of the degradation experiment.
+        """Return the same model without shortcuts, to compare with it.
 
-        Raises ReszooError where a field needs a shortcut to act on, such as drop_path.
+        Raises:
+            ReszooError: If a field needs a shortcut, such as drop_path.
         """
         named = "resnet" in self.name or self.shortcut == "none"
         name = self.name.replace("resnet", "plain") if named else f"plain_{self.name}"

@@ -447,7 +447,7 @@ def test_unknown_name_is_answered_with_the_nearest() -> None:
 def test_configs_made_in_python_are_checked_alike() -> None:
     assert 'train.batch_size: "x" is invalid' in refusal(TrainConfig, batch_size="x", steps=1)
     assert StepSchedule(kind="step", rate=1, boundaries=[1, 2]).boundaries == (1.0, 2.0)  # type: ignore[arg-type]
-    assert "model: no net" in refusal(ModelConfig, name="resnot")
+    assert "model: no model" in refusal(ModelConfig, name="resnot")
     assert "nesterov" in refusal(SGD, nesterov=True, momentum=0)
 
 

@@ -242,7 +242,7 @@ def test_a_record_that_is_none_is_refused_in_one_line(
     ("argv", "message"),
     [
         (["degradation", "--depths", "20"], "at least two"),
-        (["degradation", "--depths", "20", "21"], "no net 'resnet21'"),
+        (["degradation", "--depths", "20", "21"], "no model 'resnet21'"),
         (["degradation", "--seeds", "0"], "seeds is 0"),
         (["degradation", "--budget", "-1"], "budget is -1"),
         (["degradation", "--set", "train.epoch=3"], "did you mean 'train.epochs'"),

@@ -14,12 +14,12 @@ import reszoo
 from reszoo.config.optimizer import SGD
 from reszoo.config.training import TrainConfig
 from reszoo.errors import ReszooError
-from reszoo.models.batchnorm import BatchNormalization, synchronise
+from reszoo.models.batchnorm import BatchNormalization, synchronize_batch_norm
 from reszoo.models.build import build
-from reszoo.models.freeze import freeze, places
+from reszoo.models.freeze import freeze, layer_groups
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.step import Stepper
-from reszoo.zoo.layer_names import parse_place
+from reszoo.zoo.layer_names import parse_layer_group
 
 from .helpers import by_name, images, randomize
 
@@ -57,16 +57,11 @@ def with_weights(model: keras.Model, *prefixes: str) -> set[str]:
 
 
 def test_places_are_told_by_name() -> None:
-    assert places(build("resnet8")) == ("stem", "stage1", "stage2", "stage3", "head")
-    assert places(build("resnet18", input_shape=(32, 32, 3))) == (
-        "stem",
-        "stage1",
-        "stage2",
-        "stage3",
-        "stage4",
-        "head",
-    )
-    assert places(build("resnet8", top=False)) == ("stem", "stage1", "stage2", "stage3")
+    groups = ["stem", "stage1", "stage2", "stage3", "head"]
+    assert list(layer_groups(build("resnet8"))) == groups
+    assert list(layer_groups(build("resnet8", top=False))) == groups[:-1]
+    four = build("resnet18", input_shape=(32, 32, 3), depths=(1,) * 4, widths=(8,) * 4)
+    assert list(layer_groups(four)) == [*groups[:-1], "stage4", "head"]
     names = [
         "stem_bn1",
         "stage12_block3_shortcut_conv",
@@ -75,7 +70,7 @@ def test_places_are_told_by_name() -> None:
         "stack_block1_conv1",
         "stage1",
     ]
-    assert [parse_place(name) for name in names] == ["stem", "stage12", "head", "", "", ""]
+    assert [parse_layer_group(name) for name in names] == ["stem", "stage12", "head", "", "", ""]
 
 
 @pytest.mark.parametrize("order", ["post", "pre"])
@@ -119,13 +114,13 @@ def test_blocks_stacked_on_a_net_are_frozen_by_all_alone() -> None:
     [
         (
             {"until": "stage4"},
-            "until is 'stage4', but resnet8 has 'none', 'stem', 'stage1', 'stage2', 'stage3', 'all'; did",
+            "until: 'stage4' is invalid; resnet8 takes 'none', 'stem', 'stage1', 'stage2', 'stage3', 'all'; did",
         ),
-        ({"until": "head"}, "until is 'head', but resnet8 has 'none', 'stem'"),
-        ({"until": 3}, "until is 3, but resnet8 has"),
+        ({"until": "head"}, "until: 'head' is invalid; resnet8 takes 'none', 'stem'"),
+        ({"until": 3}, "until: 3 is invalid"),
         (
             {"batch_norm": "trian"},
-            "batch_norm is 'trian', but must be 'eval' or 'train'; did you mean 'train'?",
+            "batch_norm: 'trian' is invalid; resnet8 takes 'eval', 'train'; did you mean 'train'?",
         ),
     ],
 )
@@ -143,7 +138,7 @@ def test_unknown_words_are_refused_in_one_line_and_change_nothing(
 def test_a_net_without_places_is_refused() -> None:
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(2, name="head_dense")(inputs), name="mine")
-    for call in (freeze, places):
+    for call in (freeze, layer_groups):
         with pytest.raises(
             ReszooError, match="mine has no layers named stage1_block1_.*reszoo built"
         ):
@@ -186,7 +181,7 @@ def by_fit(model: keras.Model, x: Any, y: Any) -> None:
 
 
 def by_keras_own_layers(model: keras.Model, x: Any, y: Any) -> None:
-    synchronise(model)  # the layers that leave the fused operation for Keras' own path
+    synchronize_batch_norm(model)  # the layers that leave the fused operation for Keras' own path
     by_fit(model, x, y)
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import reszoo
 from reszoo import ReszooError, build
-from reszoo.models.graph import can_be_negative, waists
-from reszoo.models.growth import check
+from reszoo.models.equivalence import check_equivalence
+from reszoo.models.graph import can_be_negative, cut_layers
 from reszoo.models.stack import stack
 
 from .helpers import images, randomize
@@ -163,7 +163,9 @@ def test_a_post_activation_block_on_a_negative_map_would_be_found(
     randomize(
         net, 0
     )  # with fresh statistics the normalisation and ReLU that follow hide the block's own
-    with pytest.raises(ReszooError, match="does not compute what resnet8_v2 does: outputs differ"):
+    with pytest.raises(
+        ReszooError, match="does not compute what resnet8_v2 computes: outputs differ"
+    ):
         stack(net, at="stage2_block1_add", order="post")
 
 
@@ -207,7 +209,7 @@ def test_the_default_place_is_no_branch_and_more_than_a_pixel() -> None:
     )
     stacked = stack(net, blocks=1)
     assert places(stacked) == ["stage3_block1_relu3"]
-    assert "stage1_block1_conv1" not in [layer.name for layer in waists(net)]
+    assert "stage1_block1_conv1" not in [layer.name for layer in cut_layers(net)]
 
 
 def subclassed() -> keras.Model:
@@ -218,41 +220,29 @@ def subclassed() -> keras.Model:
     return Own(name="own")
 
 
+SIX = [keras.Input((8, 8, 3)), L.Conv2D(6, 3, name="six"), L.Flatten()]
+FIRST = [keras.Input((4, 8, 8)), L.ReLU(), L.MaxPooling2D(data_format="channels_first")]
 REFUSALS: dict[str, tuple[Any, dict[str, Any], str]] = {
-    "subclassed": (subclassed, {}, "backbone is a Own, but stack needs a functional model"),
+    "subclassed": (subclassed, {}, "backbone: a Own is invalid; expected a functional model"),
     "unbuilt": (lambda: keras.Sequential([L.Dense(3)]), {}, "a Sequential that is not built"),
-    "no model": (lambda: "resnet20", {}, "backbone is a str"),
+    "no model": (lambda: "resnet20", {}, "backbone: a str is invalid"),
     "misspelt": (vgg_like, {"at": "conv_2"}, "no layer 'conv_2'; did you mean 'conv2'"),
-    "unknown": (vgg_like, {"at": "zzz"}, "its last map is that of 'pool'"),
-    "flat": (vgg_like, {"at": "dense"}, r"output of 'dense' is \(None, 5\), but blocks need a map"),
-    "input": (vgg_like, {"at": "images"}, "is the input; give a layer behind it"),
-    "used twice": (branched, {"at": "shared"}, "'shared' is used 2 times"),
-    "blocks": (vgg_like, {"blocks": 0}, "blocks is 0"),
-    "half a block": (vgg_like, {"blocks": 1.5}, "blocks is 1.5"),
-    "true blocks": (vgg_like, {"blocks": True}, "blocks is True"),
+    "unknown": (vgg_like, {"at": "zzz"}, "the last map is that of 'pool'"),
+    "flat": (vgg_like, {"at": "dense"}, r"'dense' is invalid, because its output is \(None, 5\)"),
+    "input": (vgg_like, {"at": "images"}, "because it is the input. Example: at='pool'"),
+    "used twice": (branched, {"at": "shared"}, "'shared' is invalid, because .* uses it 2 times"),
+    "blocks": (vgg_like, {"blocks": 0}, "blocks: 0 is invalid; expected an integer >= 1"),
+    "half a block": (vgg_like, {"blocks": 1.5}, "blocks: 1.5 is invalid"),
+    "true blocks": (vgg_like, {"blocks": True}, "blocks: True is invalid"),
     "block": (vgg_like, {"block": "bottlneck"}, "did you mean 'bottleneck'"),
-    "order": (
-        vgg_like,
-        {"order": "after"},
-        "order is 'after', but must be 'auto' or 'post' or 'pre'",
-    ),
+    "order": (vgg_like, {"order": "after"}, "order: 'after' is invalid; expected 'auto' or 'post'"),
     "narrow": (
-        lambda: keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(6, 3, name="six"), L.Flatten()]),
+        lambda: keras.Sequential(SIX),
         {"block": "bottleneck"},
-        "'six' gives 6 channels, which a bottleneck cannot divide by 4",
+        "'six' has 6 channels, which 4 does not divide",
     ),
-    "no map": (
-        lambda: keras.Sequential([keras.Input((8,)), L.Dense(3)]),
-        {},
-        "no layer that gives a map",
-    ),
-    "channels first": (
-        lambda: keras.Sequential(
-            [keras.Input((4, 8, 8)), L.ReLU(), L.MaxPooling2D(data_format="channels_first")]
-        ),
-        {},
-        "puts channels first",
-    ),
+    "no map": (lambda: keras.Sequential([keras.Input((8,)), L.Dense(3)]), {}, "has no layer with"),
+    "channels first": (lambda: keras.Sequential(FIRST), {}, "puts channels first"),
 }
 
 
@@ -364,20 +354,20 @@ def test_what_can_be_negative_is_told_by_the_layer() -> None:
 def test_check_finds_a_difference_and_numbers_that_are_none() -> None:
     one, other = vgg_like(None), vgg_like(None)
     with pytest.raises(ReszooError, match="outputs differ by up to"):
-        check(one, other, ["a"])
+        check_equivalence(one, other, ["a"])
     other.set_weights(one.get_weights())
-    assert check(one, other, ["a"], images((70, 8, 8, 3))).exact
+    assert check_equivalence(one, other, ["a"], images((70, 8, 8, 3))).exact
     # Beyond one batch, too: the last image alone differs.
     batch = np.zeros((70, 8, 8, 3), np.float32)
     batch[-1] = 1
     other.get_layer("conv1").kernel.assign(2 * one.get_layer("conv1").kernel)
-    assert check(one, other, ["a"], batch[:69]).exact
+    assert check_equivalence(one, other, ["a"], batch[:69]).exact
     with pytest.raises(ReszooError, match="outputs differ"):
-        check(one, other, ["a"], batch)
+        check_equivalence(one, other, ["a"], batch)
     other.set_weights(one.get_weights())
     other.get_layer("dense").bias.assign(np.full(5, np.nan))
     with pytest.raises(ReszooError, match="differ by up to nan"):
-        check(one, other, ["a"])
+        check_equivalence(one, other, ["a"])
 
 
 @pytest.mark.slow

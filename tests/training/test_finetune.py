@@ -24,7 +24,7 @@ from reszoo.training.devices import precision
 from reszoo.training.finetuning import describe_finetuning, describe_unfreezing
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.step import Stepper
-from reszoo.zoo.layer_names import parse_place
+from reszoo.zoo.layer_names import parse_layer_group
 
 SHAPE = (8, 8, 3)
 PLACES = ("stem", "stage1", "stage2", "stage3", "head")
@@ -73,7 +73,7 @@ def moved(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> set[st
 
 
 def at(paths: Any, *places: str) -> set[str]:
-    return {path for path in paths if parse_place(path) in places}
+    return {path for path in paths if parse_layer_group(path) in places}
 
 
 # What learns
@@ -208,7 +208,7 @@ def test_each_place_learns_at_its_own_rate(decay: str) -> None:
     for weight, start, gradient in zip(
         model.trainable_variables, reference.trainable_variables, gradients, strict=True
     ):
-        place = "stage3" if weight.path.startswith("head_bn") else parse_place(weight.path)
+        place = "stage3" if weight.path.startswith("head_bn") else parse_layer_group(weight.path)
         expected = start.numpy() - rate * shares[place] * (gradient.numpy() + wd * start.numpy())
         np.testing.assert_allclose(weight.numpy(), expected, atol=2e-6, err_msg=weight.path)
 
@@ -319,7 +319,9 @@ class Watch(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         before, self.before = self.before, values(self.model)
-        self.rows.append(sorted({parse_place(path) for path in moved(before, self.before)} - {""}))
+        self.rows.append(
+            sorted({parse_layer_group(path) for path in moved(before, self.before)} - {""})
+        )
         self.path.write_text(json.dumps(self.rows))
 
 
@@ -365,7 +367,7 @@ def test_a_run_takes_the_steps_of_each_place(unbroken: Path) -> None:
     for place, share in shares.items():
         weights = [
             name for name in before if name.split("/")[-1] in ("kernel", "gamma", "beta", "bias")
-            and name.startswith("model/") and parse_place(name.split("/")[2]) == place
+            and name.startswith("model/") and parse_layer_group(name.split("/")[2]) == place
         ]  # fmt: skip
         step = max(float(np.abs(after[name] - before[name]).max()) for name in weights)
         assert 0.5 * 0.01 * share <= step <= 1.02 * 0.01 * share, place
@@ -439,7 +441,7 @@ def test_a_frozen_run_grows_and_hands_on_its_slots(tmp_path: Path) -> None:
     kept = {
         path
         for path in old
-        if parse_place(path) in ("stem", "stage1", "stage2") and "seed" not in path
+        if parse_layer_group(path) in ("stem", "stage1", "stage2") and "seed" not in path
     }
     assert len(kept) == 25 and not moved({path: old[path] for path in kept}, new)
 

@@ -127,8 +127,8 @@ def test_a_grown_run_is_resumed_without_its_source(small: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"model": {"name": "resnet8"}}, "has all blocks of resnet8 already"),
-        ({"model": {"name": "plain14"}}, "is no deeper resnet8"),
+        ({"model": {"name": "resnet8"}}, "has no block that resnet8 lacks"),
+        ({"model": {"name": "plain14"}}, "is not a deeper resnet8"),
         (
             {"model": {"name": "resnet14"}, "data": {"image_size": [16, 16]}},
             r"maps \(8, 8, 1\) to \(10,\)",

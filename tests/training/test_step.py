@@ -13,7 +13,7 @@ import tensorflow as tf
 from reszoo.config.optimizer import SGD, Optimizer
 from reszoo.config.training import TrainConfig
 from reszoo.errors import ReszooError
-from reszoo.models.batchnorm import synchronise
+from reszoo.models.batchnorm import synchronize_batch_norm
 from reszoo.models.build import build
 from reszoo.training.devices import open_strategy, precision
 from reszoo.training.loss_scale import START
@@ -40,7 +40,7 @@ def make(
     with strategy.scope(), precision(policy or settings.precision):
         model = build("resnet8", input_shape=SHAPE, **SMALL)
         if sync:
-            synchronise(model)
+            synchronize_batch_norm(model)
         return Stepper(model, make_optimizer(config), settings, config, strategy)
 
 

@@ -250,7 +250,7 @@ def test_a_file_of_ones_own_starts_a_run_too(
     ("arguments", "says"),
     [
         (["predict", "resnet8", "x.png", "--weights", "nope"], "resnet8 has no weights 'nope'"),
-        (["predict", "resnet9000", "x.png"], "no run folder resnet9000, and no net 'resnet9000'"),
+        (["predict", "resnet9000", "x.png"], "no run folder resnet9000, and no model 'resnet9000'"),
         (["evaluate", "plain8"], "belong to resnet8: shortcut is 'none' here"),
         (["export", "nothing/here", "out"], "no run folder nothing/here"),
         (

@@ -124,7 +124,7 @@ def test_channels_first_is_told_where_channels_belong(shape: tuple[int, int, int
 def test_a_model_name_of_another_library_leads_to_ours(name: str, ours: str) -> None:
     with pytest.raises(
         ReszooError,
-        match=f"no net '{re.escape(name)}'; did you mean '{ours}'. Example: reszoo.build\\(\"{ours}\"\\)",
+        match=f"no model '{re.escape(name)}'; did you mean '{ours}'. Example: reszoo.build\\(\"{ours}\"\\)",
     ):
         spec(name)
     spec(ours)
@@ -145,7 +145,7 @@ def test_a_name_with_timms_tag_names_the_weights(name: str) -> None:
     "name", ["vgg16", "", "efficientnet_b0", "resnet", "net.a1_in1k", "///", "resnet50.a1_in1k.b"]
 )
 def test_other_names_lead_to_nothing_wrong(name: str) -> None:
-    with pytest.raises(ReszooError, match="no net ") as caught:
+    with pytest.raises(ReszooError, match="no model ") as caught:
         spec(name)
     if match := re.search(r"did you mean '(\w+)'", str(caught.value)):
         spec(match[1])

@@ -1,0 +1,44 @@
+"""Fields of a model that contradict each other."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+ONLY: dict[str, object] = {"stem": "bare", "bias": "unnormed"}
+"""Of these fields, a conflict is about one value only."""
+CONFLICTS: tuple[tuple[str, str, tuple[object, ...], str], ...] = (
+    ("zero_gamma rezero drop_path", "shortcut", ("none",),
+     "a block without a shortcut would compute nothing"),
+    ("shortcut_scale shortcut_dropout gate branch_scale", "shortcut", ("none",),
+     "there is no shortcut"),
+    ("pad_at", "shortcut", ("none", "B", "C"), "only option A pads with zero channels"),
+    ("shrink", "shortcut", ("none", "A"), "there is no projection to pool for; use 'B' or 'C'"),
+    ("shrink_at", "shortcut", ("A",), "option A strides and pads in one operation; use 'B'"),
+    ("shrink", "shrink_at", ("last",), "the last block halves without a projection"),
+    ("zero_gamma", "rezero", (True,), "every branch would be without a gradient"),
+    ("branch_scale", "rezero", (True,), "ReZero learns the scale"),
+    ("zero_gamma", "order", ("pre", "bn_after_add"), "no batch norm ends the branch; use rezero"),
+    ("zero_gamma", "order", ("relu_before_add",),
+     "zero has no gradient under a ReLU; use rezero"),
+    ("gate_bias", "gate", ("none",), "there is no gate"),
+    ("stem", "order", ("post", "bn_after_add", "relu_before_add", "relu_pre"),
+     "no block normalizes the stem's output; use order='pre'"),
+    ("bias", "order", ("post", "relu_before_add", "relu_pre"),
+     "every convolution is normalized; use 'none' or 'all'"),
+    ("groups group_width", "block", ("basic",), "they shape a bottleneck; change widths"),
+    ("stride_at", "block", ("basic",), "a basic block strides in its first convolution"),
+    ("shrink shrink_at stride_at", "stages", (1,), "no stage halves its input"),
+)  # fmt: skip
+"""Fields that must keep their defaults, another field, its values, and the reason."""
+
+
+def find_conflict(spec: BaseModel) -> str:
+    """Return the first conflict between the fields of a specification, as a message; "" for none."""
+    for fields, other, values, reason in CONFLICTS:
+        if getattr(spec, other) in values:
+            for name in fields.split():
+                value, default = getattr(spec, name), type(spec).model_fields[name].default
+                if value == ONLY[name] if name in ONLY else value != default:
+                    condition = f"{other}={getattr(spec, other)!r}"
+                    return f"{name}={value!r} is invalid with {condition}; {reason}"
+    return ""
