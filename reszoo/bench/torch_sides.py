@@ -116,7 +116,7 @@ class Torch(Side):
             transforms.Normalize((0.5,) * 3, (0.25,) * 3),
         ]
 
-        class Cifar(self.torch.utils.data.Dataset):  # type: ignore[name-defined]
+        class Cifar(self.torch.utils.data.Dataset):  # type: ignore[misc, name-defined]
             images = numpy.random.default_rng(0).integers(
                 0, 256, (INPUT_IMAGES, 32, 32, 3), dtype=numpy.uint8
             )
@@ -173,7 +173,7 @@ def make_cifar(torch: Any, depth: int, *, plain: bool, classes: int) -> Any:
     """
     nn, functional = torch.nn, torch.nn.functional
 
-    class Block(nn.Module):  # type: ignore[name-defined]
+    class Block(nn.Module):  # type: ignore[misc, name-defined]
         def __init__(self, before: int, after: int, stride: int) -> None:
             super().__init__()
             self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)

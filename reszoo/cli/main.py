@@ -78,7 +78,8 @@ def _dispatch(argv: list[str]) -> int:
         module = importlib.import_module(f"reszoo.cli.{verb.replace('-', '_')}")
         parser = Parser(prog=f"reszoo {verb}", description=module.HELP, allow_abbrev=False)
         module.add_arguments(parser)
-        return module.run(parser.parse_args(argv[1:]))
+        status: int = module.run(parser.parse_args(argv[1:]))
+        return status
     except SystemExit as done:  # argparse, after --help or --version
         return int(done.code or 0)
 

@@ -86,7 +86,8 @@ def _decode(paths: Array, preprocessing: Preprocessing) -> Iterator[tuple[Array,
 
     numbered = tf.data.Dataset.from_tensor_slices(encode_paths(paths)).enumerate()
     decoded = numbered.map(load, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors().batch(256)
-    return decoded.prefetch(2).as_numpy_iterator()
+    batches: Iterator[tuple[Array, Array, Array]] = decoded.prefetch(2).as_numpy_iterator()
+    return batches
 
 
 def find_corrupt(paths: Array) -> list[str]:

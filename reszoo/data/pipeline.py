@@ -146,7 +146,8 @@ class Pipeline:
             batches = self._gather_batches(split, start_step)
         else:
             batches = self._stream_batches(split, start_step)
-        return keep_order(batches.prefetch(tf.data.AUTOTUNE))
+        ordered: Batches = keep_order(batches.prefetch(tf.data.AUTOTUNE))
+        return ordered
 
     def evaluation(self, split: str) -> Batches:
         """Return the batches of a split without augmentation: each example once, in stored order.
@@ -166,7 +167,8 @@ class Pipeline:
         else:
             examples = elements.map(self._load_resized(source), num_parallel_calls=tf.data.AUTOTUNE)
             batches = examples.batch(size).map(lambda images, labels: (apply(images), labels))
-        return keep_order(batches.prefetch(tf.data.AUTOTUNE))
+        ordered: Batches = keep_order(batches.prefetch(tf.data.AUTOTUNE))
+        return ordered
 
     def sample(self, split: str, count: int) -> tuple[list[Array | bytes], Array]:
         """Return at most `count` examples of a split as stored, spread evenly over it.

@@ -257,7 +257,10 @@ def _largest(matrix: np.ndarray, block: int) -> np.ndarray:
     cells = -(-len(matrix) // block)
     padding = cells * block - len(matrix)
     padded = np.pad(matrix, ((0, padding), (0, padding)))
-    return padded.reshape(cells, block, cells, block).max(axis=(1, 3))
+    pooled: np.ndarray[Any, np.dtype[Any]] = padded.reshape(cells, block, cells, block).max(
+        axis=(1, 3)
+    )
+    return pooled
 
 
 def _number(value: Any) -> float:

@@ -93,7 +93,7 @@ class Evaluator:
         def score(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
             return score_rows(model(images, training=False), labels)
 
-        @tf.function(reduce_retracing=False)
+        @tf.function(reduce_retracing=False)  # type: ignore[untyped-decorator]
         def step(images: tf.Tensor, labels: tf.Tensor) -> Any:
             return self._strategy.run(score, args=(images, labels))
 
@@ -151,7 +151,8 @@ class Evaluator:
         return labels, [self._local(column) for column in self._step(*dealt)]
 
     def _local(self, value: Any) -> tuple[Any, ...]:
-        return self._strategy.experimental_local_results(value)
+        values: tuple[Any, ...] = self._strategy.experimental_local_results(value)
+        return values
 
 
 def evaluate_model(

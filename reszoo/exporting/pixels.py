@@ -8,7 +8,7 @@ from reszoo.exporting.formats import Artifact
 from reszoo.types import Tensor
 
 
-class PixelClassifier(tf.Module):
+class PixelClassifier(tf.Module):  # type: ignore[misc]
     """`classify` takes `images` float32 [n, height, width, c], pixels 0..255 of the input's size.
 
     It returns `logits` and `probabilities`, float32 [n, classes].
@@ -21,7 +21,7 @@ class PixelClassifier(tf.Module):
         scale, shift = preprocessing.scale_and_shift
         shape = (None, *preprocessing.input_shape)
 
-        @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, "images")])
+        @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, "images")])  # type: ignore[untyped-decorator]
         def classify(images: Tensor) -> dict[str, Tensor]:
             if preprocessing.channel_order == "BGR":
                 images = tf.reverse(images, axis=[-1])

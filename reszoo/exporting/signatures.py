@@ -21,7 +21,7 @@ Network: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From inputs float32 [n, h, w, c] to logits [n, classes] and features [n, d]."""
 
 
-class Classifier(tf.Module):
+class Classifier(tf.Module):  # type: ignore[misc]
     """A model with its preprocessing and class names, in TensorFlow operations alone.
 
     Args:
@@ -59,12 +59,12 @@ class Classifier(tf.Module):
         def prepare(images: Tensor) -> Tensor:
             return tf.map_fn(preprocessing.from_image, images, fn_output_signature=tf.float32)
 
-        @tf.function(input_signature=[pixels])
+        @tf.function(input_signature=[pixels])  # type: ignore[untyped-decorator]
         def serving_default(images: Tensor) -> dict[str, Tensor]:
             logits, _ = run(prepare(images))
             return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
-        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")])
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")])  # type: ignore[untyped-decorator]
         def image_bytes(image_bytes: Tensor) -> dict[str, Tensor]:
             inputs, status = decode_rows(image_bytes, preprocessing)
             answered = (status == OK)[:, tf.newaxis]
@@ -78,7 +78,7 @@ class Classifier(tf.Module):
                 "status": status,
             }
 
-        @tf.function(input_signature=[pixels])
+        @tf.function(input_signature=[pixels])  # type: ignore[untyped-decorator]
         def features(images: Tensor) -> dict[str, Tensor]:
             return {"features": run(prepare(images))[1]}
 

@@ -162,7 +162,8 @@ class _Lab:
         if path.is_file():
             self.progress.line(f"{name}: done before")
             try:
-                return json.loads(path.read_text(encoding="utf-8"))
+                piece: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+                return piece
             except ValueError:
                 raise ReszooError(
                     f"{path} is not JSON; it was changed or damaged: delete it to make it again"

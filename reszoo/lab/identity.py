@@ -304,7 +304,8 @@ def _all(
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        piece: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return piece
     except FileNotFoundError:
         return None
     except ValueError:

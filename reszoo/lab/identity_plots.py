@@ -30,7 +30,8 @@ class Found:
 
     def seeds(self, form: Form, depth: int, target: str, what: str = "error") -> list[float | None]:
         """Return the figure of each seed, such as the error, for a form at a depth."""
-        return self.pieces[form.name, depth]["targets"][target][what]
+        values: list[float | None] = self.pieces[form.name, depth]["targets"][target][what]
+        return values
 
     def error(self, form: Form, depth: int, target: str) -> float:
         """Return the median of the seeds' relative errors."""
@@ -38,7 +39,10 @@ class Found:
 
     def steps(self, form: Form, depth: int, target: str, tolerance: str) -> list[float | None]:
         """Return the steps to a tolerance of each seed; None for a seed that did not reach it."""
-        return self.pieces[form.name, depth]["targets"][target]["reached"][tolerance]
+        values: list[float | None] = self.pieces[form.name, depth]["targets"][target]["reached"][
+            tolerance
+        ]
+        return values
 
     def over_depths(self, form: Form, target: str, what: str = "error") -> np.ndarray:
         """Return [seeds, depths], NaN where a stack diverged."""

@@ -72,7 +72,7 @@ def measure(model: keras.Model, images: Any, batch_size: int = 64) -> list[dict[
     return Probe(model)(images, batch_size)
 
 
-class DriftCallback(keras.callbacks.Callback):
+class DriftCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Measures a net's residual blocks before training and after every `every`-th epoch, on images [n, h, w, c] as it takes them.
 
     For `reszoo.train(..., callbacks=[...])` and `model.fit`. `history` has a row {"epoch": epochs done, "blocks": as `measure`

@@ -38,9 +38,9 @@ def write_record(
         "results": results,
         "environment": environment(),
     }
-    record = _plain(record)
-    write_json(Path(folder) / NAME, record)
-    return record
+    plain: dict[str, Any] = _plain(record)
+    write_json(Path(folder) / NAME, plain)
+    return plain
 
 
 def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:

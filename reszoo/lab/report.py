@@ -41,7 +41,8 @@ def _present(record: dict[str, Any]) -> Page:
     if record["lab"] not in LABS:
         raise ReszooError(f"no experiment is called {record['lab']!r}; there are {', '.join(LABS)}")
     try:
-        return importlib.import_module(LABS[record["lab"]]).present(record)
+        page: Page = importlib.import_module(LABS[record["lab"]]).present(record)
+        return page
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ReszooError(
             f"the record of {record['lab']} lacks what a page needs ({error!r}); run its command again"

@@ -60,7 +60,7 @@ def response_taps(model: keras.Model) -> dict[str, Any]:
     return taps
 
 
-class LayerResponses(keras.callbacks.Callback):
+class LayerResponses(keras.callbacks.Callback):  # type: ignore[misc]
     """Measures `layer_responses` on the same images before training and after every `every`-th epoch.
 
     `records` is then [{"epoch": 0, "responses": [...]}, ...], epoch 0 being the net as it starts.

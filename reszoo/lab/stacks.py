@@ -147,7 +147,7 @@ def fit(
         )
         return now + 1
 
-    @tf.function(autograph=False)
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def run(now: Any, end: Any) -> Any:
         return tf.while_loop(lambda now: now < end, lambda now: (step(now),), [now])
 

@@ -14,7 +14,7 @@ sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
 
 
 @keras.saving.register_keras_serializable(package="reszoo")
-class BatchNormalization(keras.layers.BatchNormalization):
+class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     """`keras.layers.BatchNormalization` with the same weights and results, in one fused operation.
 
     Weight files depend on the class name: a file written with either layer loads into the other.

@@ -43,7 +43,8 @@ def readers(layer: Any) -> list[Any]:
 
 def flatten_layers(layer: Any, *, include_self: bool = True) -> list[Any]:
     """Return a layer and the layers inside it, at any depth."""
-    return layer._flatten_layers(include_self=include_self)
+    layers: list[Any] = layer._flatten_layers(include_self=include_self)
+    return layers
 
 
 def count_calls(model: keras.Model, operation: Any) -> int:

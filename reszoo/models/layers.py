@@ -67,7 +67,7 @@ def relu(x: KerasTensor, name: str) -> KerasTensor:
 
 
 @keras.saving.register_keras_serializable(package="reszoo")
-class PadChannels(keras.layers.Layer):
+class PadChannels(keras.layers.Layer):  # type: ignore[misc]
     """Option A of arXiv 1512.03385: every `stride`-th pixel, and zero channels up to `channels`.
 
     From [n, height, width, c] to [n, ceil(height / stride), ceil(width / stride), channels].
@@ -112,7 +112,7 @@ class PadChannels(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="reszoo")
-class ReZero(keras.layers.Layer):
+class ReZero(keras.layers.Layer):  # type: ignore[misc]
     """Multiply by a learned scalar that starts at 0 (arXiv 2003.04887)."""
 
     def build(self, input_shape: Any) -> None:

@@ -109,7 +109,10 @@ class BlockByBlock:
             ]
             return tensors[group.exit], [now[at] for at in self._moved[kind]]
 
-        return tf.function(block, autograph=False, experimental_attributes={"_noinline": True})
+        traced: Callable[..., Any] = tf.function(
+            block, autograph=False, experimental_attributes={"_noinline": True}
+        )
+        return traced
 
 
 def run(steps: list[Any], tensors: dict[int, Any]) -> None:

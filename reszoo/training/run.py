@@ -139,12 +139,14 @@ class Run:
     @property
     def meta(self) -> dict[str, Any]:
         """What run.json says: spec, data, preprocessing, seed, versions, devices, parameters, status."""
-        return self._json("run.json")
+        content: dict[str, Any] = self._json("run.json")
+        return content
 
     @property
     def history(self) -> list[dict[str, Any]]:
         """A row for each evaluated epoch; accuracies from 0 to 1, losses in nats."""
-        return self._json("history.json")
+        content: list[dict[str, Any]] = self._json("history.json")
+        return content
 
     @property
     def checkpoints(self) -> Path:

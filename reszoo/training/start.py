@@ -140,7 +140,8 @@ def stored_bytes(model: keras.Model, stepper: Stepper) -> int:
     """Return about how many bytes a run writes: its checkpoints, and three copies of the model."""
     weights = sum(math.prod(variable.shape) for variable in model.variables)
     others = sum(math.prod(variable.shape) for variable in stepper.state().values())
-    return 4 * ((checkpoint.KEEP + 1) * (weights + others) + 3 * weights)
+    needed: int = 4 * ((checkpoint.KEEP + 1) * (weights + others) + 3 * weights)
+    return needed
 
 
 def has_checkpoint(run: Run) -> bool:

@@ -121,7 +121,8 @@ class WeightUpdate:
         optimizer = self._optimizer
         alone = self._strategy.num_replicas_in_sync == 1
         if not (alone and type(optimizer) is keras.optimizers.SGD and optimizer.momentum):
-            return optimizer.update_step
+            usual: Callable[[Any, Any, Any], object] = optimizer.update_step
+            return usual
         momentum = constants(optimizer.momentum, self.weights)
 
         def update(gradient: Any, variable: Any, rate: Any) -> None:

@@ -25,7 +25,7 @@ STATE = "oracle.json"
 OBJECTIVE = "val_accuracy"
 
 
-class Oracle(keras_tuner.Oracle):
+class Oracle(keras_tuner.Oracle):  # type: ignore[misc]
     """Hands out the trials of a plan.
 
     Conditions and budgets are the space's: for KerasTuner every hyperparameter always has a value.

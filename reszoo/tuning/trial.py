@@ -190,7 +190,7 @@ def _reached(run: Path) -> int:
     return int(found[-1].stem.partition("-")[2]) if found else 0
 
 
-class _Owned(keras.callbacks.Callback):
+class _Owned(keras.callbacks.Callback):  # type: ignore[misc]
     """Stops a run whose trial was handed to another process."""
 
     ignores_model = True  # read by reszoo.training.callbacks

@@ -25,7 +25,7 @@ from reszoo.tuning.trial import run_trial
 WAIT_SECONDS = 60.0  # that a worker waits for the chief to write the plan
 
 
-class Tuner(BaseTuner):
+class Tuner(BaseTuner):  # type: ignore[misc]
     """KerasTuner's tuner without a hypermodel.
 
     Args:

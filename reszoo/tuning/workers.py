@@ -39,7 +39,7 @@ DEATHS = 12  # after the last end of a trial; then the search ends. One deadly t
 Item = TypeVar("Item")
 
 
-class _Servicer(OracleServicer):
+class _Servicer(OracleServicer):  # type: ignore[misc]
     """KerasTuner's servicer, which also notes when each worker was last seen and what the oracle raised."""
 
     def __init__(self, oracle: Oracle) -> None:

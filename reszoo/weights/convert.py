@@ -164,9 +164,11 @@ def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
     """
     own = kernel.shape[2]
     if channels == 1:
-        return kernel.sum(axis=2, keepdims=True)
+        summed: np.ndarray[Any, np.dtype[Any]] = kernel.sum(axis=2, keepdims=True)
+        return summed
     repeated = np.concatenate([kernel] * math.ceil(channels / own), axis=2)[:, :, :channels]
-    return repeated * (own / channels)
+    adapted: np.ndarray[Any, np.dtype[Any]] = repeated * (own / channels)
+    return adapted
 
 
 def _is_of_other_classes(

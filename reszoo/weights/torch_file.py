@@ -200,7 +200,10 @@ def to_array(value: Any) -> np.ndarray:
     value = value.detach()
     if value.is_sparse or value.is_quantized:
         raise ReszooError("a sparse or quantized tensor is not read")
-    return (value.float() if value.is_floating_point() else value).contiguous().numpy()
+    array: np.ndarray[Any, np.dtype[Any]] = (
+        (value.float() if value.is_floating_point() else value).contiguous().numpy()
+    )
+    return array
 
 
 def _is_below(name: str, key: str) -> bool:

@@ -183,7 +183,8 @@ class Spec(Table):
     @property
     def total_stride(self) -> int:
         """Input pixels per pixel of the last stage's map: the smallest side of an input."""
-        return (1 if self.stem == "cifar" else 4) * 2 ** (len(self.depths) - 1)
+        stride: int = (1 if self.stem == "cifar" else 4) * 2 ** (len(self.depths) - 1)
+        return stride
 
     @property
     def default_input_shape(self) -> tuple[int, int, int]:
