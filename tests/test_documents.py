@@ -73,7 +73,7 @@ COMMANDS = [
 def test_the_readme_shows_every_command_of_a_run() -> None:
     shown = {argv[0] for path, argv in COMMANDS if path == ROOT / "README.md"}
     assert {"train", "recipes", "evaluate", "predict", "export"} <= shown <= set(VERBS)
-    assert len(COMMANDS) > 100  # they are found
+    assert len(COMMANDS) > 60  # they are found
 
 
 @pytest.mark.parametrize(
