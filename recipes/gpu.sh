@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measure what needs a GPU, within a time limit: training speed beside PyTorch, and figure 6 of arXiv 1512.03385.
+# Measure what needs a GPU, within a time limit: training speed compared with PyTorch, and figure 6 of arXiv 1512.03385.
 #
 #     bash recipes/gpu.sh DATA OUT SECONDS [PEER]
 #
