@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import Field
 
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.validation.messages import show
+from reszoo.validation.messages import contradiction, show
 from reszoo.validation.table import AS_TUPLE, Table
 
 Value: TypeAlias = str | int | float
@@ -34,11 +34,13 @@ class Choice(Table):
         seen: dict[str, str] = {}
         for label, sets in self.options.items():
             if not label.isprintable():
-                raise _invalid("options", label, "a label that can be printed")
+                raise contradiction("options", label, "a label that can be printed")
             if wrong := [key for key in sets if "." not in key]:
-                raise _invalid(f"options.{label}", wrong[0], "a recipe key such as model.widths")
+                raise contradiction(
+                    f"options.{label}", wrong[0], "a recipe key such as model.widths"
+                )
             if (other := seen.setdefault(repr(sorted(sets.items())), label)) != label:
-                raise _invalid(f"options.{label}", sets, f"other values than options.{other}")
+                raise contradiction(f"options.{label}", sets, f"other values than options.{other}")
 
     @property
     def default(self) -> Value:
@@ -56,10 +58,6 @@ class Choice(Table):
 
     def all_values(self) -> list[Value]:
         """Return every value."""
-        return list(self.options)
-
-    def test_values(self) -> list[Value]:
-        """Return the values with which recipe keys are tested before a search."""
         return list(self.options)
 
     def value_at(self, fraction: float) -> Value:
@@ -84,13 +82,13 @@ class Range(Table):
     def check(self) -> None:
         """Raise ReszooError for numbers that contradict each other."""
         if not self.low < self.high:
-            raise _invalid("low", self.low, f"a number below high = {self.high}")
+            raise contradiction("low", self.low, f"a number below high = {self.high}")
         if self.log and self.low <= 0:
-            raise _invalid("low", self.low, "a number > 0 with log = true")
+            raise contradiction("low", self.low, "a number > 0 with log = true")
         if self.step and self.step <= (1 if self.log else 0):
-            raise _invalid("step", self.step, "a factor > 1" if self.log else "a number > 0")
+            raise contradiction("step", self.step, "a factor > 1" if self.log else "a number > 0")
         if self.whole and self.step != int(self.step):
-            raise _invalid("step", self.step, "an integer where low and high are integers")
+            raise contradiction("step", self.step, "an integer where low and high are integers")
 
     @property
     def whole(self) -> bool:
@@ -120,11 +118,6 @@ class Range(Table):
     def all_values(self) -> list[Value]:
         """Return every value. Raises ReszooError for a range without a step, except of integers."""
         return [self._at_step(index) for index in range(self.size)]
-
-    def test_values(self) -> list[Value]:
-        """Return the values with which recipe keys are tested; one between the ends may be no integer."""
-        between = [] if self.whole or self.step else [self.low + 0.3717 * (self.high - self.low)]
-        return [self.low, self.high, *map(round_number, between)]
 
     def value_at(self, fraction: float) -> Value:
         """Return the value at a fraction, from 0 to below 1, of the range."""
@@ -188,17 +181,11 @@ def read_hyperparameters(tables: Mapping[str, Any]) -> tuple[Hyperparameter, ...
     return tuple(found.values())
 
 
-def stored(hyperparameter: Hyperparameter) -> dict[str, Any]:
-    """Return a hyperparameter as search.json holds it, from which `read_hyperparameters` makes an equal one."""
-    values = hyperparameter.to_dict()
-    return {key: values[key] for key in values if key != "name"}
-
-
 def _read(name: str, entry: Any, earlier: Mapping[str, Hyperparameter]) -> Hyperparameter:
     if isinstance(entry, list):
         entry = {"choices": entry}
     if not isinstance(entry, Mapping):
-        raise _invalid("choices", entry, "a list of choices, { low = 1, high = 2 } or options")
+        raise contradiction("choices", entry, "a list of choices, { low = 1, high = 2 } or options")
     if unknown := [key for key in entry if key not in KEYS]:
         near = did_you_mean(unknown[0], KEYS) or f"; expected one of {', '.join(KEYS)}"
         raise ReszooError(f"{unknown[0]}: unknown key{near}")
@@ -224,10 +211,10 @@ def _read(name: str, entry: Any, earlier: Mapping[str, Hyperparameter]) -> Hyper
 
 def _label_choices(name: str, choices: Any) -> dict[str, dict[str, Any]]:
     if not isinstance(choices, list) or any(isinstance(value, Mapping) for value in choices):
-        raise _invalid("choices", choices, "a list of values")
+        raise contradiction("choices", choices, "a list of values")
     options = {_label(value): {name: value} for value in choices}
     if len(options) != len(choices):
-        raise _invalid("choices", choices, "different values")
+        raise contradiction("choices", choices, "different values")
     return options
 
 
@@ -240,7 +227,7 @@ def _label(value: Any) -> str:
 def _read_conditions(when: Any, earlier: Mapping[str, Hyperparameter]) -> dict[str, list[str]]:
     """Return the labels of earlier hyperparameters under which one is active."""
     if not isinstance(when, Mapping):
-        raise _invalid("when", when, "a table of earlier hyperparameters and their values")
+        raise contradiction("when", when, "a table of earlier hyperparameters and their values")
     found = {}
     for name, wanted in _flatten(when, ("low", "high")):
         other = earlier.get(name)
@@ -254,7 +241,7 @@ def _read_conditions(when: Any, earlier: Mapping[str, Hyperparameter]) -> dict[s
         else:
             labels = [_label(value) for value in (wanted if isinstance(wanted, list) else [wanted])]
         if not labels or not set(labels) <= set(other.options):
-            raise _invalid(f"when.{name}", wanted, f"some of {', '.join(other.options)}")
+            raise contradiction(f"when.{name}", wanted, f"some of {', '.join(other.options)}")
         found[name] = labels
     return found
 
@@ -287,7 +274,3 @@ def _flatten(
 
 def _index(fraction: float, size: int) -> int:
     return min(int(fraction / (1 / size)), size - 1)
-
-
-def _invalid(key: str, value: Any, expected: str) -> ReszooError:
-    return ReszooError(f"{key}: {show(value)} is invalid; expected {expected}")

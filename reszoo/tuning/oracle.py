@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,14 @@ from reszoo.types import JsonObject
 
 STATE = "oracle.json"
 OBJECTIVE = "val_accuracy"
+STAGE = {
+    "tuner/bracket": "bracket",
+    "tuner/round": "round",
+    "tuner/epochs": "end",
+    "tuner/initial_epoch": "start",
+    "tuner/trial_id": "source",
+}
+"""The fields of a stage by KerasTuner's names."""
 
 
 class Oracle(keras_tuner.Oracle):  # type: ignore[misc]
@@ -62,15 +71,12 @@ class Oracle(keras_tuner.Oracle):  # type: ignore[misc]
     @property
     def history(self) -> History:
         """The search so far."""
+        space = self.plan.space.hyperparameters
         rejected = [
-            {each.name: row["values"].get(each.name, each.default) for each in self._space}
+            {each.name: row["values"].get(each.name, each.default) for each in space}
             for row in self.rejected
         ]
         return History(tuple(map(self._past, self.start_order)), tuple(rejected), self.drawn)
-
-    @property
-    def _space(self) -> tuple[Any, ...]:
-        return self.plan.space.hyperparameters
 
     def _past(self, trial_id: str) -> Past:
         trial = self.trials[trial_id]
@@ -81,15 +87,9 @@ class Oracle(keras_tuner.Oracle):  # type: ignore[misc]
 
     def failures(self) -> int:
         """Return how many of the latest trials in a row failed in this process."""
-        ended = [self.trials[key].status for key in self.end_order[self._ended_before :]]
-        return next(
-            (
-                number
-                for number, status in enumerate(reversed(ended))
-                if status != TrialStatus.FAILED
-            ),
-            len(ended),
-        )
+        latest = reversed(self.end_order[self._ended_before :])
+        statuses = (self.trials[key].status for key in latest)
+        return len(list(itertools.takewhile(TrialStatus.FAILED.__eq__, statuses)))
 
     @property
     def given_up(self) -> bool:
@@ -190,25 +190,16 @@ def make_oracle(
 
 def write_stage(stage: Stage | None) -> dict[str, Any]:
     """Return a stage of hyperband as values under KerasTuner's names."""
-    if stage is None:
-        return {}
-    values: dict[str, Any] = {
-        "tuner/bracket": stage.bracket,
-        "tuner/round": stage.round,
-        "tuner/epochs": stage.end,
-        "tuner/initial_epoch": stage.start,
-    }
-    return values | ({"tuner/trial_id": stage.source} if stage.source else {})
+    values = {key: getattr(stage, name) for key, name in STAGE.items()} if stage else {}
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def read_stage(values: dict[str, Any]) -> tuple[Values, Stage | None]:
     """Return the values of hyperparameters among KerasTuner's, and the stage of hyperband, if any."""
-    own = {name: value for name, value in values.items() if not name.startswith("tuner/")}
-    if "tuner/epochs" not in values:
+    own = {name: value for name, value in values.items() if name not in STAGE}
+    if len(own) == len(values):
         return own, None
-    bracket, number = values["tuner/bracket"], values["tuner/round"]
-    start, end = values["tuner/initial_epoch"], values["tuner/epochs"]
-    return own, Stage(bracket, number, end, start, values.get("tuner/trial_id"))
+    return own, Stage(**{name: values.get(key) for key, name in STAGE.items()})  # type: ignore[arg-type]
 
 
 def _has_ended(folder: Path, trial_id: str) -> bool:

@@ -55,10 +55,12 @@ class Plan:
             raise ReszooError(
                 f"train.epochs: {self.epochs:.3g} is invalid; expected at least {FACTOR} epochs with tuner hyperband"
             )
-        if search.tuner == "grid" and (size := self.space.size) > LARGEST_GRID:
-            raise ReszooError(
-                f"search.tuner: the grid has {size:,} combinations; expected at most {LARGEST_GRID:,}, or another tuner"
-            )
+        if search.tuner == "grid":
+            size = math.prod(each.size for each in self.space.hyperparameters)
+            if size > LARGEST_GRID:
+                raise ReszooError(
+                    f"search.tuner: the grid has {size:,} combinations; expected at most {LARGEST_GRID:,}, or another tuner"
+                )
 
     def count(self, recipe: Recipe) -> Count:
         """Return depth, parameters and MACs of a recipe's model for one image of the data."""

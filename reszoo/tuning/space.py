@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import ResolvedRecipe, resolve_recipe
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.tuning.config import SearchConfig
-from reszoo.tuning.hyperparameters import Hyperparameter, Value, read_hyperparameters, stored
+from reszoo.tuning.hyperparameters import Choice, Hyperparameter, Value, read_hyperparameters
 from reszoo.types import JsonObject
 from reszoo.validation.table import AS_TUPLE, Table
 from reszoo.zoo.catalog import spec as find_spec
@@ -85,15 +84,6 @@ class Space:
         tables = apply_overrides(self.base.to_dict(), overrides)
         return Recipe(**{**tables, "name": name or self.base.name})
 
-    @property
-    def size(self) -> int:
-        """The number of combinations, regardless of conditions.
-
-        Raises:
-            ReszooError: For a range without a step.
-        """
-        return math.prod(each.size for each in self.hyperparameters)
-
     def product(self) -> Iterator[dict[str, Value]]:
         """Yield every combination once, canonical; the last hyperparameter changes fastest.
 
@@ -114,7 +104,7 @@ class Space:
             "name": self.name,
             "description": self.description,
             "recipe": self.base.to_dict(),
-            "space": {each.name: stored(each) for each in self.hyperparameters},
+            "space": {each.name: _without_name(each) for each in self.hyperparameters},
             "search": self.search.to_dict(),
         }
 
@@ -128,6 +118,10 @@ class Space:
             hyperparameters=read_hyperparameters(tables["space"]),
             search=SearchConfig(**tables["search"]),
         )
+
+
+def _without_name(each: Hyperparameter) -> JsonObject:
+    return {key: value for key, value in each.to_dict().items() if key != "name"}
 
 
 def space_folder() -> Path:
@@ -215,7 +209,8 @@ def _check(hyperparameters: tuple[Hyperparameter, ...]) -> None:
 
 def _settings(each: Hyperparameter) -> Iterator[tuple[str, Any]]:
     """Yield recipe keys with the values that are tested before a search."""
-    for value in each.test_values():
+    some = each.options if isinstance(each, Choice) else (each.low, each.high, each.value_at(0.37))
+    for value in some:
         yield from each.overrides(value).items()
 
 

@@ -14,6 +14,7 @@ from reszoo.tuning import proposals
 from reszoo.tuning.history import History, Past
 from reszoo.tuning.plan import Plan
 from reszoo.tuning.proposals import expected_trainings, expected_trials, propose
+from reszoo.tuning.sampling import DRAWS, draw_pool
 from reszoo.tuning.space import load_space
 from tests.tuning.helpers import COMBINATIONS, DATA, extend, plan_of, play, score, values_of
 
@@ -54,36 +55,28 @@ def test_a_proposal_depends_on_the_history_alone(tuner: str, trials: int, tiny: 
         assert values_of(play(other)) != values_of(history)
 
 
-@pytest.mark.parametrize(("tuner", "trials"), [("random", 40), ("bayesian", 9), ("grid", 0)])
+@pytest.mark.parametrize(("tuner", "trials"), [("random", 40), ("grid", 0)])
 def test_no_trial_is_run_twice_or_over_budget_and_conditions_hold(
     tuner: str, trials: int, tiny: Path
 ) -> None:
     space = load_space(tiny)
-    costs = [Plan(space, DATA, 27.0).count(space.recipe(values)) for values in space.product()]
-    macs = sorted(cost.multiply_adds for cost in costs)[len(costs) // 2 - 1]
-    within = sum(cost.multiply_adds <= macs for cost in costs)
+    counts = [Plan(space, DATA, 27.0).count(space.recipe(v)) for v in space.product()]
+    macs = sorted(cost.multiply_adds for cost in counts)[len(counts) // 2 - 1]
+    allowed = [v for v, n in zip(space.product(), counts, strict=True) if n.multiply_adds <= macs]
     plan = plan_of(tiny, tuner=tuner, trials=trials, max_macs=macs)
     history = play(plan)
     found = values_of(history)
-    assert len({tuple(values.values()) for values in found}) == len(found)
-    assert len(found) == min(trials or within, within)
+    if tuner == "grid":
+        assert found == allowed and len(history.rejected) == len(counts) - len(allowed) > 0
+        assert expected_trials(plan) == expected_trainings(plan) == len(allowed)
     for values in found:
-        assert plan.count(space.recipe(values)).multiply_adds <= macs
+        assert values in allowed and found.count(values) == 1
         assert values["model.shortcut"] != "none" or values["model.zero_gamma"] == "false"
-    assert history.rejected or tuner == "bayesian"
     for values in history.rejected:
         assert "MACs, more than" in plan.reason_against(values)
-
-
-def test_the_grid_is_the_product_without_what_is_rejected(tiny: Path) -> None:
-    space = load_space(tiny)
-    counts = [Plan(space, DATA, 27.0).count(space.recipe(v)).parameters for v in space.product()]
-    budget = sorted(counts)[len(counts) // 2 - 1]
-    plan = plan_of(tiny, tuner="grid", trials=0, max_params=budget)
-    allowed = [v for v, cost in zip(space.product(), counts, strict=True) if cost <= budget]
-    history = play(plan)
-    assert values_of(history) == allowed and len(history.rejected) == len(counts) - len(allowed) > 0
-    assert expected_trials(plan) == expected_trainings(plan) == len(allowed)
+    pool, drawn = draw_pool(plan, history)
+    assert len(pool) == len(allowed) - len(found) and drawn == history.drawn + 4 * DRAWS
+    assert all(values in allowed and values not in found for values in pool)
 
 
 def test_an_exhausted_space_ends_the_search(tiny: Path) -> None:

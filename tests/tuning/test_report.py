@@ -176,7 +176,7 @@ def test_tables_end_after_twenty_rows_and_a_trial_at_chance_is_drawn_at_the_edge
     folder = write(tmp_path / "s", trials)
     rows = table(folder, "Leaderboard")
     assert [row[0] for row in rows] == [f"{number:04d}" for number in range(22, 2, -1)]
-    page = report(folder).read_text()
+    page = repr(present(read_results(folder)))
     assert page.count("The first 20 of 2") == 2
     (edge,) = set(re.findall(r"below ([\d.]+) %", page))
     assert 10 < float(edge) < 90

@@ -46,7 +46,10 @@ def test_every_combination_of_a_packaged_space_is_a_recipe(name: str) -> None:
     assert Plan(space, DATA, space.base.train.epochs).units == 27
     text = (space_folder() / f"{name}.toml").read_text()
     assert f"#     reszoo tune {name}" in text and "# Device: " in text
-    rows = [each.test_values()[:2] if isinstance(each, Range) else list(each.options) for each in space.hyperparameters]  # fmt: skip
+    rows = [
+        list(each.options) if isinstance(each, Choice) else [each.low, each.high]
+        for each in space.hyperparameters
+    ]
     names = [each.name for each in space.hyperparameters]
     seen = set()
     for row in itertools.product(*rows):

@@ -1,24 +1,20 @@
-"""One trial: promotion and signals without a difference to the bit, ownership, failures and cleaning up."""
+"""One trial without training: its runs, ownership, failures and cleaning up."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from reszoo.config.resolve import resolve_recipe
 from reszoo.errors import ReszooError
-from reszoo.training import checkpoint
 from reszoo.training.run import Run
 from reszoo.tuning import trial as trial_module
 from reszoo.tuning.plan import Plan, read_plan
 from reszoo.tuning.records import folder_of, read_record
-from reszoo.tuning.trial import ATTEMPTS, Reassigned, Stopped, prune_checkpoints, run_trial
+from reszoo.tuning.trial import ATTEMPTS, Reassigned, prune_checkpoints, run_trial
 from tests.tuning.helpers import DATA, plan_of
 
 VALUES = {"model.shortcut": "A", "model.zero_gamma": "true", "schedule.rate": 0.08, "width": "4"}
@@ -40,33 +36,6 @@ def prepared(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     monkeypatch.setattr(trial_module.Trainer, "prepare", prepare)
     return found
-
-
-def test_a_promoted_trial_that_a_signal_stopped_is_the_unbroken_training(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def signal_in_the_last_step(self: Any, batch: int, logs: Any = None) -> None:
-        self._steps += 1
-        if self._steps == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as once:
-        once.setattr(trial_module._Owned, "on_train_batch_end", signal_in_the_last_step)
-        with pytest.raises(Stopped):
-            run_trial(plan, tmp_path, "0000", VALUES, share=1 / 3)
-    short = run_trial(plan, tmp_path, "0000", VALUES, share=1 / 3)
-    whole = run_trial(plan, tmp_path, "0001", VALUES, continues="0000")
-    straight = run_trial(plan, tmp_path, "0002", VALUES)
-    records = (short, whole, straight)
-    assert [record["steps"] for record in records] == [2, 6, 6]
-    assert [record["trained_steps"] for record in records] == [2, 4, 6]
-    assert whole["scores"] == straight["scores"] and whole["training"] == straight["training"]
-    runs = [Run(folder_of(tmp_path, name) / "seed0") for name in ("0000", "0001", "0002")]
-    assert runs[1].history == runs[2].history and runs[0].history == runs[2].history[:1]
-    one, other = (checkpoint.load(checkpoint.steps(run.path / "checkpoints")[-1]).arrays for run in runs[1:])  # fmt: skip
-    assert one.keys() == other.keys() and all(np.array_equal(one[key], other[key]) for key in one)
-    monkeypatch.setattr(trial_module.Trainer, "prepare", None)  # an ended trial is not run again
-    assert run_trial(plan, tmp_path, "0001", VALUES) == whole
 
 
 def test_a_run_gets_its_devices_and_seed_and_what_a_kill_left_is_removed(

@@ -18,6 +18,7 @@ from reszoo.cli.main import main
 from reszoo.config.load import load_recipe
 from reszoo.errors import ReszooError
 from reszoo.files import write_json
+from reszoo.training import checkpoint
 from reszoo.tuning import trial as trial_module
 from reszoo.tuning import tune as tune_module
 from reszoo.tuning import tuner as tuner_module
@@ -27,6 +28,7 @@ from reszoo.tuning.records import Trial, folder_of
 from reszoo.tuning.results import read_results
 from reszoo.tuning.space import load_space
 from reszoo.tuning.start import new_plan, resolve_space, resumed_plan
+from reszoo.tuning.trial import Stopped, run_trial
 from reszoo.tuning.tune import tune
 from reszoo.types import JsonObject
 from tests.tuning.helpers import SPACE, Lines, plan_of, score
@@ -115,30 +117,34 @@ def test_the_exported_recipe_reproduces_the_score(
             export_recipe(folder, wrong)
 
 
-def test_a_search_stopped_by_a_signal_resumes_to_the_same_end(
-    search: tuple[Path, JsonObject, Lines],
-    tiny: Path,
-    tmp_path: Path,
-    reporter: Lines,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_promoted_trial_that_a_signal_stopped_is_the_unbroken_training(
+    search: tuple[Path, JsonObject, Lines], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, steps = tmp_path / "broken", list[int]()
+    folder, results, _ = search
+    plan = read_plan(folder)
+    straight = next(trial for trial in results["trials"] if trial["trial"] == results["best"])
+    values: Any = plan.space.canonical({each.name: each.default for each in plan.space.hyperparameters} | straight["values"])  # fmt: skip
 
-    def signal_in_the_second_trial(self: Any, batch: int, logs: Any = None) -> None:
-        steps.append(batch)
-        if len(steps) == 9:
+    def signal_in_the_last_step(self: Any, batch: int, logs: Any = None) -> None:
+        self._steps += 1
+        if self._steps == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as once:
-        once.setattr(trial_module._Owned, "on_train_batch_end", signal_in_the_second_trial)
-        with pytest.raises(KeyboardInterrupt):
-            tune(tiny, run_dir=folder, trials=2, seed=5, reporter=reporter)
-    assert reporter.lines[-1] == f"stopped; resume with: reszoo tune --resume --run-dir {folder}"
-    results = tune(run_dir=folder, resume=True, reporter=reporter)
-    assert outcome(results) == outcome(search[1])
-    assert any(line.startswith("resuming after 1 trials; best") for line in reporter.lines)
-    attempts = [trial["attempts"] for trial in results["trials"]]
-    assert attempts == [[[0]], [[0], [3]]]  # the second one started again from step 3
+        once.setattr(trial_module._Owned, "on_train_batch_end", signal_in_the_last_step)
+        with pytest.raises(Stopped):
+            run_trial(plan, tmp_path, "0000", values, share=1 / 3)
+    short = run_trial(plan, tmp_path, "0000", values, share=1 / 3)
+    whole = run_trial(plan, tmp_path, "0001", values, continues="0000")
+    assert [(each["steps"], each["trained_steps"]) for each in (short, whole)] == [(2, 2), (6, 4)]
+    assert whole["scores"] == straight["scores"] and whole["training"] == straight["training"]
+    paths = [folder_of(tmp_path, "0000"), folder_of(tmp_path, "0001"), folder_of(folder, results["best"])]  # fmt: skip
+    runs = [reszoo.Run.open(path / "seed5") for path in paths]
+    assert runs[1].history == runs[2].history and runs[0].history == runs[2].history[:1]
+    one, other = (checkpoint.load(checkpoint.steps(run.path / "checkpoints")[-1]).arrays for run in runs[1:])  # fmt: skip
+    assert one.keys() == other.keys() and all(np.array_equal(one[key], other[key]) for key in one)
+    monkeypatch.setattr(trial_module.Trainer, "prepare", None)  # an ended trial is not run again
+    assert run_trial(plan, tmp_path, "0001", values) == whole
 
 
 # Searches whose trials are not trained
@@ -148,7 +154,7 @@ def test_a_search_stopped_by_a_signal_resumes_to_the_same_end(
 def instant(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials end at once, with a score that is a function of the values; plain models fail."""
 
-    def run_trial(plan: Plan, search: Path, trial_id: str, values: Any, **options: Any) -> Trial:
+    def end_at_once(plan: Plan, search: Path, trial_id: str, values: Any, **options: Any) -> Trial:
         cost = plan.count(plan.space.recipe(values))
         record: Any = {"trial": trial_id, "values": plan.space.active(values), "share": options["share"]}  # fmt: skip
         record |= {"continues": options["continues"], "seeds": [0], "seconds": 1.0, "steps": 6}
@@ -160,7 +166,7 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> None:
         write_json(folder_of(search, trial_id) / "trial.json", record)
         return record  # type: ignore[no-any-return]
 
-    monkeypatch.setattr(tuner_module, "run_trial", run_trial)
+    monkeypatch.setattr(tuner_module, "run_trial", end_at_once)
     monkeypatch.setattr(tuner_module, "write_hparams", lambda folder, record: None)
     monkeypatch.setattr(tune_module, "report", lambda folder: folder / "report.html")
 
@@ -176,6 +182,35 @@ def test_a_failed_trial_is_reported_and_more_trials_may_be_requested_later(
     more = tune(run_dir=tmp_path / "s", resume=True, trials=8, reporter=reporter)
     assert outcome(more)[:6] == outcome(first) and len(first["trials"]) == 6
     assert len(more["trials"]) == 12 and more["search"]["trials"] == 8
+
+
+@pytest.mark.usefixtures("instant")
+@pytest.mark.parametrize("tuner", ["random", "hyperband"])
+def test_a_stopped_search_resumes_to_the_same_end(
+    tuner: str, tiny: Path, tmp_path: Path, reporter: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: Any = {
+        "tuner": tuner,
+        "trials": 4,
+        "reporter": reporter,
+        "overrides": {"train.seed": 1},
+    }
+    whole, folder, run = tune(tiny, run_dir=tmp_path / "whole", **options), tmp_path / "s", tuner_module.run_trial  # fmt: skip
+
+    def stop_in_the_third(
+        plan: Plan, search: Path, trial_id: str, *args: Any, **more: Any
+    ) -> Trial:
+        if trial_id == "0002":
+            raise Stopped
+        return run(plan, search, trial_id, *args, **more)
+
+    with monkeypatch.context() as once:
+        once.setattr(tuner_module, "run_trial", stop_in_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            tune(tiny, run_dir=folder, **options)
+    assert reporter.lines[-1] == f"stopped; resume with: reszoo tune --resume --run-dir {folder}"
+    assert outcome(tune(run_dir=folder, resume=True, reporter=reporter)) == outcome(whole)
+    assert any(line.startswith("resuming after 2 trials; best") for line in reporter.lines)
 
 
 @pytest.mark.usefixtures("instant")
