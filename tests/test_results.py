@@ -13,9 +13,9 @@ from types import ModuleType
 import pytest
 
 import reszoo
-from reszoo.lab.degradation import KINDS, verdict
+from reszoo.lab.degradation import KINDS, compare_depths
 from reszoo.lab.record import read_record
-from reszoo.lab.report import finding, report
+from reszoo.lab.report import finding, write_report
 from reszoo.tuning.results import best_trial, grid
 
 ROOT = Path(__file__).parents[1]
@@ -91,7 +91,7 @@ def test_every_record_is_shown() -> None:
 )
 def test_a_kept_record_still_makes_its_page(path: Path, tmp_path: Path) -> None:
     (tmp_path / "record.json").write_bytes(path.read_bytes())
-    page = html.unescape(report(tmp_path).read_text(encoding="utf-8"))
+    page = html.unescape(write_report(tmp_path).read_text(encoding="utf-8"))
     assert finding(read_record(tmp_path)) in page
     drawn = {figure.name for figure in tmp_path.glob("*.png")}
     assert drawn == {figure.name for figure in path.parent.glob("*.png")}
@@ -107,7 +107,9 @@ def test_kept_verdicts_follow_from_the_kept_errors() -> None:
     kept = [results for results in found if "verdicts" in results]
     assert kept
     for results in kept:
-        assert results["verdicts"] == {kind: verdict(results["nets"], kind) for kind in KINDS}
+        assert results["verdicts"] == {
+            kind: compare_depths(results["nets"], kind) for kind in KINDS
+        }
 
 
 def test_every_model_with_published_weights_was_compared() -> None:

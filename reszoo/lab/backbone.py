@@ -1,4 +1,4 @@
-"""The nets that `reszoo lab drift` stacks blocks on: trained ones, and fresh ones to train first."""
+"""Models on which `reszoo lab drift` stacks blocks: trained ones, and fresh ones to train first."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from reszoo.training.run import Run
 from reszoo.training.setup import make_model
 
 VGG16 = "vgg16"
-# VGG16 halves an image five times; without normalisation it learns by small steps only.
+# VGG16 halves an image five times; without batch normalization it learns by small steps only.
 VGG16_RECIPE = {
     "data.image_size": [32, 32],
     "optimizer.name": "adam",
@@ -31,104 +31,84 @@ VGG16_RECIPE = {
 }
 
 
-def trained(backbone: str) -> bool:
-    """Return whether a backbone is a file or a folder, which is trained already, rather than the name of a net."""
+def is_trained(backbone: str) -> bool:
+    """Return whether a backbone is a Keras file or a run folder rather than the name of a model."""
     return backbone.endswith(".keras") or (Path(backbone) / "recipe.toml").is_file()
 
 
 def recipe_for(backbone: str, name: str | None, overrides: Overrides) -> Recipe:
-    """Return the recipe asked for; by default a run's own, or "quickstart", with small steps and 32x32 pixels for VGG16."""
-    if name is not None:
-        return load_recipe(name, _overrides(backbone, overrides))
-    if trained(backbone) and not backbone.endswith(".keras"):
-        return load_recipe(str(Path(backbone) / "recipe.toml"), overrides)
-    return load_recipe(
-        "quickstart",
-        {**(VGG16_RECIPE if backbone == VGG16 else {}), **_overrides(backbone, overrides)},
-    )
-
-
-def _overrides(backbone: str, overrides: Overrides) -> dict[str, Any]:
-    """Return the overrides with the backbone as the recipe's model, where it is a model name of the zoo."""
-    if trained(backbone) or backbone == VGG16 or "/" in backbone:
-        return parse_overrides(overrides)
-    return {"model.name": backbone, **parse_overrides(overrides)}
+    """Return the recipe `name`; by default a run's own, or "quickstart", adapted for VGG16."""
+    changes: dict[str, Any] = parse_overrides(overrides)
+    run = is_trained(backbone) and not backbone.endswith(".keras")
+    if name is None and run:
+        return load_recipe(str(Path(backbone) / "recipe.toml"), changes)
+    if not is_trained(backbone) and backbone != VGG16 and "/" not in backbone:
+        changes = {"model.name": backbone, **changes}
+    if name is None and backbone == VGG16:
+        changes = {**VGG16_RECIPE, **changes}
+    return load_recipe(name or "quickstart", changes)
 
 
 def load_backbone(backbone: str, recipe: Recipe, pipeline: Pipeline) -> keras.Model:
-    """Return the model that `backbone` names, giving logits: a run's, a file's, VGG16, or the recipe's own at its start.
+    """Return the model that `backbone` names, from images to logits.
 
-    Raises ReszooError for a name that is none, a file that cannot be read, or a set too small for VGG16.
+    Raises:
+        ReszooError: For an unknown name, a file that cannot be read, or images too small for VGG16.
     """
     if backbone.endswith(".keras"):
         if not Path(backbone).is_file():
-            raise ReszooError(f"no file {backbone}")
+            raise ReszooError(f"backbone: no file {backbone}")
         try:
-            return logits(keras.models.load_model(backbone, compile=False))
+            return remove_softmax(keras.models.load_model(backbone, compile=False))
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ReszooError(f"{backbone} cannot be read as a Keras model: {reason}") from error
-    if trained(backbone):
+    if is_trained(backbone):
         return Run.open(backbone).load_model()
     if backbone == VGG16:
-        return _vgg16(pipeline.info)
+        return _build_vgg16(pipeline.info)
     if "/" in backbone:
-        raise ReszooError(f"{backbone} is no run folder: it holds no recipe.toml")
+        raise ReszooError(f"backbone: {backbone} is not a run folder: it holds no recipe.toml")
     return make_model(recipe, pipeline)
 
 
-def _vgg16(info: DataInfo) -> keras.Model:
+def _build_vgg16(info: DataInfo) -> keras.Model:
     if min(info.input_shape[:2]) < 32:
         raise ReszooError(
-            f"vgg16 takes images of at least 32x32 pixels, but {info.name} gives "
-            f"{info.input_shape[0]}x{info.input_shape[1]}; give --set data.image_size=[32,32]"
+            f"backbone: vgg16 takes images of at least 32x32 pixels, but {info.name} gives "
+            f"{info.input_shape[0]}x{info.input_shape[1]}. Fix: --set data.image_size=[32,32]"
         )
     base = keras.applications.VGG16(weights=None, include_top=False, input_shape=info.input_shape)
-    # Keras' own start (Glorot) halves a rectified signal's variance in each of the 13 layers (arXiv 1502.01852, section 2.2).
+    # Keras' Glorot start halves a rectified signal's variance per layer (arXiv 1502.01852, 2.2).
     for layer in base.layers:
         if isinstance(layer, keras.layers.Conv2D):
             layer.kernel.assign(keras.initializers.HeNormal()(layer.kernel.shape))
     x = keras.layers.GlobalAveragePooling2D(DATA_FORMAT, name="head_pool")(base.output)
-    return keras.Model(
-        base.input, keras.layers.Dense(info.classes, name="head_dense")(x), name=VGG16
-    )
+    logits = keras.layers.Dense(info.classes, name="head_dense")(x)
+    return keras.Model(base.input, logits, name=VGG16)
 
 
-def logits(net: keras.Model) -> keras.Model:
-    """Return the net without the softmax it may end in, for the loss is taken of logits. Changes `net`'s last layer.
+def remove_softmax(model: keras.Model) -> keras.Model:
+    """Return the model without its final softmax, if any. May change the last layer of `model`.
 
-    Raises ReszooError for a net without a graph, or one that ends in a sigmoid.
+    Raises:
+        ReszooError: For a model without a graph, or with another final activation.
     """
-    if isinstance(net, keras.Sequential) and net.built:
-        net = keras.Model(net.inputs[0], net.outputs[0], name=net.name)
-    if not isinstance(net, keras.Function) or len(net.outputs) != 1:
-        raise ReszooError(
-            f"{net.name} is no functional model of one output, whose graph can be read"
-        )
-    last, sources = producer(net.outputs[0])
+    if isinstance(model, keras.Sequential) and model.built:
+        model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    if not isinstance(model, keras.Function) or len(model.outputs) != 1:
+        raise ReszooError(f"{model.name} is not a functional model with one output")
+    last, sources = producer(model.outputs[0])
     activation = getattr(last, "activation", None)
-    if isinstance(last, keras.layers.Softmax | keras.layers.Activation) and activation in (
-        None,
-        keras.activations.softmax,
-    ):
-        return keras.Model(net.input, sources[0], name=net.name)
-    if activation is keras.activations.softmax:
-        last.activation = keras.activations.linear
-    elif activation not in (None, keras.activations.linear):
+    softmax, linear = keras.activations.softmax, keras.activations.linear
+    layers = keras.layers.Softmax | keras.layers.Activation
+    if isinstance(last, layers) and activation in (None, softmax):
+        return keras.Model(model.input, sources[0], name=model.name)
+    if activation is softmax:
+        last.activation = linear
+    elif activation not in (None, linear):
         raise ReszooError(
-            f"{net.name} ends in the activation {activation.__name__!r}, but must give logits or a softmax"
+            f"{model.name} ends in the activation {activation.__name__!r}; expected logits or a "
+            "softmax"
         )
-    return net
-
-
-def input_fits(net: keras.Model, info: DataInfo, where: str) -> None:
-    """Raise ReszooError unless the net takes the set's images and gives its classes."""
-    takes, gives = tuple(net.input_shape[1:]), tuple(net.output_shape[1:])
-    fits = len(takes) == 3 and all(
-        a in (None, b) for a, b in zip(takes, info.input_shape, strict=True)
-    )
-    if not fits or gives != (info.classes,):
-        raise ReszooError(
-            f"{where} maps {takes} to {gives}, but {info.name} has images of {info.input_shape} in {info.classes} classes; "
-            "give another --recipe, or --set data.name and data.image_size"
-        )
+    return model

@@ -1,11 +1,10 @@
-"""Does training keep the constructed solution? Nets grown from trained shallower ones, against the same nets from scratch."""
+"""Models grown from trained shallower ones, against the same models trained from scratch."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,17 +12,19 @@ from matplotlib.figure import Figure
 from reszoo.config.overrides import Overrides, format_overrides
 from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
-from reszoo.lab.degradation import KINDS, base_recipe, pair
-from reszoo.lab.grid import Tell, curve, error, run_all
-from reszoo.lab.record import claim, write_record
-from reszoo.lab.report import report
-from reszoo.lab.weigh import direction
+from reszoo.lab.degradation import KINDS, base_recipe, check_depths, twin_recipes
+from reszoo.lab.record import check_count, claim_folder, write_record
+from reszoo.lab.report import write_report
+from reszoo.lab.runs import error_percent, history_columns, train_all
+from reszoo.lab.statistics import difference_sign
 from reszoo.reporting.page import Page, Section, Table, mean_and_deviation
 from reszoo.reporting.plots import Plot, Theme, band
+from reszoo.reporting.reporter import Reporter
 from reszoo.training.run import Run
+from reszoo.types import JsonObject
 from reszoo.zoo.count import count
 
-TRAINING_PASSES = 3  # a step costs about three forward passes: forward, and backward to the inputs and to the weights
+TRAINING_PASSES = 3  # cost of a step in forward passes: forward, gradients of inputs and of weights
 
 
 def constructed(
@@ -35,122 +36,124 @@ def constructed(
     budget: int = 0,
     overrides: Overrides = (),
     devices: str = "auto",
-    tell: Tell = print,
-) -> dict[str, Any]:
-    """Grow plain and residual nets on the way to the deepest of `depths`, and train that one from scratch; write all to `out`.
+    quiet: bool = False,
+) -> JsonObject:
+    """Train the deepest of `depths` from scratch and grown from shallower ones; return the record.
 
-    Every way spends the same multiply-adds: those of `budget` steps of the deepest net (by default the recipe's steps).
-    "scratch": the deepest net, all of them. "grown": the shallowest net half, then grown to the deepest. "staged": each of
-    `depths` in turn an equal share, grown from the one before. Each piece follows the recipe of `reszoo lab degradation`, with the
-    rate's drops at the same shares of its own steps. seeds, overrides, devices: as there.
-    Runs already in `out`/runs are used, broken ones go on. Returns the record.
+    Every way costs the MACs of `budget` steps of the deepest model (by default the recipe's steps).
+    "scratch": the deepest model, all of them. "grown": the shallowest model half, then grown to the
+    deepest. "staged": each of `depths` in turn an equal share, grown from the one before. Each part
+    follows the recipe of `degradation`, its learning rate dropping at the same shares of its steps.
+    The arguments are those of `degradation`; stopped runs resume.
+
+    Raises:
+        ReszooError: For unknown depths, or a folder that holds another experiment.
     """
-    depths = sorted(set(depths))
-    if len(depths) < 2:
-        raise ReszooError("depths must be at least two different ones, such as 20 56")
-    if seeds < 1:
-        raise ReszooError(f"seeds is {seeds}, but must be at least 1")
+    depths = check_depths(depths)
+    check_count("seeds", seeds, 1)
     steps = base_recipe(data, budget, overrides).train.steps
     if not steps:
-        raise ReszooError("the recipe counts epochs; give a budget of steps, such as --budget 400")
-    settings = {
-        "data": data,
-        "depths": depths,
-        "budget": steps,
-        "overrides": format_overrides(overrides),
-    }
-    runs_folder = Path(out).resolve() / "runs"
-    ways = {"scratch": depths[-1:], "grown": [depths[0], depths[-1]]} | (
-        {"staged": depths} if len(depths) > 2 else {}
-    )
-    plan: dict[str, Recipe] = {}
-    pieces: dict[tuple[str, str, int], list[str]] = {}
-    for seed in range(seeds):
-        for number, kind in enumerate(KINDS):
-            for way, path in ways.items():
-                source = ""
-                for depth in path:
-                    share = _share(depth, depths[-1], steps, len(path))
-                    recipe = pair(depth, base_recipe(data, share, overrides), seed)[number]
-                    name = f"{way}-{recipe.model.name}-seed{seed}"
-                    plan[name] = recipe.replace(
-                        name=name, train=recipe.train.replace(grow_from=source)
-                    )
-                    source = str(runs_folder / name)
-                    pieces.setdefault((kind, way, seed), []).append(name)
-    folder = claim(out, "constructed", settings)
-    runs = run_all(folder / "runs", plan, devices=devices, tell=tell)
+        raise ReszooError("budget: 0 is invalid with train.epochs; expected steps. Example: 400")
+    plan, ways = plan_runs(Path(out).resolve() / "runs", data, depths, steps, seeds, overrides)
+    settings = {"data": data, "depths": depths, "budget": steps}
+    settings["overrides"] = format_overrides(overrides)
+    folder = claim_folder(out, "constructed", settings)
+    reporter = Reporter(log=folder / "constructed.log", quiet=quiet)
+    runs = train_all(folder / "runs", plan, devices=devices, reporter=reporter)
     rows = [
-        _way(kind, way, seed, [runs[name] for name in names])
-        for (kind, way, seed), names in pieces.items()
+        {"kind": kind, "way": way, "seed": seed, "pieces": _parts([runs[name] for name in names])}
+        for (kind, way, seed), names in ways.items()
     ]
-    first = next(iter(runs.values()))
-    results = {"data": first.meta["data"], "ways": rows}
-    record = write_record(
-        folder, "constructed", settings={**settings, "seeds": seeds}, results=results
-    )
-    report(folder)
+    results = {"data": next(iter(runs.values())).meta["data"], "ways": rows}
+    settings["seeds"] = seeds
+    record = write_record(folder, "constructed", settings=settings, results=results)
+    write_report(folder)
     return record
 
 
-def _share(depth: int, deepest: int, steps: int, pieces: int) -> int:
-    """Return how many steps of the net of `depth` cost 1 / pieces of `steps` steps of the deepest."""
+def plan_runs(
+    folder: Path, data: str, depths: Sequence[int], steps: int, seeds: int, overrides: Overrides
+) -> tuple[dict[str, Recipe], dict[tuple[str, str, int], list[str]]]:
+    """Return the recipe of each run in `folder`, and the runs of each (kind, way, seed)."""
+    paths = {"scratch": depths[-1:], "grown": [depths[0], depths[-1]], "staged": depths}
+    if len(depths) == 2:
+        del paths["staged"]
+    plan: dict[str, Recipe] = {}
+    ways: dict[tuple[str, str, int], list[str]] = {}
+    for seed in range(seeds):
+        for number, kind in enumerate(KINDS):
+            for way, path in paths.items():
+                source = ""
+                for depth in path:
+                    share = _steps(depth, depths[-1], steps, len(path))
+                    recipe = twin_recipes(depth, base_recipe(data, share, overrides), seed)[number]
+                    name = f"{way}-{recipe.model.name}-seed{seed}"
+                    train = recipe.train.replace(grow_from=source)
+                    plan[name] = recipe.replace(name=name, train=train)
+                    source = str(folder / name)
+                    ways.setdefault((kind, way, seed), []).append(name)
+    return plan, ways
+
+
+def _steps(depth: int, deepest: int, steps: int, parts: int) -> int:
+    """Return how many steps at `depth` cost as much as `steps` / `parts` of the deepest model."""
     cost = count(f"resnet{deepest}").multiply_adds / count(f"resnet{depth}").multiply_adds
-    return max(4, round(steps / pieces * cost))
+    return max(4, round(steps / parts * cost))
 
 
-def _way(kind: str, way: str, seed: int, runs: list[Run]) -> dict[str, Any]:
-    """Return what one way to the deepest net cost and brought, piece by piece.
+def _parts(runs: Sequence[Run]) -> list[JsonObject]:
+    """Return cost and errors of the runs on one way to the deepest model.
 
-    multiply_adds: spent in training up to each point of the curve, in units of 10^9.
+    multiply_adds: spent in training up to each point of the curve, in 10^9.
     """
-    spent, pieces = 0.0, []
+    spent, parts = 0.0, []
     for run in runs:
         meta = run.meta
         step_cost = TRAINING_PASSES * meta["multiply_adds"] * run.recipe.train.batch_size / 1e9
-        rows = curve(run, "step", "accuracy", "val_accuracy")
-        pieces.append(
+        rows = history_columns(run, "step", "accuracy", "val_accuracy")
+        parts.append(
             {
                 "net": meta["spec"]["name"],
                 "steps": meta["steps"],
                 "multiply_adds": [spent + step * step_cost for step in rows["step"]],
                 "training_error": [100 * (1 - value) for value in rows["accuracy"]],
                 "validation_error": [100 * (1 - value) for value in rows["val_accuracy"]],
-                "final_training_error": error(run, "train"),
-                "final_test_error": error(run),
+                "final_training_error": error_percent(run, "train"),
+                "final_test_error": error_percent(run),
                 "seconds": meta["seconds"],
                 "grown": meta.get("grown_from"),
             }
         )
         spent += meta["steps"] * step_cost
-    return {"kind": kind, "way": way, "seed": seed, "pieces": pieces}
+    return parts
 
 
-def kept(ways: Sequence[dict[str, Any]], kind: str, way: str = "grown") -> dict[str, Any]:
-    """Weigh the grown nets of a kind, as training left them, against what they were grown from, on the training images.
+def compare_growth(ways: Sequence[JsonObject], kind: str, way: str = "grown") -> JsonObject:
+    """Compare trained grown models of a kind with the models that they were grown from.
 
-    difference: mean over seeds of (after - before) training error, in points. answer: "improves" or "loses" where every seed
-    agrees and the mean is beyond two standard errors (with one seed: where it differs), else "keeps".
+    difference: mean over seeds of (after - before) training error, in points; deviation: its sample
+    deviation. answer: "loses" or "improves" as `difference_sign` says, else "keeps".
     """
-    own = [row["pieces"] for row in ways if row["kind"] == kind and row["way"] == way]
+    parts = [row["pieces"] for row in ways if row["kind"] == kind and row["way"] == way]
     points = np.array(
-        [pieces[-1]["final_training_error"] - pieces[-2]["final_training_error"] for pieces in own]
+        [own[-1]["final_training_error"] - own[-2]["final_training_error"] for own in parts]
     )
-    deviation = float(points.std(ddof=1)) if len(points) > 1 else 0.0
-    answer = {1: "loses", -1: "improves", 0: "keeps"}[direction(points.tolist())]
-    return {"difference": float(points.mean()), "deviation": deviation, "answer": answer}
+    return {
+        "difference": float(points.mean()),
+        "deviation": float(points.std(ddof=1)) if len(points) > 1 else 0.0,
+        "answer": {1: "loses", -1: "improves", 0: "keeps"}[difference_sign(points.tolist())],
+    }
 
 
-def present(record: dict[str, Any]) -> Page:
-    """Return the page of a record that `constructed` wrote."""
+def make_page(record: JsonObject) -> Page:
+    """Return the report of a record that `constructed` wrote."""
     settings, ways = record["settings"], record["results"]["ways"]
-    shallow, deep = settings["depths"][0], settings["depths"][-1]
-    found = {kind: kept(ways, kind) for kind in KINDS}
-    plain, residual = (found[kind] for kind in KINDS)
+    plain, residual = (compare_growth(ways, kind) for kind in KINDS)
     finding = (
-        f"Training {plain['answer']} the constructed solution in plain models ({plain['difference']:+.2f} points of training "
-        f"error) and {residual['answer']} it in residual models ({residual['difference']:+.2f} points), {shallow} layers "
-        f"grown to {deep}."
+        f"Training {plain['answer']} the constructed solution in plain models "
+        f"({plain['difference']:+.2f} points of training error) and {residual['answer']} it in "
+        f"residual models ({residual['difference']:+.2f} points), {settings['depths'][0]} layers "
+        f"grown to {settings['depths'][-1]}."
     )
     headers = [
         "",
@@ -158,34 +161,29 @@ def present(record: dict[str, Any]) -> Page:
         "training error before growth, %",
         "training error, %",
         "test error, %",
+        "largest change of an output by growth",
+        "training, s",
     ]
-    headers += ["largest change of an output by growth", "training, s"]
     rows = []
     for kind, way, own in _groups(ways):
-        last = [row["pieces"][-1] for row in own]
-        growths = [
-            piece["grown"]["difference"] for row in own for piece in row["pieces"] if piece["grown"]
-        ]
+        last = [parts[-1] for parts in own]
+        before = [parts[-2]["final_training_error"] for parts in own if len(parts) > 1]
+        grown = [part["grown"]["difference"] for parts in own for part in parts if part["grown"]]
         rows.append(
             [
                 f"{kind}, {way}",
-                " then ".join(f"{piece['net']} {piece['steps']}" for piece in own[0]["pieces"]),
-                mean_and_deviation(
-                    [
-                        row["pieces"][-2]["final_training_error"]
-                        for row in own
-                        if len(row["pieces"]) > 1
-                    ]
-                ),
-                mean_and_deviation([piece["final_training_error"] for piece in last]),
-                mean_and_deviation([piece["final_test_error"] for piece in last]),
-                f"{max(growths):.2g}" if growths else "-",
-                mean_and_deviation(
-                    [sum(piece["seconds"] for piece in row["pieces"]) for row in own], 0
-                ),
+                " then ".join(f"{part['net']} {part['steps']}" for part in own[0]),
+                mean_and_deviation(before),
+                mean_and_deviation([part["final_training_error"] for part in last]),
+                mean_and_deviation([part["final_test_error"] for part in last]),
+                f"{max(grown):.2g}" if grown else "-",
+                mean_and_deviation([sum(part["seconds"] for part in parts) for parts in own], 0),
             ]
         )
-    note = f"Mean ± sample deviation over {settings['seeds']} seeds. Training error: all training images, not augmented."
+    note = (
+        f"Mean ± sample deviation over {settings['seeds']} seeds. Training error: all training "
+        "images, not augmented."
+    )
     setup = [
         ["data", settings["data"]],
         ["cost of each row", f"the MACs of {settings['budget']:,} steps of the deepest model"],
@@ -194,8 +192,8 @@ def present(record: dict[str, Any]) -> Page:
     ]
     plot = Plot(
         "constructed",
-        "Validation error against MACs spent in training. Bands: sample deviation over seeds. Ticks on the axis: a growth; "
-        "the error there is that of the shallower model.",
+        "Validation error against MACs spent in training. Bands: sample deviation over seeds. "
+        "Ticks on the axis: a growth; the error there is that of the shallower model.",
         lambda figure, theme: _draw(figure, theme, ways),
         (9.0, 4.4),
     )
@@ -206,29 +204,26 @@ def present(record: dict[str, Any]) -> Page:
     return Page("The constructed solution", finding, sections)
 
 
-def _groups(ways: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[dict[str, Any]]]]:
-    keys = dict.fromkeys((row["kind"], row["way"]) for row in ways)
-    return [
-        (kind, way, [r for r in ways if (r["kind"], r["way"]) == (kind, way)]) for kind, way in keys
-    ]
+def _groups(ways: Sequence[JsonObject]) -> list[tuple[str, str, list[list[JsonObject]]]]:
+    """Return the parts of each seed by kind and way."""
+    found: dict[tuple[str, str], list[list[JsonObject]]] = {}
+    for row in ways:
+        found.setdefault((row["kind"], row["way"]), []).append(row["pieces"])
+    return [(*key, own) for key, own in found.items()]
 
 
-def _draw(figure: Figure, theme: Theme, ways: Sequence[dict[str, Any]]) -> None:
+def _draw(figure: Figure, theme: Theme, ways: Sequence[JsonObject]) -> None:
     axes = figure.subplots(1, 2, sharey=True)
     names = list(dict.fromkeys(row["way"] for row in ways))
+    for kind, way, own in _groups(ways):
+        panel, color = axes[KINDS.index(kind)], theme.others[names.index(way)]
+        spent = [point for part in own[0] for point in part["multiply_adds"]]
+        errors = [[value for part in parts for value in part["validation_error"]] for parts in own]
+        band(panel, spent, errors, color, way)
+        for part in own[0][:-1]:
+            panel.axvline(part["multiply_adds"][-1], ymax=0.04, color=color, linewidth=1.5)
     for panel, kind in zip(axes, KINDS, strict=True):
-        for _, way, own in (group for group in _groups(ways) if group[0] == kind):
-            color = theme.others[names.index(way)]
-            spent = [point for piece in own[0]["pieces"] for point in piece["multiply_adds"]]
-            errors = [
-                [value for piece in row["pieces"] for value in piece["validation_error"]]
-                for row in own
-            ]
-            band(panel, spent, errors, color, way)
-            for piece in own[0]["pieces"][:-1]:
-                panel.axvline(piece["multiply_adds"][-1], ymax=0.04, color=color, linewidth=1.5)
         panel.set_title(f"{kind} models", fontsize=11)
         panel.set_xlabel("MACs spent in training (10\N{SUPERSCRIPT NINE})")
         panel.legend()
-    axes[0].set_ylabel("validation error, top-1 (%)")
-    axes[0].set_ylim(bottom=0)
+    axes[0].set(ylabel="validation error, top-1 (%)", ylim=(0, None))

@@ -1,4 +1,4 @@
-"""The degradation problem: deeper plain nets train worse than shallow ones, deeper residual nets do not."""
+"""Degradation: deeper plain models train worse than shallow ones, residual ones do not."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from reszoo.config.model import ModelConfig
 from reszoo.config.overrides import Overrides, format_overrides, parse_overrides
 from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
-from reszoo.lab.grid import Tell, curve, error, run_all
-from reszoo.lab.record import claim, write_record
-from reszoo.lab.report import report
-from reszoo.lab.weigh import direction
+from reszoo.lab.record import check_count, claim_folder, write_record
+from reszoo.lab.report import write_report
+from reszoo.lab.runs import error_percent, history_columns, train_all
+from reszoo.lab.statistics import difference_sign
 from reszoo.reporting.page import Page, Section, Table, mean_and_deviation
 from reszoo.reporting.plots import Plot, Theme, band
+from reszoo.reporting.reporter import Reporter
+from reszoo.types import JsonObject
 from reszoo.zoo.catalog import spec
 
 QUICK = "lab_digits"  # the embedded data
-PAPER = "cifar10_plain20"  # arXiv 1512.03385, section 4.2: the same recipe for both kinds and every depth
+PAPER = "cifar10_plain20"  # arXiv 1512.03385, section 4.2: one recipe for all models
 KINDS = ("plain", "residual")
 
-# arXiv 1512.03385, table 6: test error in percent of residual nets on clean CIFAR-10 after 64,000 steps.
+# Reference: arXiv 1512.03385, table 6: test error in percent of residual models on CIFAR-10.
 PUBLISHED = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43}
 PAPER_STEPS = 64_000
 
@@ -40,43 +42,48 @@ def degradation(
     budget: int = 0,
     overrides: Overrides = (),
     devices: str = "auto",
-    tell: Tell = print,
-) -> dict[str, Any]:
-    """Train plain and residual nets of several depths alike and weigh them; write record, figures and page into `out`.
+    quiet: bool = False,
+) -> JsonObject:
+    """Train plain and residual models of several depths by one recipe; return the record of `out`.
 
-    data: "digits", a set's name or `folder:PATH`. depths: as in the names `resnet{depth}`, at least two. seeds: runs of
-        each net, with seeds 0, 1, ... budget: steps of each run, by default the recipe's; for any set but digits
-        that is the paper's, 64,000, and a smaller budget drops its rates at the same shares of it. overrides: `table.key=value`,
-        the same for all runs. The plain net is the residual one's spec with shortcut "none" and nothing else.
-    Runs already in `out`/runs are used, broken ones go on. Returns the record.
-    Raises ReszooError for depths the zoo has not, or a folder that holds another experiment.
+    The plain model is the residual one's spec with shortcut "none". Finished runs in `out`/runs are
+    used, stopped ones resume; more seeds may be asked for later.
+
+    Args:
+        out: The folder of the experiment.
+        data: "digits", a dataset's name or `folder:PATH`.
+        depths: Depths as in the names `resnet{depth}`, at least two.
+        seeds: Runs of each model, with seeds 0, 1, ...
+        budget: Steps of each run; 0: the recipe's, which for any dataset but digits are the
+            paper's 64,000. The learning rate drops at the same shares of it.
+        overrides: Recipe keys to change in all runs.
+        devices: As `reszoo train --devices`.
+        quiet: Print nothing.
+
+    Raises:
+        ReszooError: For unknown depths, or a folder that holds another experiment.
     """
-    depths = sorted(set(depths))
-    settings = {
-        "data": data,
-        "depths": depths,
-        "budget": budget,
-        "overrides": format_overrides(overrides),
-    }
-    if len(depths) < 2:
-        raise ReszooError("depths must be at least two different ones, such as 20 56")
-    if seeds < 1:
-        raise ReszooError(f"seeds is {seeds}, but must be at least 1")
+    depths = check_depths(depths)
+    check_count("seeds", seeds, 1)
+    base = base_recipe(data, budget, overrides)
     plan = {
-        f"{net.model.name}-seed{seed}": net
+        f"{recipe.model.name}-seed{seed}": recipe
         for seed in range(seeds)
         for depth in depths
-        for net in pair(depth, base_recipe(data, budget, overrides), seed)
+        for recipe in twin_recipes(depth, base, seed)
     }
-    folder = claim(out, "degradation", settings)  # more seeds may come later
-    runs = run_all(folder / "runs", plan, devices=devices, tell=tell)
-    nets = []
+    settings = {"data": data, "depths": depths, "budget": budget}
+    settings["overrides"] = format_overrides(overrides)
+    folder = claim_folder(out, "degradation", settings)
+    reporter = Reporter(log=folder / "degradation.log", quiet=quiet)
+    runs = train_all(folder / "runs", plan, devices=devices, reporter=reporter)
+    models = []
     for depth in depths:
         for kind in KINDS:
             name = f"{'resnet' if kind == 'residual' else 'plain'}{depth}"
             own = [runs[f"{name}-seed{seed}"] for seed in range(seeds)]
-            rows = [curve(run, "step", "accuracy", "val_accuracy") for run in own]
-            nets.append(
+            rows = [history_columns(run, "step", "accuracy", "val_accuracy") for run in own]
+            models.append(
                 {
                     "name": name,
                     "kind": kind,
@@ -85,44 +92,49 @@ def degradation(
                     "steps": rows[0]["step"],
                     "training_error": [_percent(row["accuracy"]) for row in rows],
                     "validation_error": [_percent(row["val_accuracy"]) for row in rows],
-                    "final_training_error": [error(run, "train") for run in own],
-                    "final_test_error": [error(run) for run in own],
+                    "final_training_error": [error_percent(run, "train") for run in own],
+                    "final_test_error": [error_percent(run) for run in own],
                     "seconds": [run.meta["seconds"] for run in own],
                 }
             )
-    first = next(iter(runs.values()))
-    about = {
-        "recipe": plan[f"{nets[0]['name']}-seed0"].to_dict(),
-        "data": first.meta["data"],
-        "steps": first.meta["steps"],
+    meta = next(iter(runs.values())).meta
+    results = {
+        "recipe": plan[f"{models[0]['name']}-seed0"].to_dict(),
+        "data": meta["data"],
+        "steps": meta["steps"],
+        "nets": models,
+        "verdicts": {kind: compare_depths(models, kind) for kind in KINDS},
     }
-    results = {**about, "nets": nets, "verdicts": {kind: verdict(nets, kind) for kind in KINDS}}
-    record = write_record(
-        folder, "degradation", settings={**settings, "seeds": seeds}, results=results
-    )
-    report(folder)
+    settings["seeds"] = seeds
+    record = write_record(folder, "degradation", settings=settings, results=results)
+    write_report(folder)
     return record
 
 
-def base_recipe(data: str, budget: int, overrides: Overrides = ()) -> Recipe:
-    """Return the recipe that every run of the experiment follows, whatever its net.
+def check_depths(depths: Sequence[int]) -> list[int]:
+    """Return depths in order. Raises ReszooError for fewer than two."""
+    found = sorted(set(depths))
+    if len(found) < 2:
+        raise ReszooError(f"depths: {found} is invalid; expected at least two. Example: 20 56")
+    return found
 
-    For digits the quick one, for any other set that of arXiv 1512.03385, section 4.2. A budget of steps, if above 0, takes the
-    place of the recipe's, and what its schedule says of steps is multiplied by the same factor.
+
+def base_recipe(data: str, budget: int, overrides: Overrides = ()) -> Recipe:
+    """Return the recipe of every run of the experiment, whatever its model.
+
+    For digits the quick one, for any other dataset that of arXiv 1512.03385, section 4.2. If
+    `budget` > 0 it replaces the recipe's steps, and scales the steps in its schedule.
     """
-    if budget < 0 or isinstance(budget, bool) or not isinstance(budget, int):
-        raise ReszooError(
-            f"budget is {budget!r}, but must be a number of steps such as 1500, or 0 for the recipe's own"
-        )
+    check_count("budget", budget, 0)
     named = {} if data == "digits" else {"data.name": data, "train.export": False}
-    recipe = load_recipe(
-        QUICK if data == "digits" else PAPER, {**named, **parse_overrides(overrides)}
-    )
+    name = QUICK if data == "digits" else PAPER
+    recipe = load_recipe(name, {**named, **parse_overrides(overrides)})
     if not budget:
         return recipe
     if not recipe.train.steps or recipe.schedule.unit != "steps":
         raise ReszooError(
-            "a budget counts steps; with it, leave train.epochs and schedule.unit alone"
+            f"budget: {budget} is invalid with train.epochs or schedule.unit; expected a recipe "
+            "that counts steps"
         )
     factor, schedule = budget / recipe.train.steps, recipe.schedule
     scaled: dict[str, Any] = {}
@@ -135,68 +147,58 @@ def base_recipe(data: str, budget: int, overrides: Overrides = ()) -> Recipe:
     )
 
 
-def pair(depth: int, base: Recipe, seed: int) -> tuple[Recipe, Recipe]:
-    """Return the recipes of the plain and the residual net of a depth, which differ in their net alone."""
+def twin_recipes(depth: int, base: Recipe, seed: int) -> tuple[Recipe, Recipe]:
+    """Return the recipes of the plain and the residual model of a depth; only the models differ."""
     residual = spec(f"resnet{depth}")
     fields = {key: value for key, value in base.model.fields.items() if key != "shortcut"}
     train = base.train.replace(seed=seed)
-    nets = (residual.plain_twin().name, residual.name)
-    recipes = [
-        base.replace(name=f"degradation_{net}", model=ModelConfig(name=net, **fields), train=train)
-        for net in nets
-    ]
-    twin = recipes[1].model.spec.plain_twin()
-    assert recipes[0].model.spec == twin, (
-        "the plain net must be its residual twin without shortcuts"
+    plain, other = (
+        base.replace(
+            name=f"degradation_{name}", model=ModelConfig(name=name, **fields), train=train
+        )
+        for name in (residual.plain_twin().name, residual.name)
     )
-    return recipes[0], recipes[1]
+    assert plain.model.spec == other.model.spec.plain_twin()
+    return plain, other
 
 
-def verdict(nets: Sequence[dict[str, Any]], kind: str) -> dict[str, Any]:
-    """Weigh the deepest net of a kind against its shallowest, on the training images, seed by seed.
+def compare_depths(models: Sequence[JsonObject], kind: str) -> JsonObject:
+    """Compare the deepest model of a kind with its shallowest, on the training images.
 
-    difference: mean over seeds of (deepest - shallowest) training error, in points; deviation: sample deviation of it.
-    answer: "worse" or "better" where every seed agrees and the mean is beyond two standard errors of itself (with one seed:
-    where they differ at all, which proves little); else "no clear difference".
+    difference: mean over seeds of (deepest - shallowest) training error, in points; deviation: its
+    sample deviation. answer: "worse" or "better" as `difference_sign` says, else "no clear
+    difference".
     """
-    own = sorted((net for net in nets if net["kind"] == kind), key=lambda net: net["depth"])
+    own = sorted((model for model in models if model["kind"] == kind), key=lambda m: m["depth"])
     shallow, deep = own[0], own[-1]
     points = np.subtract(deep["final_training_error"], shallow["final_training_error"])
-    deviation = float(points.std(ddof=1)) if len(points) > 1 else None
-    mean = float(points.mean())
-    answer = {1: "worse", -1: "better", 0: "no clear difference"}[direction(points.tolist())]
+    answers = {1: "worse", -1: "better", 0: "no clear difference"}
     return {
         "shallow": shallow["name"],
         "deep": deep["name"],
-        "difference": mean,
-        "deviation": deviation,
+        "difference": float(points.mean()),
+        "deviation": float(points.std(ddof=1)) if len(points) > 1 else None,
         "seeds": len(points),
-        "answer": answer,
+        "answer": answers[difference_sign(points.tolist())],
     }
 
 
-def say(found: dict[str, Any]) -> str:
-    """Return a verdict's difference in words."""
-    difference = f"{found['difference']:+.2f}" + (
-        f" ± {found['deviation']:.2f}" if found["deviation"] is not None else ""
+def _describe(verdict: JsonObject, kind: str) -> str:
+    answers = {"worse": "train worse", "better": "train better"}
+    deviation = f" ± {verdict['deviation']:.2f}" if verdict["deviation"] is not None else ""
+    return (
+        f"deeper {kind} models {answers.get(verdict['answer'], 'show no clear difference')} "
+        f"({verdict['deep']} differs from {verdict['shallow']} by {verdict['difference']:+.2f}"
+        f"{deviation} points of training error over {verdict['seeds']} "
+        f"seed{'' if verdict['seeds'] == 1 else 's'})"
     )
-    seeds = f"{found['seeds']} seed{'' if found['seeds'] == 1 else 's'}"
-    return f"{found['deep']} differs from {found['shallow']} by {difference} points of training error over {seeds}"
 
 
-def present(record: dict[str, Any]) -> Page:
-    """Return the page of a record that `degradation` wrote."""
+def make_page(record: JsonObject) -> Page:
+    """Return the report of a record that `degradation` wrote."""
     results, settings, recipe = record["results"], record["settings"], record["results"]["recipe"]
-    models, verdicts = results["nets"], results["verdicts"]
-    answers = {
-        "worse": "train worse",
-        "better": "train better",
-        "no clear difference": "show no clear difference",
-    }
-    finding = "; ".join(
-        f"deeper {kind} models {answers[verdicts[kind]['answer']]} ({say(verdicts[kind])})"
-        for kind in KINDS
-    )
+    models = results["nets"]
+    finding = "; ".join(_describe(results["verdicts"][kind], kind) for kind in KINDS)
     headers = ["model", "parameters", "training error, %", "test error, %", "training, s"]
     rows = [
         [
@@ -208,61 +210,50 @@ def present(record: dict[str, Any]) -> Page:
         ]
         for model in models
     ]
-    note = "At the end of training: mean ± sample deviation over seeds. Training error: all training images, not augmented."
+    note = (
+        "At the end of training: mean ± sample deviation over seeds. Training error: all training "
+        "images, not augmented."
+    )
     if "cifar10" in settings["data"]:
         headers.append("published test error, %")
         for row, model in zip(rows, models, strict=True):
-            row.append(
-                f"{PUBLISHED.get(model['depth'], '-')}" if model["kind"] == "residual" else "-"
-            )
+            known = PUBLISHED.get(model["depth"], "-") if model["kind"] == "residual" else "-"
+            row.append(str(known))
         note += f" Published: arXiv 1512.03385, table 6, after {PAPER_STEPS:,} steps."
+    batch, images = recipe["train"]["batch_size"], results["data"]["examples"]["train"]
     setup = [
-        ["data", f"{settings['data']}, {results['data']['examples']['train']:,} training images"],
-        [
-            "training",
-            f"{results['steps']:,} steps of {recipe['train']['batch_size']} images, {settings['seeds']} seeds",
-        ],
+        ["data", f"{settings['data']}, {images:,} training images"],
+        ["training", f"{results['steps']:,} steps of {batch} images, {settings['seeds']} seeds"],
         ["plain models", "the residual ones without shortcuts, with equally many parameters"],
     ]
     plot = Plot(
         "degradation",
-        "Top-1 error against steps, as in figure 6 of arXiv 1512.03385. Thin: training images, augmented; bold: validation; "
-        "dots: test, at the end. Bands: sample deviation over seeds.",
-        lambda figure, theme: _draw(figure, theme, models, len(models[0]["steps"])),
+        "Top-1 error against steps, as in figure 6 of arXiv 1512.03385. Thin: training images, "
+        "augmented; bold: validation; dots: test, at the end. Bands: sample deviation over seeds.",
+        lambda figure, theme: _draw(figure, theme, models),
         (9.0, 4.4),
     )
     sections = [
-        Section("Error against steps", [plot]),
-        Section("Final error", [Table(headers, rows, note)]),
+        Section("Error against steps", [plot, Table(headers, rows, note)]),
         Section("Setup", [Table([], setup)]),
     ]
     return Page("The degradation problem", f"{finding[0].upper()}{finding[1:]}.", sections)
 
 
-def _draw(figure: Figure, theme: Theme, models: list[dict[str, Any]], points: int) -> None:
+def _draw(figure: Figure, theme: Theme, models: Sequence[JsonObject]) -> None:
     axes = figure.subplots(1, 2, sharey=True)
     depths = sorted({model["depth"] for model in models})
     tops = []
     for panel, kind in zip(axes, KINDS, strict=True):
-        for model in models:
-            if model["kind"] != kind:
-                continue
+        for model in (model for model in models if model["kind"] == kind):
             color = theme.others[depths.index(model["depth"]) % len(theme.others)]
-            steps = np.array(model["steps"])
+            steps, tests = model["steps"], model["final_test_error"]
             band(panel, steps, model["training_error"], color, linewidth=0.9)
             band(panel, steps, model["validation_error"], color, model["name"], linewidth=2.2)
-            panel.plot(
-                [steps[-1]] * len(model["final_test_error"]),
-                model["final_test_error"],
-                "o",
-                color=color,
-                markersize=5,
-            )
+            panel.plot([steps[-1]] * len(tests), tests, "o", color=color, markersize=5)
             # The first tenth, where every model is at chance, would flatten the rest.
-            late = np.array([model["training_error"], model["validation_error"]], float)[
-                ..., points // 10 :
-            ]
-            tops.append(np.nanmax(late.mean(axis=1)))
+            errors = np.array([model["training_error"], model["validation_error"]], float)
+            tops.append(np.nanmax(errors[..., len(steps) // 10 :].mean(axis=1)))
         panel.set_title(f"{kind} models", fontsize=11)
         panel.set_xlabel("steps")
         panel.legend()

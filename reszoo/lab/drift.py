@@ -1,52 +1,47 @@
-"""How far do residual blocks on a trained backbone drift from the identity when they are fine-tuned, and what do they buy?"""
+"""Stack residual blocks on a trained backbone and fine-tune it with and without them."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from reszoo.config.overrides import Overrides
-from reszoo.config.recipe import Recipe
-from reszoo.config.resolve import resolve_recipe
+from reszoo.config.resolve import ResolvedRecipe, resolve_recipe
+from reszoo.config.schedule import ConstantSchedule
 from reszoo.data.pipeline import Pipeline, open_pipeline
 from reszoo.errors import ReszooError
 from reszoo.evaluation.scores import Evaluator
-from reszoo.files import atomic_path, write_json
-from reszoo.lab.backbone import VGG16, input_fits, load_backbone, recipe_for, trained
-from reszoo.lab.drift_page import present as present
-from reszoo.lab.probe import DriftCallback as DriftCallback
+from reszoo.files import write_json
+from reszoo.lab.backbone import VGG16, is_trained, load_backbone, recipe_for
 from reszoo.lab.probe import Probe
-from reszoo.lab.probe import measure as measure
-from reszoo.lab.record import claim, write_record
-from reszoo.lab.report import report
-from reszoo.lab.weigh import sample as evenly
-from reszoo.models.batchnorm import synchronize_batch_norm
-from reszoo.models.freeze import freeze
+from reszoo.lab.record import check_count, claim_folder, read_json, write_record
+from reszoo.lab.report import write_report
+from reszoo.lab.runs import fit, is_finished, open_trainer
+from reszoo.lab.sampling import sample_images
+from reszoo.models.settings import fixed_settings
 from reszoo.models.stack import stack
 from reszoo.reporting.reporter import Reporter
+from reszoo.trainer import Trainer
 from reszoo.training.devices import describe, open_strategy, precision
-from reszoo.training.optimizers import make_optimizer
-from reszoo.training.step import Stepper
+from reszoo.training.run import Run
+from reszoo.training.setup import make_model
 from reszoo.training.weight_update import learning_rate_factors
+from reszoo.types import Array, JsonObject
 
-SHARE = 0.1  # of the recipe's rate, in fine-tuning
+RATE_SHARE = 0.1  # of the recipe's learning rate, in fine-tuning
+BATCH = 64
 
 
+@fixed_settings()
 def drift(
     out: str | os.PathLike[str],
     *,
-    backbone: str | os.PathLike[str] = "vgg16",
+    backbone: str | os.PathLike[str] = VGG16,
     recipe: str | None = None,
     overrides: Overrides = (),
     blocks: int = 2,
@@ -60,284 +55,220 @@ def drift(
     images: int = 256,
     devices: str = "auto",
     quiet: bool = False,
-) -> dict[str, Any]:
-    """Stack blocks on a backbone, fine-tune it with and without them on the same batches, and return the record of `out`.
+) -> JsonObject:
+    """Fine-tune a backbone with and without stacked blocks on the same batches; return the record.
 
-    backbone: the folder of a finished run, a `.keras` file of a classifier, "vgg16" (that of `keras.applications`, with a
-        pooled linear head and fresh weights of He et al.'s variance) or the name of a reszoo net. The latter two are trained
-        first, for `train_steps` updates by the recipe's schedule (0: as long as the recipe says).
-    recipe, overrides: data, augmentation, optimizer, batch size, seed and [finetune]; by default a run's own, else
-        "quickstart". A backbone named after a zoo model is the recipe's model, with its `model.weights` and other fields.
-        [finetune] freezes layers and scales learning rates in all trainings; its probe_epochs must be 0.
-    blocks, at, block, order: as in `reszoo.stack`. steps: of fine-tuning, at the constant learning rate `rate` (0: a
-        tenth of the recipe's), by a fresh optimizer, the same for both nets.
-    every: steps between measurements, each of them on all validation images (test images where none are held out) for
-        accuracy and on `images` of them, evenly spaced, for the blocks: see `Probe`.
+    `out`/runs holds an ordinary run folder for each training: backbone (unless it is trained
+    already), stacked and control. The same call resumes a stopped experiment.
 
-    `out` gets backbone.keras, stacked.json, control.json, stacked.keras (fine-tuned) and record.json. An interrupted
-    experiment goes on where its last finished part ended, when it is called with the same settings.
-    Raises ReszooError for input that cannot work, or when a loss is no longer a number.
+    Args:
+        out: The folder of the experiment.
+        backbone: The folder of a finished run, a `.keras` file of a classifier, "vgg16" (that of
+            `keras.applications`, with a pooled linear head and fresh weights of He et al.'s
+            variance) or the name of a reszoo model. The latter two are trained first.
+        recipe: Gives data, augmentation, optimizer, batch size, seed and [finetune]; by default a
+            run's own, else "quickstart". A backbone named after a reszoo model is its model.
+        overrides: Recipe keys to change.
+        blocks: Number of stacked blocks; `at`, `block` and `order` are those of `reszoo.stack`.
+        at: The layer on which they are stacked.
+        block: "basic" or "bottleneck".
+        order: "auto", "post" or "pre".
+        train_steps: Steps of training the backbone first; 0: the recipe's length.
+        steps: Steps of fine-tuning, at a constant learning rate, with a new optimizer.
+        every: Steps between measurements.
+        rate: The learning rate of fine-tuning; 0: a tenth of the recipe's.
+        images: Number of images, evenly spaced, on which blocks are measured.
+        devices: As `reszoo train --devices`.
+        quiet: Print nothing; drift.log gets every line all the same.
+
+    Raises:
+        ReszooError: For input that cannot work, before anything is written; and when the loss is
+            no longer a number.
     """
-    for name, value, low in (
+    for name, value, least in (
         ("steps", steps, 1),
         ("every", every, 1),
         ("images", images, 1),
         ("train_steps", train_steps, 0),
     ):
-        if isinstance(value, bool) or not isinstance(value, int) or value < low:
-            raise ReszooError(f"{name}: {value!r} is invalid; expected an integer >= {low}")
+        check_count(name, value, least)
     if not 0 <= rate < math.inf:
-        raise ReszooError(
-            f"rate is {rate}, but must be a learning rate above 0, or 0 for a tenth of the recipe's"
-        )
-    backbone = str(Path(backbone).resolve()) if trained(str(backbone)) else str(backbone)
-    plan = resolve_recipe(recipe_for(backbone, recipe, overrides))
-    _refuse_unused(plan)
-    if backbone == VGG16 and plan.model.weights:
-        raise ReszooError(
-            f"model.weights: {plan.model.weights!r} is for {plan.model.name}, but the backbone is vgg16. Fix: name "
-            f"{plan.model.name} as the backbone, or give --set model.weights=''"
-        )
+        raise ReszooError(f"rate: {rate} is invalid; expected a learning rate > 0, or 0")
+    backbone = str(Path(backbone).resolve()) if is_trained(str(backbone)) else str(backbone)
+    base = resolve_recipe(recipe_for(backbone, recipe, overrides))
+    for key, given in (
+        ("model.weights", base.model.weights),
+        ("train.grow_from", base.train.grow_from),
+    ):
+        if backbone == VGG16 and given:
+            raise ReszooError(
+                f"{key}: {given!r} is invalid for the backbone vgg16; expected ''. "
+                f"Example: --set {key}=''"
+            )
+    if train_steps:
+        base = base.replace(train=base.train.replace(steps=train_steps, epochs=0.0))
     strategy = open_strategy(devices)
-    if plan.train.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    pipeline = open_pipeline(plan)
-    if trained(backbone):
-        train_steps = 0
-    else:
-        train_steps = train_steps or plan.total_steps(pipeline.steps_per_epoch)
-    batch, stated = plan.train.batch_size, plan.schedule.rate_batch
-    rate = rate or SHARE * plan.schedule.rate * (batch / stated if stated else 1.0)
-    asked: dict[str, Any] = {"blocks": blocks, "at": at, "block": block, "order": order}
-    settings: dict[str, Any] = {
-        "backbone": backbone,
-        **asked,
-        "train_steps": train_steps,
-        "steps": steps,
-        "every": every,
-        "rate": rate,
+    pipeline = open_pipeline(base)
+    placement: JsonObject = {"blocks": blocks, "at": at, "block": block, "order": order}
+    with precision(base.train.precision):  # rejects what cannot work before anything is written
+        keras.utils.set_random_seed(base.train.seed)
+        model = make_model(
+            base,
+            pipeline,
+            given=lambda data: stack(load_backbone(backbone, base, data), **placement),
+        )
+        learning_rate_factors(model, base.finetune.stage_decay)
+    batch, stated = base.train.batch_size, base.schedule.rate_batch
+    rate = rate or RATE_SHARE * base.schedule.rate * (batch / stated if stated else 1.0)
+    total = 0
+    if not is_trained(backbone):
+        total = base.total_steps(pipeline.steps_per_epoch)
+        base.probe_steps(pipeline.steps_per_epoch)
+    settings: JsonObject = {"backbone": backbone, **placement, "train_steps": total, "steps": steps}
+    settings |= {"every": every, "rate": rate, "images": images, "recipe": base.to_dict()}
+    folder = claim_folder(out, "drift", settings)
+    reporter = Reporter(log=folder / "drift.log", quiet=quiet)
+    split = "validation" if pipeline.info.examples["validation"] else "test"
+    trained = (
+        backbone
+        if is_trained(backbone)
+        else _train_backbone(folder / "runs" / "backbone", backbone, base, devices, reporter)
+    )
+    fine = base.replace(
+        schedule=ConstantSchedule(kind="constant", rate=rate),
+        finetune=base.finetune.replace(probe_epochs=0.0),
+        train=base.train.replace(
+            steps=steps, epochs=0.0, evaluate_every=steps, select="last", grow_from="", export=False
+        ),
+        published=None,
+    )
+    arms = _Arms(
+        trained,
+        fine,
+        placement,
+        sample_images(pipeline, split, images),
+        split,
+        every,
+        devices,
+        reporter,
+    )
+    results = {name: arms.run(folder / "runs" / name, name) for name in ("stacked", "control")}
+    scores = Evaluator(
+        load_backbone(trained, base, pipeline), classes=pipeline.info.classes, strategy=strategy
+    )(pipeline.evaluation("test"))
+    results["backbone"] = {
+        "test_accuracy": scores.top1,
+        "test_examples": scores.examples,
+        "parameters": results["control"]["parameters"],
     }
-    settings |= {"images": images, "recipe": plan.to_dict()}
-    with strategy.scope(), precision(plan.train.precision):
-        keras.utils.set_random_seed(plan.train.seed)
-        net = load_backbone(backbone, plan, pipeline)
-        input_fits(net, pipeline.info, backbone)
-        _freeze(
-            stack(net, **asked), plan
-        )  # rejects what cannot work before anything is written or trained
-        learning_rate_factors(net, plan.finetune.stage_decay)
-        folder = claim(out, "drift", settings)
-        progress = Reporter(log=folder / "drift.log", quiet=quiet)
-        lab = _Lab(folder, plan, pipeline, strategy, progress, every)
-        try:
-            results = _experiment(lab, net, asked, train_steps, steps, rate, images)
-        except tf.errors.OpError as error:
-            if known := pipeline.explain(error):
-                raise known from error
-            raise
-    settings |= {"data": pipeline.info.name, "split": lab.split, "devices": describe(strategy)}
+    settings |= {"data": pipeline.info.name, "split": split, "devices": describe(strategy)}
     record = write_record(folder, "drift", settings=settings, results=results)
-    report(folder)
+    write_report(folder)
     return record
 
 
-@dataclass
-class _Lab:
-    """What all parts of one experiment share."""
+def _train_backbone(
+    path: Path, backbone: str, recipe: ResolvedRecipe, devices: str, reporter: Reporter
+) -> str:
+    """Train a backbone in the run folder `path`, unless it is finished there; return the folder."""
+    if not is_finished(Run(path)):
+        reporter.line(f"training the backbone: {path}")
+        recipe = recipe.replace(published=None, train=recipe.train.replace(export=False))
+        own = backbone == VGG16  # other names are the recipe's model
+        make = (lambda pipeline: load_backbone(backbone, recipe, pipeline)) if own else None
+        trainer = open_trainer(path, recipe, devices, make)
+        fit(trainer, reporter)
+        trainer.finish()
+    return str(path)
 
-    folder: Path
-    recipe: Recipe
-    pipeline: Pipeline
-    strategy: tf.distribute.Strategy
-    progress: Reporter
+
+@dataclass(frozen=True)
+class _Arms:
+    """What the two trainings from the backbone share."""
+
+    backbone: str
+    recipe: ResolvedRecipe
+    placement: JsonObject
+    sample: Array
+    split: str
     every: int
+    devices: str
+    reporter: Reporter
 
-    @property
-    def split(self) -> str:
-        return "validation" if self.pipeline.info.examples["validation"] else "test"
+    def run(self, path: Path, name: str) -> JsonObject:
+        """Train an arm in the run folder `path`, unless it is finished; return what was measured.
 
-    def part(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return what `make` gives, from its file where it was made before."""
-        path = self.folder / f"{name}.json"
-        if path.is_file():
-            self.progress.line(f"{name}: done before")
-            try:
-                piece: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-                return piece
-            except ValueError:
-                raise ReszooError(
-                    f"{path} is not JSON; it was changed or damaged: delete it to make it again"
-                ) from None
-        write_json(path, made := make())
-        return made
-
-    def save(self, net: keras.Model, name: str) -> None:
-        with atomic_path(self.folder / f"{name}.keras") as part:
-            net.save(part)
-
-    def test(self, net: keras.Model) -> dict[str, Any]:
-        """Return what a net scores on the test images, and its size."""
-        scores = Evaluator(net, classes=self.pipeline.info.classes, strategy=self.strategy)(
-            self.pipeline.evaluation("test")
-        )
+        measurements.json holds what was measured at the start, and one row per measurement.
+        """
+        file = path / "measurements.json"
+        if not is_finished(Run(path)):
+            trainer = open_trainer(path, self.recipe, self.devices, getattr(self, f"_make_{name}"))
+            self._fit(trainer, name, file)
+            trainer.finish()
+        measured, test = read_json(file), read_json(path / "test.json")
         return {
-            "test_accuracy": scores.top1,
-            "test_examples": scores.examples,
-            "parameters": net.count_params(),
+            **measured["start"],
+            "rows": measured["rows"],
+            "test_accuracy": test["top1"],
+            "test_examples": test["examples"],
+            "parameters": Run(path).meta["parameters"],
         }
 
-    def train(
-        self,
-        net: keras.Model,
-        name: str,
-        rates: Callable[[int], float],
-        *,
-        first: int,
-        steps: int,
-        looks: Callable[[], list[dict[str, Any]]] | None = None,
-    ) -> list[dict[str, Any]]:
-        """Train `net` on the pipeline's batches from `first` on; return a row for step 0, each `every` steps and the end.
+    def _make_control(self, pipeline: Pipeline) -> keras.Model:
+        return load_backbone(self.backbone, self.recipe, pipeline)
 
-        Rows hold the scores on the split and what `looks` gives; "seconds" is the time spent in training alone.
-        """
-        plan = self.recipe
-        _freeze(net, plan)
-        if plan.train.batch_norm == "sync":
-            synchronize_batch_norm(net)
-        optimizer, decay = make_optimizer(plan.optimizer), plan.finetune.stage_decay
-        stepper = Stepper(net, optimizer, plan.train, plan.optimizer, self.strategy, decay)
-        stepper.spread_seeds()
-        score = Evaluator(net, classes=self.pipeline.info.classes, strategy=self.strategy)
-        spent, rows = 0.0, []
+    def _make_stacked(self, pipeline: Pipeline) -> keras.Model:
+        return stack(self._make_control(pipeline), **self.placement)
 
-        def row(step: int) -> dict[str, Any]:
-            loss, right, count, _ = stepper.totals.numpy()
-            stepper.totals.assign(np.zeros(4))
-            if step and not math.isfinite(loss):
+    def _fit(self, trainer: Trainer, name: str, file: Path) -> None:
+        """Train to the end, with a measurement at the start, every so many steps and at the end."""
+        loop, total = trainer.loop, trainer.loop.total
+        measured = read_json(file) or {"start": {}, "rows": []}
+        rows = {row["step"]: row for row in measured["rows"] if row["step"] <= loop.step}
+        probe = Probe(trainer.model) if name == "stacked" else None
+        for step in [*range(0, total, self.every), total]:
+            if step in rows:
+                continue
+            if step < loop.step:
                 raise ReszooError(
-                    f"{name}: the loss is not a number after {step} steps; give a lower rate"
+                    f"{file} lacks step {step}; delete the folder {file.parent} to train it again"
                 )
-            scores = score(self.pipeline.evaluation(self.split))
-            made = {
-                "step": step,
-                "loss": loss / count if step else None,
-                "accuracy": right / count if step else None,
-            }
-            made |= {
-                "val_loss": scores.loss,
-                "val_accuracy": scores.top1,
-                "examples": scores.examples,
-                "seconds": spent,
-            }
-            self.progress.line(
-                f"{name}: step {step}/{steps}  {self.split} accuracy {100 * scores.top1:.2f} %  {spent:.0f} s"
+            if step:
+                fit(trainer, self.reporter, step)
+            rows[step] = self._measure(trainer, probe)
+            if probe and not step:
+                measured["start"] = self._compare_start(trainer)
+            write_json(file, {"start": measured["start"], "rows": list(rows.values())})
+            accuracy = 100 * rows[step]["val_accuracy"]
+            self.reporter.line(f"{name}: step {step}/{total}  {self.split} {accuracy:.2f} %")
+        fit(trainer, self.reporter)
+
+    def _measure(self, trainer: Trainer, probe: Probe | None) -> JsonObject:
+        last = trainer.loop.history[-1] if trainer.loop.step else {}
+        if "val_accuracy" not in last:
+            scores = trainer.evaluator(trainer.pipeline.evaluation(self.split))
+            last = {**last, "val_loss": scores.loss, "val_accuracy": scores.top1}
+        return {
+            "step": trainer.loop.step,
+            **{key: last.get(key) for key in ("loss", "accuracy", "val_loss", "val_accuracy")},
+            "examples": trainer.pipeline.info.examples[self.split],
+            **({"blocks": probe(self.sample)} if probe else {}),
+        }
+
+    def _compare_start(self, trainer: Trainer) -> JsonObject:
+        """Return the new blocks, and how far they change the outputs before fine-tuning."""
+        before = self._make_control(trainer.pipeline)
+        difference = 0.0
+        for start in range(0, len(self.sample), BATCH):
+            batch = self.sample[start : start + BATCH]
+            one, other = (
+                np.asarray(keras.ops.convert_to_numpy(model(batch, training=False)), np.float64)
+                for model in (before, trainer.model)
             )
-            return made | ({"blocks": looks()} if looks else {})
-
-        rows.append(row(0))
-        begun = time.monotonic()
-        for step, (images, labels) in enumerate(self.pipeline.train(first).take(steps), 1):
-            stepper(images, labels, rates(step - 1))
-            if step % self.every == 0 or step == steps:
-                stepper.totals.numpy()  # waits for the device
-                spent += time.monotonic() - begun
-                rows.append(row(step))
-                begun = time.monotonic()
-        return rows
-
-
-def _experiment(
-    lab: _Lab,
-    net: keras.Model,
-    asked: dict[str, Any],
-    train_steps: int,
-    steps: int,
-    rate: float,
-    images: int,
-) -> dict[str, Any]:
-    """Run what is not done yet, part by part."""
-    seed, kept = lab.recipe.train.seed, lab.folder / "backbone.keras"
-
-    def first() -> dict[str, Any]:
-        rows = []
-        if train_steps:
-            keras.utils.set_random_seed(seed)
-            plan, spe = lab.recipe, lab.pipeline.steps_per_epoch
-            rows = lab.train(
-                net,
-                "backbone",
-                lambda step: plan.schedule.rate_at(
-                    step,
-                    total_steps=train_steps,
-                    steps_per_epoch=spe,
-                    batch_size=plan.train.batch_size,
-                ),
-                first=0,
-                steps=train_steps,
-            )
-        lab.save(net, "backbone")
-        return {"rows": rows, **lab.test(net)}
-
-    def arm(name: str) -> dict[str, Any]:
-        keras.utils.set_random_seed(seed)
-        start = load_backbone(str(kept), lab.recipe, lab.pipeline)
-        if name == "control":
-            rows = lab.train(start, name, lambda step: rate, first=train_steps, steps=steps)
-            return {"rows": rows, **lab.test(start)}
-        tuned = stack(start, **asked)
-        difference = float(np.abs(_outputs(start, sample) - _outputs(tuned, sample)).max())
-        found = {
-            "added": list(tuned.growth.added),
-            "random_difference": tuned.growth.difference,
+            difference = max(difference, float(np.abs(one - other).max()))
+        growth = trainer.model.growth
+        return {
+            "added": list(growth.added),
+            "random_difference": growth.difference,
             "difference": difference,
         }
-        lab.progress.line(
-            f"stacked {', '.join(tuned.growth.added)}: outputs differ by at most {difference:.3g}"
-        )
-        probe = Probe(tuned)
-        rows = lab.train(
-            tuned,
-            name,
-            lambda step: rate,
-            first=train_steps,
-            steps=steps,
-            looks=lambda: probe(sample),
-        )
-        lab.save(tuned, "stacked")
-        return {"rows": rows, **found, **lab.test(tuned)}
-
-    before = lab.part("backbone", first)
-    sample = evenly(lab.pipeline, lab.split, images)
-    arms = {name: lab.part(name, partial(arm, name)) for name in ("stacked", "control")}
-    return {"backbone": before, **arms}
-
-
-def _outputs(net: keras.Model, images: Any, batch: int = 64) -> np.ndarray[Any, Any]:
-    parts = [net(images[at : at + batch], training=False) for at in range(0, len(images), batch)]
-    return np.concatenate(
-        [np.asarray(keras.ops.convert_to_numpy(part), np.float64) for part in parts]
-    )
-
-
-def _freeze(net: keras.Model, recipe: Recipe) -> None:
-    """Freeze what the recipe freezes; a model whose recipe freezes nothing keeps the flags that it was saved with."""
-    if recipe.finetune.freeze != "none":
-        freeze(net, recipe.finetune.freeze, recipe.finetune.batch_norm)
-
-
-def _refuse_unused(recipe: Recipe) -> None:
-    """Raise ReszooError for keys that this experiment's loop does not support."""
-    remedies: dict[str, bool] = {
-        "train.ema=0": recipe.train.ema > 0,
-        'train.select="last"': recipe.train.select == "best",
-        'train.grow_from=""': bool(recipe.train.grow_from),
-        'schedule.kind="cosine"': recipe.schedule.kind == "plateau",
-        "finetune.probe_epochs=0": recipe.finetune.probe_epochs > 0,
-        "train.jit=false": recipe.train.jit,
-        "data.on_device=false": recipe.data.on_device,
-    }
-    for remedy, unsupported in remedies.items():
-        if unsupported:
-            raise ReszooError(
-                f"{remedy.split('=')[0]}: lab drift does not support the value in {recipe.name}. Fix: --set {remedy}"
-            )

@@ -1,26 +1,26 @@
-"""How hard is the identity? Plain and residual stacks learn maps ever farther from it, and a line from a few points."""
+"""Plain and residual stacks learn the identity, maps ever farther from it, and a line."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.polynomial import Chebyshev
 
 from reszoo.errors import ReszooError
 from reszoo.files import write_json
-from reszoo.lab.grid import Tell
-from reszoo.lab.identity_page import present as present
-from reszoo.lab.record import claim, write_record
-from reszoo.lab.report import report
-from reszoo.lab.stacks import FORMS, PLAIN, RESIDUAL, ZERO, Form, Stacks, fit
+from reszoo.lab.line import LINE_DEPTH, LINE_FORMS, fit_polynomials, train_line_stacks
+from reszoo.lab.record import check_count, claim_folder, read_json, write_record
+from reszoo.lab.report import write_report
+from reszoo.lab.stacks import FORMS, Form, Stacks, fit
+from reszoo.lab.statistics import round_numbers
 from reszoo.models.settings import fixed_settings
+from reszoo.reporting.reporter import Reporter
+from reszoo.types import Array, JsonObject, Tensor
 
 # H(x) = (1 - t) x + t G(x), and -x: as shares (of x, of G).
 TARGETS = {
@@ -33,15 +33,11 @@ TARGETS = {
 }
 TOLERANCES = (0.1, 0.01)
 BATCH = 32
-LOOKS = 100  # looks at the error in a run
-SAMPLES, GLANCE = 4096, 512  # fresh examples for the last error, and for those on the way
+EVALUATIONS = 100  # of the error during a training
+FINAL_EXAMPLES, EXAMPLES = 4096, 512  # new ones, for the last error and for those before
 
-LINE_FORMS = (PLAIN, RESIDUAL, ZERO)
-LINE_HIDDEN = 16
-LINE_DEPTH = 16  # at most
-POINTS = (8, 16, 32)
-NOISES = (0.0, 0.1)
-GRID = 1001
+Net = Callable[[Tensor], Tensor]
+Part = tuple[str, int, Callable[[], JsonObject]]  # name, blocks, work
 
 
 @fixed_settings()
@@ -53,94 +49,83 @@ def identity(
     steps: int = 2000,
     width: int = 16,
     rate: float = 2e-3,
-    tell: Tell = print,
-) -> dict[str, Any]:
-    """Train stacks of every form and depth on every target, alike, and write record, figures and page into `out`.
+    quiet: bool = False,
+) -> JsonObject:
+    """Train stacks of every form and depth alike on every target; return the record of `out`.
 
-    depths: blocks in a stack. seeds: repeats with seeds 0, 1, ..., each with weights, examples and a random net G of its own.
-    steps: of Adam, batches of 32 fresh examples, in which the rate falls from `rate` to 0; width: numbers in x, the blocks' hidden
-    layers having twice as many. Nothing is set for one form alone but its start. Each form and depth is a file in `out`/parts: the same
-    command goes on after those that are there. Returns the record.
-    Raises ReszooError for settings out of range, or a folder that holds another experiment.
+    Each form and depth is a file in `out`/parts; the same call resumes after those that exist.
+
+    Args:
+        out: The folder of the experiment.
+        depths: Blocks in a stack.
+        seeds: Repeats, with seeds 0, 1, ...; each has its own weights, examples and random net G.
+        steps: Steps of Adam, in batches of 32 new examples.
+        width: Size of x; hidden layers have twice as many units.
+        rate: The first learning rate; it falls to 0.
+        quiet: Print nothing.
+
+    Raises:
+        ReszooError: For settings out of range, or a folder that holds another experiment.
     """
-    for name, value, least in (("seeds", seeds, 1), ("steps", steps, 1), ("width", width, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ReszooError(
-                f"{name} is {value!r}, but must be a whole number of at least {least}"
-            )
+    for name, value in (("seeds", seeds), ("steps", steps), ("width", width)):
+        check_count(name, value, 1)
     if isinstance(depths, str) or not depths:
-        raise ReszooError(f"depths is {depths!r}, but must be numbers of blocks such as 1 4 16")
+        raise ReszooError(f"depths: {depths!r} is invalid; expected integers. Example: 1 4 16")
     for depth in depths:
-        if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= 256:
-            raise ReszooError(
-                f"depths holds {depth!r}, but each must be a whole number from 1 to 256, such as 1 4 16"
-            )
+        check_count("depths", depth, 1, 256)
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1:
-        raise ReszooError(f"rate is {rate!r}, but must be above 0 and at most 1, such as 0.002")
-    settings: dict[str, Any] = {
-        "depths": sorted(set(depths)),
-        "seeds": seeds,
-        "steps": steps,
-        "width": width,
-        "rate": rate,
-    }
-    folder = claim(out, "identity", settings)
+        raise ReszooError(f"rate: {rate!r} is invalid; expected a number > 0 and <= 1")
+    depths = sorted(set(depths))
+    settings = {"depths": depths, "seeds": seeds, "steps": steps, "width": width, "rate": rate}
+    folder = claim_folder(out, "identity", settings)
+    reporter = Reporter(log=folder / "identity.log", quiet=quiet)
 
-    plan: list[tuple[str, int, Callable[[], dict[str, Any]]]] = []
-    for form in FORMS:
-        for depth in settings["depths"]:
-            plan.append(
-                (_name(form, depth), depth, _later(learn, form, depth, seeds, steps, width, rate))
-            )
-    for form in LINE_FORMS:
-        for depth in _line_depths(settings["depths"]):
-            plan.append(
-                (
-                    f"line-{_name(form, depth)}",
-                    depth,
-                    _later(learn_line, form, depth, seeds, steps, rate),
-                )
-            )
-    pieces = _all(folder / "parts", plan, tell)
-
-    stacks = [piece for name, piece in pieces.items() if not name.startswith("line-")]
+    stack_plan: list[Part] = [
+        (_name(form, depth), depth, partial(train_stacks, form, depth, seeds, steps, width, rate))
+        for form in FORMS
+        for depth in depths
+    ]
+    line_plan: list[Part] = [
+        (
+            f"line-{_name(form, depth)}",
+            depth,
+            partial(train_line_stacks, form, depth, seeds, steps, rate),
+        )
+        for form in LINE_FORMS
+        for depth in [depth for depth in depths if depth <= LINE_DEPTH] or depths[:1]
+    ]
+    parts = run_parts(folder / "parts", stack_plan + line_plan, reporter)
+    stacks, lines = parts[: len(stack_plan)], parts[len(stack_plan) :]
     results = {
         "targets": {name: {"x": own, "G": other} for name, (own, other) in TARGETS.items()},
         "tolerances": TOLERANCES,
-        "stacks": [
-            {key: value for key, value in piece.items() if key != "curves"} for piece in stacks
-        ],
+        "stacks": [{key: part[key] for key in part if key != "curves"} for part in stacks],
         "curves": [
-            {"form": piece["form"], "depth": piece["depth"], **piece["curves"]}
-            for piece in stacks
-            if piece["depth"] == settings["depths"][-1]
+            {"form": part["form"], "depth": part["depth"], **part["curves"]}
+            for part in stacks
+            if part["depth"] == depths[-1]
         ],
-        "line": [
-            fitted
-            for name, piece in pieces.items()
-            if name.startswith("line-")
-            for fitted in piece["fits"]
-        ],
-        "polynomials": polynomials(seeds),
+        "line": [fitted for part in lines for fitted in part["fits"]],
+        "polynomials": fit_polynomials(seeds),
         "diverged": sum(
             error is None
-            for piece in stacks
-            for found in piece["targets"].values()
+            for part in stacks
+            for found in part["targets"].values()
             for error in found["error"]
         ),
         "members": len(stacks) * len(TARGETS) * seeds,
-        "seconds": sum(piece["seconds"] for piece in pieces.values()),
+        "seconds": sum(part["seconds"] for part in parts),
     }
     record = write_record(folder, "identity", settings=settings, results=results)
-    report(folder)
+    write_report(folder)
     return record
 
 
-def random_net(width: int, seed: int) -> Callable[[Any], Any]:
-    """Return G of a seed: one block's worth of random net, x [..., width] to float32 [..., width], never trained.
+def random_net(width: int, seed: int) -> Net:
+    """Return G of a seed: one random block, x [..., width] to float32 [..., width], never trained.
 
-    Weights as a plain block's, biases normal with deviation 0.5; each output is shifted and scaled to mean 0 and variance 1 over
-    x ~ N(0, I), measured on 65,536 examples.
+    Weights are those of a plain block, biases normal with deviation 0.5. Each output is shifted and
+    scaled to mean 0 and variance 1 over x ~ N(0, I), measured on 65,536 examples.
     """
     hidden = 2 * width
     draw = np.random.default_rng([seed, 2])
@@ -154,8 +139,13 @@ def random_net(width: int, seed: int) -> Callable[[Any], Any]:
     return lambda x: (tf.nn.relu(x @ first + bias) @ second - shift) * scale
 
 
-def examples(x: Any, nets: Sequence[Callable[[Any], Any]]) -> tuple[Any, Any]:
-    """Return inputs and targets [targets * seeds, examples, width], seeds fastest, for one x [seeds, examples, width]."""
+def make_examples(x: Tensor, nets: Sequence[Net]) -> tuple[Tensor, Tensor]:
+    """Return inputs and targets [targets * seeds, examples, width], seeds fastest.
+
+    Args:
+        x: [seeds, examples, width].
+        nets: G of each seed.
+    """
     other = tf.stack([net(own) for own, net in zip(tf.unstack(x), nets, strict=True)])
     return (
         tf.tile(x, [len(TARGETS), 1, 1]),
@@ -163,169 +153,95 @@ def examples(x: Any, nets: Sequence[Callable[[Any], Any]]) -> tuple[Any, Any]:
     )
 
 
-def learn(
+def train_stacks(
     form: Form, depth: int, seeds: int, steps: int, width: int, rate: float
-) -> dict[str, Any]:
-    """Train one form at one depth on every target and seed, side by side; return what was measured.
+) -> JsonObject:
+    """Train one form at one depth on every target and seed, side by side.
 
-    A relative error is the mean squared error over the mean square of the target, on examples that no step saw; null where it is
-    no finite number any more. reached: the first look with an error under a tolerance, null if none was. move: `Stacks.move`.
+    Returns:
+        Per target, lists over seeds: `error`, the mean squared error over the mean square of the
+        target, on new examples; `reached`, the first evaluated step with an error below a
+        tolerance; `move`, `Stacks.relative_change`. None if not finite or never reached. `curves`:
+        the errors during training.
     """
     begun = time.monotonic()
     nets = [random_net(width, seed) for seed in range(seeds)]
-    held = [np.random.default_rng([seed, 3]).normal(size=(SAMPLES, width)) for seed in range(seeds)]
-    inputs, wanted = examples(tf.constant(np.stack(held), tf.float32), nets)
+    held = np.stack(
+        [
+            np.random.default_rng([seed, 3]).normal(size=(FINAL_EXAMPLES, width))
+            for seed in range(seeds)
+        ]
+    )
+    inputs, wanted = make_examples(tf.constant(held, tf.float32), nets)
     stacks = Stacks(form, depth, width, 2 * width, list(range(seeds)) * len(TARGETS))
 
-    def batch(step: Any) -> tuple[Any, Any, Any]:
+    def batch(step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         draws = [
             tf.random.stateless_normal([BATCH, width], tf.stack([seed, step]))
             for seed in range(seeds)
         ]
-        return *examples(tf.stack(draws), nets), tf.constant(1 / BATCH)
+        return *make_examples(tf.stack(draws), nets), tf.constant(1 / BATCH)
 
-    def relative(x: Any, target: Any) -> Any:
-        return tf.reduce_mean(tf.square(stacks(x) - target), (1, 2)) / tf.reduce_mean(
-            tf.square(target), (1, 2)
-        )
+    def relative_errors(x: Tensor, target: Tensor) -> Array:
+        error = tf.reduce_mean(tf.square(stacks(x) - target), (1, 2))
+        return np.asarray(error / tf.reduce_mean(tf.square(target), (1, 2)))
 
-    looks: list[int] = []
-    errors: list[np.ndarray] = []
+    evaluated: list[int] = []
+    errors: list[Array] = []
 
-    def look(step: int) -> None:
-        looks.append(step)
-        errors.append(relative(inputs[:, :GLANCE], wanted[:, :GLANCE]).numpy())
+    def evaluate(step: int) -> None:
+        evaluated.append(step)
+        errors.append(relative_errors(inputs[:, :EXAMPLES], wanted[:, :EXAMPLES]))
 
-    fit(stacks, batch, steps, rate, max(1, steps // LOOKS), look)
+    fit(stacks, batch, steps, rate, max(1, steps // EVALUATIONS), evaluate)
     curves = np.stack(errors)
-    last, moved = relative(inputs, wanted).numpy(), stacks.move(inputs)
-    found: dict[str, Any] = {}
-    lines: dict[str, Any] = {}
+    last, moved = relative_errors(inputs, wanted), stacks.relative_change(inputs)
+    targets, lines = {}, {}
     for index, name in enumerate(TARGETS):
         own = slice(index * seeds, (index + 1) * seeds)
-        reached = {
-            f"{tolerance:g}": [
-                next(
-                    (look for look, error in zip(looks, line, strict=True) if error < tolerance),
-                    None,
-                )
-                for line in curves[:, own].T
-            ]
-            for tolerance in TOLERANCES
+        targets[name] = {
+            "error": round_numbers(last[own]),
+            "reached": {
+                f"{tolerance:g}": [
+                    next((at for at, e in zip(evaluated, line, strict=True) if e < tolerance), None)
+                    for line in curves[:, own].T
+                ]
+                for tolerance in TOLERANCES
+            },
+            "move": round_numbers(moved[own]),
         }
-        found[name] = {
-            "error": _numbers(last[own]),
-            "reached": reached,
-            "move": _numbers(moved[own]),
-        }
-        lines[name] = [_numbers(line) for line in curves[:, own].T]
+        lines[name] = [round_numbers(line) for line in curves[:, own].T]
+    members = len(TARGETS) * seeds
     return {
         "form": form.name,
         "depth": depth,
-        "parameters": sum(int(np.prod(weight.shape)) for weight in stacks.weights)
-        // (len(TARGETS) * seeds),
-        "targets": found,
-        "curves": {"steps": looks, "targets": lines},
+        "parameters": sum(int(np.prod(weight.shape)) for weight in stacks.weights) // members,
+        "targets": targets,
+        "curves": {"steps": evaluated, "targets": lines},
         "seconds": round(time.monotonic() - begun, 1),
     }
 
 
-def points(count: int, noise: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return x, `count` points equally spaced on [-1, 1], and y = x + noise N(0, 1) of a seed, float64 [count] each."""
-    x = np.linspace(-1, 1, count)
-    return x, x + noise * np.random.default_rng([seed, count, 4]).normal(size=count)
-
-
-def learn_line(form: Form, depth: int, seeds: int, steps: int, rate: float) -> dict[str, Any]:
-    """Train stacks of width 1 on y = x from each number of points and noise, all points in every step; return their errors.
-
-    training: mean squared error at the points. fresh: that over [-1, 1] from x, plus the noise's variance: what points of the
-    same kind, not trained on, would give. Lists over seeds.
-    """
-    begun = time.monotonic()
-    cases = [(count, noise, seed) for count in POINTS for noise in NOISES for seed in range(seeds)]
-    x, y, weight = (np.zeros((len(cases), max(POINTS), 1), np.float32) for _ in range(3))
-    for row, (count, noise, seed) in enumerate(cases):
-        x[row, :count, 0], y[row, :count, 0] = points(count, noise, seed)
-        weight[row, :count] = 1 / count
-    stacks = Stacks(form, depth, 1, LINE_HIDDEN, [seed for _, _, seed in cases])
-    fit(stacks, lambda step: (x, y, weight), steps, rate, steps, lambda step: None)
-    grid = np.tile(np.linspace(-1, 1, GRID, dtype=np.float32)[None, :, None], (len(cases), 1, 1))
-    off = [
-        np.square(stacks(tf.constant(own)).numpy() - wanted, dtype=np.float64)
-        for own, wanted in ((x, y), (grid, grid))
-    ]
-    training, fresh = (weight * off[0]).sum(axis=(1, 2)), off[1].mean(axis=(1, 2))
-    fits = []
-    for start in range(0, len(cases), seeds):
-        count, noise, _ = cases[start]
-        own = slice(start, start + seeds)
-        errors = {"training": _numbers(training[own]), "fresh": _numbers(fresh[own] + noise**2)}
-        fits.append({"form": form.name, "depth": depth, "points": count, "noise": noise, **errors})
-    return {"fits": fits, "seconds": round(time.monotonic() - begun, 1)}
-
-
-def polynomials(seeds: int) -> list[dict[str, Any]]:
-    """Return the errors, as in `learn_line`, of least squares by a line and by the polynomial through all points."""
-    grid = np.linspace(-1, 1, GRID)
-    found = []
-    for count in POINTS:
-        for noise in NOISES:
-            for degree in (1, count - 1):
-                training, fresh = [], []
-                for seed in range(seeds):
-                    x, y = points(count, noise, seed)
-                    # Of Chebyshev polynomials: powers of x would lose all digits at degree 31.
-                    curve = Chebyshev.fit(x, y, degree, domain=(-1, 1))
-                    training.append(np.mean((curve(x) - y) ** 2))
-                    fresh.append(np.mean((curve(grid) - grid) ** 2) + noise**2)
-                errors = {"training": _numbers(training), "fresh": _numbers(fresh)}
-                found.append({"degree": degree, "points": count, "noise": noise, **errors})
-    return found
-
-
-def _all(
-    folder: Path, plan: Sequence[tuple[str, int, Callable[[], dict[str, Any]]]], tell: Tell
-) -> dict[str, dict[str, Any]]:
-    """Return each piece of the plan (name, blocks, work), read from `folder`/NAME.json or made and written there."""
-    pieces = {name: _read(folder / f"{name}.json") for name, _, _ in plan}
-    waiting = [(name, blocks, work) for name, blocks, work in plan if pieces[name] is None]
-    if len(waiting) < len(plan):
-        tell(f"{len(plan) - len(waiting)} of {len(plan)} pieces are there already")
-    begun, done, blocks_all = time.monotonic(), 0, sum(blocks for _, blocks, _ in waiting)
-    for number, (name, blocks, work) in enumerate(waiting, len(plan) - len(waiting) + 1):
-        pieces[name] = piece = work()
-        write_json(folder / f"{name}.json", piece)
-        done += blocks
-        left = (time.monotonic() - begun) / done * (blocks_all - done)
-        tell(f"{number}/{len(plan)} {name}: {piece['seconds']:.0f} s; about {left:.0f} s left")
-    return {name: piece for name, piece in pieces.items() if piece is not None}
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        piece: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return piece
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        raise ReszooError(
-            f"{path} is not JSON; it was changed or damaged: delete it, and it is made again"
-        ) from None
-
-
-def _later(work: Callable[..., dict[str, Any]], *args: Any) -> Callable[[], dict[str, Any]]:
-    return lambda: work(*args)
+def run_parts(folder: Path, plan: Sequence[Part], reporter: Reporter) -> list[JsonObject]:
+    """Return the result of each part, from `folder`/NAME.json or computed and written there."""
+    parts = {name: read_json(folder / f"{name}.json") for name, _, _ in plan}
+    waiting = [part for part in plan if parts[part[0]] is None]
+    ready = len(plan) - len(waiting)
+    if ready:
+        reporter.line(f"{ready} of {len(plan)} parts exist already")
+    begun, left = time.monotonic(), sum(blocks for _, blocks, _ in waiting)
+    done = 0
+    for number, (name, blocks, work) in enumerate(waiting, ready + 1):
+        parts[name] = work()
+        write_json(folder / f"{name}.json", parts[name])
+        done, left = done + blocks, left - blocks
+        seconds = (time.monotonic() - begun) / done * left
+        reporter.line(
+            f"{number}/{len(plan)} {name}: {parts[name]['seconds']:.0f} s; "
+            f"about {seconds:.0f} s left"
+        )
+    return list(parts.values())
 
 
 def _name(form: Form, depth: int) -> str:
     return f"{form.name.replace(', ', '-').replace(' ', '-')}-depth{depth}"
-
-
-def _line_depths(depths: Sequence[int]) -> list[int]:
-    return [depth for depth in depths if depth <= LINE_DEPTH] or [min(depths)]
-
-
-def _numbers(values: Any) -> list[float | None]:
-    """Return numbers to six digits, as JSON has them; what is not finite becomes None."""
-    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]

@@ -1,4 +1,4 @@
-"""The page of `reszoo lab identity`, from its record alone."""
+"""The report of `reszoo lab identity`, from its record alone."""
 
 from __future__ import annotations
 
@@ -6,327 +6,315 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from reszoo.lab.identity_plots import (
-    FLOOR,
-    LINE_FLOOR,
-    MAIN,
-    TOP,
-    Found,
-    against_targets,
-    by_target,
-    line_errors,
-    median,
-    moves,
-    over_depths,
-    over_steps,
-    say,
-    steps_to,
+from reszoo.lab.stacks import (
+    FORMS,
+    MAIN_FORMS,
+    PLAIN,
+    PLAIN_IDENTITY,
+    RESIDUAL_SMALL,
+    RESIDUAL_ZERO,
+    Form,
 )
-from reszoo.lab.stacks import FORMS, HELD, PLAIN, RESIDUAL, SMALL, ZERO, Form
+from reszoo.lab.statistics import format_number, median
 from reszoo.reporting.page import Page, Section, Table
-from reszoo.reporting.plots import Plot
+from reszoo.reporting.plots import Plot, Theme, legend_below
+from reszoo.types import JsonObject
+
+ERRORS = (1e-4, 1e2)  # relative errors beyond these are drawn at them
+LINE_ERRORS = (1e-6, 1e1)
+SHOWN = ("identity", "G", "negation")
+TICKS = {"identity": "0", "t = 0.5": "0.5", "G": "1", "negation": "-x"}
+AT_NEGATION = 1.35  # where -x is drawn on the axis of t
 
 
-def present(record: dict[str, Any]) -> Page:
-    """Return the page of a record that `identity` wrote."""
-    found = Found(record)
+class Results:
+    """A record's numbers by form, depth and target."""
+
+    def __init__(self, record: JsonObject) -> None:
+        self.results, self.settings = record["results"], record["settings"]
+        self.depths: list[int] = self.settings["depths"]
+        self.targets: list[str] = list(self.results["targets"])
+        self._stacks = {(row["form"], row["depth"]): row for row in self.results["stacks"]}
+
+    def seeds(self, form: Form, depth: int, target: str, key: str = "error") -> Any:
+        """Return what was measured, per seed."""
+        return self._stacks[form.name, depth]["targets"][target][key]
+
+    def error(self, form: Form, depth: int, target: str) -> float:
+        """Return the median of the seeds' relative errors."""
+        return median(self.seeds(form, depth, target))
+
+    def place(self, target: str) -> float:
+        """Return where a target is drawn on the axis of t."""
+        return AT_NEGATION if target == "negation" else float(self.results["targets"][target]["G"])
+
+
+def make_page(record: JsonObject) -> Page:
+    """Return the report of a record that `identity` wrote."""
+    found = Results(record)
     deep = found.depths[-1]
 
     def errors(form: Form) -> str:
-        near, far, against = (
-            say(found.error(form, deep, target)) for target in ("identity", "G", "negation")
-        )
+        near, far, against = (format_number(found.error(form, deep, target)) for target in SHOWN)
         return f"{near} on the identity, {far} on a random net and {against} on -x"
 
     finding = (
-        f"At depth {deep} residual stacks whose branches start small end with a relative error of {errors(SMALL)}; plain ones "
-        f"with {errors(PLAIN)}; plain ones that start as the identity with {errors(HELD)}."
+        f"At depth {deep} residual stacks whose branches start small end with a relative error of "
+        f"{errors(RESIDUAL_SMALL)}; plain ones with {errors(PLAIN)}; plain ones that start as the "
+        f"identity with {errors(PLAIN_IDENTITY)}."
     )
     sections = [
-        _errors(found),
-        _gain(found),
-        _pace(found),
-        _moves(found),
+        _by_depth(found),
+        _by_target(found),
+        _by_training(found),
         _line(found),
         _setup(found),
     ]
     return Page("How hard is the identity?", finding, sections)
 
 
-def _errors(found: Found) -> Section:
+def _by_depth(found: Results) -> Section:
     deep = found.depths[-1]
     rows = [
         [form.name, *(_range(found.seeds(form, deep, target)) for target in found.targets)]
         for form in FORMS
     ]
-    ends = ", ".join(
-        f"{say(found.error(form, deep, 'identity'))} ({form.name})"
-        for form in (PLAIN, RESIDUAL, SMALL, ZERO)
+    plot = Plot(
+        "error-depth",
+        "Relative error at the end against depth, for each target: median and range of the seeds. "
+        f"Values below {ERRORS[0]:g} or above {ERRORS[1]:g} are drawn there.",
+        lambda figure, theme: _draw_depths(figure, theme, found),
+        (9.0, 6.0),
     )
-    shallow = [
-        [form.name, *(say(found.error(form, depth, "identity")) for depth in found.depths)]
-        for form in FORMS
-    ]
-    return Section(
-        "Error against depth",
-        [
-            Plot(
-                "error-depth",
-                "Relative error at the end against depth, for each target. Mean and sample deviation of the logarithm over "
-                f"seeds; values below {FLOOR:g} or above {TOP:g} are drawn there.",
-                by_target(
-                    found,
-                    lambda axes, theme, target: over_depths(found, axes, theme, target),
-                    FORMS,
-                    "relative error",
-                    4,
-                ),
-                (9.0, 6.0),
-            ),
-            Table(
-                ["form", *found.targets],
-                rows,
-                f"Relative error at depth {deep}: median (lowest to highest) of the seeds.",
-            ),
-            Table(
-                ["form", *(f"depth {depth}" for depth in found.depths)],
-                shallow,
-                "Relative error on the identity: median of the seeds.",
-            ),
-            Plot(
-                "curves",
-                f"Relative error on new examples against steps at depth {deep}, for each target; drawn as above. Where lines "
-                "coincide, the last in the legend is visible.",
-                by_target(
-                    found,
-                    lambda axes, theme, target: over_steps(found, axes, theme, target),
-                    MAIN,
-                    "relative error",
-                    5,
-                ),
-                (9.0, 6.0),
-            ),
-        ],
-        f"Median relative error on the identity at depth {deep}: {ends}.",
-    )
+    note = f"Relative error at depth {deep}: median (lowest to highest) of the seeds."
+    return Section("Error against depth", [plot, Table(["form", *found.targets], rows, note)])
 
 
-def _gain(found: Found) -> Section:
+def _by_target(found: Results) -> Section:
     deep = found.depths[-1]
-    pairs = [(target, depth) for target in found.targets for depth in found.depths]
-    worse = sum(
-        found.error(SMALL, depth, target) > found.error(PLAIN, depth, target)
-        for target, depth in pairs
-    )
-    rows = [
-        [
-            target,
-            *(
-                _ratio(found.error(PLAIN, depth, target), found.error(SMALL, depth, target))
-                for depth in found.depths
-            ),
+    depths = [f"depth {depth}" for depth in found.depths]
+    gains = []
+    for target in found.targets:
+        pairs = [
+            [found.error(form, depth, target) for form in (PLAIN, RESIDUAL_SMALL)]
+            for depth in found.depths
         ]
-        for target in found.targets
-    ]
+        gains.append(
+            [target, *(format_number(a / b) if np.isfinite(a) and b else "-" for a, b in pairs)]
+        )
     starts = []
     for target in (name for name in ("t = 0.5", "G") if name in found.targets):
-        plain, held, zero = (found.error(form, deep, target) for form in (PLAIN, HELD, ZERO))
+        forms = (PLAIN, PLAIN_IDENTITY, RESIDUAL_ZERO)
+        plain, start, zero = values = [found.error(form, deep, target) for form in forms]
         share = "-"
-        if np.isfinite([plain, held, zero]).all() and plain > zero > 0 and held > 0:
-            share = f"{100 * np.log(plain / held) / np.log(plain / zero):.0f} %"
-        starts.append([target, say(plain), say(held), say(zero), share])
-    panels = sorted({found.depths[0], found.depths[len(found.depths) // 2], deep})
-    return Section(
-        "Gain near the identity, cost far from it",
-        [
-            Plot(
-                "error-target",
-                "Relative error at the end against the target's distance from the identity; at the right -x, its spread a "
-                "bar. Drawn as above.",
-                lambda figure, theme: against_targets(figure, theme, found, panels),
-                (9.0, 4.2),
-            ),
-            Table(
-                ["target", *(f"depth {depth}" for depth in found.depths)],
-                rows,
-                "Relative error of plain stacks divided by that of residual ones with a small start; above 1 the residual form "
-                "is better.",
-            ),
-            Table(
-                ["target", PLAIN.name, HELD.name, ZERO.name, "share of the start"],
-                starts,
-                f"Relative error at depth {deep}. Share: of the difference in orders of magnitude between plain stacks and "
-                "residual ones, which starting plain stacks as the identity makes up.",
-            ),
-        ],
-        f"The residual form with a small start has a larger error than the plain one in {worse} of {len(pairs)} pairs of target "
-        "and depth.",
+        if np.isfinite(values).all() and plain > zero > 0 and start > 0:
+            share = f"{100 * np.log(plain / start) / np.log(plain / zero):.0f} %"
+        starts.append([target, *map(format_number, values), share])
+    plot = Plot(
+        "error-target",
+        "Relative error at the end against the target's distance from the identity; at the right "
+        "-x. Drawn as above.",
+        lambda figure, theme: _draw_targets(figure, theme, found),
+        (9.0, 4.2),
     )
+    gain_note = (
+        "Relative error of plain stacks divided by that of residual ones with a small start; above "
+        "1 the residual form is better."
+    )
+    start_note = (
+        f"Relative error at depth {deep}. Share: of the difference in orders of magnitude between "
+        "plain and residual stacks, which starting plain stacks as the identity makes up."
+    )
+    headers = ["target", PLAIN.name, PLAIN_IDENTITY.name, RESIDUAL_ZERO.name, "share of the start"]
+    tables = [Table(["target", *depths], gains, gain_note), Table(headers, starts, start_note)]
+    return Section("Gain near the identity, cost far from it", [plot, *tables])
 
 
-def _pace(found: Found) -> Section:
-    loose, tight = (f"{tolerance:g}" for tolerance in found.results["tolerances"])
+def _by_training(found: Results) -> Section:
+    deep, tolerances = found.depths[-1], [f"{value:g}" for value in found.results["tolerances"]]
     total = found.settings["seeds"] * len(found.depths) * len(found.targets)
-
-    def reached(form: Form, tolerance: str) -> str:
-        steps = [
-            found.steps(form, depth, target, tolerance)
-            for depth in found.depths
-            for target in found.targets
-        ]
-        return str(sum(step is not None for own in steps for step in own))
-
-    rows = [[form.name, reached(form, loose), reached(form, tight)] for form in FORMS]
-    counts = ", ".join(f"{reached(form, loose)} ({form.name})" for form in (PLAIN, SMALL, ZERO))
-    return Section(
-        "Steps to a tolerance",
-        [
-            Plot(
-                "steps",
-                f"Steps until the relative error on new examples is below {loose}, measured every "
-                f"{max(1, found.settings['steps'] // 100)} steps: median of the seeds; dots are seeds, crosses never.",
-                by_target(
-                    found,
-                    lambda axes, theme, target: steps_to(found, axes, theme, target, loose),
-                    MAIN,
-                    "steps",
-                    5,
-                ),
-                (9.0, 6.0),
-            ),
-            Table(
-                ["form", f"below {loose}", f"below {tight}"],
-                rows,
-                f"Stacks of {total} that came below the error.",
-            ),
-        ],
-        f"Of {total} stacks of each form, this many came below a relative error of {loose}: {counts}.",
-    )
-
-
-def _moves(found: Found) -> Section:
-    deep = found.depths[-1]
-
-    def move(form: Form) -> str:
-        values = (
-            f"{median(found.seeds(form, deep, target, 'move')):.2f}"
-            for target in ("identity", "G", "negation")
-        )
-        return "{} on the identity, {} on G and {} on -x".format(*values)
-
-    return Section(
-        "How far a block moves its input",
-        [
-            Plot(
-                "move",
-                "norm(H(x) - x) / norm(x) of a block H after training, mean over blocks; mean and sample deviation over seeds.",
-                lambda figure, theme: moves(figure, theme, found),
-                (9.0, 4.0),
-            )
-        ],
-        f"At depth {deep} blocks of residual stacks with a small start move x by {move(SMALL)} times its norm; blocks of plain "
-        f"stacks by {move(PLAIN)}.",
-    )
-
-
-def _line(found: Found) -> Section:
-    fits, curves = found.results["line"], found.results["polynomials"]
-    noisy, deep = max(fit["noise"] for fit in fits), max(fit["depth"] for fit in fits)
-    forms = [form for form in FORMS if form.name in {fit["form"] for fit in fits}]
     rows = []
-    for points in sorted({fit["points"] for fit in fits}):
-        for noise in sorted({fit["noise"] for fit in fits}):
-            own = [
-                (fit["form"], fit)
-                for fit in fits
-                if (fit["points"], fit["noise"], fit["depth"]) == (points, noise, deep)
-            ]
-            own += [
-                (named(curve), curve)
-                for curve in curves
-                if (curve["points"], curve["noise"]) == (points, noise)
-            ]
-            for name, fit in own:
-                training, fresh = median(fit["training"]), median(fit["fresh"])
-                gap = median(
-                    [_less(*pair) for pair in zip(fit["fresh"], fit["training"], strict=True)]
-                )
-                rows.append([str(points), f"{noise:g}", name, say(training), say(fresh), say(gap)])
-    comparisons = []
-    for curve in (curve for curve in curves if curve["noise"] == noisy and curve["degree"] > 1):
-        alike = [fit for fit in fits if (fit["noise"], fit["points"]) == (noisy, curve["points"])]
-        worst = max(median(fit["fresh"]) for fit in alike)
-        comparisons.append(
-            f"{say(worst)} against {say(median(curve['fresh']))} on {curve['points']} points"
-        )
+    for form in FORMS:
+        reached = [
+            sum(
+                step is not None
+                for depth in found.depths
+                for target in found.targets
+                for step in found.seeds(form, depth, target, "reached")[tolerance]
+            )
+            for tolerance in tolerances
+        ]
+        moves = [median(found.seeds(form, deep, target, "move")) for target in SHOWN]
+        rows.append([form.name, *map(str, reached), *(f"{move:.2f}" for move in moves)])
+    headers = ["form", *(f"error below {tolerance}" for tolerance in tolerances)]
+    headers += [f"change of x on {target}" for target in SHOWN]
+    note = (
+        f"Number of {total} stacks that came below an error on new examples; and norm(H(x) - x) / "
+        f"norm(x) of a block H at depth {deep} after training, mean over blocks, median of seeds."
+    )
     return Section(
-        "Do stacks overfit a line?",
-        [
-            Plot(
-                "line",
-                "Mean squared error on the line against depth: solid on new points (mean and sample deviation of the logarithm "
-                "over seeds), dotted on the training points (mean); dashed the polynomial through all points on new points, "
-                f"dash-dotted the straight line. Values below {LINE_FLOOR:g} are drawn there.",
-                lambda figure, theme: line_errors(figure, theme, fits, curves, forms),
-                (9.0, 6.2),
-            ),
-            Table(
-                ["points", "noise", "model", "training error", "error on new points", "difference"],
-                rows,
-                f"Medians over seeds; stacks of depth {deep}. New points have noise of the same size.",
-            ),
-        ],
-        f"With noise {noisy:g}, the error on new points of the worst stacks of any form and depth against that of the polynomial "
-        f"is {', '.join(comparisons)}.",
+        "Stacks that learned, and how far a block changes x", [Table(headers, rows, note)]
     )
 
 
-def _setup(found: Found) -> Section:
+def _line(found: Results) -> Section:
+    fits, curves = found.results["line"], found.results["polynomials"]
+    deep = max(fit["depth"] for fit in fits)
+    rows = []
+    for fit in [*(fit for fit in fits if fit["depth"] == deep), *curves]:
+        degree = fit.get("degree", 0)
+        line = "straight line" if degree == 1 else f"polynomial of degree {degree}"
+        errors = [format_number(median(fit[key])) for key in ("training", "fresh")]
+        rows.append([str(fit["points"]), f"{fit['noise']:g}", fit.get("form", line), *errors])
+    rows.sort(key=lambda row: (int(row[0]), float(row[1])))
+    plot = Plot(
+        "line",
+        "Mean squared error on the line against depth: solid on new points, dotted on the training "
+        "points, median and range of the seeds; dashed the polynomial through all points on new "
+        f"points, dash-dotted the straight line. Values below {LINE_ERRORS[0]:g} or above "
+        f"{LINE_ERRORS[1]:g} are drawn there.",
+        lambda figure, theme: _draw_line(figure, theme, fits, curves),
+        (9.0, 6.2),
+    )
+    headers = ["points", "noise", "model", "training error", "error on new points"]
+    note = f"Medians over seeds; stacks of depth {deep}. New points have noise of the same size."
+    return Section("Do stacks overfit a line?", [plot, Table(headers, rows, note)])
+
+
+def _setup(found: Results) -> Section:
     settings, results = found.settings, found.results
+    width = settings["width"]
     rows = [
-        [
-            "block",
-            f"F(x) = relu(x W1 + b1) W2 + b2, width {settings['width']}, hidden width {2 * settings['width']}",
-        ],
-        [
-            "plain stack, residual stack",
-            "passes on F(x), passes on x + F(x); forms differ in this and in their start",
-        ],
+        ["block", f"F(x) = relu(x W1 + b1) W2 + b2, width {width}, hidden width {2 * width}"],
+        ["plain stack, residual stack", "passes on F(x), passes on x + F(x)"],
         ["target", "H(x) = (1 - t) x + t G(x), with G a random block; and -x"],
-        [
-            "training",
-            f"{settings['steps']:,} steps of Adam on 32 new examples, x ~ N(0, I); {settings['seeds']} seeds",
-        ],
+        ["training", f"{settings['steps']:,} steps of Adam on 32 new examples, x ~ N(0, I)"],
+        ["seeds", str(settings["seeds"])],
         ["learning rate", f"from {settings['rate']:g} to 0"],
-        [
-            "relative error",
-            "mean squared error over the target's mean square, on 4,096 new examples; of the answer 0 it is 1",
-        ],
+        ["relative error", "mean squared error over the target's mean square, on 4,096 examples"],
         ["diverged", f"{results['diverged']:,} of {results['members']:,} stacks"],
-        [
-            "line",
-            "width 1, hidden width 16, y = x from equally spaced points on [-1, 1], all in each step",
-        ],
+        ["line", "width 1, hidden width 16, y = x from equally spaced points, all in each step"],
     ]
     return Section("Setup", [Table([], rows)])
 
 
-def named(curve: dict[str, Any]) -> str:
-    """Return what the table calls a polynomial."""
-    return "straight line" if curve["degree"] == 1 else f"polynomial of degree {curve['degree']}"
+def _draw_depths(figure: Figure, theme: Theme, found: Results) -> None:
+    rows = -(-len(found.targets) // 3)
+    grid = figure.subplots(rows, 3, sharex=True, sharey=True, squeeze=False)
+    for axes, target in zip(grid.flat, found.targets, strict=False):
+        for form in FORMS:
+            seeds = [found.seeds(form, depth, target) for depth in found.depths]
+            _draw_range(axes, found.depths, seeds, _color(form, theme), _style(form), ERRORS)
+        axes.set_title(target, fontsize=10)
+        _set_depths(axes, found.depths)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("relative error")
+    _draw_legend(figure, theme, FORMS)
 
 
-def _less(value: float | None, other: float | None) -> float | None:
-    return None if value is None or other is None else value - other
+def _draw_targets(figure: Figure, theme: Theme, found: Results) -> None:
+    depths = sorted({found.depths[0], found.depths[len(found.depths) // 2], found.depths[-1]})
+    panels = figure.subplots(1, len(depths), sharey=True, squeeze=False)[0]
+    ticks = [target for target in found.targets if target in TICKS]
+    # -x is not between x and G, so it gets a dot without a line.
+    groups = (
+        [target for target in found.targets if target != "negation"],
+        [target for target in found.targets if target == "negation"],
+    )
+    for axes, depth in zip(panels, depths, strict=True):
+        for form in MAIN_FORMS:
+            for targets in groups:
+                seeds = [found.seeds(form, depth, target) for target in targets]
+                places = [found.place(target) for target in targets]
+                _draw_range(axes, places, seeds, _color(form, theme), _style(form), ERRORS)
+        axes.set_title(f"depth {depth}", fontsize=10)
+        axes.set_xticks([found.place(target) for target in ticks], [TICKS[name] for name in ticks])
+        axes.set_xlabel("t")
+    panels[0].set_ylabel("relative error")
+    _draw_legend(figure, theme, MAIN_FORMS)
 
 
-def _ratio(value: float, other: float) -> str:
-    return "-" if other == 0 or not np.isfinite([value, other]).all() else say(value / other)
+def _draw_line(
+    figure: Figure, theme: Theme, fits: Sequence[JsonObject], curves: Sequence[JsonObject]
+) -> None:
+    noises, counts = (sorted({fit[key] for fit in fits}) for key in ("noise", "points"))
+    forms = [form for form in FORMS if form.name in {fit["form"] for fit in fits}]
+    depths = sorted({fit["depth"] for fit in fits})
+    grid = figure.subplots(len(noises), len(counts), sharex=True, sharey="row", squeeze=False)
+    panels = {
+        (count, noise): grid[i, j]
+        for i, noise in enumerate(noises)
+        for j, count in enumerate(counts)
+    }
+    for (count, noise), axes in panels.items():
+        own = [fit for fit in fits if (fit["points"], fit["noise"]) == (count, noise)]
+        for form in forms:
+            for key, style in (("fresh", "-"), ("training", ":")):
+                seeds = [fit[key] for fit in own if fit["form"] == form.name]
+                _draw_range(axes, depths, seeds, _color(form, theme), style, LINE_ERRORS)
+        axes.set_title(f"{count} points, noise {noise:g}", fontsize=10)
+        _set_depths(axes, depths)
+    for curve in curves:
+        color, style = (theme.ink, "-.") if curve["degree"] == 1 else (theme.series[5], "--")
+        error = np.clip(median(curve["fresh"]), *LINE_ERRORS)
+        axes = panels[curve["points"], curve["noise"]]
+        axes.axhline(error, color=color, linestyle=style, linewidth=1.3)
+    for row in grid:
+        row[0].set_ylabel("mean squared error")
+    extra = [
+        Line2D([], [], color=theme.ink, label="new points"),
+        Line2D([], [], color=theme.ink, linestyle=":", label="training points"),
+        Line2D([], [], color=theme.series[5], linestyle="--", label="polynomial"),
+        Line2D([], [], color=theme.ink, linestyle="-.", label="straight line"),
+    ]
+    _draw_legend(figure, theme, forms, extra)
+
+
+def _draw_range(
+    axes: Any, x: Sequence[float], points: Sequence[Any], color: str, style: str, limits: Any
+) -> None:
+    """Draw the median and the range of each point's seeds, on a log axis within `limits`."""
+    seeds = np.array([[np.inf if v is None else v for v in point] for point in points], float)
+    seeds = np.clip(seeds.reshape(len(x), -1), *limits)
+    middle = np.median(seeds, axis=1)
+    axes.plot(x, middle, style, color=color, marker="o", markersize=3, linewidth=1.8)
+    axes.vlines(x, seeds.min(axis=1), seeds.max(axis=1), color=color, linewidth=1.5, alpha=0.4)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.minorticks_off()
+    axes.set_ylim(limits[0] / 1.5, limits[1] * 1.5)
+
+
+def _set_depths(axes: Any, depths: Sequence[int]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(depths, [str(depth) for depth in depths])
+    axes.set_xlabel("depth (blocks)")
+    axes.label_outer()
+
+
+def _draw_legend(
+    figure: Figure, theme: Theme, forms: Sequence[Form], extra: Sequence[Line2D] = ()
+) -> None:
+    handles = [
+        Line2D([], [], color=_color(form, theme), linestyle=_style(form), label=form.name)
+        for form in forms
+    ]
+    legend_below(figure, [*handles, *extra], 4)
+
+
+def _color(form: Form, theme: Theme) -> str:
+    start = {"small": theme.series[2], "zero": theme.series[3], "identity": theme.series[4]}
+    return start.get(form.start, theme.residual if form.residual else theme.plain)
+
+
+def _style(form: Form) -> str:
+    return ":" if form.linear else "-"
 
 
 def _range(values: Sequence[float | None]) -> str:
-    low, high = (
-        say(choose(np.inf if value is None else value for value in values)) for choose in (min, max)
-    )
-    return say(median(values)) + ("" if low == high else f" ({low} to {high})")
+    numbers = [np.inf if value is None else value for value in values]
+    low, high = format_number(min(numbers)), format_number(max(numbers))
+    return format_number(median(values)) + ("" if low == high else f" ({low} to {high})")

@@ -1,4 +1,4 @@
-"""How far each residual block of a net is from the identity, measured on images."""
+"""How far each residual block of a model is from the identity, measured on images."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import keras
 import numpy as np
 
 from reszoo.errors import ReszooError
+from reszoo.lab.record import check_count
 from reszoo.models.graph import producer
+from reszoo.types import Array, JsonObject
 
 
 @dataclass(frozen=True)
 class Block:
-    """A residual block in a graph: its shortcut x, its branch F and its output, as symbolic tensors.
+    """A residual block in a graph: its shortcut x, its branch F and its output, symbolic tensors.
 
-    identity: x is what enters the block; else it is what the shortcut makes of that (a projection, padding, a gate).
+    identity: x is what enters the block; else the shortcut changes it (projection, padding, gate).
     """
 
     name: str
@@ -27,11 +29,14 @@ class Block:
 
 
 class Probe:
-    """Measures the residual blocks of one model, with the weights of the moment of each call.
+    """Measures the residual blocks of one model with its present weights.
 
-    A block is an Add layer called NAME_add of two tensors, and its output that of the last layer called NAME_...: the
-    ReLU after the addition where there is one. Of the two tensors the one made outside the block is the shortcut, else the first.
-    Raises ReszooError for a model without a graph or without such layers.
+    A block is an Add layer named NAME_add with two inputs. Its output is that of the last layer
+    named NAME_..., such as the ReLU after the addition. Of the two inputs the shortcut is the one
+    made outside the block, else the first.
+
+    Raises:
+        ReszooError: For a model without a graph or without such layers.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -40,22 +45,23 @@ class Probe:
         maps = [tensor for block in self.blocks for tensor in (block.x, block.branch, block.output)]
         self._maps = keras.Model(model.inputs[0], maps)
 
-    def __call__(self, images: Any, batch_size: int = 64) -> list[dict[str, Any]]:
-        """Return {"block", "identity", "ratio", "cosine"} of each block, in order, on images [n, h, w, c].
+    def __call__(self, images: Any, batch_size: int = 64) -> list[JsonObject]:
+        """Return {"block", "identity", "ratio", "cosine"} per block on images [n, h, w, c].
 
-        ratio: |F(x)| / |x|, cosine: of the block's output to x, norms and products over an image's whole map, in inference,
-        float64; means over the images. An image with a norm of 0 in the denominator is left out; NaN where none is left.
+        ratio is |F(x)| / |x|, cosine that of the block's output to x. Norms and products are over
+        the whole map of an image, in inference, in float64; both are means over images. Images with
+        a norm of 0 in the denominator are excluded; NaN if all are.
         """
         if not len(images):
             raise ReszooError("no images to measure the blocks on")
-        parts = []
+        parts: list[list[tuple[Array, Array]]] = []
         for start in range(0, len(images), batch_size):
             maps = [
                 _rows(value)
                 for value in self._maps(images[start : start + batch_size], training=False)
             ]
             parts.append([_compare(*maps[first : first + 3]) for first in range(0, len(maps), 3)])
-        rows = np.concatenate(parts, axis=2)  # [blocks, 2, images]
+        rows: Array = np.concatenate(parts, axis=2)  # [blocks, 2, images]
         return [
             {
                 "block": block.name,
@@ -67,51 +73,46 @@ class Probe:
         ]
 
 
-def measure(model: keras.Model, images: Any, batch_size: int = 64) -> list[dict[str, Any]]:
-    """Return what `Probe(model)(images)` does: how far each residual block is from the identity on images [n, h, w, c]."""
+def measure_drift(model: keras.Model, images: Any, batch_size: int = 64) -> list[JsonObject]:
+    """Return what `Probe` measures on images [n, h, w, c]: how far blocks are from the identity."""
     return Probe(model)(images, batch_size)
 
 
 class DriftCallback(keras.callbacks.Callback):  # type: ignore[misc]
-    """Measures a net's residual blocks before training and after every `every`-th epoch, on images [n, h, w, c] as it takes them.
+    """Measures residual blocks before training and after every `every`-th epoch.
 
-    For `reszoo.train(..., callbacks=[...])` and `model.fit`. `history` has a row {"epoch": epochs done, "blocks": as `measure`
-    returns them} for each.
+    For `reszoo.train(..., callbacks=[...])` and `model.fit`. `history` holds one row per
+    measurement: {"epoch": epochs done, "blocks": what `measure_drift` returns}.
+
+    Args:
+        images: Images [n, h, w, c] as the model takes them.
+        every: Epochs between measurements.
     """
 
     def __init__(self, images: Any, every: int = 1) -> None:
         super().__init__()
-        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-            raise ReszooError(
-                f"every is {every!r}, but must be a whole number of epochs, at least 1"
-            )
+        check_count("every", every, 1)
         self.images, self.every = images, every
-        self.history: list[dict[str, Any]] = []
-        self._probe: Probe | None = None
+        self.history: list[JsonObject] = []
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Start the probe."""
-        self._probe = Probe(self.model)
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Record the state before the first epoch."""
+    def on_epoch_begin(self, epoch: int, logs: JsonObject | None = None) -> None:
+        """Measure before the first epoch."""
         if not self.history:
-            self._record(epoch)
+            self._measure(epoch)
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Record the state, every so many epochs."""
+    def on_epoch_end(self, epoch: int, logs: JsonObject | None = None) -> None:
+        """Measure after every `every`-th epoch."""
         if (epoch + 1) % self.every == 0:
-            self._record(epoch + 1)
+            self._measure(epoch + 1)
 
-    def _record(self, epoch: int) -> None:
-        assert self._probe is not None
-        self.history.append({"epoch": epoch, "blocks": self._probe(self.images)})
+    def _measure(self, epoch: int) -> None:
+        self.history.append({"epoch": epoch, "blocks": measure_drift(self.model, self.images)})
 
 
 def _blocks(model: keras.Model) -> list[Block]:
     if not isinstance(model, keras.Function | keras.Sequential):
         raise ReszooError(
-            f"{type(model).__name__} has no graph to find residual blocks in; give a functional model"
+            f"{type(model).__name__} has no graph; expected a functional model with residual blocks"
         )
     found = []
     for add in model.layers:
@@ -136,12 +137,12 @@ def _blocks(model: keras.Model) -> list[Block]:
     return found
 
 
-def _rows(value: Any) -> np.ndarray[Any, Any]:
+def _rows(value: Any) -> Array:
     values = np.asarray(keras.ops.convert_to_numpy(value), np.float64)
     return values.reshape(len(values), -1)
 
 
-def _compare(x: Any, branch: Any, output: Any) -> tuple[Any, Any]:
+def _compare(x: Array, branch: Array, output: Array) -> tuple[Array, Array]:
     """Return |F| / |x| and the cosine of output to x for each row, NaN where a denominator is 0."""
     size, length = np.linalg.norm(x, axis=1), np.linalg.norm(output, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -150,6 +151,6 @@ def _compare(x: Any, branch: Any, output: Any) -> tuple[Any, Any]:
     return ratio, cosine
 
 
-def _mean(values: Any) -> float:
+def _mean(values: Array) -> float:
     kept = values[np.isfinite(values)]
     return float(kept.mean()) if len(kept) else float("nan")

@@ -1,4 +1,4 @@
-"""What an experiment leaves: one JSON record in its folder, from which report and figures can be made again."""
+"""The folder of an experiment, and the JSON record from which its report is made."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 from reszoo.errors import ReszooError
 from reszoo.files import check_output, write_json
 from reszoo.training.run import environment
+from reszoo.types import JsonObject
 
 NAME = "record.json"
 
@@ -23,76 +24,94 @@ def write_record(
     *,
     settings: Mapping[str, Any],
     results: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Write `folder`/record.json, whole or not at all, and return what it holds.
+) -> JsonObject:
+    """Write `folder`/record.json and return what it holds.
 
-    lab: the experiment's name, which chooses its page. settings: what was asked for; results: what was measured, both plain
-    values for JSON (NaN and infinity become null). Versions, platform, commit and the command line are added.
+    Args:
+        folder: The folder of the experiment.
+        lab: The experiment's name, which chooses its report.
+        settings: What was asked for.
+        results: What was measured. NaN and infinity become null.
     """
-    record = {
-        "lab": lab,
-        "command": shlex.join(["reszoo", *sys.argv[1:]])
-        if Path(sys.argv[0]).stem == "reszoo"
-        else "",
-        "settings": settings,
-        "results": results,
-        "environment": environment(),
-    }
-    plain: dict[str, Any] = _plain(record)
-    write_json(Path(folder) / NAME, plain)
-    return plain
-
-
-def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the record of an experiment's folder. Raises ReszooError when there is none or it cannot be read."""
-    path = Path(folder) / NAME
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ReszooError(
-            f"{folder} holds no {NAME}: give the folder of a finished `reszoo lab` command"
-        ) from None
-    except (ValueError, OSError) as error:
-        raise ReszooError(f"{path} cannot be read: it was changed or damaged ({error})") from None
-    if not isinstance(record, dict) or not {"lab", "settings", "results"} <= set(record):
-        raise ReszooError(f"{path} is no record of `reszoo lab`")
+    command = ["reszoo", *sys.argv[1:]] if Path(sys.argv[0]).stem == "reszoo" else []
+    record: JsonObject = _plain(
+        {
+            "lab": lab,
+            "command": shlex.join(command),
+            "settings": settings,
+            "results": results,
+            "environment": environment(),
+        }
+    )
+    write_json(Path(folder) / NAME, record)
     return record
 
 
-def claim(folder: str | os.PathLike[str], lab: str, settings: Mapping[str, Any]) -> Path:
-    """Make an experiment's folder, or take up one that was begun with the same settings; return it.
+def read_record(folder: str | os.PathLike[str]) -> JsonObject:
+    """Return the record of an experiment's folder.
 
-    Raises ReszooError when the folder holds something else, or the experiment under other settings.
+    Raises:
+        ReszooError: If there is none, or it cannot be read.
+    """
+    path = Path(folder) / NAME
+    record = read_json(path)
+    if record is None:
+        raise ReszooError(
+            f"{folder} holds no {NAME}; expected the folder of a finished `reszoo lab` command"
+        )
+    if not isinstance(record, dict) or not {"lab", "settings", "results"} <= set(record):
+        raise ReszooError(f"{path} is not a record of `reszoo lab`")
+    return record
+
+
+def claim_folder(folder: str | os.PathLike[str], lab: str, settings: Mapping[str, Any]) -> Path:
+    """Make an experiment's folder, or reopen one that was begun with the same settings.
+
+    Raises:
+        ReszooError: If the folder holds something else, or the experiment with other settings.
     """
     folder = Path(folder)
     check_output(folder, "--out")
-    mark = folder / "settings.json"
     asked = _plain({"lab": lab, **settings})
-    if mark.is_file():
-        try:
-            before = json.loads(mark.read_text(encoding="utf-8"))
-        except ValueError:
-            raise ReszooError(f"{mark} is not JSON; it was changed or damaged") from None
-        if before != asked:
-            keys = [
-                key for key in asked.keys() | before.keys() if before.get(key) != asked.get(key)
-            ]
-            key = min(keys)
+    before = read_json(folder / "settings.json")
+    if before is None:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ReszooError(
-                f"{folder} was begun with {key} = {before.get(key)!r}, not {asked.get(key)!r}; "
-                "give the same settings to resume it, or another --out"
+                f"{folder} exists and is not a folder of `reszoo lab {lab}`; give another --out"
             )
-        return folder
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        write_json(folder / "settings.json", asked)
+    elif before != asked:
+        key = min(key for key in asked | before if before.get(key) != asked.get(key))
         raise ReszooError(
-            f"{folder} exists and holds no experiment of `reszoo lab {lab}`; give another --out"
+            f"{folder} was begun with {key} = {before.get(key)!r}, not {asked.get(key)!r}; "
+            "give the same settings to resume it, or another --out"
         )
-    write_json(mark, asked)
     return folder
 
 
+def check_count(name: str, value: Any, least: int, most: int | None = None) -> None:
+    """Raise ReszooError unless `value` is an integer of at least `least` and at most `most`."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        limit = f">= {least}" if most is None else f"from {least} to {most}"
+        raise ReszooError(f"{name}: {value!r} is invalid; expected an integer {limit}")
+
+
+def read_json(path: Path) -> Any:
+    """Return a JSON file's content, None without a file. Raises ReszooError if it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        raise ReszooError(
+            f"{path} is not readable JSON; it was changed or damaged ({error}). Delete it and run "
+            "the same command again"
+        ) from None
+
+
 def _plain(value: Any) -> Any:
-    """Return `value` with tuples, NumPy numbers and arrays as JSON has them; what is no finite number becomes None."""
+    """Return `value` as JSON has it: lists and numbers without NumPy, None for NaN and infinity."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if hasattr(value, "tolist"):

@@ -1,4 +1,4 @@
-"""From an experiment's record alone to its figures and its page."""
+"""Figures and report of an experiment, from its record alone."""
 
 from __future__ import annotations
 
@@ -6,44 +6,48 @@ import dataclasses
 import importlib
 import os
 from pathlib import Path
-from typing import Any
 
 from reszoo.errors import ReszooError
 from reszoo.lab.record import read_record
 from reszoo.reporting.page import Page, provenance, write_page
+from reszoo.types import JsonObject
 
-# The module of each experiment; its `present(record)` returns the page.
-LABS = {
-    name: f"reszoo.lab.{name}"
-    for name in ("degradation", "constructed", "drift", "identity", "responses")
+# Modules whose `make_page(record)` returns the report of an experiment.
+PAGES = {
+    "degradation": "reszoo.lab.degradation",
+    "constructed": "reszoo.lab.constructed",
+    "drift": "reszoo.lab.drift_page",
+    "identity": "reszoo.lab.identity_page",
+    "responses": "reszoo.lab.responses",
 }
 
 
-def report(folder: str | os.PathLike[str]) -> Path:
-    """Write report.html and the figures of the experiment in `folder` from its record.json; return the page's path.
+def write_report(folder: str | os.PathLike[str]) -> Path:
+    """Write report.html and the figures of the experiment in `folder`; return the report's path.
 
     The same record gives the same files.
 
     Raises:
-        ReszooError: the folder holds no record of `reszoo lab`.
+        ReszooError: If the folder holds no record of `reszoo lab`.
     """
     record = read_record(folder)
     foot = provenance(record.get("command", ""), record.get("environment", {}), "record.json")
-    return write_page(Path(folder), dataclasses.replace(_present(record), foot=foot))
+    return write_page(Path(folder), dataclasses.replace(_make_page(record), foot=foot))
 
 
-def finding(record: dict[str, Any]) -> str:
+def finding(record: JsonObject) -> str:
     """Return what an experiment found: one sentence computed from its record."""
-    return _present(record).finding
+    return _make_page(record).finding
 
 
-def _present(record: dict[str, Any]) -> Page:
-    if record["lab"] not in LABS:
-        raise ReszooError(f"no experiment is called {record['lab']!r}; there are {', '.join(LABS)}")
+def _make_page(record: JsonObject) -> Page:
+    lab = record["lab"]
+    if lab not in PAGES:
+        raise ReszooError(f"lab: {lab!r} is invalid; expected one of {', '.join(PAGES)}")
     try:
-        page: Page = importlib.import_module(LABS[record["lab"]]).present(record)
-        return page
+        page: Page = importlib.import_module(PAGES[lab]).make_page(record)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ReszooError(
-            f"the record of {record['lab']} lacks what a page needs ({error!r}); run its command again"
+            f"the record of {lab} is incomplete ({error!r}); run its command again"
         ) from error
+    return page

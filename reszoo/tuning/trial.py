@@ -15,10 +15,10 @@ from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import resolve_recipe
 from reszoo.errors import ReszooError
 from reszoo.files import atomic_dir, write_json, write_text
-from reszoo.lab.grid import release
 from reszoo.trainer import Trainer
 from reszoo.training import checkpoint
 from reszoo.training.data_location import location
+from reszoo.training.memory import release_memory
 from reszoo.training.run import Run
 from reszoo.tuning.plan import Plan
 from reszoo.tuning.records import ENDED, RECORD, Trial, folder_of, read_record
@@ -181,7 +181,7 @@ def _execute(
             "seconds": loop.seconds - seconds_before,
         }
     finally:
-        release()
+        release_memory()
 
 
 def _reached(run: Path) -> int:

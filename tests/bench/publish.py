@@ -20,12 +20,12 @@ def measure(args: argparse.Namespace) -> None:
     """Write the record and its PNG figures into the folder `args.out`."""
     from reszoo.files import write_text
     from reszoo.lab.record import read_record
-    from reszoo.lab.report import report
+    from reszoo.lab.report import write_report
 
     write_text(
         args.out / "record.json",
         json.dumps(tidy(read_record(args.source)), ensure_ascii=False) + "\n",
     )
-    report(args.out)
+    write_report(args.out)
     for path in (*args.out.glob("*.svg"), args.out / "report.html"):
         path.unlink()

@@ -1,0 +1,68 @@
+"""Ways to the deepest model: equal cost, exact growth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import reszoo
+from reszoo.lab.constructed import compare_growth, constructed, plan_runs
+from reszoo.lab.report import finding
+from tests.lab.conftest import OPTIONS
+
+
+def test_every_way_costs_the_same_and_grows_from_the_run_before(tmp_path: Path) -> None:
+    plan, ways = plan_runs(tmp_path, "digits", [8, 14, 20], 300, 2, [])
+    paths = {"scratch": [20], "grown": [8, 20], "staged": [8, 14, 20]}
+    assert set(ways) == {
+        (kind, way, seed) for kind in ("plain", "residual") for way in paths for seed in (0, 1)
+    }
+    for (kind, way, seed), names in ways.items():
+        recipes = [plan[name] for name in names]
+        prefix = "plain" if kind == "plain" else "resnet"
+        assert [recipe.model.name for recipe in recipes] == [f"{prefix}{n}" for n in paths[way]]
+        assert {recipe.train.seed for recipe in recipes} == {seed}
+        sources = [recipe.train.grow_from for recipe in recipes]
+        assert sources == ["", *(str(tmp_path / name) for name in names[:-1])]
+        cost = sum(
+            recipe.train.steps * reszoo.count(recipe.model.name).multiply_adds for recipe in recipes
+        )
+        assert cost == pytest.approx(300 * reszoo.count("resnet20").multiply_adds, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "answer"),
+    [([5, 6], [9, 11], "loses"), ([9, 11], [5, 6], "improves"), ([5, 6], [6, 5], "keeps")],
+)
+def test_growth_is_compared_seed_by_seed(
+    before: list[float], after: list[float], answer: str
+) -> None:
+    ways = [
+        {
+            "kind": "plain",
+            "way": "grown",
+            "pieces": [{"final_training_error": error} for error in pair],
+        }
+        for pair in zip(before, after, strict=True)
+    ]
+    found = compare_growth(ways, "plain")
+    assert found["answer"] == answer
+    assert found["difference"] == pytest.approx((sum(after) - sum(before)) / 2)
+
+
+@pytest.mark.slow
+def test_grown_models_start_where_the_shallow_ones_ended(tmp_path: Path) -> None:
+    record = constructed(tmp_path / "out", **{**OPTIONS, "budget": 8})
+    ways = record["results"]["ways"]
+    assert {(row["kind"], row["way"]) for row in ways} == {
+        (kind, way) for kind in ("plain", "residual") for way in ("scratch", "grown")
+    }
+    for row in ways:
+        for before, part in zip(row["pieces"], row["pieces"][1:], strict=False):
+            assert part["grown"]["net"] == before["net"]
+            assert part["grown"]["difference"] <= (0 if row["kind"] == "residual" else 1e-4)
+        macs = [reszoo.count(part["net"], (8, 8, 1), 10).multiply_adds for part in row["pieces"]]
+        spent = sum(part["steps"] * cost for part, cost in zip(row["pieces"], macs, strict=True))
+        assert row["pieces"][-1]["multiply_adds"][-1] == pytest.approx(3 * 20 * spent / 1e9)
+    assert f"{compare_growth(ways, 'plain')['difference']:+.2f}" in finding(record)
