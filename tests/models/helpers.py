@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 
 from reszoo import Spec
 
@@ -60,3 +62,13 @@ def shapes(model: Any) -> dict[str, list[int]]:
 
 def images(shape: tuple[int, ...], seed: int = 0) -> np.ndarray[Any, Any]:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def mostly_slow(cases: Sequence[Any], kept: int) -> list[Any]:
+    """Return the first `kept` cases for every run of the tests, and the others for slow ones."""
+    slow = [pytest.param(*_values(case), marks=pytest.mark.slow) for case in cases[kept:]]
+    return [*cases[:kept], *slow]
+
+
+def _values(case: Any) -> tuple[Any, ...]:
+    return case if isinstance(case, tuple) else (case,)

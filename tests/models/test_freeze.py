@@ -21,7 +21,7 @@ from reszoo.training.optimizers import make_optimizer
 from reszoo.training.step import Stepper
 from reszoo.zoo.layer_names import parse_layer_group
 
-from .helpers import by_name, images, randomize
+from .helpers import by_name, images, mostly_slow, randomize
 
 SHAPE = (8, 8, 3)
 NORM = ("gamma", "beta", "moving_mean", "moving_variance")
@@ -185,8 +185,11 @@ def by_keras_own_layers(model: keras.Model, x: Any, y: Any) -> None:
     by_fit(model, x, y)
 
 
-@pytest.mark.parametrize("batch_norm", ["eval", "train"])
-@pytest.mark.parametrize("training", [by_step, by_fit, by_keras_own_layers])
+TRAININGS = [(by_step, "eval"), (by_fit, "eval"), (by_step, "train"), (by_fit, "train")]
+TRAININGS += [(by_keras_own_layers, "eval"), (by_keras_own_layers, "train")]
+
+
+@pytest.mark.parametrize(("training", "batch_norm"), mostly_slow(TRAININGS, 3))
 def test_frozen_statistics_move_only_where_they_are_let(training: Any, batch_norm: str) -> None:
     """keras-team/keras#9214: a frozen normalisation that goes on taking its batch's statistics."""
     model = freeze(small(), "stage2", batch_norm)

@@ -12,43 +12,33 @@ import tensorflow as tf
 
 from reszoo import Spec, build, spec
 
-from .helpers import BASIC, BOTTLENECK, images, randomize
+from .helpers import BASIC, BOTTLENECK, images, mostly_slow, randomize
 from .test_fields import CASES
 
-# One small net of each family: the named row with fewer blocks and channels.
+# One small model of each family: the named row with fewer blocks and channels.
 THIN: dict[str, Any] = {"depths": (2, 1, 1, 1), "widths": (8, 8, 16, 16), "stem_width": 8}
+THINNED = "resnet50_d resnet18 plain18 resnet18_v2 resnet50_v1 resnet50 resnet50_v2 wide_resnet50_2"
 FAMILIES = [
     spec("plain8"),
-    spec("resnet8"),
     spec("resnet8_v2"),
+    spec("resnext50_32x4d", **{**THIN, "widths": (16, 16, 32, 32)}),
+    spec("se_resnet50", **{**THIN, "se_ratio": 0.25}),
+    *(spec(name, **THIN) for name in THINNED.split()),
+    spec("resnet8"),
     spec("resnet56_sd", depths=(2, 1, 1)),
     spec("wrn10_1"),
     spec("resnet164", depths=(2, 1, 1)),
     spec("resnet164_v2", depths=(2, 1, 1)),
     spec("resnext29_8x64d", depths=(1, 1, 1), widths=(8, 8, 16), group_width=16, stem_width=8),
-    *(
-        spec(name, **THIN)
-        for name in (
-            "plain18",
-            "resnet18",
-            "resnet18_v2",
-            "resnet50_v1",
-            "resnet50",
-            "resnet50_v2",
-            "resnet50_d",
-        )
-    ),
-    spec("wide_resnet50_2", **THIN),
-    spec("resnext50_32x4d", **{**THIN, "widths": (16, 16, 32, 32)}),
-    spec("se_resnet50", **{**THIN, "se_ratio": 0.25}),
 ]
+# Fields that change which weights there are or what stands before them.
+OFTEN = ("shortcut", "gate", "order", "zero_gamma", "rezero", "bias", "shrink_at", "stem")
 FIELDS = [
-    base.replace(
-        **{field: value}, **({} if field == "name" else {"name": f"{field}={value}-{base.block}"})
-    )
-    for field, cases in CASES.items()
+    base.replace(**{field: value, "name": value if field == "name" else f"{field}={value}"})
+    for field, cases in sorted(CASES.items(), key=lambda item: item[0] not in OFTEN)
     for base, value, _ in cases
 ]
+OFTEN_CASES = sum(len(CASES[field]) for field in OFTEN)
 
 
 def gradients(model: keras.Model, seed: int) -> list[np.ndarray[Any, Any]]:
@@ -91,12 +81,12 @@ def without_gradient(net: Spec, seed: int = 0) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("net", FAMILIES, ids=lambda net: net.name)
+@pytest.mark.parametrize("net", mostly_slow(FAMILIES, 5), ids=lambda net: net.name)
 def test_every_weight_of_a_family_has_a_gradient(net: Spec) -> None:
     assert without_gradient(net) == []
 
 
-@pytest.mark.parametrize("net", FIELDS, ids=lambda net: net.name)
+@pytest.mark.parametrize("net", mostly_slow(FIELDS, OFTEN_CASES), ids=lambda net: net.name)
 def test_every_weight_has_a_gradient_with_each_field(net: Spec) -> None:
     assert without_gradient(net) == []
 

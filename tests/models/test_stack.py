@@ -18,7 +18,7 @@ from reszoo.models.equivalence import check_equivalence
 from reszoo.models.graph import can_be_negative, cut_layers
 from reszoo.models.stack import stack
 
-from .helpers import images, randomize
+from .helpers import images, mostly_slow, randomize
 from .test_gradients import gradients
 
 L = keras.layers
@@ -85,8 +85,12 @@ def places(model: keras.Model) -> list[str]:
     return [add.input[0]._keras_history.operation.name for add in adds]
 
 
-@pytest.mark.parametrize("block", ["basic", "bottleneck"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "block"),
+    mostly_slow(
+        [(case, block) for block in ("basic", "bottleneck") for case in CASES], len(CASES) + 1
+    ),
+)
 def test_outputs_are_the_same_to_the_bit(case: str, block: str) -> None:
     make, place = CASES[case]
     backbone = make()
@@ -120,24 +124,23 @@ def test_outputs_are_the_same_in_training_too(order: str) -> None:
 
 
 def test_every_new_weight_learns_by_the_second_step() -> None:
-    for block in ("basic", "bottleneck"):
-        for order in ("post", "pre"):
-            keras.utils.set_random_seed(0)
-            stacked = stack(vgg_like(None), block=block, order=order)
-            names = [weight.path for weight in stacked.trainable_variables]
-            first = gradients(stacked, 0)
-            learning = {name for name, value in zip(names, first, strict=True) if value.any()}
-            last = 2 if block == "basic" else 3
-            scale = f"bn{last}/gamma" if order == "post" else f"conv{last}/kernel"
-            assert {f"stack_block{i}_{scale}" for i in (1, 2)} <= learning
-            assert "stack_block1_conv1/kernel" not in learning
-            for weight, value in zip(stacked.trainable_variables, first, strict=True):
-                weight.assign_sub(0.5 * value)
-            assert [
-                name
-                for name, value in zip(names, gradients(stacked, 1), strict=True)
-                if not value.any()
-            ] == []
+    for block, order in (("basic", "post"), ("bottleneck", "pre")):
+        keras.utils.set_random_seed(0)
+        stacked = stack(vgg_like(None), block=block, order=order)
+        names = [weight.path for weight in stacked.trainable_variables]
+        first = gradients(stacked, 0)
+        learning = {name for name, value in zip(names, first, strict=True) if value.any()}
+        last = 2 if block == "basic" else 3
+        scale = f"bn{last}/gamma" if order == "post" else f"conv{last}/kernel"
+        assert {f"stack_block{i}_{scale}" for i in (1, 2)} <= learning
+        assert "stack_block1_conv1/kernel" not in learning
+        for weight, value in zip(stacked.trainable_variables, first, strict=True):
+            weight.assign_sub(0.5 * value)
+        assert [
+            name
+            for name, value in zip(names, gradients(stacked, 1), strict=True)
+            if not value.any()
+        ] == []
 
 
 def test_a_cut_that_can_be_negative_is_refused_or_gets_pre_activation() -> None:
