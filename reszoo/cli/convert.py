@@ -9,7 +9,7 @@ from reszoo.cli.output import load_tensorflow, print_table
 from reszoo.cli.show import parse_field
 from reszoo.errors import ReszooError
 from reszoo.weights.convert import Conversion
-from reszoo.weights.formats import split_entry
+from reszoo.weights.files import split_entry
 
 HELP = "convert weight files from and to other frameworks"
 

@@ -8,7 +8,7 @@ from typing import Any
 from reszoo.cli.output import print_table, print_weights
 from reszoo.config.tomlfile import parse_value, spell
 from reszoo.errors import ReszooError
-from reszoo.weights.published import fitting
+from reszoo.weights.published import find_compatible
 from reszoo.zoo.catalog import alias_of, list_models, spec
 from reszoo.zoo.count import count
 from reszoo.zoo.spec import Spec
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{size.multiply_adds:,} multiply-adds for one {'x'.join(map(str, shape))} image and {classes:,} classes"
     )
-    if weights := fitting(net):
+    if weights := find_compatible(net):
         print()
         print_weights(weights, named=False)
     return 0

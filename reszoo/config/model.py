@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 from reszoo.errors import ReszooError
 from reszoo.images.preprocessing import Preprocessing
 from reszoo.validation.table import Table
-from reszoo.weights.formats import is_file_name
+from reszoo.weights.files import is_file_name
 from reszoo.weights.published import Weights, find_weights
 from reszoo.zoo.catalog import spec
 from reszoo.zoo.spec import Spec

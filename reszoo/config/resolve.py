@@ -6,7 +6,7 @@ from reszoo.config.data import DataConfig
 from reszoo.config.recipe import Recipe
 from reszoo.files import expand_user
 from reszoo.validation.table import check_utf8
-from reszoo.weights.formats import is_file_name
+from reszoo.weights.files import is_file_name
 
 
 class ResolvedRecipe(Recipe):

@@ -15,10 +15,10 @@ from reszoo.models.build import build
 from reszoo.models.settings import fixed_settings
 from reszoo.reporting.reporter import Reporter
 from reszoo.training.run import Run
-from reszoo.weights.convert import ENTRY, HEAD, Conversion, assign, export_arrays, refuse_misfit
-from reszoo.weights.formats import local_file
-from reszoo.weights.layouts import LAYOUTS, detect, get_layout
-from reszoo.weights.read import read_checkpoint
+from reszoo.weights.checkpoint import read_checkpoint
+from reszoo.weights.convert import ENTRY, HEAD, Conversion, assign, check_layout, export_arrays
+from reszoo.weights.files import local_file
+from reszoo.weights.layouts import LAYOUTS, detect_layout, get_layout
 from reszoo.zoo.catalog import spec as find_spec
 from reszoo.zoo.spec import Spec
 
@@ -96,15 +96,15 @@ def _load(
         return run.recipe.model.spec, run.load_model(), Conversion(layout="reszoo")
     checkpoint = read_checkpoint(local_file(source))
     try:
-        scheme = get_layout(layout or detect(checkpoint.arrays))
+        scheme = get_layout(layout or detect_layout(checkpoint.arrays))
         if model is None:
             raise ReszooError(
                 "model: expected a model name, which `reszoo list` shows. Example: --model resnet50"
             )
         net = find_spec(model, **fields)
-        refuse_misfit(net, scheme)
-        arrays = {scheme.current(key): array for key, array in checkpoint.arrays.items()}
-        head, entry = (scheme.key(name, net) for name in (f"{HEAD}/kernel", ENTRY))
+        check_layout(net, scheme)
+        arrays = {scheme.update_name(key): array for key, array in checkpoint.arrays.items()}
+        head, entry = (scheme.find_name(name, net) for name in (f"{HEAD}/kernel", ENTRY))
         if missing := next((key for key in (entry, head) if key not in arrays), None):
             without = "reszoo.build(NAME, weights=FILE, top=False)"
             hint = f". To load it without a classifier: {without}" if missing == head else ""

@@ -11,7 +11,7 @@ from reszoo.commands import format_resume
 from reszoo.config.data import DataConfig
 from reszoo.errors import ReszooError
 from reszoo.files import expand_user
-from reszoo.weights.formats import is_file_name
+from reszoo.weights.files import is_file_name
 
 
 def relocated(data: DataConfig, place: str) -> DataConfig:

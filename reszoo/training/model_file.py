@@ -13,7 +13,7 @@ import keras
 from reszoo.errors import ReszooError
 from reszoo.models.settings import fixed_settings  # `reszoo.models` registers the layers
 from reszoo.training.run import Run
-from reszoo.weights.content import find_content, find_in_folder
+from reszoo.weights.files import find_content, find_in_folder
 
 
 @fixed_settings()

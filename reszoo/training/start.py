@@ -18,7 +18,7 @@ from reszoo.training import checkpoint
 from reszoo.training.data_location import advice_on_data, missing, relocated
 from reszoo.training.run import Run
 from reszoo.training.step import Stepper
-from reszoo.weights.formats import is_file_name, local_file
+from reszoo.weights.files import is_file_name, local_file
 
 
 def find_run(

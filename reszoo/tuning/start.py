@@ -18,7 +18,7 @@ from reszoo.training.data_location import advice_on_data, missing, relocated
 from reszoo.tuning.hyperparameters import Choice, Hyperparameter
 from reszoo.tuning.plan import CHANGEABLE, Plan, read_plan
 from reszoo.tuning.space import Space, load_space
-from reszoo.weights.formats import is_file_name
+from reszoo.weights.files import is_file_name
 
 SpaceSource = str | Path | Space
 

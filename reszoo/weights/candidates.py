@@ -1,4 +1,4 @@
-"""Find the model among the names of a checkpoint, whatever wrapped it, and account for the names that are ignored."""
+"""Find the model among the names of a checkpoint, whatever wrapped it, and report what is ignored."""
 
 from __future__ import annotations
 
@@ -10,34 +10,43 @@ from typing import Any
 import numpy as np
 
 from reszoo.errors import ReszooError
-from reszoo.weights.formats import RAW
+from reszoo.types import Array
+from reszoo.weights.files import RAW
 
 # A tensor that every model of a layout has. What stands before it in a file is a wrapper's prefix.
 SIGNS = ("layer1.0.conv1.weight", "stem_conv1/kernel", "conv1_conv/kernel")
-# What torch.compile, FSDP, activation checkpointing and Lightning Fabric put into names, at any place.
+# What torch.compile, FSDP, activation checkpointing and Lightning Fabric put into names, anywhere.
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 AVERAGED = {"ema", "swa", "averaged", "average", "averager", "avg", "polyak"}
-# First words of names that a loss, a metric, an average or a profiler keeps beside the layers. No output depends on them.
-BESIDE = {
-    "criterion", "loss", "losses", "metric", "metrics", "acc", "accuracy", "auroc", "auc", "f1", "f1score", "precision", "recall",
-    "confmat", "confusion", "averaged", "n_averaged", "initted", "num_updates",
-}  # fmt: skip
-# Last words of names that PyTorch and profilers count in. No output depends on them.
-COUNTS = ("num_batches_tracked", "total_ops", "total_params")
-SHOWN = 4
+# First words of names that a loss, a metric, an average or a profiler keeps beside the layers. No
+# output depends on them.
+AUXILIARY = set(
+    "criterion loss losses metric metrics acc accuracy auroc auc f1 f1score precision recall confmat "
+    "confusion averaged n_averaged initted num_updates".split()
+)
+# Last words of names in which PyTorch and profilers count. No output depends on them.
+COUNTERS = ("num_batches_tracked", "total_ops", "total_params")
+SHOWN = 4  # groups of ignored names in a line
 _TOKEN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+")
+
+ToArray = Callable[[Any], Array]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One model in a file: `prefix` stands before the names of its tensors. averaged: they are averages over training."""
+    """A model in a file.
+
+    Attributes:
+        prefix: What stands before the names of its tensors.
+        averaged: Whether they are averages over training.
+    """
 
     prefix: str
     averaged: bool
 
     @property
     def name(self) -> str:
-        """The prefix without its last separator, as `FILE#ENTRY` takes it."""
+        """The prefix without its last separator, as in `FILE#ENTRY`."""
         return self.prefix.rstrip("./")
 
     def matches(self, entry: str) -> bool:
@@ -50,9 +59,12 @@ class Candidate:
 class Selection:
     """The model chosen from a file.
 
-    names: from a tensor's name without the prefix to its name in the file. averaged: whether they are averages.
-    ignored: names in the file that were left out.
-    notes: what the choice means for whoever loads the file, each a sentence.
+    Attributes:
+        prefix: What stands before the names of its tensors.
+        names: From a tensor's name without the prefix to its name in the file.
+        averaged: Whether they are averages over training.
+        ignored: Names in the file that are not loaded.
+        notes: What a person should know of the choice, one sentence each.
     """
 
     prefix: str
@@ -62,16 +74,15 @@ class Selection:
     notes: tuple[str, ...] = ()
 
     def describe(self, file: str) -> list[str]:
-        """Return lines that say what was loaded from `file` and what was ignored; none for a plain file of one model."""
+        """Return lines about what was loaded and ignored; none for a plain file of one model."""
         lines = [f"{file}: {note}" for note in self.notes]
-        counted = {name.rpartition(".")[2] for name in self.names if name.endswith(COUNTS)}
-        groups = group_names(self.ignored, self.prefix)
         what = "averaged weights" if self.averaged else "weights"
         where = f"loaded the {what} under '{self.prefix}'" if self.prefix else f"loaded the {what}"
-        if groups:
-            shown = [*groups[:SHOWN], *sorted(counted)]
+        if groups := group_names(self.ignored, self.prefix):
+            counters = {name.rpartition(".")[2] for name in self.names if name.endswith(COUNTERS)}
+            shown = ", ".join([*groups[:SHOWN], *sorted(counters)])
             more = f" and {len(groups) - SHOWN} more" if len(groups) > SHOWN else ""
-            lines.append(f"{file}: {where}; ignored {', '.join(shown)}{more}")
+            lines.append(f"{file}: {where}; ignored {shown}{more}")
         elif self.prefix and not self.notes:
             lines.append(f"{file}: {where}")
         return lines
@@ -82,35 +93,40 @@ def select_model(
     *,
     others: Sequence[str] = (),
     entry: str = "",
-    to_array: Callable[[Any], np.ndarray] = np.asarray,
+    to_array: ToArray = np.asarray,
 ) -> Selection:
-    """Choose the model among the tensors `values`, by name, of a file.
+    """Choose the model among the tensors of a file. Averaged weights are preferred to raw ones.
 
-    others: names in the file that hold no tensors. entry: which of several models is meant, as in `FILE#ENTRY`.
-    to_array: makes a NumPy array of a value, to see whether two models are the same.
-    Of raw and averaged weights the averaged ones are taken. Raises ReszooError if several models are left, or none is called `entry`.
+    Args:
+        values: The tensors by name.
+        others: Names in the file that hold no tensors.
+        entry: Which of several models is meant, as in `FILE#ENTRY`.
+        to_array: Makes an array of a tensor, to compare models.
+
+    Raises:
+        ReszooError: If several models are left, or none is called `entry`.
     """
-    spelled = strip_wrappers(values)
-    found = find_candidates(spelled)
+    names = strip_wrappers(values)
+    found = find_candidates(names)
     if not found:
         if entry:
             raise ReszooError(
                 f"'#{entry}' is invalid; the file holds no model whose names are known"
             )
-        return Selection(prefix="", names=dict(spelled))
-    chosen, notes = choose(_distinct(found, spelled, values, to_array), entry)
+        return Selection(prefix="", names=dict(names))
+    chosen, notes = choose_candidate(_drop_copies(found, names, values, to_array), entry)
     nested = tuple(c.prefix for c in found if c.prefix.startswith(chosen.prefix) and c != chosen)
-    names, ignored = {}, []
-    for name, stored in spelled.items():
+    kept, ignored = {}, []
+    for name, stored in names.items():
         own = name.removeprefix(chosen.prefix)
         inside = name.startswith(chosen.prefix) and not (nested and name.startswith(nested))
-        if inside and not is_beside(own):
-            names[own] = stored
+        if inside and not is_auxiliary(own):
+            kept[own] = stored
         elif not any(other != chosen and name.startswith(other.prefix) for other in found):
             ignored.append(name)
     return Selection(
         prefix=chosen.prefix,
-        names=names,
+        names=kept,
         averaged=chosen.averaged,
         ignored=(*ignored, *others),
         notes=notes,
@@ -118,15 +134,17 @@ def select_model(
 
 
 def find_candidates(names: Iterable[str]) -> list[Candidate]:
-    """Return each model whose first known tensor is among `names`, in their order."""
+    """Return the models whose first known tensor is among `names`, in their order."""
     known = list(names)
-    prefixes = []
-    for name in known:
-        for sign in SIGNS:
-            if name == sign or name.endswith((f".{sign}", f"/{sign}")):
-                prefixes.append(name.removesuffix(sign))
+    prefixes = [
+        name.removesuffix(sign)
+        for name in known
+        for sign in SIGNS
+        if name == sign or name.endswith((f".{sign}", f"/{sign}"))
+    ]
     there = set(known)
-    # Lightning's averaging callback keeps the averages under state_dict and the raw weights under current_model_state.
+    # Lightning's averaging callback keeps the averages under state_dict and the raw weights under
+    # current_model_state.
     swapped = any(prefix.startswith("current_model_state.") for prefix in prefixes)
     return [
         Candidate(
@@ -139,9 +157,15 @@ def find_candidates(names: Iterable[str]) -> list[Candidate]:
     ]
 
 
-def choose(candidates: Sequence[Candidate], entry: str = "") -> tuple[Candidate, tuple[str, ...]]:
-    """Return the candidate that is meant, and what whoever loads the file should know. Raises ReszooError if none or several are."""
-    names = ", ".join(f"'{one.name or '(no prefix)'}'" for one in candidates)
+def choose_candidate(
+    candidates: Sequence[Candidate], entry: str = ""
+) -> tuple[Candidate, tuple[str, ...]]:
+    """Return the candidate that is meant, and notes on the choice.
+
+    Raises:
+        ReszooError: If none or several are meant.
+    """
+    names = _list_names(candidates)
     left = list(candidates)
     if entry == RAW and not any(one.matches(entry) for one in candidates):
         left = [one for one in candidates if not one.averaged]
@@ -152,41 +176,42 @@ def choose(candidates: Sequence[Candidate], entry: str = "") -> tuple[Candidate,
         left = exact or [one for one in candidates if one.matches(entry)]
         if not left:
             raise ReszooError(f"'#{entry}' is invalid; the file holds {names}")
-    averaged = [one for one in left if one.averaged]
-    if len(left) > 1 and len(averaged) == 1:
-        raw = ", ".join(f"'{one.name or '(no prefix)'}'" for one in left if not one.averaged)
-        return averaged[0], (
-            f"loaded the averaged weights '{averaged[0].name}', not the raw ones ({raw}); add #{RAW} to the file name for those",
-        )
     if len(left) == 1:
         return left[0], ()
-    # MoCo trains the query encoder and keeps a moving average of it, the key encoder; its authors evaluate the first.
+    averaged = [one for one in left if one.averaged]
+    if len(averaged) == 1:
+        raw = _list_names([one for one in left if not one.averaged])
+        return averaged[0], (
+            f"loaded the averaged weights '{averaged[0].name}', not the raw ones ({raw}); "
+            f"add #{RAW} to the file name for those",
+        )
+    # MoCo trains the query encoder and keeps a moving average of it, the key encoder; its authors
+    # evaluate the query encoder.
     queries = [one for one in left if one.name.endswith("encoder_q")]
     if len(queries) == 1 and all(one.name.endswith(("encoder_q", "encoder_k")) for one in left):
         return queries[0], (
-            f"loaded the query encoder '{queries[0].name}'; add #encoder_k to the file name for the key encoder",
+            f"loaded the query encoder '{queries[0].name}'; add #encoder_k to the file name for the "
+            "key encoder",
         )
-    example = left[-1].name or left[0].name
     raise ReszooError(
-        f"it holds several models ({names}); name one behind the file name. Example: FILE#{example}"
+        f"it holds several models ({names}); name one behind the file name. "
+        f"Example: FILE#{left[-1].name or left[0].name}"
     )
 
 
 def strip_wrappers(names: Iterable[str]) -> dict[str, str]:
-    """Return from each name without the segments that wrappers put into it to the name itself."""
+    """Return from each name without the parts that wrappers put into it to the name itself."""
     known = list(names)
     stripped = [
         ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in known
     ]
-    if len(set(stripped)) < len(known):
-        stripped = known
-    return dict(zip(stripped, known, strict=True))
+    return dict(zip(stripped if len(set(stripped)) == len(known) else known, known, strict=True))
 
 
-def is_beside(name: str) -> bool:
-    """Return whether a name, without prefix, belongs to a loss, a metric or an average and not to a layer."""
+def is_auxiliary(name: str) -> bool:
+    """Return whether a name without prefix belongs to a loss, metric or average, not to a layer."""
     first = re.split(r"[./]", name)[0]
-    return first in BESIDE or bool(BESIDE & set(tokens(first)))
+    return first in AUXILIARY or bool(AUXILIARY & set(tokens(first)))
 
 
 def tokens(text: str) -> list[str]:
@@ -195,7 +220,7 @@ def tokens(text: str) -> list[str]:
 
 
 def group_names(names: Sequence[str], prefix: str) -> list[str]:
-    """Shorten the ignored names of a file: those that share their first word behind a wrapper's are one, with their number."""
+    """Shorten ignored names: those that share the first word behind the wrapper's are one group."""
     outer = re.split(r"[./]", prefix)[0]
     groups: dict[str, list[str]] = {}
     for name in names:
@@ -208,35 +233,30 @@ def group_names(names: Sequence[str], prefix: str) -> list[str]:
     ]
 
 
-def _distinct(
+def _list_names(candidates: Sequence[Candidate]) -> str:
+    return ", ".join(f"'{one.name or '(no prefix)'}'" for one in candidates)
+
+
+def _drop_copies(
     candidates: Sequence[Candidate],
-    spelled: Mapping[str, str],
+    names: Mapping[str, str],
     values: Mapping[str, Any],
-    to_array: Callable[[Any], np.ndarray],
+    to_array: ToArray,
 ) -> list[Candidate]:
-    """Leave out candidates whose tensors are those of an earlier one, as where a module is stored under two names."""
+    """Drop candidates whose tensors equal an earlier one's: one module stored under two names."""
+
+    def equal(own: Mapping[str, str], theirs: Mapping[str, str]) -> bool:
+        if own.keys() != theirs.keys():
+            return False
+        pairs = [(values[own[name]], values[theirs[name]]) for name in own]
+        return all(one.shape == other.shape for one, other in pairs) and all(
+            np.array_equal(to_array(one), to_array(other)) for one, other in pairs
+        )
+
     kept: list[tuple[Candidate, dict[str, str]]] = []
     for one in candidates:
-        own = {
-            name.removeprefix(one.prefix): stored
-            for name, stored in spelled.items()
-            if name.startswith(one.prefix)
-        }
-        if not any(_same(own, theirs, values, to_array) for _, theirs in kept):
+        start = one.prefix
+        own = {n.removeprefix(start): stored for n, stored in names.items() if n.startswith(start)}
+        if not any(equal(own, theirs) for _, theirs in kept):
             kept.append((one, own))
     return [one for one, _ in kept]
-
-
-def _same(
-    own: Mapping[str, str],
-    theirs: Mapping[str, str],
-    values: Mapping[str, Any],
-    to_array: Callable[[Any], np.ndarray],
-) -> bool:
-    if own.keys() != theirs.keys() or any(
-        values[own[n]].shape != values[theirs[n]].shape for n in own
-    ):
-        return False
-    return all(
-        np.array_equal(to_array(values[own[name]]), to_array(values[theirs[name]])) for name in own
-    )

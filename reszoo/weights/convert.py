@@ -1,62 +1,64 @@
-"""Tensors of any layout into a net, and a net's weights out into another layout, with an account of every tensor."""
+"""Tensors of any layout into a model, and a model's weights into another layout."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from reszoo.errors import ReszooError
-from reszoo.weights.candidates import COUNTS
-from reszoo.weights.layouts import Layout, detect, get_layout
+from reszoo.types import Array
+from reszoo.weights.candidates import COUNTERS
+from reszoo.weights.layouts import Layout, detect_layout, get_layout
 from reszoo.zoo.spec import Spec
 
 HEAD = "head_dense"
 ENTRY = "stem_conv1/kernel"
 
+Shape: TypeAlias = tuple[int, ...]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """What became of every tensor.
+    """What happened to every tensor. Our names are `layer/variable`.
 
-    layout: whose names the file has. matched: from our `layer/variable` to the file's name. missing: ours that the file
-    lacks. left_over: the file's that the net has no place for. wrong_shape: (ours, theirs, shape in the file, shape here).
-    new: ours left as they started on purpose, because the classes differ. adapted: ours changed to other input channels.
+    Attributes:
+        layout: The layout of the file.
+        matched: From our name to the file's.
+        missing: Our names that the file lacks.
+        left_over: The file's names that the model has no place for.
+        wrong_shape: (our name, the file's name, shape in the file, shape in the model).
+        new: Our names that keep their initial values, because the classes differ.
+        adapted: Our names that were changed to other input channels.
     """
 
     layout: str
     matched: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     left_over: list[str] = field(default_factory=list)
-    wrong_shape: list[tuple[str, str, tuple[int, ...], tuple[int, ...]]] = field(
-        default_factory=list
-    )
+    wrong_shape: list[tuple[str, str, Shape, Shape]] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
     adapted: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
-        """Whether every tensor of the net and of the file found its place."""
+        """Whether every tensor of the model and of the file has its place."""
         return not (self.missing or self.left_over or self.wrong_shape)
 
     @property
     def lacks_head(self) -> bool:
-        """Whether the file fits in everything but a classifier, which it does not hold."""
-        head = f"{HEAD}/"
-        return (
-            bool(self.missing)
-            and not self.wrong_shape
-            and all(name.startswith(head) for name in self.missing)
-        )
+        """Whether the file lacks a classifier and nothing else."""
+        heads = [name.startswith(f"{HEAD}/") for name in self.missing]
+        return bool(heads) and all(heads) and not self.wrong_shape
 
     @property
     def reason(self) -> str:
-        """The first thing wrong in words, or ""."""
-        counts = (len(self.missing), len(self.left_over), len(self.wrong_shape))
-        more = f" ({sum(counts)} tensors do not fit in all)" if sum(counts) > 1 else ""
+        """The first thing that does not fit; "" if everything does."""
+        count = len(self.missing) + len(self.left_over) + len(self.wrong_shape)
+        more = f" ({count} tensors do not fit in all)" if count > 1 else ""
         if self.wrong_shape:
             ours, theirs, there, here = self.wrong_shape[0]
             return (
@@ -64,13 +66,11 @@ class Conversion:
             )
         if self.missing:
             return f"'{self.missing[0]}' is in the net only{more}"
-        if self.left_over:
-            return f"'{self.left_over[0]}' is in the file only{more}"
-        return ""
+        return f"'{self.left_over[0]}' is in the file only{more}" if self.left_over else ""
 
 
 def variables(model: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (`layer/variable`, variable) for each weight of a net that `build` made."""
+    """Yield (`layer/variable`, variable) for each weight of a model that `build` made."""
     for layer in model.layers:
         for variable in layer.weights:
             if variable.name != "seed_generator_state":
@@ -79,41 +79,49 @@ def variables(model: Any) -> Iterator[tuple[str, Any]]:
 
 def assign(
     model: Any,
-    net: Spec,
-    arrays: Mapping[str, np.ndarray],
+    spec: Spec,
+    arrays: Mapping[str, Array],
     *,
     layout: str | None = None,
     other_classes: bool = False,
 ) -> Conversion:
-    """Put a file's tensors into the weights of `model`, which is `net`; all of them, or none where something does not fit.
+    """Assign a file's tensors to the weights of a model: all of them, or none if one does not fit.
 
-    layout: whose names the tensors have, found out when left out. other_classes: keep the classifier as it is where
-    the file's is for another number of classes, or there is none in it. A first convolution of another number of
-    input channels is adapted: summed to one, repeated and scaled to more (as timm does). A file's classifier that the
-    model has none for, or a new one for, is passed over.
-    Raises ReszooError where the layout's nets compute something else than `net`, and for tensors that hold no numbers.
+    A first convolution of another number of input channels is adapted (`adapt_channels`). A file's
+    classifier is skipped if the model has none, or a new one.
+
+    Args:
+        model: The model.
+        spec: Its spec.
+        arrays: The tensors by name.
+        layout: Their layout; found by the names by default.
+        other_classes: Keep the model's classifier if the file's has another number of classes, or
+            the file lacks one.
+
+    Raises:
+        ReszooError: If the layout's models compute something else than `spec`, or tensors do not
+            hold finite floating-point numbers.
     """
-    scheme = get_layout(layout or detect(arrays))
-    refuse_misfit(net, scheme)
-    arrays = {scheme.current(key): array for key, array in arrays.items()}
+    scheme = get_layout(layout or detect_layout(arrays))
+    check_layout(spec, scheme)
+    arrays = {scheme.update_name(key): array for key, array in arrays.items()}
     found = Conversion(layout=scheme.name)
-    chosen: list[tuple[Any, np.ndarray]] = []
+    chosen: list[tuple[Any, Array]] = []
     used = set()
     own = dict(variables(model))
-    head = f"{scheme.layer(HEAD, net)}{scheme.joint}"
-    renewed = other_classes and _is_of_other_classes(own, arrays, scheme, net)
+    head = f"{scheme.layer(HEAD, spec)}{scheme.separator}"
+    renewed = other_classes and _has_other_classes(own, arrays, scheme, spec)
     for name, variable in own.items():
-        key = scheme.key(name, net)
+        key = scheme.find_name(name, spec)
+        used.add(key)
         if renewed and name.startswith(f"{HEAD}/"):
             found.new.append(name)
-            used.add(key)
             continue
         if key not in arrays:
             found.missing.append(name)
             continue
-        used.add(key)
-        array, shape = scheme.to_ours(_numbers(arrays[key], key)), tuple(variable.shape)
-        if name == ENTRY and array.shape != shape and _same_but_channels(array.shape, shape):
+        array, shape = scheme.to_ours(_to_float32(arrays[key], key)), tuple(variable.shape)
+        if name == ENTRY and array.shape != shape and _differ_in_channels(array.shape, shape):
             array = adapt_channels(array, shape[2])
             found.adapted.append(name)
         if array.shape != shape:
@@ -121,10 +129,14 @@ def assign(
         else:
             found.matched[name] = key
             chosen.append((variable, array))
+    # A projection head of self-supervised training ("fc.0.weight") is skipped like a classifier.
+    skip_head = renewed or f"{HEAD}/kernel" not in own
     for key in arrays:
-        # A projection head of self-supervised training ("fc.0.weight") is passed over like a classifier.
-        no_place = (renewed or f"{HEAD}/kernel" not in own) and key.startswith(head)
-        if key not in used and not key.endswith(COUNTS) and not no_place:
+        if (
+            key not in used
+            and not key.endswith(COUNTERS)
+            and not (skip_head and key.startswith(head))
+        ):
             found.left_over.append(key)
     if found.complete:
         for variable, array in chosen:
@@ -132,35 +144,37 @@ def assign(
     return found
 
 
-def export_arrays(model: Any, net: Spec, layout: str) -> dict[str, np.ndarray]:
-    """Return the weights of `model`, which is `net`, by the names and in the axes of another framework's layout.
+def export_arrays(model: Any, spec: Spec, layout: str) -> dict[str, Array]:
+    """Return the weights of a model by the names and in the axes of another layout.
 
-    Raises ReszooError where the layout's nets compute something else than `net`.
+    Raises:
+        ReszooError: If the layout's models compute something else than `spec`.
     """
     scheme = get_layout(layout)
-    refuse_misfit(net, scheme)
+    check_layout(spec, scheme)
     arrays = {}
     for name, variable in variables(model):
-        key = scheme.key(name, net)
-        arrays[key] = np.array(
-            scheme.to_theirs(np.asarray(variable.numpy(), np.float32)), order="C"
-        )
+        key = scheme.find_name(name, spec)
+        array = np.asarray(variable.numpy(), np.float32)
+        arrays[key] = np.array(scheme.to_theirs(array), order="C")
         if scheme.torch and name.endswith("/moving_variance"):
             arrays[f"{key.rpartition('.')[0]}.num_batches_tracked"] = np.asarray(0, np.int64)
     return arrays
 
 
-def refuse_misfit(net: Spec, layout: Layout) -> None:
-    """Raise ReszooError where a publisher's nets compute something else than `net`, though shapes may agree."""
-    if reason := layout.misfit(net):
-        raise ReszooError(f"{net.name} cannot have {layout.name}'s weights: {reason}")
+def check_layout(spec: Spec, layout: Layout) -> None:
+    """Raise ReszooError if a publisher's models compute something else than `spec`."""
+    if reason := layout.find_mismatch(spec):
+        raise ReszooError(f"{spec.name} cannot have {layout.name}'s weights: {reason}")
 
 
-def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+def adapt_channels(kernel: Array, channels: int) -> Array:
     """Return a first kernel [h, w, c, out] for another number of input channels.
 
-    One: the sum over channels, which sees a grey image as the net saw it in colour. More: repeated and scaled by
-    c / channels, which keeps the size of what leaves (timm/models/_manipulate.py, adapt_input_conv).
+    One channel: the sum over channels, which sees a gray image as the model saw it in color. More:
+    repeated and scaled by c / channels, which keeps the size of the output.
+
+    Reference: timm/models/_manipulate.py, adapt_input_conv.
     """
     own = kernel.shape[2]
     if channels == 1:
@@ -171,26 +185,26 @@ def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
     return adapted
 
 
-def _is_of_other_classes(
-    own: Mapping[str, Any], arrays: Mapping[str, np.ndarray], scheme: Layout, net: Spec
+def _has_other_classes(
+    own: Mapping[str, Any], arrays: Mapping[str, Array], scheme: Layout, spec: Spec
 ) -> bool:
-    """Return whether a file's classifier is for another number of classes than the model's, or there is none in it."""
+    """Return whether a file's classifier has another number of classes, or is absent."""
     kernel = own.get(f"{HEAD}/kernel")
     if kernel is None:
         return False
-    theirs = arrays.get(scheme.key(f"{HEAD}/kernel", net))
+    theirs = arrays.get(scheme.find_name(f"{HEAD}/kernel", spec))
     if theirs is None:
-        return scheme.key(f"{HEAD}/bias", net) not in arrays
+        return scheme.find_name(f"{HEAD}/bias", spec) not in arrays
     features, classes = tuple(kernel.shape)
     shape = scheme.to_ours(np.asarray(theirs)).shape
     return len(shape) == 2 and shape[0] == features and shape[1] != classes
 
 
-def _numbers(array: np.ndarray, key: str) -> np.ndarray:
-    """Return a file's tensor in float32. Raises ReszooError where it holds no floating-point numbers, or no numbers at all."""
-    if array.dtype.kind not in "fV":  # V: bfloat16 and its kin
+def _to_float32(array: Array, key: str) -> Array:
+    if array.dtype.kind not in "fV":  # V: bfloat16 and the like
         raise ReszooError(
-            f"'{key}' holds {array.dtype} numbers, not floating-point ones: quantised or other weights are not read"
+            f"'{key}' holds {array.dtype} numbers, not floating-point ones: quantized weights are "
+            "not supported"
         )
     array = np.asarray(array, np.float32)
     if not np.isfinite(array).all():
@@ -198,5 +212,5 @@ def _numbers(array: np.ndarray, key: str) -> np.ndarray:
     return array
 
 
-def _same_but_channels(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+def _differ_in_channels(one: Shape, other: Shape) -> bool:
     return len(one) == len(other) == 4 and (*one[:2], one[3]) == (*other[:2], other[3])

@@ -1,4 +1,4 @@
-"""Download published weights files; a file is returned only after its digest was verified."""
+"""Download published weights files. A file is returned only after its digest was verified."""
 
 from __future__ import annotations
 
@@ -16,55 +16,52 @@ from pathlib import Path
 
 from reszoo.errors import ReszooError
 from reszoo.files import atomic_path, expand_user
-from reszoo.weights.formats import RemoteFile
+from reszoo.reporting.reporter import Reporter
+from reszoo.weights.files import RemoteFile
 
 TIMEOUT = 30.0  # seconds without a byte from the server of a plain URL
 
 
 def fetch(files: Sequence[RemoteFile]) -> Path:
-    """Return the path of the first of `files` that is in a cache; download the first one if none is.
+    """Return the first of `files` that is in a cache; download the first one if none is.
 
-    Files of the Hugging Face hub are in its own cache, which other libraries share; all others are below `$RESZOO_HOME`.
-    The digest is verified at every call, and a damaged file is downloaded again.
+    Files of the Hugging Face hub are in its own cache, which other libraries share; all others are
+    below `$RESZOO_HOME`. The digest is verified at every call, and a damaged file is downloaded
+    again.
 
     Args:
-        files: the same weights in several formats or places, the preferred one first.
+        files: The same weights in several formats or places, the preferred one first.
 
     Raises:
-        ReszooError: the file cannot be downloaded or stored, or its digest is wrong.
+        ReszooError: If the file cannot be downloaded or stored, or its digest is wrong.
     """
-    file, damaged = files[0], None
+    file, damaged, reporter = files[0], None, Reporter(stderr=True)
     try:
         for file in files:
             if path := _find(file):
-                wrong = _mismatch(file, path)
+                wrong = _compare_digest(file, path)
                 if wrong is None:
                     return path
-                print(f"{path}: {wrong}; the file is damaged", file=sys.stderr)
+                reporter.line(f"{path}: {wrong}; the file is damaged")
                 damaged = path if file is files[0] else damaged
         file = files[0]
         with _quiet_hub():
-            return _download(file, damaged)
+            return _download(file, damaged, reporter)
     except ReszooError:
         raise
-    except (
-        Exception
-    ) as error:  # the HTTP library of huggingface_hub, and so its errors, differ between versions
-        raise _failure(file, error) from error
+    except Exception as error:  # the errors of huggingface_hub differ between its versions
+        raise _explain(file, error) from error
 
 
 def cache_path(file: RemoteFile) -> Path:
-    """Return where a file that is not on the hub is stored: `weights/HOST/PATH` below `$RESZOO_HOME`."""
+    """Return where a file that is not on the hub is stored: weights/HOST/PATH below `$RESZOO_HOME`."""
     url = urllib.parse.urlsplit(file.url)
-    return (
-        expand_user(os.environ.get("RESZOO_HOME") or "~/.cache/reszoo")
-        / "weights"
-        / f"{url.netloc}{url.path}"
-    )
+    home = expand_user(os.environ.get("RESZOO_HOME") or "~/.cache/reszoo")
+    return home / "weights" / f"{url.netloc}{url.path}"
 
 
 def _hub_file(file: RemoteFile) -> tuple[str, str, str] | None:
-    """Return the repository, name and revision of a file on the Hugging Face hub, None for a plain URL."""
+    """Return repository, name and revision of a file on the Hugging Face hub; None for others."""
     hub = re.fullmatch(r"https://huggingface\.co/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", file.url)
     return (hub[1], hub[3], hub[2]) if hub else None
 
@@ -82,7 +79,7 @@ def _find(file: RemoteFile) -> Path | None:
 
 @contextlib.contextmanager
 def _quiet_hub() -> Iterator[None]:
-    """Hold back the warnings of huggingface_hub about attempts that failed; `fetch` reports the failure."""
+    """Silence the warnings of huggingface_hub about failed attempts; `fetch` reports the failure."""
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -92,23 +89,24 @@ def _quiet_hub() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _download(file: RemoteFile, damaged: Path | None) -> Path:
-    """Download a file to its cache and verify it. damaged: the file in the cache that it replaces, if any."""
+def _download(file: RemoteFile, damaged: Path | None, reporter: Reporter) -> Path:
+    """Download a file to its cache, where it replaces `damaged`, and verify it."""
     from huggingface_hub import constants, hf_hub_download
 
     if constants.HF_HUB_OFFLINE:
         raise ReszooError(
-            f"{file.url}: not in the cache, and HF_HUB_OFFLINE is set. Unset it, or {_by_hand(file)}"
+            f"{file.url}: not in the cache, and HF_HUB_OFFLINE is set. "
+            f"Unset it, or {_advise_copy(file)}"
         )
-    print(f"downloading {file.url}", file=sys.stderr)
+    reporter.line(f"downloading {file.url}")
     if hub := _hub_file(file):
         repository, name, revision = hub
         if damaged and not damaged.is_symlink():
-            damaged.unlink()  # without links, huggingface_hub downloads it again but does not replace it
+            damaged.unlink()  # without links, huggingface_hub does not replace it
         path = Path(
             hf_hub_download(repository, name, revision=revision, force_download=damaged is not None)
         )
-        if wrong := _mismatch(file, path):
+        if wrong := _compare_digest(file, path):
             path.resolve().unlink()
             raise ReszooError(
                 f"{file.url}: {wrong}. The file was discarded. Try again, or check HF_ENDPOINT"
@@ -120,29 +118,27 @@ def _download(file: RemoteFile, damaged: Path | None) -> Path:
     if mirror := os.environ.get("RESZOO_MIRROR"):
         url = f"{mirror.rstrip('/')}/{url.partition('://')[2]}"
     show = sys.stderr is not None and sys.stderr.isatty()
+    downloader = pooch.HTTPDownloader(progressbar=show, chunk_size=1 << 20, timeout=TIMEOUT)
     with atomic_path(path) as part:
-        pooch.HTTPDownloader(progressbar=show, chunk_size=1 << 20, timeout=TIMEOUT)(
-            url, str(part), None
-        )
-        if wrong := _mismatch(file, part):
+        downloader(url, str(part), None)
+        if wrong := _compare_digest(file, part):
             raise ReszooError(
-                f"{url}: {wrong}. The file was discarded. Try again, or {_by_hand(file)}"
+                f"{url}: {wrong}. The file was discarded. Try again, or {_advise_copy(file)}"
             )
     return path
 
 
-def _mismatch(file: RemoteFile, path: Path) -> str | None:
-    """Return None if the file at `path` has the digest that `file` must have, else the difference."""
+def _compare_digest(file: RemoteFile, path: Path) -> str | None:
+    """Return how the digest of the file at `path` differs from the expected one; None if equal."""
     kind, expected = (_hub_digest(file, path) if file.digest == "hub" else file.digest).split(":")
     with open(path, "rb") as opened:
-        found = hashlib.file_digest(
-            opened, lambda: hashlib.new(kind, usedforsecurity=False)
-        ).hexdigest()
+        digest = hashlib.file_digest(opened, lambda: hashlib.new(kind, usedforsecurity=False))
+    found = digest.hexdigest()
     return None if found.startswith(expected) else f"{kind} is {found}; expected {expected}"
 
 
 def _hub_digest(file: RemoteFile, path: Path) -> str:
-    """Return the sha256 that the hub stated for a file in its cache, which is the name of the blob linked to."""
+    """Return the sha256 that the hub stated for a cached file: the name of the blob linked to."""
     if path.is_symlink():
         stated: str | None = Path(os.readlink(path)).name
     else:  # HF_HUB_DISABLE_SYMLINKS is set, or the file system has no links
@@ -157,8 +153,8 @@ def _hub_digest(file: RemoteFile, path: Path) -> str:
     return f"sha256:{stated}"
 
 
-def _by_hand(file: RemoteFile) -> str:
-    """Return what to do on another machine, to end a message with."""
+def _advise_copy(file: RemoteFile) -> str:
+    """Return how to get the file by way of another machine, to end a message with."""
     if hub := _hub_file(file):
         from huggingface_hub import constants
 
@@ -167,26 +163,23 @@ def _by_hand(file: RemoteFile) -> str:
     return f"download it on another machine and put it at {cache_path(file)}"
 
 
-def _failure(file: RemoteFile, error: Exception) -> ReszooError:
+def _explain(file: RemoteFile, error: Exception) -> ReszooError:
     """Return the one line for a file that could not be downloaded, stored or read."""
-    home, mirror = (
-        ("HF_HOME", "HF_ENDPOINT") if _hub_file(file) else ("RESZOO_HOME", "RESZOO_MIRROR")
-    )
+    on_hub = _hub_file(file)
+    home, mirror = ("HF_HOME", "HF_ENDPOINT") if on_hub else ("RESZOO_HOME", "RESZOO_MIRROR")
     if isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError):
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        fix = (
-            f"Free some space, or set {home} to a folder on another disk"
-            if full
-            else f"Set {home} to a folder that you can write"
-        )
+        fix = f"Set {home} to a folder that you can write"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            fix = f"Free some space, or set {home} to a folder on another disk"
         return ReszooError(f"{error.filename or file.url}: {error.strerror}. {fix}")
     return ReszooError(
-        f"{file.url}: download failed ({_reason(error)}). Check the connection, HTTPS_PROXY or {mirror}, or {_by_hand(file)}"
+        f"{file.url}: download failed ({_find_reason(error)}). Check the connection, HTTPS_PROXY or "
+        f"{mirror}, or {_advise_copy(file)}"
     )
 
 
-def _reason(error: BaseException) -> str:
-    """Return why a download failed: the server's status, or the words of the error at the bottom."""
+def _find_reason(error: BaseException) -> str:
+    """Return the server's status, or the text of the error at the bottom of the chain."""
     below: BaseException | None = error
     while below is not None:
         status = getattr(getattr(below, "response", None), "status_code", None)

@@ -1,4 +1,4 @@
-"""Read Keras' HDF5 files as arrays by `layer/variable`; a model inside another one is `outer/layer/variable`."""
+"""Read Keras' HDF5 files as arrays by `layer/variable`, of nested models `outer/layer/variable`."""
 
 from __future__ import annotations
 
@@ -8,27 +8,32 @@ from typing import IO, Any
 import numpy as np
 
 from reszoo.errors import ReszooError
+from reszoo.types import Array
 
 
-def load_hdf5(source: Path | IO[bytes]) -> dict[str, np.ndarray]:
-    """Return the weights of a `.weights.h5` file or of a `.h5` file of Keras 2's kind. Raises ReszooError for other HDF5 files."""
+def load_hdf5(source: Path | IO[bytes]) -> dict[str, Array]:
+    """Return the weights of a `.weights.h5` file, or of a `.h5` file of Keras 2.
+
+    Raises:
+        ReszooError: If it is another HDF5 file.
+    """
     import h5py  # type: ignore[import-untyped]
 
     with h5py.File(source, "r") as file:
         root = file.get("model_weights", file)
         if "layer_names" in root.attrs:
             return _load_legacy(root)
-        found: dict[str, np.ndarray] = {}
+        found: dict[str, Array] = {}
         _load_groups(file, "", found)
         if not found and "layers" not in file:
             raise ReszooError(
-                f"{getattr(source, 'name', 'the file')} is HDF5, but no weights that Keras wrote"
+                f"{getattr(source, 'name', 'the file')} is HDF5, but not weights that Keras wrote"
             )
         return found
 
 
-def _load_legacy(root: Any) -> dict[str, np.ndarray]:
-    found: dict[str, np.ndarray] = {}
+def _load_legacy(root: Any) -> dict[str, Array]:
+    found: dict[str, Array] = {}
     for layer in map(_text, root.attrs["layer_names"]):
         names = [_text(name) for name in root[layer].attrs["weight_names"]]
         owners = [("", *name.split("/"))[-2] for name in names]
@@ -41,10 +46,11 @@ def _load_legacy(root: Any) -> dict[str, np.ndarray]:
     return found
 
 
-def _load_groups(group: Any, outer: str, found: dict[str, np.ndarray]) -> None:
-    """Collect the weights of a group and of the groups in it. Keras numbers a layer's variables in the order it makes them in.
+def _load_groups(group: Any, outer: str, found: dict[str, Array]) -> None:
+    """Collect the weights of a group and of the groups in it.
 
-    A layer's own name stands in the attribute `name` of its group `vars`; groups are called by class, as in `conv2d_3`.
+    Keras numbers a layer's variables in the order in which it makes them. A layer's name stands in
+    the attribute `name` of its group `vars`; groups are called by class, such as `conv2d_3`.
     """
     for key, entry in group.items():
         if key in ("vars", "optimizer") or not hasattr(entry, "items"):
@@ -60,7 +66,7 @@ def _load_groups(group: Any, outer: str, found: dict[str, np.ndarray]) -> None:
         _load_groups(entry, outer if key == "layers" else f"{outer}{name}/", found)
 
 
-def _named(arrays: list[np.ndarray]) -> list[tuple[str, np.ndarray]]:
+def _named(arrays: list[Array]) -> list[tuple[str, Array]]:
     if len(arrays) == 4:
         names: tuple[str, ...] = ("gamma", "beta", "moving_mean", "moving_variance")
     else:

@@ -1,4 +1,4 @@
-"""The published weights of the zoo's nets: one row for each, read from published.tsv. Standard library only."""
+"""Published weights, one row of published.tsv each. Standard library only."""
 
 from __future__ import annotations
 
@@ -11,27 +11,35 @@ from typing import Any
 
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.images.preprocessing import Preprocessing
-from reszoo.weights.formats import RemoteFile
-from reszoo.zoo.catalog import ALIASES, list_models, spec
+from reszoo.weights.files import RemoteFile
+from reszoo.zoo.catalog import ALIASES, list_models
+from reszoo.zoo.catalog import spec as make_spec
 from reszoo.zoo.count import count
 from reszoo.zoo.spec import Spec
 
-# What two nets of the same weights may differ in: where weights start, and what acts in training alone.
+# Fields in which models of the same weights may differ: initial values, and training alone.
 FREE = ("name", "zero_gamma", "gate_bias", "dropout", "shortcut_dropout", "drop_path")
 
-NEAR = 3  # fields in which a net may differ and still be meant
+NEAR = 3  # fields in which a model may differ and still be meant
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Published weights of one net.
+    """Published weights of one model.
 
-    model: the net they belong to. tag: their name, "publisher/variant" or "publisher". layout: whose names their tensors
-    have. data: the set they classify, "imagenet" or "cifar10". top1, top5: published accuracy in percent on its test images
-    (ImageNet: validation), one crop as `transforms` says; None where not published. licence: SPDX. source: where that stands.
-    files: where they lie, the preferred first.
+    Attributes:
+        model: The model's name.
+        tag: Their name, "publisher/variant" or "publisher".
+        layout: The layout of their tensors.
+        data: The dataset that they classify, "imagenet" or "cifar10".
+        top1: Published accuracy in percent on its test images (ImageNet: validation), one crop.
+        top5: As `top1`; None if not published.
+        transforms: The preprocessing of images.
+        licence: SPDX identifier.
+        source: Where accuracy and license are stated.
+        files: Where they lie, the preferred first.
     """
 
     model: str
@@ -47,17 +55,17 @@ class Weights:
 
     @property
     def parameters(self) -> int:
-        """Trained weights of the net, its classifier included."""
+        """The number of trainable parameters, the classifier included."""
         return count(self.model).parameters
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes in the order of the logits."""
+        """Class names in the order of the logits."""
         return CIFAR10 if self.data == "cifar10" else tuple(name for _, name in _imagenet())
 
     @property
     def class_ids(self) -> tuple[str, ...]:
-        """The classes as their data set's folders are called: ImageNet's by their WordNet number."""
+        """Names of the dataset's class folders: ImageNet's WordNet numbers."""
         return CIFAR10 if self.data == "cifar10" else tuple(number for number, _ in _imagenet())
 
     def classifies(self, names: tuple[str, ...]) -> bool:
@@ -65,7 +73,7 @@ class Weights:
         return names in (self.class_names, self.class_ids)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what a card or a run says of them, fit for JSON."""
+        """Return a JSON-able dict, for cards and run.json."""
         values = {
             key: getattr(self, key)
             for key in ("model", "tag", "data", "top1", "top5", "licence", "source")
@@ -79,7 +87,7 @@ class Weights:
 
 @functools.cache
 def published() -> tuple[Weights, ...]:
-    """Return every row; of those of one net the first is what its data set's name stands for."""
+    """Return every row. The first of a model is what its dataset's name stands for."""
     head, *lines = (
         (Path(__file__).parent / "published.tsv").read_text(encoding="utf-8").splitlines()
     )
@@ -119,9 +127,9 @@ def _imagenet() -> tuple[tuple[str, str], ...]:
 
 
 def list_weights(pattern: str = "*") -> list[Weights]:
-    """Return the published weights of the nets whose name, or another name of theirs, matches a shell-style wildcard.
+    """Return the published weights of models whose name or alias matches a shell-style wildcard.
 
-    Those of a net stand together, the first being what its data's name stands for.
+    Those of a model stand together; the first is what its dataset's name stands for.
     """
     pattern = pattern.lower()
     names: dict[str, list[str]] = {}
@@ -138,58 +146,57 @@ def list_weights(pattern: str = "*") -> list[Weights]:
     ]
 
 
-def fitting(net: Spec) -> list[Weights]:
-    """Return the published weights that `net` can hold, whatever it is called."""
-    return [weights for weights in published() if not differences(net, weights)]
+def find_compatible(spec: Spec) -> list[Weights]:
+    """Return the published weights that a model can hold, whatever its name."""
+    return [weights for weights in published() if not differences(spec, weights)]
 
 
-def find_weights(net: Spec, tag: str | None = None) -> Weights:
+def find_weights(spec: Spec, tag: str | None = None) -> Weights:
     """Return published weights of a model.
 
     Args:
-        net: The model.
-        tag: A tag ("timm/a1_in1k"), its second half ("a1_in1k") or a dataset ("imagenet"), in either case of letters; by
-            default the model's first weights.
+        spec: The model.
+        tag: A tag ("timm/a1_in1k"), its second half ("a1_in1k") or a dataset ("imagenet"), in any
+            case; by default the model's first weights.
 
     Raises:
-        ReszooError: If the model cannot hold them, naming the field that differs, or the tag does not exist.
+        ReszooError: If the model cannot hold them, or the tag does not exist.
     """
-    fits = fitting(net)
+    fits = find_compatible(spec)
     if found := fits if tag is None else _tagged(fits, tag):
         return found[0]
     others = published() if tag is None else _tagged(published(), tag)
     nearest = min(
         others,
-        key=lambda weights: (weights.model != net.name, len(differences(net, weights))),
+        key=lambda weights: (weights.model != spec.name, len(differences(spec, weights))),
         default=None,
     )
-    if nearest and len(differences(net, nearest)) <= NEAR:
-        raise ReszooError(f"{net.name}: {_misfit(net, nearest)}")
+    if nearest and len(differences(spec, nearest)) <= NEAR:
+        raise ReszooError(f"{spec.name}: {_describe_mismatch(spec, nearest)}")
     if not fits:
         raise ReszooError(
-            f"{net.name} has no published weights; `reszoo list --weights` shows the nets that have"
+            f"{spec.name} has no published weights; `reszoo list --weights` shows the models with "
+            "published weights"
         )
     tags = [weights.tag for weights in fits]
     near = did_you_mean(
         str(tag),
         {part.lower() for name in tags for part in (name, name.split("/")[-1])} | {fits[0].data},
     )
-    raise ReszooError(f"{net.name} has no weights '{tag}'{near or '; it has ' + ', '.join(tags)}")
+    raise ReszooError(f"{spec.name} has no weights '{tag}'{near or '; it has ' + ', '.join(tags)}")
 
 
-def differences(net: Spec, weights: Weights) -> list[tuple[str, Any, Any]]:
-    """Return (field, its value in `net`, its value in the weights' own net) for each binding field that differs."""
+def differences(spec: Spec, weights: Weights) -> list[tuple[str, Any, Any]]:
+    """Return (field, value of the model, value of the weights' model) for each field that differs."""
     own = _spec_of(weights.model)
     return [
-        (name, getattr(net, name), getattr(own, name))
+        (name, getattr(spec, name), getattr(own, name))
         for name in Spec.model_fields
-        if name not in FREE and getattr(net, name) != getattr(own, name)
+        if name not in FREE and getattr(spec, name) != getattr(own, name)
     ]
 
 
-@functools.cache
-def _spec_of(model: str) -> Spec:
-    return spec(model)
+_spec_of = functools.cache(make_spec)
 
 
 def _tagged(rows: Iterable[Weights], tag: str) -> list[Weights]:
@@ -199,13 +206,15 @@ def _tagged(rows: Iterable[Weights], tag: str) -> list[Weights]:
     ]
 
 
-def _misfit(net: Spec, weights: Weights) -> str:
-    fields = differences(net, weights)
-    told = "; ".join(f"{name} is {here!r} here and {there!r} there" for name, here, there in fields)
+def _describe_mismatch(spec: Spec, weights: Weights) -> str:
+    fields = differences(spec, weights)
+    shown = "; ".join(
+        f"{name} is {here!r} here and {there!r} there" for name, here, there in fields
+    )
     names = ", ".join(name for name, _, _ in fields)
     remedy = (
         f"leave {names} as it is"
-        if weights.model == net.name
+        if weights.model == spec.name
         else f"build '{weights.model}' instead"
     )
-    return f"weights '{weights.tag}' belong to {weights.model}: {told}; {remedy}"
+    return f"weights '{weights.tag}' belong to {weights.model}: {shown}; {remedy}"

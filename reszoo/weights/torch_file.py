@@ -20,10 +20,14 @@ from typing import Any
 import numpy as np
 
 from reszoo.errors import ReszooError
+from reszoo.types import Array
 
-DEPTH = 12  # of tables in tables; deeper ones are cycles or hold no models
-# Libraries whose own types stand in checkpoints beside the weights. Their objects are read as `Inert`: none of their code is
-# imported or run.
+DEPTH = 12  # of nested tables; deeper ones are cycles or hold no models
+BUILTINS = (
+    "bool bytes bytearray complex dict float frozenset int list range set slice str tuple".split()
+)
+# Libraries whose own types stand in checkpoints beside the weights. Their objects are read as
+# `Inert`: none of their code is imported or run.
 INERT = (
     "omegaconf.",
     "pytorch_lightning.",
@@ -32,7 +36,7 @@ INERT = (
     "lightning_utilities.",
     "torchmetrics.",
 )
-# Tables of settings with attributes, which are read as plain tables.
+# Tables of settings with attributes, read as plain tables.
 TABLES = (
     "pytorch_lightning.utilities.parsing.AttributeDict",
     "lightning.pytorch.utilities.parsing.AttributeDict",
@@ -61,10 +65,13 @@ class Inert:
 
 
 def load_torch(path: Path) -> Any:
-    """Return what `torch.save` put into the file at `path`.
+    """Return what `torch.save` wrote to a file.
 
-    Besides tensors and plain containers, types of the standard library and NumPy that run nothing are read.
-    Raises ReszooError without PyTorch, and for a file that holds another type, with the name of the type.
+    Besides tensors and plain containers, types of the standard library and NumPy are read that run
+    nothing.
+
+    Raises:
+        ReszooError: If PyTorch is not installed, or the file holds another type.
     """
     try:
         import torch  # type: ignore[import-not-found, unused-ignore]
@@ -82,9 +89,7 @@ def load_torch(path: Path) -> Any:
                 warnings.catch_warnings(),
                 torch.serialization.safe_globals(allowed),
             ):
-                warnings.simplefilter(
-                    "ignore"
-                )  # what PyTorch says of old pickles is for whoever wrote them
+                warnings.simplefilter("ignore")  # about old pickles: for whoever wrote them
                 return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:
             if type(error).__name__ != "UnpicklingError":
@@ -96,75 +101,53 @@ def load_torch(path: Path) -> Any:
                 allowed.append((type("Inert", (Inert,), {}), name))
                 continue
             raise ReszooError(
-                f"{path} holds {name or 'an object of an unknown type'}, which is not unpickled because it could run a program; expected "
-                "tensors and plain values. In the program that wrote it: torch.save(model.state_dict(), 'weights.pth')"
+                f"{path} holds {name or 'an object of an unknown type'}, which is not unpickled "
+                "because it could run a program; expected tensors and plain values. In the program "
+                "that wrote it: torch.save(model.state_dict(), 'weights.pth')"
             ) from error
 
 
 def harmless_types() -> list[tuple[Any, str]]:
-    """Return (object, name in a pickle) of the types that are read besides PyTorch's own list. Making one of them runs nothing."""
+    """Return (object, name in a pickle) of types that are read besides PyTorch's own list.
+
+    Making an object of one of them runs nothing.
+    """
     pairs: list[tuple[Any, str]] = [
         (argparse.Namespace, "argparse.Namespace"),
         (types.SimpleNamespace, "types.SimpleNamespace"),
-        (_table, "collections.defaultdict"),
+        (_make_table, "collections.defaultdict"),
         (decimal.Decimal, "decimal.Decimal"),
         (uuid.UUID, "uuid.UUID"),
         (typing.Any, "typing.Any"),
+        (np.ndarray, "numpy.ndarray"),
+        (np.dtype, "numpy.dtype"),
     ]
     for name in ("date", "datetime", "time", "timedelta", "timezone"):
         pairs.append((getattr(datetime, name), f"datetime.{name}"))
-    for name in (
-        "bool",
-        "bytes",
-        "bytearray",
-        "complex",
-        "dict",
-        "float",
-        "frozenset",
-        "int",
-        "list",
-        "range",
-        "set",
-        "slice",
-        "str",
-        "tuple",
-    ):
-        pairs += [
-            (getattr(builtins, name), f"{module}.{name}") for module in ("builtins", "__builtin__")
-        ]
-    for name in (
-        "Path",
-        "PosixPath",
-        "WindowsPath",
-        "PurePath",
-        "PurePosixPath",
-        "PureWindowsPath",
-    ):
-        made = pathlib.PureWindowsPath if "Windows" in name else pathlib.PurePosixPath
-        pairs += [(made, f"{module}.{name}") for module in ("pathlib", "pathlib._local")]
+    for name in BUILTINS:
+        pairs += [(getattr(builtins, name), f"{m}.{name}") for m in ("builtins", "__builtin__")]
+    for start, made in (("", pathlib.PurePosixPath), ("Posix", pathlib.PurePosixPath),
+                        ("Windows", pathlib.PureWindowsPath)):  # fmt: skip
+        for name in (f"{start}Path", f"Pure{start}Path"):
+            pairs += [(made, f"{module}.{name}") for module in ("pathlib", "pathlib._local")]
     scalar, rebuild = np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]
     for core in ("numpy.core", "numpy._core"):
-        pairs += [
-            (scalar, f"{core}.multiarray.scalar"),
-            (rebuild, f"{core}.multiarray._reconstruct"),
-        ]
-    pairs += [(np.ndarray, "numpy.ndarray"), (np.dtype, "numpy.dtype")]
+        pairs.append((scalar, f"{core}.multiarray.scalar"))
+        pairs.append((rebuild, f"{core}.multiarray._reconstruct"))
     for character in np.typecodes["All"]:
         dtype = np.dtype(character)
-        pairs += [
-            (type(dtype), f"numpy.dtypes.{type(dtype).__name__}"),
-            (dtype.type, f"numpy.{dtype.type.__name__}"),
-        ]
+        pairs.append((type(dtype), f"numpy.dtypes.{type(dtype).__name__}"))
+        pairs.append((dtype.type, f"numpy.{dtype.type.__name__}"))
     return pairs + [(collections.OrderedDict, name) for name in TABLES]
 
 
-def _table(*_: Any) -> collections.OrderedDict[Any, Any]:
-    """Return what a table with a default becomes: PyTorch's reader fills no other kind."""
+def _make_table(*_: Any) -> collections.OrderedDict[Any, Any]:
+    """Return an empty table for one with a default; PyTorch's reader fills no other kind."""
     return collections.OrderedDict()
 
 
 def flatten(held: Any) -> tuple[dict[str, Any], list[str]]:
-    """Return the tensors in nested tables by their whole name, joined by dots, and the top-level names without a tensor."""
+    """Return the tensors in nested tables by name, joined by dots, and top-level names without any."""
     import torch
 
     tensors: dict[str, Any] = {}
@@ -193,8 +176,8 @@ def flatten(held: Any) -> tuple[dict[str, Any], list[str]]:
     return tensors, empty
 
 
-def to_array(value: Any) -> np.ndarray:
-    """Return a tensor as a NumPy array; floating-point numbers of 16 bits and fewer become float32."""
+def to_array(value: Any) -> Array:
+    """Return a tensor as a NumPy array, floating-point numbers as float32."""
     if isinstance(value, np.ndarray):
         return value
     value = value.detach()

@@ -24,7 +24,7 @@ from reszoo.reporting.page import Table
 from reszoo.trainer import Trainer
 from reszoo.weights import load, published
 from reszoo.weights.convert import export_arrays
-from reszoo.weights.formats import RemoteFile
+from reszoo.weights.files import RemoteFile
 from reszoo.weights.published import Weights
 
 L = keras.layers

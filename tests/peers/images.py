@@ -18,9 +18,9 @@ import numpy as np
 
 from reszoo import build, spec
 from reszoo.images.preprocessing import Preprocessing
+from reszoo.weights.checkpoint import read_arrays
 from reszoo.weights.convert import assign
 from reszoo.weights.published import find_weights
-from reszoo.weights.read import read_arrays
 
 from .parity import Peer, Row
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from reszoo import build, list_weights, spec
+from reszoo.weights.checkpoint import read_arrays
 from reszoo.weights.convert import assign, export_arrays, variables
-from reszoo.weights.read import read_arrays
 
 TOLERANCE = 1e-4  # of the largest number compared
 

@@ -11,7 +11,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from reszoo.errors import ReszooError
-from reszoo.weights.read import read_arrays
+from reszoo.weights.checkpoint import read_arrays
 
 
 class Evil:

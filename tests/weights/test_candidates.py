@@ -11,7 +11,7 @@ from reszoo.errors import ReszooError
 from reszoo.weights.candidates import (
     find_candidates,
     group_names,
-    is_beside,
+    is_auxiliary,
     select_model,
     strip_wrappers,
     tokens,
@@ -183,7 +183,7 @@ def test_what_is_left_over_is_named_and_counted() -> None:
 )  # fmt: skip
 def test_only_losses_and_metrics_are_ignored_among_layers(name: str, beside: bool) -> None:
     """Another tensor beside the layers may change what the model computes, so that it must be an error."""
-    assert is_beside(name) is beside
+    assert is_auxiliary(name) is beside
     assert (name in select_model(model() | {name: np.zeros(1)}).names) is not beside
 
 

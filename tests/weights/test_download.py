@@ -21,7 +21,7 @@ import pytest
 from reszoo.errors import ReszooError
 from reszoo.weights import download
 from reszoo.weights.download import cache_path, fetch
-from reszoo.weights.formats import RemoteFile
+from reszoo.weights.files import RemoteFile
 
 BODY = bytes(range(256)) * 800
 SHA = hashlib.sha256(BODY).hexdigest()

@@ -21,7 +21,7 @@ from reszoo.images.preprocessing import Preprocessing
 from reszoo.weights import published
 from reszoo.weights.convert import export_arrays
 from reszoo.weights.download import cache_path
-from reszoo.weights.formats import RemoteFile
+from reszoo.weights.files import RemoteFile
 from reszoo.weights.published import CIFAR10, Weights
 
 URL = "https://weights.example/resnet8.safetensors"
@@ -415,7 +415,7 @@ def test_convert_takes_an_entry_and_says_what_it_ignored(
 
 @pytest.mark.parametrize("weights", [5, b"cifar10", ["cifar10"]])
 def test_weights_of_no_kind_are_refused(weights: object) -> None:
-    with pytest.raises(ReszooError, match="must be a tag such as 'imagenet', or a file"):
+    with pytest.raises(ReszooError, match="expected a tag such as 'imagenet', or a file"):
         build("resnet8", weights=weights)  # type: ignore[arg-type]
 
 

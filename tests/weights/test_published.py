@@ -8,15 +8,15 @@ import pytest
 
 from reszoo import ReszooError, count, list_weights, spec
 from reszoo.weights.layouts import LAYOUTS
-from reszoo.weights.published import differences, find_weights, fitting, published
+from reszoo.weights.published import differences, find_compatible, find_weights, published
 
 
 @pytest.mark.parametrize("weights", published(), ids=lambda row: f"{row.model}-{row.tag}")
 def test_a_row_is_of_a_net_its_layout_can_hold_and_says_all(weights) -> None:  # type: ignore[no-untyped-def]
     net = spec(weights.model)
     assert net.name == weights.model and not differences(net, weights)
-    assert not LAYOUTS[weights.layout].misfit(net)
-    assert find_weights(net, weights.tag) is weights and weights in fitting(net)
+    assert not LAYOUTS[weights.layout].find_mismatch(net)
+    assert find_weights(net, weights.tag) is weights and weights in find_compatible(net)
     assert len(weights.class_names) == len(weights.class_ids) == net.default_classes
     assert 50 < weights.top1 < 100 and (weights.top5 is None or weights.top1 < weights.top5 < 100)
     assert weights.licence in ("BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "CC-BY-NC-4.0")

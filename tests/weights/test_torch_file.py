@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from reszoo.errors import ReszooError
-from reszoo.weights.read import read_arrays
+from reszoo.weights.checkpoint import read_arrays
 from reszoo.weights.torch_file import flatten, load_torch, to_array
 
 from .wrapped import ARRAYS, check_same, loaded, under

@@ -17,9 +17,8 @@ import tensorflow as tf
 from safetensors.numpy import save_file
 
 from reszoo import ReszooError, build
-from reszoo.weights.content import ADVICE, find_content, find_in_folder
-from reszoo.weights.formats import is_file_name
-from reszoo.weights.read import read_arrays
+from reszoo.weights.checkpoint import read_arrays
+from reszoo.weights.files import ADVICE, find_content, find_in_folder, is_file_name
 
 from .wrapped import ARRAYS, CLASSES, NET, check_same, loaded, under
 

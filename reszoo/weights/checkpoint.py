@@ -1,4 +1,4 @@
-"""Read a weights file as named NumPy arrays. Nothing in it is ever executed or unpickled freely."""
+"""Read a weights file as named NumPy arrays. Nothing in it is executed or unpickled."""
 
 from __future__ import annotations
 
@@ -10,42 +10,50 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from reszoo.errors import ReszooError
+from reszoo.types import Array
 from reszoo.weights.candidates import select_model
-from reszoo.weights.content import SHARD, find_content, find_in_folder
-from reszoo.weights.formats import LocalFile
+from reszoo.weights.files import SHARD, LocalFile, find_content, find_in_folder
 from reszoo.weights.hdf5_file import load_hdf5
 from reszoo.weights.torch_file import flatten, load_torch, to_array
+
+Loaded: TypeAlias = tuple[Mapping[str, Any], list[str], Callable[[Any], Array]]
+"""Tensors by name, top-level names without tensors, and what makes an array of a tensor."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     """The tensors of the model in a file.
 
-    arrays: by the names of the model, without what wrappers put before them. prefix: what stood there. lines: what was chosen
-    and what was ignored, for the user to read; empty for a plain file of one model.
+    Attributes:
+        arrays: By the names of the model, without a wrapper's prefix.
+        prefix: The prefix.
+        lines: What was chosen and ignored; empty for a plain file of one model.
     """
 
-    arrays: dict[str, np.ndarray]
+    arrays: dict[str, Array]
     prefix: str = ""
     lines: tuple[str, ...] = ()
 
 
-def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
     """Return the tensors of the model in a weights file, by name. See `read_checkpoint`."""
     return read_checkpoint(LocalFile(path=Path(path))).arrays
 
 
 def read_checkpoint(source: LocalFile) -> Checkpoint:
-    """Read the model in a weights file: safetensors, also in shards with their index, Keras' HDF5 files and .keras, or PyTorch's.
+    """Read the model in a weights file.
 
-    The content decides which it is, whatever the suffix. PyTorch's files need `pip install 'reszoo[torch]'`. A model inside
-    another one, or below keys such as "state_dict" and "model", is found by the names of its tensors.
-    Raises ReszooError for a file that does not exist, is damaged, of another kind, or holds several models.
+    Safetensors (also in shards with their index), Keras' HDF5 files and .keras, and PyTorch's files
+    are supported; the content decides, not the suffix. A model inside another one, or below keys
+    such as "state_dict", is found by the names of its tensors.
+
+    Raises:
+        ReszooError: If the file is absent, damaged, of another kind, or holds several models.
     """
     source.check()
     path = find_in_folder(source.path) if source.path.is_dir() else source.path
@@ -56,23 +64,18 @@ def read_checkpoint(source: LocalFile) -> Checkpoint:
         selected = select_model(values, others=others, entry=source.entry, to_array=convert)
         arrays = {name: convert(values[stored]) for name, stored in selected.names.items()}
     except ReszooError as error:
-        text = str(error)
-        raise ReszooError(
-            text if str(path) in text else f"{path} cannot be read as weights: {text}"
-        ) from error
-    except (
-        Exception
-    ) as error:  # each reader has errors of its own, and a damaged file may raise any of them
+        if str(path) in str(error):
+            raise
+        raise ReszooError(f"{path} cannot be read as weights: {error}") from error
+    except Exception as error:  # a damaged file may raise any error of the readers
         first = str(error).strip().partition("\n")[0].partition(". ")[0]
         reason = first if " " in first else f"{type(error).__name__} {first}".strip()
         raise ReszooError(f"{path} cannot be read as weights: {reason}") from error
-    return Checkpoint(
-        arrays=arrays, prefix=selected.prefix, lines=tuple(selected.describe(path.name))
-    )
+    lines = tuple(selected.describe(path.name))
+    return Checkpoint(arrays=arrays, prefix=selected.prefix, lines=lines)
 
 
-def _load(path: Path) -> tuple[Mapping[str, Any], list[str], Callable[[Any], np.ndarray]]:
-    """Return the tensors of a file by name, the top-level names that hold none, and what makes an array of a tensor."""
+def _load(path: Path) -> Loaded:
     kind = find_content(path)
     if kind == "index":
         return _load_shards(path)
@@ -81,22 +84,23 @@ def _load(path: Path) -> tuple[Mapping[str, Any], list[str], Callable[[Any], np.
         raise ReszooError(
             f"{path} is one of {int(shard[2])} shards; give the index of them all. Example: {index}"
         )
-    if kind in ("torch", "safetensors"):
-        return _load_names(path, kind)
     if kind == "keras":
         with zipfile.ZipFile(path) as archive:
             return load_hdf5(io.BytesIO(archive.read("model.weights.h5"))), [], np.asarray
-    return load_hdf5(path), [], np.asarray
+    if kind == "hdf5":
+        return load_hdf5(path), [], np.asarray
+    return _load_tensors(path, kind)
 
 
-def _load_shards(index: Path) -> tuple[dict[str, Any], list[str], Callable[[Any], np.ndarray]]:
-    """Return the tensors of every file that an index names. Raises ReszooError if one is missing or lacks a tensor."""
+def _load_shards(index: Path) -> Loaded:
+    """Load the tensors of every file that an index names."""
     try:
         shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         files = sorted(set(shards.values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReszooError(
-            f"{index} is JSON, but not an index of shards: it has no weight_map from tensors to files"
+            f"{index} is JSON, but not an index of shards: it has no weight_map from tensors to "
+            "files"
         ) from error
     if not files or not all(
         isinstance(name, str) and re.fullmatch(r"[^/\\]+", name) and name != ".." for name in files
@@ -110,8 +114,8 @@ def _load_shards(index: Path) -> tuple[dict[str, Any], list[str], Callable[[Any]
         )
     values: dict[str, Any] = {}
     for name in files:
-        part, _, convert = _load_names(index.parent / name, find_content(index.parent / name))
-        values |= {key: convert(value) for key, value in part.items()}
+        tensors, _, convert = _load_tensors(index.parent / name, find_content(index.parent / name))
+        values |= {key: convert(value) for key, value in tensors.items()}
     if lost := [key for key in shards if key not in values]:
         raise ReszooError(
             f"{index}: '{lost[0]}' is not in {shards[lost[0]]}, where the index places it"
@@ -119,10 +123,8 @@ def _load_shards(index: Path) -> tuple[dict[str, Any], list[str], Callable[[Any]
     return values, [], np.asarray
 
 
-def _load_names(
-    path: Path, kind: str
-) -> tuple[Mapping[str, Any], list[str], Callable[[Any], np.ndarray]]:
-    """Return what `_load` does, of a file of tensors by name."""
+def _load_tensors(path: Path, kind: str) -> Loaded:
+    """Load a file of tensors by name."""
     if kind == "torch":
         return (*flatten(load_torch(path)), to_array)
     if kind != "safetensors":
