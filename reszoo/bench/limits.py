@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-POLL = 0.02
-"""Seconds between two looks at running commands."""
+POLL = 0.02  # seconds between two looks at running commands
 
 
 @dataclass(frozen=True)
@@ -35,23 +34,22 @@ class Outcome:
 
 
 class Clock:
-    """A time limit, and the shares of it that stages may use.
+    """A time limit in seconds, and the shares of it that stages may use.
 
-    A command gets SIGTERM at its limit, and SIGKILL `grace` seconds later; both lie within the limit.
+    A command gets SIGTERM at its limit, and SIGKILL `grace` seconds later; both are within the limit.
     """
 
     def __init__(self, seconds: float) -> None:
-        self.limit = seconds
-        self.grace = min(20.0, seconds / 20)
-        self._begun = time.monotonic()
+        self.limit, self.grace = seconds, min(20.0, seconds / 20)
+        self._start = time.monotonic()
 
     @property
     def passed(self) -> float:
         """Seconds since the start."""
-        return time.monotonic() - self._begun
+        return time.monotonic() - self._start
 
     def left(self, share: float = 1.0) -> float:
-        """Return the seconds that a command may run, if everything must end at `share` (0 to 1) of the limit."""
+        """Return the seconds that a command may run, if everything ends at `share` (0 to 1) of the limit."""
         return self.limit * share - self.grace - self.passed
 
 
@@ -72,40 +70,38 @@ def run_commands(
         seconds: The limit. The commands get SIGTERM then.
         grace: Seconds from SIGTERM to SIGKILL.
         observe: Called between looks at the commands.
-        ended: Called with the name and outcome of each command that ends by itself, as soon as it does.
+        ended: Called as soon as a command ends by itself.
 
     Returns:
         The outcome of each command.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    begun = time.monotonic()
+    clock = Clock(seconds)
     outcomes: dict[str, Outcome] = {}
+    running: dict[str, subprocess.Popen[bytes]] = {}
     with contextlib.ExitStack() as stack:
-        running: dict[str, subprocess.Popen[bytes]] = {}
-        stack.callback(
-            lambda: stop(running.values(), grace)
-        )  # also if a signal interrupts this function
+        stack.callback(lambda: stop(running.values(), grace))  # also if a signal interrupts
         for name, words in commands.items():
             log = stack.enter_context(open(logs / f"{name}.log", "ab"))
             running[name] = subprocess.Popen(
-                list(words),
+                words,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        while running and time.monotonic() - begun < seconds:
+        while running and clock.passed < seconds:
             for name in [name for name, process in running.items() if process.poll() is not None]:
-                outcomes[name] = Outcome(running.pop(name).returncode, time.monotonic() - begun)
+                outcomes[name] = Outcome(running.pop(name).returncode, clock.passed)
                 ended(name, outcomes[name])
             observe()
             time.sleep(POLL)
         late = list(running)
-    return outcomes | {name: Outcome(None, time.monotonic() - begun) for name in late}
+    return outcomes | {name: Outcome(None, clock.passed) for name in late}
 
 
 def stop(processes: Iterable[subprocess.Popen[bytes]], grace: float) -> None:
-    """Stop processes and their groups: SIGTERM, then SIGKILL to those that still run after `grace` seconds."""
+    """Send SIGTERM to processes and their groups, then SIGKILL to those that run after `grace` seconds."""
     running = [process for process in processes if process.poll() is None]
     for process in running:
         _signal(process, signal.SIGTERM)
@@ -129,9 +125,7 @@ def exit_on_sigterm() -> Iterator[None]:
     def leave(number: int, _: object) -> None:
         raise SystemExit(128 + number)
 
-    if (
-        threading.current_thread() is not threading.main_thread()
-    ):  # Python handles signals in the main thread alone
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals there
         yield
         return
     before = signal.signal(signal.SIGTERM, leave)

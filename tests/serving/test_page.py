@@ -64,29 +64,23 @@ def send(page: Any, *files: tuple[str, bytes]) -> None:
     page.get_by_text("answered.").wait_for()
 
 
-def test_a_picture_is_sent_and_answered(
+def test_an_image_is_sent_and_answered(
     page: Any, server: Server, exported: Any, picture: bytes
 ) -> None:
-    send(page, ("my photo's.png", picture))
-    answer = page.locator("#answers > li").first
-    assert answer.locator("h2").inner_text() == "my photo's.png"
+    """Names of files and classes are text, never markup."""
+    send(page, ("my photo's.png", picture), ("<img src=x onerror=alert(1)>.png", picture))
+    answer = page.locator("#answers > li").filter(has_text="my photo's.png")
     labels = answer.locator(".label").all_inner_texts()
     assert len(labels) == 5 and set(labels) <= set(exported.class_names)
     shares = [float(one.strip("<> %")) for one in answer.locator(".share").all_inner_texts()]
     assert shares == sorted(shares, reverse=True) and 20 < sum(shares) <= 100.3
     assert answer.locator("img").evaluate("image => image.naturalWidth") == 30
     curl = page.locator("#curl").inner_text()
-    assert "'./my photo'\\''s.png'" in curl and f"{server.model_url}:predict" in curl
-    assert page.locator("#said").inner_text() == "1 picture answered." and not page.troubles
-
-
-def test_names_of_classes_and_files_are_text(page: Any, picture: bytes) -> None:
-    send(page, ("<img src=x onerror=alert(1)>.png", picture))
-    assert page.locator("#answers h2").inner_text() == "<img src=x onerror=alert(1)>.png"
-    assert (
-        page.locator("#answers img[src=x]").count() == 0
-        and page.locator("b", has_text="猫").count() == 0
-    )
+    assert f"{server.model_url}:predict" in curl and ".png'" in curl
+    assert page.locator("#said").inner_text() == "2 pictures answered." and not page.troubles
+    assert page.locator("#answers h2", has_text="<img src=x onerror=alert(1)>.png").count() == 1
+    assert page.locator("#answers img[src=x]").count() == 0
+    assert page.locator("b", has_text="猫").count() == 0
     assert "<b>猫</b>" in page.locator("#classes").text_content()
 
 
