@@ -1,9 +1,9 @@
 """One side of a comparison, as a program: `python child.py JOB`. Its environment may lack reszoo.
 
 JOB is a `Job` of `sides.py` in JSON. The parent limits the process to the job's device and threads.
-The program prepares and prints a JSON line, `{"versions", "parameters"}`. For each number on standard
-input it makes that many calls and prints `{"seconds", "build_seconds", "peak_mb"}`. If the job cannot
-run, it prints `{"error": message}`.
+The program prepares and prints a JSON line, `{"versions", "parameters"}`. For each number on
+standard input it makes that many calls and prints `{"seconds", "build_seconds", "peak_mb"}`. If the
+job cannot run, it prints `{"error": message}`.
 """
 
 from __future__ import annotations

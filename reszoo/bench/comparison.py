@@ -24,7 +24,8 @@ from reszoo.types import JsonObject
 from reszoo.zoo.catalog import spec as find_spec
 from reszoo.zoo.count import count
 
-KINDS = {"train": "resnet20", "infer": "resnet50", "input": "cifar", "build": "resnet50", "first-step": "resnet20"}  # fmt: skip
+KINDS = {"train": "resnet20", "infer": "resnet50", "input": "cifar"}
+KINDS |= {"build": "resnet50", "first-step": "resnet20"}
 """What can be measured, each with the model that is measured by default."""
 PEERS = ("torch", "torch-compile", "timm", "keras")
 VARIANTS = ("reszoo-jit", "reszoo-on-host", "reszoo-on-device")

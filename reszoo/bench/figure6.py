@@ -1,4 +1,4 @@
-"""Figure 6 of arXiv 1512.03385: four models in parallel on one GPU, with the budget that ends in time."""
+"""Figure 6 of arXiv 1512.03385: four models on one GPU, with a budget that ends in time."""
 
 from __future__ import annotations
 
@@ -60,12 +60,13 @@ def choose_budget(plan: Plan) -> None:
 
 
 def budget_steps(left: float, overhead: float, seconds_per_step: float, most: int = STEPS) -> int:
-    """Return the most steps that end in time, a multiple of 4 so that 1/2 and 3/4 of them are whole.
+    """Return the most steps that end in time: a multiple of 4, so that 1/2 and 3/4 are whole.
 
     Args:
         left: Seconds until everything must have ended.
         overhead: Seconds of a run beside its steps: imports, data, tracing, evaluation.
-        seconds_per_step: Seconds of a step while all runs train, evaluations and checkpoints included.
+        seconds_per_step: Seconds of a step while all runs train, evaluations and checkpoints
+            included.
         most: The upper limit.
     """
     steps = int((SAFETY * left - overhead) / seconds_per_step)
@@ -134,7 +135,7 @@ def probe(plan: Plan, options: Sequence[str]) -> tuple[float, float] | None:
 
 
 def read_row(file: Path, known: int) -> list[tuple[int, float]]:
-    """Return (step, time) of the newest row of a history with more than `known` rows, else nothing."""
+    """Return (step, time) of the newest row if a history has more than `known` rows."""
     try:
         with open(file, encoding="utf-8", newline="") as text:
             rows = list(csv.DictReader(text))

@@ -1,15 +1,16 @@
-"""The measurements that need a GPU, within a time limit. `recipes/gpu.sh` starts them. Standard library only.
+"""Measurements that need a GPU, within a time limit; started by `recipes/gpu.sh`.
 
     python -m reszoo.bench.gpu DATA OUT SECONDS
 
 1. `reszoo train quickstart` on the GPU.
 2. `reszoo bench train` beside PyTorch, with and without `train.jit` and `data.on_device`.
-3. Figure 6 of arXiv 1512.03385: plain20, resnet20, plain56 and resnet56 in parallel on one GPU. A probe
-   measures the step time of all four. The budget is the largest that ends in time, at most 64,000 steps.
+3. Figure 6 of arXiv 1512.03385: plain20, resnet20, plain56 and resnet56 in parallel on one GPU. A
+   probe measures the step time of all four. The budget is the largest that ends in time, at most
+   64,000 steps.
 4. The first step, `mixed_float16` with an overflow, and a run that is killed and resumed.
 
-Each record, OUT/NAME.json, is written as soon as it exists. A second start skips what has a record, and
-resumes runs.
+Each record, OUT/NAME.json, is written as soon as it exists. A second start skips what has a record,
+and resumes runs.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def measure_benchmarks(plan: Plan) -> None:
 
 
 def measure_overflow(plan: Plan) -> None:
-    """Train in mixed_float16 from a loss scale that overflows, so that the first steps are skipped."""
+    """Train in mixed_float16 from a loss scale that overflows: the first steps are skipped."""
     folder = plan.out / "runs" / "overflow"
     shutil.rmtree(folder, ignore_errors=True)
     code = "import sys; from reszoo.bench.gpu import train_overflow; train_overflow(*sys.argv[1:])"
@@ -103,7 +104,7 @@ def measure_overflow(plan: Plan) -> None:
 
 
 def train_overflow(folder: str, device: str, *settings: str) -> None:
-    """Train the quickstart from a loss scale of 2**30: float16 overflows until about 15 steps halved it."""
+    """Train the quickstart from a loss scale of 2**30, which overflows for about 15 steps."""
     from reszoo.config.load import load_recipe
     from reszoo.trainer import Trainer
 
@@ -114,7 +115,7 @@ def train_overflow(folder: str, device: str, *settings: str) -> None:
 
 
 def measure_kill(plan: Plan) -> None:
-    """Kill a deterministic run after its first checkpoint, resume it, and compare it with an unbroken one."""
+    """Kill a deterministic run after its first checkpoint, resume it, and compare the result."""
     unbroken, killed = (plan.out / "runs" / name for name in ("kill_unbroken", "kill_killed"))
     every = f"train.checkpoint_every={1 if plan.steps else 20}"
     settings = [*shorten(plan), "train.deterministic=true", every]

@@ -20,7 +20,8 @@ class Outcome:
     """How a command ended.
 
     Attributes:
-        status: The exit status; negative for a signal, None if the command was stopped at its limit.
+        status: The exit status; negative for a signal, None if the command was stopped at its
+            limit.
         seconds: From the start to the end of the command.
     """
 
@@ -36,7 +37,8 @@ class Outcome:
 class Clock:
     """A time limit in seconds, and the shares of it that stages may use.
 
-    A command gets SIGTERM at its limit, and SIGKILL `grace` seconds later; both are within the limit.
+    A command gets SIGTERM at its limit, and SIGKILL `grace` seconds later; both are within the
+    limit.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -49,7 +51,7 @@ class Clock:
         return time.monotonic() - self._start
 
     def left(self, share: float = 1.0) -> float:
-        """Return the seconds that a command may run, if everything ends at `share` (0 to 1) of the limit."""
+        """Return the seconds that a command may run if all ends at `share` (0..1) of the limit."""
         return self.limit * share - self.grace - self.passed
 
 
@@ -101,7 +103,7 @@ def run_commands(
 
 
 def stop(processes: Iterable[subprocess.Popen[bytes]], grace: float) -> None:
-    """Send SIGTERM to processes and their groups, then SIGKILL to those that run after `grace` seconds."""
+    """Send SIGTERM to processes with their groups, and SIGKILL after `grace` seconds."""
     running = [process for process in processes if process.poll() is None]
     for process in running:
         _signal(process, signal.SIGTERM)
@@ -120,7 +122,7 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 @contextlib.contextmanager
 def exit_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit inside the block, so that child processes are ended on the way out."""
+    """Turn SIGTERM into SystemExit in the block, so that child processes are ended."""
 
     def leave(number: int, _: object) -> None:
         raise SystemExit(128 + number)

@@ -10,7 +10,7 @@ from sklearn.datasets import load_sample_images
 
 
 def write_photographs(folder: Path, count: int = 256) -> None:
-    """Write JPEG files of about 75 kB: enlarged parts of scikit-learn's two photographs, in two classes."""
+    """Write JPEG files of about 75 kB, enlarged parts of two photographs, in two classes."""
     whole = load_sample_images().images
     random = np.random.default_rng(0)
     for number in range(count):

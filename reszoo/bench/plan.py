@@ -1,4 +1,4 @@
-"""The plan of the GPU measurements: commands within a time limit, and the records that they leave."""
+"""The plan of the GPU measurements: commands within a time limit, and their records."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Plan:
         self.report(f"{name}: written")
 
     def seconds_left(self, stage: str) -> float:
-        """Return the seconds until a stage ends. Figure 6 may use all of them if nothing follows."""
+        """Return the seconds until a stage ends; figure 6 may use all if nothing follows."""
         last = stage == "figure6" and not self.missing(*REST)
         return self.clock.left(SHARES["rest" if last else stage])
 
@@ -93,11 +93,12 @@ class Plan:
         return found
 
     def train(self, recipe: str, folder: Path, settings: Sequence[str] = ()) -> list[str]:
-        """Return the command that trains in a run folder, or resumes there; its images may have moved."""
+        """Return the command that trains or resumes in a run folder."""
         words = ["--devices", self.device, "--run-dir", str(folder)]
         if not (folder / "recipe.toml").is_file():
             sets = ["--set", *settings] if settings else []
             return [*self.reszoo, "train", recipe, *words, *sets]
+        # The images may have moved.
         data = ["--data", f"folder:{self.data}"] if recipe.startswith("cifar10_") else []
         return [*self.reszoo, "train", *words, "--resume", *data]
 

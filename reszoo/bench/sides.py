@@ -1,4 +1,4 @@
-"""What the sides of a comparison share. Standard library and NumPy: a side may run without reszoo."""
+"""What the sides of a comparison share. Standard library and NumPy only."""
 
 from __future__ import annotations
 
@@ -100,7 +100,8 @@ class Side:
         """Raise LookupError if the job is for a GPU that `library` does not find."""
         if self.job.device == "gpu" and not find():
             raise LookupError(
-                f"{library} does not find a GPU; expected one for --device gpu. Example: --device cpu"
+                f"{library} does not find a GPU; expected one for --device gpu. "
+                "Example: --device cpu"
             )
 
     def make(self) -> Any:

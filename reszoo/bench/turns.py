@@ -1,7 +1,8 @@
 """Programs that take turns, each in a process of its own. Standard library only.
 
 A drift of the machine's speed meets all programs alike, so ratios within a round hold where seconds
-do not. A process is stopped outside its turn: it would otherwise read ahead, or burn a core waiting.
+do not. A process is stopped outside its turn: it would otherwise read ahead, or burn a core
+waiting.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ from reszoo.types import JsonObject
 
 HELP = "measure speed side by side with PyTorch, timm and stock Keras"
 SIDES = f"by commas, of {', '.join(PEERS)}; for train also {', '.join(VARIANTS)}"
-OPTIONS = {"against": "", "batch": 0, "rounds": 5, "device": "cpu", "threads": 0, "precision": "float32"}  # fmt: skip
+OPTIONS = {"against": "", "batch": 0, "rounds": 5, "device": "cpu", "threads": 0}
+OPTIONS |= {"precision": "float32"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,8 +23,8 @@ SIGNATURES = {
     "savedmodel": {
         "serving_default": "images float32 [n, h, w, c], pixels 0..255 of any size -> "
         "probabilities, logits",
-        "image_bytes": "image_bytes string [n], JPEG or PNG files -> probabilities, labels, scores, "
-        "status (0: answered, 1: cannot be decoded, 2: too large)",
+        "image_bytes": "image_bytes string [n], JPEG or PNG files -> probabilities, labels, "
+        "scores, status (0: answered, 1: cannot be decoded, 2: too large)",
         "features": "images as serving_default -> features, what the classifier reads",
     },
     "litert": {"serving_default": "images {}, pixels 0..255 -> probabilities, logits"},
@@ -51,8 +51,8 @@ def make_card(
         folded: Which batch norms were folded.
         check: How it compares with Keras.
         size: Bytes of the written model.
-        details: Where the model comes from: `name`, and if known `spec`, `weights`, `data`, `recipe`,
-            `versions` and `test`.
+        details: Where the model comes from: `name`, and if known `spec`, `weights`, `data`,
+            `recipe`, `versions` and `test`.
     """
     preprocessing = artifact.preprocessing
     weights, spec = details.get("weights"), details.get("spec")
@@ -95,7 +95,7 @@ def make_card(
 
 
 def describe_class(check: Check, class_names: Sequence[str]) -> str:
-    """Return a line if the export gave one class to all images although their labels differ, else ""."""
+    """Return a line if the export gave all images one class although their labels differ."""
     single = check.single_class
     return "" if single is None else one_class_line(class_names[single])
 

@@ -39,20 +39,22 @@ def convert(
     """Convert a file of weights to `out`, written whole or not at all.
 
     Args:
-        source: A checkpoint (safetensors, PyTorch, Keras' `.h5`, `.weights.h5` or `.keras`), with `#ENTRY`
-            for one of several models in it, or the folder of a finished run.
+        source: A checkpoint (safetensors, PyTorch, Keras' `.h5`, `.weights.h5` or `.keras`), with
+            `#ENTRY` for one of several models in it, or the folder of a finished run.
         out: A new file.
-        model: The model that a file holds, by name or spec; its classes and channels are the file's.
+        model: The model that a file holds, by name or spec; its classes and channels are the
+            file's.
         layout: Whose names the file's tensors have; detected by default.
-        to: None writes a `.weights.h5` that `build(weights=...)` and Keras load. "torchvision", "timm" or
-            "akamaster" writes a `.safetensors` for the `load_state_dict` of their model.
+        to: None writes a `.weights.h5` that `build(weights=...)` and Keras load. "torchvision",
+            "timm" or "akamaster" writes a `.safetensors` for the `load_state_dict` of their model.
         **fields: Changes to the model's spec.
 
     Returns:
         What became of each tensor. If tensors are missing or left over, nothing is written.
 
     Raises:
-        ReszooError: A file cannot be read, `out` is occupied, or the model does not fit the file or `to`.
+        ReszooError: A file cannot be read, `out` is occupied, or the model does not fit the file or
+            `to`.
     """
     suffix = OWN_SUFFIX if to is None else OTHER_SUFFIX
     if not str(out).endswith(suffix):
@@ -114,7 +116,8 @@ def _load(
         shapes = [np.shape(scheme.to_ours(arrays[key])) for key in (entry, head)]
         if len(shapes[0]) != 4 or len(shapes[1]) != 2:
             raise ReszooError(
-                f"'{entry}' and '{head}' have shapes {shapes}; expected a convolution and a classifier"
+                f"'{entry}' and '{head}' have shapes {shapes}; expected a convolution and a "
+                "classifier"
             )
         made = build(net, input_shape=(None, None, shapes[0][2]), classes=shapes[1][1])
         found = assign(made, net, arrays, layout=scheme.name)

@@ -1,4 +1,4 @@
-"""Export of a trained model: folded, written in one format, compared in its own runtime, described."""
+"""Export of a trained model: folded, written, compared in its own runtime, described."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def export(
         quantize: "float16", "dynamic" or "int8", if the format supports it.
         fold_norms: Fold batch norms into convolutions where that is exact.
         image_size: Another input size: a side or (height, width).
-        data: A dataset name or `folder:PATH`. Its test images are compared, its training images give the
-            ranges of "int8". By default those of the run, else parts of two photographs.
+        data: A dataset name or `folder:PATH`. Its test images are compared, its training images
+            give the ranges of "int8". By default those of the run, else parts of two photographs.
         weights: Which published weights; by default the first.
         check: Images to compare on, if they are at hand.
 
@@ -99,7 +99,8 @@ def export(
         What was written and how it compares with Keras.
 
     Raises:
-        ReszooError: Bad input, an occupied `out`, or an export that differs more than its precision allows.
+        ReszooError: Bad input, an occupied `out`, or an export that differs more than its precision
+            allows.
         OSError: `out` cannot be written. In each case nothing is left behind.
     """
     check_output(out, "export folder", occupied=False)
@@ -168,8 +169,9 @@ def export_model(
         What was written and how it compares with Keras.
 
     Raises:
-        ReszooError: Parts do not fit each other, `out` is occupied, or the export cannot be loaded in a
-            fresh process or differs more than its precision allows (`reszoo.exporting.parity.BOUNDS`).
+        ReszooError: Parts do not fit each other, `out` is occupied, or the export cannot be loaded
+            in a fresh process or differs more than its precision allows
+            (`reszoo.exporting.parity.BOUNDS`).
         OSError: `out` cannot be written. In each case nothing is left behind.
     """
     check_output(out, "export folder", occupied=False)

@@ -10,7 +10,7 @@ SMALL = 1024  # tensors with fewer numbers stay in float32: half precision would
 
 
 def to_float16(values: Array) -> Array:
-    """Return a large tensor in float16, values beyond its range at its ends; a small one unchanged."""
+    """Return a large tensor in float16, clipped to its range; a small one unchanged."""
     if values.dtype != np.float32 or values.size < SMALL:
         return values
     ends = np.finfo(np.float16)

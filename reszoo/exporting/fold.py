@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolution before it: the same function in inference, with fewer operations."""
+"""Batch norm folded into the convolution before it: the same inference, fewer operations."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from reszoo.types import Array
 class Folded:
     """A model for inference, and the names of its batch norms that were folded or kept.
 
-    A batch norm is folded if its input is a convolution's output that nothing else reads: all of them
-    in post-activation models, those between two convolutions of a block in pre-activation models.
+    A batch norm is folded if its input is a convolution's output that nothing else reads: all of
+    them in post-activation models, those between two convolutions of a block in pre-activation
+    models.
     """
 
     model: keras.Model
@@ -38,7 +39,8 @@ def fold(
     """Return a copy of a Keras functional model with its batch norms folded where that is exact.
 
     With scale s = gamma / sqrt(variance + epsilon), kernel w and bias b become w * s and
-    (b - mean) * s + beta, computed in float64. The copy is on one device, whatever strategy made `model`.
+    (b - mean) * s + beta, computed in float64. The copy is on one device, whatever strategy made
+    `model`.
 
     Args:
         model: A functional model; it is not changed.

@@ -71,8 +71,8 @@ FORMATS = {
 }
 
 QUANTIZE = ("float16", "dynamic", "int8")
-"""float16: weights in half precision, sums in float32. dynamic: weights in 8 bits. int8: everything in
-8 bits, with ranges of activations measured on real images."""
+"""float16: weights in half precision, sums in float32. dynamic: weights in 8 bits. int8: everything
+in 8 bits, with ranges of activations measured on real images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,8 @@ def get_format(name: str, quantize: str | None = None) -> tuple[Format, str]:
     """Return a format and its precision.
 
     Raises:
-        ReszooError: The format or the precision is unknown, they do not fit, or a module is missing.
+        ReszooError: The format or the precision is unknown, they do not fit, or a module is
+            missing.
     """
     for key, value, known in (("format", name, FORMATS), ("quantize", quantize, QUANTIZE)):
         if value is not None and value not in known:

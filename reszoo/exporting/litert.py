@@ -20,8 +20,9 @@ SIGNATURE = "serving_default"
 def write_litert(path: Path, artifact: Artifact) -> None:
     """Write an artifact to the LiteRT file `path`.
 
-    The signature `serving_default` takes `images` as `PixelClassifier` does; in "int8" they are uint8.
-    "float16" and "dynamic" store weights in half precision and in 8 bits; "int8" computes in 8 bits.
+    The signature `serving_default` takes `images` as `PixelClassifier` does; in "int8" they are
+    uint8. "float16" and "dynamic" store weights in half precision and in 8 bits; "int8" computes in
+    8 bits.
     """
     classifier = PixelClassifier(artifact)
     with tempfile.TemporaryDirectory(prefix="reszoo-litert-") as folder:

@@ -21,8 +21,9 @@ def write_onnx(path: Path, artifact: Artifact) -> None:
     """Write an artifact to the ONNX file `path`, checked by `onnx.checker`.
 
     Inputs and outputs are those of `PixelClassifier`, for any n. "float16" stores weights in half
-    precision and computes in float32. "int8" is onnxruntime's static quantization: int8 weights with a
-    scale per channel, uint8 activations. Class names and preprocessing are in the file's metadata.
+    precision and computes in float32. "int8" is onnxruntime's static quantization: int8 weights
+    with a scale per channel, uint8 activations. Class names and preprocessing are in the file's
+    metadata.
     """
     import onnx
     import tf2onnx
@@ -50,9 +51,10 @@ def write_onnx(path: Path, artifact: Artifact) -> None:
 
 
 def _pad_in_pooling(proto: Any) -> None:
-    """Let max pooling pad by itself where its input is a zero-padded ReLU: nothing is below zero there.
+    """Let max pooling pad by itself where its input is a zero-padded ReLU, which is >= 0.
 
-    onnxruntime converts the largest feature map of a model to another layout and back for a Pad node.
+    onnxruntime converts the largest feature map of a model to another layout and back for a Pad
+    node.
     """
     from onnx import helper, numpy_helper
 

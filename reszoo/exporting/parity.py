@@ -28,7 +28,7 @@ BOUNDS = {
     "dynamic": (1.0, 0.9),
     "int8": (1.0, 0.9),
 }
-"""By precision: the largest difference of a probability, and the smallest share of equal first classes."""
+"""Largest difference of a probability, and smallest share of equal first classes."""
 
 BROKEN = b"\xff\xd8\xff\xe0 not an image"
 FLOATS = 16  # real images, beside the drawings, that `serving_default` runs on
@@ -48,7 +48,8 @@ class Check:
         accuracy: Of the export; None without labels.
         keras_accuracy: Of the Keras model; None without labels.
         balanced_accuracy: The export's mean accuracy of the classes; None without labels.
-        single_class: The class that the export gave to all images although their labels differ, else None.
+        single_class: The class that the export gave to all images although their labels differ,
+            else None.
         speed: Images per second on this CPU, by rows per batch.
     """
 
@@ -73,7 +74,8 @@ class Check:
         if not self.probability_difference <= difference:
             raise ReszooError(
                 f"the exported model's probabilities differ from the Keras model's by "
-                f"{self.probability_difference:.1e}; expected at most {difference:.0e} ({self.what})"
+                f"{self.probability_difference:.1e}; expected at most {difference:.0e} "
+                f"({self.what})"
             )
         if not self.agreement >= agreement:
             raise ReszooError(
@@ -96,8 +98,8 @@ def check_export(
 ) -> Check:
     """Compare an export with the Keras model; both compute on the CPU.
 
-    A LiteRT or ONNX file runs on the images in the size of its input. A SavedModel runs on drawings and
-    the first images as floats, and on drawings, all images and a broken file as files.
+    A LiteRT or ONNX file runs on the images in the size of its input. A SavedModel runs on drawings
+    and the first images as floats, and on drawings, all images and a broken file as files.
 
     Args:
         kind: The name of the format.
@@ -167,7 +169,7 @@ def check_export(
 def _write_inputs(
     folder: Path, preprocessing: Preprocessing, sample: Sample
 ) -> tuple[list[Array], list[bytes]]:
-    """Write what a SavedModel runs on: float images and files, the last one broken; return the others."""
+    """Write and return the float images and files that a SavedModel runs on; add a broken file."""
     drawn = drawings(preprocessing)
     few = [preprocessing.pixels(image).numpy() for image in sample.images[:FLOATS]]
     floats = [*drawn, *(image for image in few if image.shape[0] * image.shape[1] <= LARGE)]
@@ -217,7 +219,8 @@ class KerasRunner:
             probabilities = tf.nn.softmax(logits).numpy()
         if not np.isfinite(probabilities).all():
             raise ReszooError(
-                f"the probabilities of {self.name} are not finite numbers; did its training diverge?"
+                f"the probabilities of {self.name} are not finite numbers; "
+                "did its training diverge?"
             )
         return Outputs(logits.numpy(), probabilities)
 

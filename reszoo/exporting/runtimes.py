@@ -2,10 +2,11 @@
 
     python runtimes.py savedmodel|litert|onnx EXPORT FOLDER
 
-For a SavedModel FOLDER holds `float-<i>.npy` (float32 [n, h, w, c]) and `image-<i>` (files). The other
-formats run where TensorFlow cannot be imported either, on `pixels.npy` (uint8 [n, height, width, c]).
-The outputs go to FOLDER/outputs.npz as `float-<i>/<output>`, `bytes/<output>` (all files in order,
-without strings) and `pixels/<output>`; `speed/<rows>` are images per second in batches of `rows`.
+For a SavedModel FOLDER holds `float-<i>.npy` (float32 [n, h, w, c]) and `image-<i>` (files). The
+other formats run where TensorFlow cannot be imported either, on `pixels.npy` (uint8 [n, height,
+width, c]). The outputs go to FOLDER/outputs.npz as `float-<i>/<output>`, `bytes/<output>` (all
+files in order, without strings) and `pixels/<output>`; `speed/<rows>` are images per second in
+batches of `rows`.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def chunks(images: Any) -> list[Any]:
 
 
 def measure_speed(run: Callable[[int], Any]) -> dict[str, float]:
-    """Return images per second for 1 and ROWS rows: the median of at least three calls, after one more."""
+    """Return the median images per second of at least three calls with 1 and with ROWS rows."""
     found = {}
     for rows in (1, ROWS):
         run(rows)

@@ -1,4 +1,4 @@
-"""Real images that an export is compared with Keras on, and that ranges of "int8" are measured on."""
+"""Real images for the comparison with Keras and for the ranges of "int8"."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def choose_samples(
     """Return the test and training images of `data`, by default those of the run.
 
     Raises:
-        ReszooError: The images that were named cannot be read, the run's own have changed, or they cannot
-            be read and are needed to measure ranges.
+        ReszooError: The images that were named cannot be read, the run's own have changed, or they
+            cannot be read and are needed to measure ranges.
     """
     run = source.run
     own = run.recipe.data if run else None
@@ -114,7 +114,7 @@ def draw(pipeline: Pipeline, split: str, count: int) -> Sample:
 
 
 def photographs(count: int = 32) -> Sample:
-    """Return parts of scikit-learn's two photographs at several scales, some mirrored; always the same."""
+    """Return parts of scikit-learn's two photographs, in several scales; always the same."""
     from sklearn.datasets import load_sample_images
 
     random = np.random.default_rng(0)
@@ -130,7 +130,7 @@ def photographs(count: int = 32) -> Sample:
 
 
 def drawings(preprocessing: Preprocessing) -> list[Array]:
-    """Return smooth random images, uint8 [h, w, c], of the input's size, wider and taller; always the same."""
+    """Return smooth random images, uint8 [h, w, c], in three sizes; always the same."""
     random = np.random.default_rng(0)
     height, width, channels = preprocessing.input_shape
     images = []
@@ -142,7 +142,7 @@ def drawings(preprocessing: Preprocessing) -> list[Array]:
 
 
 def remove_folders(value: Any) -> Any:
-    """Return a JSON value whose absolute paths are cut to their last part: an export names no folders."""
+    """Return a JSON value whose absolute paths are cut to their last part."""
     if isinstance(value, dict):
         return {key: remove_folders(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Models as SavedModels that contain their preprocessing and class names, and need TensorFlow alone."""
+"""Models as SavedModels, with preprocessing and class names, that need TensorFlow alone."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from reszoo.types import Tensor
 def write_savedmodel(path: Path, artifact: Artifact) -> None:
     """Write an artifact to the new folder `path`.
 
-    - `serving_default`: `images` float32 [n, h, w, c], pixels 0..255 of any height and width, rounded to
-      whole numbers; returns `probabilities` and `logits`, float32 [n, classes].
-    - `image_bytes`: `image_bytes` string [n], JPEG or PNG files; returns `probabilities` [n, classes],
-      `labels` (string) and `scores` [n, k] of the k = min(5, classes) best, and `status` int32 [n]: 0, or
-      why a file has no answer; its other outputs are then zeros and empty strings.
-    - `features`: `images` as above; returns `features` float32 [n, d], which the classifier reads. Only
-      if the model ends in a classifier.
+    - `serving_default`: `images` float32 [n, h, w, c], pixels 0..255 of any height and width,
+      rounded to whole numbers; returns `probabilities` and `logits`, float32 [n, classes].
+    - `image_bytes`: `image_bytes` string [n], JPEG or PNG files; returns `probabilities` [n,
+      classes], `labels` (string) and `scores` [n, k] of the k = min(5, classes) best, and `status`
+      int32 [n]: 0, or why a file has no answer; its other outputs are then zeros and empty strings.
+    - `features`: `images` as above; returns `features` float32 [n, d], which the classifier reads.
+      Only if the model ends in a classifier.
 
     Class names and preprocessing are in `assets/`.
     """
@@ -51,14 +51,14 @@ def write_assets(folder: Path, artifact: Artifact) -> list[Path]:
 
 
 def find_features(model: keras.Model) -> Tensor | None:
-    """Return the tensor [n, d] that a model's last classifier reads, or None if it ends otherwise."""
+    """Return the tensor [n, d] that the classifier at the end reads, or None without one."""
     last, sources = producer(model.outputs[0])
     is_classifier = isinstance(last, keras.layers.Dense) and len(sources[0].shape) == 2
     return sources[0] if is_classifier else None
 
 
 def _make_network(artifact: Artifact, features: Tensor | None) -> tuple[Network, list[Any]]:
-    """Return the network and its variables: the model's own, or copies with large ones in float16."""
+    """Return the network and its variables; in "float16", copies of which large ones are halved."""
     logits = artifact.model.outputs[0]
     both = keras.Model(artifact.model.inputs, [logits, logits if features is None else features])
     if artifact.precision != "float16":

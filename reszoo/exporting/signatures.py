@@ -1,4 +1,4 @@
-"""The signatures of an exported SavedModel: float images or bytes of image files to probabilities and labels."""
+"""The signatures of a SavedModel: images or image files to probabilities and labels."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class Classifier(tf.Module):  # type: ignore[misc]
         with_features: bool,
     ) -> None:
         super().__init__(name="reszoo_classifier")
-        # The variables alone: TensorFlow would save a Keras object with Keras' own records around it.
+        # The variables alone: TensorFlow would save a Keras object with Keras' own records around
+        # it.
         self.parameters = list(parameters)
         self.assets = [tf.saved_model.Asset(str(file)) for file in assets]
         preprocessing, names = artifact.preprocessing, list(artifact.class_names)
@@ -88,11 +89,11 @@ class Classifier(tf.Module):  # type: ignore[misc]
 
 
 def decode_rows(contents: Tensor, preprocessing: Preprocessing) -> tuple[Tensor, Tensor]:
-    """Decode image files (string [n]) to a model's inputs, float32 [n, h, w, c], and a status, int32 [n].
+    """Decode image files, string [n], to inputs, float32 [n, h, w, c], and a status, int32 [n].
 
     A row that cannot be decoded is all zeros and does not fail the others. A graph cannot catch an
-    error, but a tf.data pipeline can leave out the elements that fail; those that remain are put back
-    at their index. A file of more than MAX_PIXELS pixels is not decoded.
+    error, but a tf.data pipeline can leave out the elements that fail; those that remain are put
+    back at their index. A file of more than MAX_PIXELS pixels is not decoded.
     """
     count = tf.size(contents, out_type=tf.int64)
     zeros = tf.zeros(preprocessing.input_shape)

@@ -1,1 +1,1 @@
-"""An exported net tried out over HTTP, on this machine alone."""
+"""Serving of an exported model over HTTP, on this machine only."""

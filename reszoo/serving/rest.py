@@ -1,7 +1,7 @@
 """TensorFlow Serving's JSON: the body of a request to arrays, and arrays to the body of a response.
 
-Unlike TensorFlow Serving, NaN, Infinity and unknown input names are errors, and an empty batch returns an
-empty list.
+Unlike TensorFlow Serving, NaN, Infinity and unknown input names are errors, and an empty batch
+returns an empty list.
 
 Reference: https://www.tensorflow.org/tfx/serving/api_rest
 """
@@ -31,7 +31,7 @@ JSON_TYPES: dict[str, set[type]] = {
     "f": {int, float},
     "O": {str, dict},
 }
-"""The JSON types of each kind of NumPy dtype. Numbers without a fraction are int; true is not a number."""
+"""JSON types by kind of NumPy dtype. Numbers without a fraction are int; true is not a number."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def write_response(outputs: Mapping[str, Array], *, by_row: bool) -> JsonObject:
     """Return outputs as JSON, by row or by column. A single output has no name.
 
     Raises:
-        ReszooError: JSON cannot represent a value, or the outputs do not have one row per input row.
+        ReszooError: JSON cannot represent a value, or the outputs do not have one row per input
+            row.
     """
     values = {name: to_json(name, value) for name, value in outputs.items()}
     only = next(iter(values.values())) if len(values) == 1 else None
@@ -124,7 +125,7 @@ def to_array(value: Any, spec: tf.TensorSpec) -> Array:
 
 
 def to_json(name: str, array: Array) -> Any:
-    """Return an array as nested lists. Strings are text, or {"b64": ...} if `name` ends in `_bytes`."""
+    """Return nested lists. Strings are text, or {"b64": ...} if `name` ends in `_bytes`."""
     if array.dtype == object:
         in_base64 = name.endswith("_bytes")
 

@@ -22,7 +22,8 @@ class Servable:
         path: The folder of the SavedModel.
 
     Attributes:
-        signatures: The input specs of each signature that can be called, by signature and input name.
+        signatures: The input specs of each signature that can be called, by signature and input
+            name.
         definitions: All signatures in the JSON form of TensorFlow Serving.
 
     Raises:

@@ -1,7 +1,8 @@
-"""`Server`: an exported model in TensorFlow Serving's REST API, with a page for images, on this machine only.
+"""`Server`: an exported model in TensorFlow Serving's REST API, with a page for images.
 
-It is made for one user and rejects other pages in the same browser. Uvicorn listens on 127.0.0.1 and limits
-connections. Starlette rejects foreign `Host` headers. Other origins and large bodies are rejected here.
+It is made for one user and rejects other pages in the same browser. Uvicorn listens on 127.0.0.1
+and limits connections. Starlette rejects foreign `Host` headers. Other origins and large bodies are
+rejected here.
 """
 
 from __future__ import annotations
@@ -50,11 +51,11 @@ HEADERS = {
 
 
 class Server:
-    """Serves an exported SavedModel on http://127.0.0.1:port/, inside a `with` block or from `start` to `close`.
+    """Serves an exported SavedModel on http://127.0.0.1:port/, in a `with` block or after `start`.
 
     Args:
-        out: The folder that `reszoo export` wrote, or a folder of numbered SavedModels, of which the
-            highest number is served.
+        out: The folder that `reszoo export` wrote, or a folder of numbered SavedModels, of which
+            the highest number is served.
         port: The port; 0 selects a free one, which `port` and `url` then give.
         name: The model's name in the address; by default the folder's name.
         timeout: Seconds after which an idle connection is closed. A body may take twice as long.
@@ -250,7 +251,8 @@ def _listen(port: int) -> socket.socket:
         raise ReszooError(
             f"port: {port} cannot be used ({error.strerror}). Example: --port 0 selects a free port"
         ) from None
-    # asyncio does not set this on sockets that it did not create; a kept connection waits 40 ms without.
+    # asyncio does not set this on sockets that it did not create; a kept connection waits 40 ms
+    # without.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 

@@ -1,4 +1,4 @@
-"""The SavedModel of a folder that is served. Standard library only: a wrong folder is reported at once."""
+"""Which SavedModel of a folder is served. Standard library only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Version:
 
 
 def find_version(out: str | os.PathLike[str]) -> Version:
-    """Return the highest numbered version in a folder, as TensorFlow Serving does; a SavedModel is version 1.
+    """Return the highest version in a folder, as TensorFlow Serving; a SavedModel is version 1.
 
     Raises:
         ReszooError: There is none.

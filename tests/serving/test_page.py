@@ -1,4 +1,4 @@
-"""The page in a real browser: pictures sent, files that are none, what it shows and what it never sends elsewhere."""
+"""The page in a real browser: images, files that are not images, and nothing sent elsewhere."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def send(page: Any, *files: tuple[str, bytes]) -> None:
         "#files", [{"name": name, "mimeType": "image/png", "buffer": body} for name, body in files]
     )
     page.locator("#answers > li").nth(before + len(files) - 1).wait_for()
-    page.get_by_text("answered.").wait_for()
+    page.get_by_text("classified.").wait_for()
 
 
 def test_an_image_is_sent_and_answered(
@@ -77,14 +77,14 @@ def test_an_image_is_sent_and_answered(
     assert answer.locator("img").evaluate("image => image.naturalWidth") == 30
     curl = page.locator("#curl").inner_text()
     assert f"{server.model_url}:predict" in curl and ".png'" in curl
-    assert page.locator("#said").inner_text() == "2 pictures answered." and not page.troubles
+    assert page.locator("#status").inner_text() == "2 images classified." and not page.troubles
     assert page.locator("#answers h2", has_text="<img src=x onerror=alert(1)>.png").count() == 1
     assert page.locator("#answers img[src=x]").count() == 0
     assert page.locator("b", has_text="猫").count() == 0
     assert "<b>猫</b>" in page.locator("#classes").text_content()
 
 
-def test_files_that_are_no_pictures_are_told_and_those_beside_them_answered(
+def test_files_that_are_not_images_are_explained_and_the_others_answered(
     page: Any, picture: bytes
 ) -> None:
     bomb = picture[:16] + b"\0\1\0\0" * 2 + picture[24:]
@@ -96,16 +96,16 @@ def test_files_that_are_no_pictures_are_told_and_those_beside_them_answered(
         ("d.png", picture[:60]),
         ("e.png", bomb),
     )
-    told = {
+    found = {
         item.locator("h2").inner_text(): item.locator(".bad").all_inner_texts()
         for item in page.locator("#answers > li").all()
     }
     undecodable = ["Could not be decoded: a JPEG or PNG is needed."]
-    assert told == {
+    assert found == {
         "a.png": [], "b.png": undecodable, "c.png": undecodable, "d.png": undecodable,
-        "e.png": ["Too large: it holds more pixels than the net will decode."],
+        "e.png": ["Too large: it holds more pixels than the model will decode."],
     }  # fmt: skip
-    assert page.locator("#said").inner_text() == "5 pictures answered." and not page.troubles
+    assert page.locator("#status").inner_text() == "5 images classified." and not page.troubles
 
 
 def test_a_file_that_no_request_could_hold_is_not_sent(page: Any) -> None:
@@ -119,7 +119,7 @@ def test_a_file_that_no_request_could_hold_is_not_sent(page: Any) -> None:
     assert not any(url.endswith(":predict") for url in page.asked)
 
 
-def test_a_picture_dropped_anywhere_is_taken(page: Any, picture: bytes) -> None:
+def test_an_image_dropped_anywhere_is_sent(page: Any, picture: bytes) -> None:
     page.evaluate(
         """bytes => { const all = new DataTransfer(); all.items.add(new File([new Uint8Array(bytes)], "dropped.png"));
         document.querySelector("footer").dispatchEvent(
@@ -130,7 +130,7 @@ def test_a_picture_dropped_anywhere_is_taken(page: Any, picture: bytes) -> None:
     assert page.locator("#answers h2").inner_text() == "dropped.png"
 
 
-def test_a_server_that_is_gone_is_told(browser: Any, export: Path, picture: bytes) -> None:
+def test_a_server_that_is_gone_is_explained(browser: Any, export: Path, picture: bytes) -> None:
     context = browser.new_context()
     page = context.new_page()
     with Server(export) as server:
