@@ -1,6 +1,7 @@
 # reszoo in a container. docs/docker.md describes how to run it.
 #     CPU:         docker build -t reszoo .
 #     NVIDIA GPUs: docker build --build-arg GPU=1 -t reszoo:gpu .
+#     Extras:      docker build --build-arg EXTRAS="onnx litert" -t reszoo:export .
 
 FROM python:3.12-slim AS wheel
 COPY . /source
@@ -15,12 +16,14 @@ RUN useradd --uid 10001 --user-group --create-home reszoo \
  && chmod 1777 /workspace /data /home/reszoo
 
 ARG GPU=0
+ARG EXTRAS=""
 
 # The dependencies are a layer of their own, so that a change of the code does not download them again. The CPU image on
 # x86-64 installs tensorflow-cpu: the same code without CUDA kernels, at half the size. On ARM, tensorflow has no CUDA kernels.
 COPY pyproject.toml /tmp/
 RUN python -c "import tomllib; project = tomllib.load(open('/tmp/pyproject.toml', 'rb'))['project']; \
-print(*project['dependencies'], *(project['optional-dependencies']['gpu'] if '${GPU}' == '1' else []), sep='\n')" > /tmp/requirements.txt \
+extras = '${EXTRAS}'.split() + ['gpu'] * ('${GPU}' == '1'); \
+print(*project['dependencies'], *(line for extra in extras for line in project['optional-dependencies'][extra]), sep='\n')" > /tmp/requirements.txt \
  && if [ "${GPU}" != 1 ] && [ "$(uname -m)" = x86_64 ]; then sed -i 's/^tensorflow>/tensorflow-cpu>/' /tmp/requirements.txt; fi \
  && pip install --no-cache-dir --root-user-action=ignore -r /tmp/requirements.txt \
  && rm -r /tmp/pyproject.toml /tmp/requirements.txt /usr/local/lib/python3.12/site-packages/tensorflow/include
@@ -35,9 +38,11 @@ RUN if [ "${GPU}" = 1 ]; then \
 RUN --mount=type=bind,from=wheel,source=/wheel,target=/wheel \
     pip install --no-cache-dir --root-user-action=ignore --no-deps /wheel/*.whl
 
+# The version of the package, which a test compares.
+ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="reszoo" \
       org.opencontainers.image.description="Residual networks in TensorFlow and Keras: build, train, measure, grow and ship" \
-      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.licenses="Apache-2.0"
 
 ENV HOME=/home/reszoo \
