@@ -21,7 +21,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import reszoo
-from reszoo.cli.main import VERBS, Parser, main
+from reszoo.cli.main import COMMANDS, Parser, main
 from reszoo.config.load import load_recipe, recipe_names
 from reszoo.tuning.space import load_space, space_names
 
@@ -65,28 +65,28 @@ def commands(path: Path) -> list[list[str]]:
     return found
 
 
-COMMANDS = [
+TYPED = [
     (path, argv) for path in DOCUMENTS if path.name != "CHANGELOG.md" for argv in commands(path)
 ]
 
 
 def test_the_readme_shows_every_command_of_a_run() -> None:
-    shown = {argv[0] for path, argv in COMMANDS if path == ROOT / "README.md"}
-    assert {"train", "recipes", "evaluate", "predict", "export"} <= shown <= set(VERBS)
-    assert len(COMMANDS) > 60  # they are found
+    shown = {argv[0] for path, argv in TYPED if path == ROOT / "README.md"}
+    assert {"train", "recipes", "evaluate", "predict", "export"} <= shown <= set(COMMANDS)
+    assert len(TYPED) > 60  # they are found
 
 
 @pytest.mark.parametrize(
     ("path", "argv"),
-    COMMANDS,
-    ids=[f"{path.relative_to(ROOT)}: {shlex.join(argv)}" for path, argv in COMMANDS],
+    TYPED,
+    ids=[f"{path.relative_to(ROOT)}: {shlex.join(argv)}" for path, argv in TYPED],
 )
 def test_a_command_in_the_documents_is_one_that_reszoo_takes(path: Path, argv: list[str]) -> None:
     verb, *rest = argv
     if verb.startswith("-"):
         assert verb in ("--help", "--version")
         return
-    assert verb in VERBS
+    assert verb in COMMANDS
     parser = Parser(prog=f"reszoo {verb}", allow_abbrev=False)
     importlib.import_module(f"reszoo.cli.{verb.replace('-', '_')}").add_arguments(parser)
     args = parser.parse_args(rest)

@@ -16,7 +16,6 @@ from reszoo.files import write_json
 from reszoo.reporting.reporter import Reporter
 from reszoo.types import JsonObject
 
-HELP = "measure speed side by side with PyTorch, timm and stock Keras"
 SIDES = f"by commas, of {', '.join(PEERS)}; for train also {', '.join(VARIANTS)}"
 OPTIONS = {"against": "", "batch": 0, "rounds": 5, "device": "cpu", "threads": 0}
 OPTIONS |= {"precision": "float32"}

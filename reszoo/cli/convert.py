@@ -11,8 +11,6 @@ from reszoo.errors import ReszooError
 from reszoo.weights.convert import Conversion
 from reszoo.weights.files import split_entry
 
-HELP = "convert weight files from and to other frameworks"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `reszoo convert`."""

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from reszoo.cli.output import load_tensorflow, print_table
 
-HELP = "list datasets and prepare them"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare `list` and `prepare`."""

@@ -13,8 +13,6 @@ from reszoo.evaluation.source import open_source
 if TYPE_CHECKING:
     from reszoo.evaluation.scores import Scores
 
-HELP = "score a trained net on every image of a set"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `reszoo evaluate` takes."""

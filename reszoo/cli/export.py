@@ -16,8 +16,6 @@ from reszoo.loading import held_standard_error
 if TYPE_CHECKING:
     from reszoo.exporting.export import Report
 
-HELP = "write a trained model as SavedModel, LiteRT or ONNX, checked and described"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `reszoo export`."""

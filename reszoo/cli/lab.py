@@ -10,8 +10,6 @@ from typing import Any
 from reszoo.cli.output import load_tensorflow
 from reszoo.cli.recipes import add_overrides
 
-HELP = "experiments on why residual learning works"
-
 LABS = {
     "degradation": "train plain and residual models of several depths: do deeper ones train worse?",
     "constructed": "grow trained models by blocks that do nothing; compare with training from scratch",

@@ -1,4 +1,4 @@
-"""`reszoo list`: the nets that can be built by name."""
+"""`reszoo list`: the models that can be built by name."""
 
 from __future__ import annotations
 
@@ -11,29 +11,25 @@ from reszoo.zoo.catalog import alias_of, list_models, spec
 from reszoo.zoo.count import count
 from reszoo.zoo.spec import Spec
 
-HELP = "list the nets that can be built by name"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `reszoo list` takes."""
+    """Add the arguments of `reszoo list`."""
     parser.add_argument(
         "pattern", nargs="?", default="*", help="names to show, such as 'resnet*_v2' (default: all)"
     )
-    parser.add_argument(
-        "--weights", action="store_true", help="list published weights in place of nets"
-    )
+    parser.add_argument("--weights", action="store_true", help="list published weights")
     parser.epilog = (
-        "Parameters are the trained ones; multiply-adds are for one image of the size the family was published on: "
-        "32x32 with 10 classes, or 224x224 with 1000. CIFAR nets of any depth 6n+2 and wide nets wrnD_K are built by name too."
+        "Parameters are those that are trained. MACs are for one image of 32x32 with 10 classes, or "
+        "of 224x224 with 1000. CIFAR models of any depth 6n+2 and wide ones wrnD_K have names too."
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one line a net, or one for each of its published weights."""
+    """Print one line per model, or per published weights."""
     if args.weights:
         if not (found := list_weights(args.pattern)):
             hint = "; `reszoo list --weights` shows all" if args.pattern != "*" else ""
-            raise ReszooError(f"no published weights of a net named like '{args.pattern}'{hint}")
+            raise ReszooError(f"no published weights of a model named like '{args.pattern}'{hint}")
         print_weights(found)
         return 0
     names = list_models(args.pattern)
@@ -45,20 +41,19 @@ def run(args: argparse.Namespace) -> int:
         row, size = alias_of(name), count(name)
         kind = f"= {row}" if row else family(spec(name))
         rows.append((name, kind, size.depth, size.parameters, size.multiply_adds))
-    print_table(("name", "family", "depth", "parameters", "multiply-adds"), rows)
+    print_table(("name", "family", "depth", "parameters", "MACs"), rows)
     return 0
 
 
-def family(net: Spec) -> str:
-    """Return in words what kind of net a spec is."""
-    data = "CIFAR" if net.stem == "cifar" else "ImageNet"
-    if net.shortcut == "none":
-        return f"{data} plain"
-    return f"{data} pre-activation" if net.order == "pre" else f"{data} residual"
+def family(model: Spec) -> str:
+    """Return the family of a model in words."""
+    data = "CIFAR" if model.stem == "cifar" else "ImageNet"
+    kind = "pre-activation" if model.order == "pre" else "residual"
+    return f"{data} {'plain' if model.shortcut == 'none' else kind}"
 
 
 def _is_name(pattern: str) -> bool:
-    """Return whether `pattern` is a net of the kinds that are built at any depth, few of which are listed."""
+    """Return whether a pattern is the name of a model that is not listed."""
     try:
         spec(pattern)
     except ReszooError:

@@ -1,4 +1,4 @@
-"""What a person sees: tables, drawn on a terminal and tab-separated for another program, and no start-up chatter."""
+"""Tables of results, and loading TensorFlow without its log lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def on_terminal() -> bool:
-    """Return whether a person sees what is printed."""
+    """Return whether standard output is a terminal."""
     return sys.stdout is not None and sys.stdout.isatty()
 
 
@@ -78,13 +78,13 @@ def print_table(
     console.print(table)
     if omitted:
         print(
-            f"Not shown in {console.width} columns: {', '.join(omitted)}. A pipe gets all columns: add `| cat`."
+            f"Not shown in {console.width} columns: {', '.join(omitted)}. Add `| cat` to print all."
         )
 
 
 def print_weights(rows: Sequence[Weights], *, named: bool = True) -> None:
-    """Print a table of published weights, with the net of each if `named`."""
-    headers = ("net", "weights", "top-1", "top-5", "size", "parameters", "licence", "source")
+    """Print a table of published weights, with the model of each if `named`."""
+    headers = ("model", "weights", "top-1", "top-5", "size", "parameters", "license", "source")
     cells: list[tuple[str | int, ...]] = [
         (
             row.model,

@@ -10,8 +10,6 @@ from reszoo.cli.net import add_net
 from reszoo.cli.output import load_tensorflow, on_terminal, print_table
 from reszoo.evaluation.source import open_source
 
-HELP = "classify images with a trained net"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `reszoo predict` takes."""

@@ -1,4 +1,4 @@
-"""`reszoo recipes`: what can be trained by name."""
+"""`reszoo recipes`: the packaged recipes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ from reszoo.config.recipe import Recipe
 from reszoo.config.schema import recipe_schema
 from reszoo.errors import ReszooError
 
-HELP = "list the training recipes, or print one in full"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `reszoo recipes` takes."""
+    """Add the arguments of `reszoo recipes`."""
     parser.add_argument(
         "recipe",
         nargs="?",
-        help="print this recipe (a name or a .toml file) with every key spelt out",
+        help="print this recipe (a name or a .toml file) with every key",
     )
     add_overrides(parser)
     parser.add_argument(
@@ -29,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """Declare `--set`, which every verb that takes a recipe has."""
+    """Add `--set`, which every command with a recipe has."""
     parser.add_argument(
         "--set",
         action="extend",
@@ -42,7 +40,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a table of the recipes, or one recipe: its header, then each key as a run would record it."""
+    """Print a table of the recipes, or one recipe: its header, and each key with its value."""
     if args.schema:
         print(json.dumps(recipe_schema(), indent=1))
         return 0

@@ -15,8 +15,6 @@ from reszoo.serving.versions import find_version
 if TYPE_CHECKING:
     from reszoo.serving.server import Server
 
-HELP = "try an exported model on a page and in TensorFlow Serving's REST API; not for production"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `reszoo serve-check`."""

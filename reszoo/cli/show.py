@@ -1,4 +1,4 @@
-"""`reszoo show`: what a net is made of."""
+"""`reszoo show`: the fields and the size of a model."""
 
 from __future__ import annotations
 
@@ -11,87 +11,71 @@ from reszoo.errors import ReszooError
 from reszoo.weights.published import find_compatible
 from reszoo.zoo.catalog import alias_of, list_models, spec
 from reszoo.zoo.count import count
-from reszoo.zoo.spec import Spec
-
-HELP = "show what a net is made of, and what each stage costs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `reszoo show` takes."""
-    parser.add_argument("name", help="a net, such as resnet56")
+    """Add the arguments of `reszoo show`."""
+    parser.add_argument("name", help="a model, such as resnet56")
     parser.add_argument(
-        "fields", nargs="*", metavar="field=value", help="changes to its spec, such as shortcut=B"
+        "fields", nargs="*", metavar="field=value", help="changed fields, such as shortcut=B"
     )
     parser.add_argument(
-        "--input",
-        metavar="HxWxC",
-        help="size of one image (default: what the family was published on)",
+        "--input", metavar="HxWxC", help="size of one image (default: 32x32x3 or 224x224x3)"
     )
-    parser.add_argument("--classes", type=int, help="classes told apart (default: likewise)")
+    parser.add_argument("--classes", type=int, help="number of classes (default: 10 or 1000)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the net's spec, what its name stands for, and shapes, parameters and multiply-adds by stage."""
+    """Print the fields of a model, and output, parameters and MACs of each layer group."""
     fields: Any = dict(parse_field(text) for text in args.fields)
-    net = spec(args.name, **fields)
-    shape = net.default_input_shape if args.input is None else _shape(args.input)
-    classes = net.default_classes if args.classes is None else args.classes
-    size = count(net, shape, classes)
+    model = spec(args.name, **fields)
+    shape = model.default_input_shape if args.input is None else _shape(args.input)
+    classes = model.default_classes if args.classes is None else args.classes
+    size = count(model, shape, classes)
     print(" ".join([args.name, *args.fields]))
     print(_alias(args.name), end="")
     print()
-    values = {key: value for key, value in net.to_dict().items() if key != "name"}
-    print_table(
-        ("field", "value"),
-        [(key, value if isinstance(value, str) else spell(value)) for key, value in values.items()],
-    )
+    values = {key: value for key, value in model.to_dict().items() if key != "name"}
+    shown = [(key, each if isinstance(each, str) else spell(each)) for key, each in values.items()]
+    print_table(("field", "value"), shown)
     print()
-    print_table(
-        ("stage", "blocks", "output", "parameters", "multiply-adds"),
-        [
-            (place, _blocks(net, place), "x".join(map(str, out)), parameters, multiply_adds)
-            for place, out, parameters, multiply_adds in size.by_group()
-        ],
-    )
+    blocks = {f"stage{number}": str(depth) for number, depth in enumerate(model.depths, 1)}
+    rows = [
+        (group, blocks.get(group, ""), "x".join(map(str, out)), parameters, cost)
+        for group, out, parameters, cost in size.by_group()
+    ]
+    print_table(("stage", "blocks", "output", "parameters", "MACs"), rows)
     print()
-    print(
-        f"depth {size.depth}, {size.parameters:,} parameters ({size.state:,} moving statistics beside them),"
-    )
-    print(
-        f"{size.multiply_adds:,} multiply-adds for one {'x'.join(map(str, shape))} image and {classes:,} classes"
-    )
-    if weights := find_compatible(net):
+    print(f"depth {size.depth}, {size.parameters:,} parameters, {size.state:,} moving statistics,")
+    image = "x".join(map(str, shape))
+    print(f"{size.multiply_adds:,} MACs for one {image} image and {classes:,} classes")
+    if weights := find_compatible(model):
         print()
         print_weights(weights, named=False)
     return 0
 
 
 def _alias(name: str) -> str:
-    """Return a line on what an alias stands for, and how that differs from the paper's own net, or ""."""
-    row = alias_of(name)
+    """Return a line that says what an alias means and how the paper's model differs, or ""."""
+    row, paper = alias_of(name), f"{name}_v1"
     if row is None:
         return ""
-    paper = f"{name}_v1"
     if paper not in list_models() or alias_of(paper):
         return f"is another name of {row}\n"
     ours, theirs = spec(row).to_dict(), spec(paper).to_dict()
-    changed = [
-        f"{key}={value}" for key, value in theirs.items() if key != "name" and ours[key] != value
-    ]
-    return f"is another name of {row}; the paper's own net is {paper}, with {' '.join(changed)}\n"
-
-
-def _blocks(net: Spec, place: str) -> str:
-    return (
-        str(net.depths[int(place.removeprefix("stage")) - 1]) if place.startswith("stage") else ""
-    )
+    changed = [f"{k}={each}" for k, each in theirs.items() if k != "name" and ours[k] != each]
+    return f"is another name of {row}; the paper's own model is {paper}, with {' '.join(changed)}\n"
 
 
 def parse_field(text: str) -> tuple[str, object]:
-    """Return the name and the value of `field=value`; raises ReszooError for anything else."""
+    """Return the name and the value of `field=value`.
+
+    Raises:
+        ReszooError: For any other text.
+    """
     key, equals, value = text.partition("=")
     if not equals:
-        raise ReszooError(f"'{text}' changes nothing: give field=value, such as shortcut=B")
+        raise ReszooError(f"'{text}' is invalid; expected field=value. Example: shortcut=B")
     return key, parse_value(value)
 
 
@@ -99,7 +83,7 @@ def _shape(text: str) -> tuple[int, int, int]:
     sides = text.lower().split("x")
     if len(sides) != 3 or not all(side.isascii() and side.isdigit() for side in sides):
         raise ReszooError(
-            f"--input is '{text}', but must be height x width x channels, such as 32x32x3"
+            f"--input: '{text}' is invalid; expected height x width x channels. Example: 32x32x3"
         )
     height, width, channels = map(int, sides)
     return height, width, channels

@@ -13,8 +13,6 @@ from reszoo.errors import ReszooError
 from reszoo.training.cluster import check_cluster
 from reszoo.training.run import Run
 
-HELP = "train a net by a recipe"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `reszoo train` takes."""

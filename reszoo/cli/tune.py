@@ -13,8 +13,6 @@ from reszoo.tuning.config import parse_amount
 from reszoo.tuning.environment import find_role
 from reszoo.tuning.space import load_space, space_names
 
-HELP = "search depth, shortcuts and any other key of a recipe, within a budget"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `reszoo tune`."""
