@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option(
         "--data",
         "PLACE",
-        "with --resume: where the same images lie now, folder:PATH or the folder of prepared datasets",
+        "with --resume: where the same images lie now, folder:PATH or the folder of datasets",
     )
     parser.add_argument(
         "--workers",
@@ -62,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     option("--export", "FILE", "write the recipe of the best trial to a .toml file", Path)
     parser.epilog = (
-        "To resume: reszoo tune --resume DIR. The best trial's recipe: reszoo tune --export best.toml. "
-        "Without DIR both take the newest search under tune/."
+        "To resume: reszoo tune --resume DIR. The best trial's recipe: reszoo tune --export "
+        "best.toml. Without DIR both take the newest search under tune/."
     )
 
 
@@ -111,8 +111,8 @@ def find_search(
 ) -> tuple[str | None, Path]:
     """Return the space and the folder of the search that the arguments mean.
 
-    A folder in the place of the space is accepted where a search is resumed or exported. Without either, these take
-    the newest search under tune/.
+    To resume or export, a folder in place of the space is accepted, and the default is the newest
+    search under tune/.
 
     Raises:
         ReszooError: If there is no such search, or no space.

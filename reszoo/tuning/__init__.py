@@ -1,1 +1,1 @@
-"""The search over depth, shortcuts and whatever else a recipe says, on KerasTuner's own tuners and oracles."""
+"""Searches over depth, shortcuts and any other key of a recipe, with KerasTuner."""

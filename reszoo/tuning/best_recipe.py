@@ -16,7 +16,7 @@ from reszoo.tuning.results import best_trial, read_results
 
 
 def best_recipe(folder: str | Path, name: str = "best") -> tuple[Recipe, Trial]:
-    """Return the recipe of a search's best trial, and the trial. Raises ReszooError if no trial has completed."""
+    """Return the recipe of the best trial, and the trial. Raises ReszooError without any."""
     plan, best = read_plan(Path(folder)), best_trial(read_results(folder)["trials"])
     if best is None:
         raise ReszooError(f"{folder}: no trial has completed yet")
@@ -45,7 +45,8 @@ def export_recipe(folder: str | Path, path: str | Path) -> Path:
     header = (
         f"# {recipe.description}: trial {best['trial']}.\n#\n"
         f"#     {format_command('train', path)}\n#\n"
-        f"# Validation accuracy in the search: {scores}{format_share(best['share'])} (seeds: {seeds}); {best['parameters']:,} parameters.\n"
+        f"# Validation accuracy in the search: {scores}{format_share(best['share'])} (seeds: {seeds}); "
+        f"{best['parameters']:,} parameters.\n"
     )
     write_text(path, f"{header}\n{recipe.to_toml()}")
     return path

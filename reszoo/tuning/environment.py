@@ -1,4 +1,4 @@
-"""The role of a process in a search, by KerasTuner's environment variables. Standard library only."""
+"""The role of a process in a search, by KerasTuner's environment variables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Role: TypeAlias = Literal["alone", "chief", "worker"]
 
 
 def find_role(environment: Mapping[str, str]) -> Role:
-    """Return the role of a process. Raises ReszooError if KerasTuner's variables are incomplete or invalid."""
+    """Return the role of a process. Raises ReszooError for incomplete or invalid variables."""
     missing = [name for name in (TUNER, IP, PORT) if not environment.get(name)]
     if len(missing) == 3:
         return "alone"
@@ -32,7 +32,7 @@ def find_role(environment: Mapping[str, str]) -> Role:
 
 @contextlib.contextmanager
 def interrupt_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into KeyboardInterrupt during the block, except while training catches it itself."""
+    """Turn SIGTERM into KeyboardInterrupt, except while training catches it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -40,7 +40,7 @@ def draw_cost(figure: Figure, theme: Theme, results: JsonObject) -> None:
     own = longest(results["trials"])
     floor, scores = accuracy_floor(own), {trial["trial"]: 100 * trial["score"] for trial in own}
     for axes, (cost, front) in zip(panels, results["front"].items(), strict=True):
-        costs = {trial["trial"]: max(trial[cost], 1) for trial in own}  # type: ignore[literal-required]
+        costs = {t["trial"]: max(t[cost], 1) for t in own}  # type: ignore[literal-required]
         low, high = min(costs.values()) / 1.3, max(costs.values()) * 1.3
         x, y = [costs[name] for name in front], [scores[name] for name in front]
         path = ([x[0], *x, high], [0, *y, y[-1]])
@@ -180,7 +180,7 @@ def _scatter(
     floor: float,
     **style: Any,
 ) -> None:
-    """Draw trials at `x` by id, plain and residual models apart, with accuracies below `floor` at it."""
+    """Draw trials at `x` by id, plain and residual models apart, none below `floor`."""
     space = results["space"]
     groups: dict[tuple[str, str, str], list[Trial]] = {}
     for trial in results["trials"]:

@@ -10,7 +10,7 @@ from reszoo.tuning.space import Values
 
 
 def format_values(values: Values, names: Iterable[str]) -> str:
-    """Return values such as "n 5, shortcut A, rate 0.05"; `names` are those of all hyperparameters."""
+    """Return values as "n 5, rate 0.05"; `names` are those of all hyperparameters."""
     short = short_names([*names, *values])
     return ", ".join(f"{short[name]} {format_value(value)}" for name, value in values.items())
 

@@ -12,7 +12,7 @@ Status: TypeAlias = Literal["running", "completed", "failed"]
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a trial of hyperband stands: it trains from unit `start` to unit `end` and continues trial `source`."""
+    """The part of a training that a trial of hyperband covers; it continues trial `source`."""
 
     bracket: int
     round: int
@@ -34,7 +34,7 @@ class Past:
 
 @dataclass(frozen=True)
 class History:
-    """What a search has done: its trials in the order of their start, rejected values, and how far it drew.
+    """What a search has done, in the order of the trials' start.
 
     Attributes:
         trials: The trials.

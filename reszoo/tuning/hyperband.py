@@ -1,7 +1,8 @@
-"""Hyperband: brackets of trials, each round of which the best third continues to three times the training.
+"""Hyperband: brackets of rounds, of each of which the best third continues.
 
-The sizes are KerasTuner's (arXiv 1603.06560). KerasTuner promotes no trial if one of the round failed, or if the
-space has fewer values than the first round; here a failed trial is the worst, and of a short round a third continues.
+The sizes are KerasTuner's (arXiv 1603.06560). KerasTuner promotes no trial if one of the round
+failed, or if the space is smaller than the first round. Here a failed trial is the worst of its
+round, and a third of a short round continues.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def propose_stage(plan: Plan, history: History) -> Proposal:
 
 
 def _promoted(members: list[Past], after: list[Past], dropped: int) -> Past | None:
-    """Return the best trial of a round that has not continued, once more have ended than will be dropped."""
+    """Return the best trial that has not continued, once more have ended than are dropped."""
     continued = {past.stage.source for past in after if past.stage}
     waiting = [past for past in members if past.status != "running" and past.trial not in continued]
     done = [past for past in waiting if past.status == "completed"]
@@ -49,7 +50,7 @@ def _promoted(members: list[Past], after: list[Past], dropped: int) -> Past | No
 
 
 def sweeps(plan: Plan) -> int:
-    """Return how often all brackets are run: as often as the requested trials' training pays for, at least once."""
+    """Return how many sweeps the training of the requested trials pays for, at least one."""
     return max(1, plan.space.search.trials * plan.units // sweep_cost(plan.units))
 
 
@@ -67,7 +68,7 @@ def sweep(units: int) -> list[list[tuple[int, int]]]:
 
 
 def sweep_cost(units: int) -> int:
-    """Return the units of training of a sweep, in which each promoted trial continues where it stopped."""
+    """Return the units of training of a sweep, in which promoted trials continue."""
     return sum(
         trials * (end - start)
         for bracket in sweep(units)

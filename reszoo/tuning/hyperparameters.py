@@ -21,7 +21,7 @@ DIGITS = 4  # significant digits of a number drawn from a range: what a person w
 
 
 class Choice(Table):
-    """A hyperparameter with options by label, each of which sets recipe keys; the first is the default."""
+    """A hyperparameter with options by label, each of which sets recipe keys."""
 
     name: str = Field(min_length=1)
     options: dict[str, dict[str, Any]] = Field(
@@ -30,7 +30,7 @@ class Choice(Table):
     when: dict[str, Labels] = {}
 
     def check(self) -> None:
-        """Raise ReszooError for options that are equal, or that set something else than recipe keys."""
+        """Raise ReszooError for equal options, or options that set no recipe keys."""
         seen: dict[str, str] = {}
         for label, sets in self.options.items():
             if not label.isprintable():
@@ -70,7 +70,7 @@ class Choice(Table):
 
 
 class Range(Table):
-    """A hyperparameter that is one recipe key, from `low` to `high`; an integer if both ends are."""
+    """A recipe key from `low` to `high`; values are integers if both ends are."""
 
     name: str = Field(min_length=1)
     low: Number
@@ -102,7 +102,7 @@ class Range(Table):
 
     @property
     def size(self) -> int:
-        """The number of values. Raises ReszooError for a range without a step, except of integers."""
+        """The number of values. Raises ReszooError for numbers without a step."""
         if not self.step and (self.log or not self.whole):
             raise ReszooError(
                 f"space.{self.name}.step: missing; expected a step, or choices, to try every value"
@@ -166,7 +166,7 @@ def read_hyperparameters(tables: Mapping[str, Any]) -> tuple[Hyperparameter, ...
     """Return the hyperparameters of a table [space], in order.
 
     Raises:
-        ReszooError: In one line, for an invalid entry, or a condition on something that does not stand before it.
+        ReszooError: For an invalid entry, or a condition on something that does not stand before it.
     """
     found: dict[str, Hyperparameter] = {}
     for name, entry in _flatten(tables, KEYS):
@@ -247,7 +247,7 @@ def _read_conditions(when: Any, earlier: Mapping[str, Hyperparameter]) -> dict[s
 
 
 def _between(other: Choice, bounds: Mapping[str, Any]) -> list[str]:
-    """Return the labels that are numbers within bounds; none if a label or bound is not a number."""
+    """Return the labels that are numbers within bounds; none if one is not a number."""
     low, high = bounds.get("low", -math.inf), bounds.get("high", math.inf)
     try:
         return [label for label in other.options if low <= float(label) <= high]

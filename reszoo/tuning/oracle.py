@@ -127,7 +127,7 @@ class Oracle(keras_tuner.Oracle):  # type: ignore[misc]
     end_trial = keras_tuner.synchronized(end_trial)
 
     def release_worker(self, worker: str) -> str | None:
-        """Take back the trial of a dead worker, to be handed out again; return its id, if it had one."""
+        """Take back the trial of a dead worker, to hand it out again; return its id, if any."""
         self.tuner_ids.discard(worker)
         trial = self.ongoing_trials.pop(worker, None)
         if trial is None:
@@ -139,8 +139,8 @@ class Oracle(keras_tuner.Oracle):  # type: ignore[misc]
 
     release_worker = keras_tuner.synchronized(release_worker)
 
-    # KerasTuner writes one file per trial and one for the oracle, in place. A kill between them makes
-    # them contradict each other. Here they are one file that is replaced as a whole.
+    # KerasTuner writes one file per trial and one for the oracle. After a kill between them they
+    # contradict each other. Here they are one file that is replaced as a whole.
 
     def save(self) -> None:
         """Write the state, trials included."""
@@ -152,7 +152,7 @@ class Oracle(keras_tuner.Oracle):  # type: ignore[misc]
         """Do nothing: `save` writes trials too."""
 
     def reload(self) -> None:
-        """Read the state in the folder, if any; trials that were running are handed out again first.
+        """Read the state in the folder, if any; trials that ran are handed out again first.
 
         Raises:
             ReszooError: If it is damaged.
@@ -195,15 +195,16 @@ def write_stage(stage: Stage | None) -> dict[str, Any]:
 
 
 def read_stage(values: dict[str, Any]) -> tuple[Values, Stage | None]:
-    """Return the values of hyperparameters among KerasTuner's, and the stage of hyperband, if any."""
+    """Return hyperparameters and the stage of hyperband from KerasTuner's values."""
     own = {name: value for name, value in values.items() if name not in STAGE}
     if len(own) == len(values):
         return own, None
-    return own, Stage(**{name: values.get(key) for key, name in STAGE.items()})  # type: ignore[arg-type]
+    stage: dict[str, Any] = {name: values.get(key) for key, name in STAGE.items()}
+    return own, Stage(**stage)
 
 
 def _has_ended(folder: Path, trial_id: str) -> bool:
-    """Return whether a trial has a record of its end; a trial without one, such as a deleted one, runs again."""
+    """Return whether a trial has a record of its end; one that was deleted runs again."""
     record = read_record(folder_of(folder, trial_id))
     return record is not None and record["status"] in ENDED
 

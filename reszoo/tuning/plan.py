@@ -1,4 +1,4 @@
-"""The plan of a search: its space on its data, and which trials are rejected before they are built."""
+"""The plan of a search: its space on its data, and its budgets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reszoo.zoo.count import Count, count
 from reszoo.zoo.spec import Spec
 
 NAME = "search.json"
-FACTOR = 3  # of hyperband: a third of the trials continues, to three times the training (arXiv 1603.06560)
+FACTOR = 3  # of hyperband: a third continues, to three times the training (arXiv 1603.06560)
 ROUNDS = 3  # at most after the first, so that the shortest trial has a 27th of the training
 LARGEST_GRID = 10_000  # combinations
 CHANGEABLE = ("trials", "max_failures")  # settings that a resumed search may change
@@ -40,7 +40,7 @@ class Plan:
 
     @property
     def units(self) -> int:
-        """The units of a whole training in hyperband: the largest power of 3 up to 27 that its epochs hold."""
+        """The units of a training in hyperband: the largest power of 3 that its epochs hold."""
         return int(FACTOR ** min(ROUNDS, int(math.log(max(self.epochs, 1), FACTOR) + 1e-9)))
 
     def check(self) -> None:
@@ -48,18 +48,20 @@ class Plan:
         search = self.space.search
         if not self.data["examples"].get("validation"):
             raise ReszooError(
-                f"data.validation: {self.data['name']} has no validation images, which score trials; expected an "
-                "integer >= 1. Example: --set data.validation=300"
+                f"data.validation: {self.data['name']} has no validation images, which score trials; "
+                "expected an integer >= 1. Example: --set data.validation=300"
             )
         if search.tuner == "hyperband" and self.units == 1:
             raise ReszooError(
-                f"train.epochs: {self.epochs:.3g} is invalid; expected at least {FACTOR} epochs with tuner hyperband"
+                f"train.epochs: {self.epochs:.3g} is invalid; expected at least {FACTOR} epochs with "
+                "search.tuner = hyperband"
             )
         if search.tuner == "grid":
             size = math.prod(each.size for each in self.space.hyperparameters)
             if size > LARGEST_GRID:
                 raise ReszooError(
-                    f"search.tuner: the grid has {size:,} combinations; expected at most {LARGEST_GRID:,}, or another tuner"
+                    f"search.tuner: the grid has {size:,} combinations; expected at most "
+                    f"{LARGEST_GRID:,}, or another tuner"
                 )
 
     def count(self, recipe: Recipe) -> Count:
@@ -70,7 +72,7 @@ class Plan:
         return _count(recipe.model.spec, shape, self.data["classes"])
 
     def reason_against(self, values: Values) -> str:
-        """Return why values are rejected without building the model: contradiction or budget; "" if they are not."""
+        """Return why values are rejected, by a contradiction or a budget; "" if they are not."""
         search = self.space.search
         try:
             cost = self.count(self.space.recipe(values))
@@ -98,8 +100,8 @@ class Plan:
             changed = [key for key in changed if table != "search" or key not in CHANGEABLE]
             if changed:
                 raise ReszooError(
-                    f"{folder} started with another {name} ({changed[0]}); give another --run-dir, or resume "
-                    f"without changes: {format_resume('tune', folder)}"
+                    f"{folder} started with another {name} ({changed[0]}); give another --run-dir, or "
+                    f"resume without changes: {format_resume('tune', folder)}"
                 )
 
 

@@ -14,7 +14,7 @@ from reszoo.tuning.records import Trial, folder_of, read_record
 
 
 class Progress:
-    """Reports each trial as it ends: its values, its score, the best score so far and the time left."""
+    """Reports each trial as it ends, with the best score so far and the time left."""
 
     def __init__(self, folder: Path, reporter: Reporter) -> None:
         self.folder, self.reporter = folder, reporter
@@ -36,8 +36,9 @@ class Progress:
         size = [f"{about}{self.total} trials{runs}"]
         size += [f"at most {most:,} {what}" for most, what in limits if most]
         self.reporter.line(
-            f"{space.name}: {search.tuner} search over {', '.join(short_names(self.names).values())}; "
-            f"{space.base.name} on {data['name']} ({'x'.join(map(str, data['input_shape']))}); {', '.join(size)}"
+            f"{space.name}: {search.tuner} search over {', '.join(short_names(self.names).values())};"
+            f" {space.base.name} on {data['name']} ({'x'.join(map(str, data['input_shape']))});"
+            f" {', '.join(size)}"
         )
         for trial_id in oracle.end_order:
             self._count(trial_id)
@@ -56,8 +57,8 @@ class Progress:
         else:
             outcome = f"failed: {trial['reason']}"
         self.reporter.line(
-            f"{self.done}/{self.total} trial {trial_id}: {format_values(trial['values'], self.names)}: "
-            f"{outcome}{self._best_so_far()}{self._time_left()}"
+            f"{self.done}/{self.total} trial {trial_id}: "
+            f"{format_values(trial['values'], self.names)}: {outcome}{self._best_so_far()}{self._time_left()}"
         )
 
     def _count(self, trial_id: str) -> Trial | None:

@@ -79,7 +79,7 @@ def _propose_combination(plan: Plan, history: History) -> Proposal:
 
 
 def _propose_likely(plan: Plan, history: History) -> Proposal:
-    """Return the values with the best confidence bound of a Gaussian process, among random ones that may be tried.
+    """Return the random values with the best confidence bound of a Gaussian process.
 
     KerasTuner minimizes the bound over a box, which knows neither budgets nor conditions.
     """
@@ -97,9 +97,10 @@ def _propose_likely(plan: Plan, history: History) -> Proposal:
 
 
 def _bounds(plan: Plan, known: Array, scores: Array, running: Array, pool: Array) -> Array:
-    """Return the lower confidence bounds of the cost, the negative score, of a pool [n, hyperparameters].
+    """Return lower confidence bounds of the negative score for a pool [n, hyperparameters].
 
-    A running trial counts as a completed one with a pessimistic cost, so that its neighbors are not tried beside it.
+    A running trial counts as completed with a pessimistic score, so that its neighbors are not
+    tried beside it.
     """
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import Matern

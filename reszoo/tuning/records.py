@@ -98,7 +98,7 @@ def folder_of(search: Path, trial_id: str) -> Path:
 
 
 def read_record(folder: Path) -> Trial | None:
-    """Return the record of a trial's folder, None if it has none yet. Raises ReszooError if it is damaged."""
+    """Return the record of a trial's folder, if any. Raises ReszooError if it is damaged."""
     path = folder / RECORD
     return read_trial(path) if path.is_file() else None
 

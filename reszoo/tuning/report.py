@@ -34,7 +34,7 @@ WIDTH = 90  # characters of a reason
 
 
 def report(folder: str | os.PathLike[str]) -> Path:
-    """Write report.json, report.html and the figures of a search, finished or not; return the page's path.
+    """Write report.json, report.html and the figures of a search; return the page's path.
 
     Equal results give equal files.
 
@@ -51,7 +51,7 @@ def report(folder: str | os.PathLike[str]) -> Path:
 
 
 def finding(results: JsonObject) -> str:
-    """Return the best trial in one sentence; without a completed trial, the most frequent reason of failure."""
+    """Return the best trial in one sentence; without one, the main reason of failure."""
     if results["best"] is None:
         return _finding_without_best(results)
     best = next(trial for trial in results["trials"] if trial["trial"] == results["best"])
@@ -63,7 +63,8 @@ def finding(results: JsonObject) -> str:
     runs = f" over {len(best['scores'])} executions" if len(best["scores"]) > 1 else ""
     return (
         f"Best of {among} is {best['trial']}{f' ({values})' if values else ''}: "
-        f"{_accuracy(best)} % validation accuracy{runs}{format_share(best['share'])}, {best['parameters']:,} parameters."
+        f"{_accuracy(best)} % validation accuracy{runs}{format_share(best['share'])}, "
+        f"{best['parameters']:,} parameters."
     )
 
 
@@ -118,8 +119,8 @@ def _leaderboard(results: JsonObject) -> Section:
         for trial in done
     ]
     note = (
-        "Validation accuracy: mean ± sample deviation of executions. It selects the best trial, so that of the best "
-        "trial is biased upward. Training accuracy: last epoch, augmented images."
+        "Validation accuracy: mean ± sample deviation of executions. It selects the best trial, "
+        "whose own is therefore biased upward. Training accuracy: last epoch, augmented images."
     )
     if shares:
         note += " Share: of the whole training. Continues: the trial whose training it resumed."
@@ -167,7 +168,8 @@ def _effects(results: JsonObject) -> Section:
         "best, %",
         "rank correlation",
     ]
-    note = "Mean ± sample deviation over trials, which differ in other values too. Rank correlation: Spearman's."
+    note = "Mean ± sample deviation over trials, which differ in other values too. "
+    note += "Rank correlation: Spearman's."
     table = Table(headers, rows, note)
     if not tried:
         return Section("Effect of each hyperparameter", [table])
@@ -201,19 +203,21 @@ def _depth(results: JsonObject) -> Section:
 
 
 def _depth_finding(grid: JsonObject) -> str:
-    """Return what depth did to plain and to residual models; "" if only one of them has several depths."""
+    """Return what depth did to plain and residual models; "" without several depths of both."""
     found = {label: gap for label, gap in grid["differences"].items() if gap}
     if len({label in grid["plain"] for label in found}) < 2:
         return ""
     parts = [
-        f"{_signed(gap['mean'])} points {'in plain models' if label in grid['plain'] else f'with shortcut {label}'}"
+        f"{_signed(gap['mean'])} points "
+        f"{'in plain models' if label in grid['plain'] else f'with shortcut {label}'}"
         for label, gap in found.items()
     ]
-    return f"From the shallowest to the deepest models mean validation accuracy changes by {', '.join(parts)}."
+    change = "From the shallowest to the deepest models mean validation accuracy changes by"
+    return f"{change} {', '.join(parts)}."
 
 
 def _progress(results: JsonObject) -> Section:
-    caption = "Validation accuracy against steps trained, in the order of the trials; faint: smaller shares of the training."
+    caption = "Validation accuracy against steps trained; faint: smaller shares of the training."
     done = completed(results["trials"])
     return Section("Progress", [_plot("progress", caption, draw_progress, results, done, 3.6)])
 
@@ -251,7 +255,7 @@ def _setup(results: JsonObject) -> Section:
 
 
 def _reasons(results: JsonObject) -> list[tuple[str, str, int]]:
-    """Return (failed or rejected, reason, count), the most frequent first, without the number at a reason's start."""
+    """Return (failed or rejected, reason without its number, count), frequent ones first."""
     failed = [trial["reason"] for trial in results["trials"] if trial["status"] == "failed"]
     rejected = [row["reason"] for row in results["refused"]]
     return [

@@ -29,9 +29,9 @@ def read_results(folder: str | os.PathLike[str]) -> JsonObject:
     A search that still runs can be read too.
 
     Returns:
-        As written: name, description, search, recipe, space, data, environment, command; trials, by id; refused,
-        the rejected values with reasons. Computed: best (an id or None), front (ids by cost), effects, grid,
-        totals. Accuracies are from 0 to 1.
+        As written: name, description, search, recipe, space, data, environment, command; trials, by
+        id; refused, the rejected values with reasons. Computed: best (an id or None), front (ids by
+        cost), effects, grid, totals. Accuracies are from 0 to 1.
 
     Raises:
         ReszooError: If the folder is not a search folder, or a file is damaged.
@@ -79,7 +79,7 @@ def completed(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def longest(trials: Sequence[Trial]) -> list[Trial]:
-    """Return the completed trials with the largest share of the training; only their scores are compared."""
+    """Return the completed trials with the largest share, the only ones that are compared."""
     done = completed(trials)
     top = max((trial["share"] for trial in done), default=0.0)
     return [trial for trial in done if math.isclose(trial["share"], top)]
@@ -98,10 +98,9 @@ def best_trial(trials: Sequence[Trial]) -> Trial | None:
 
 
 def pareto(trials: Sequence[Trial], cost: Cost) -> list[str]:
-    """Return the ids on the Pareto front of score and cost among the longest trials, the cheapest first.
+    """Return the ids on the Pareto front of score and cost, the cheapest first.
 
-    A trial is dominated by one with no higher cost and no lower score that is better in either; of equal ones
-    the earliest stays.
+    Only the longest trials count; of equal ones the earliest stays.
     """
     front: list[Trial] = []
     for trial in sorted(
@@ -113,11 +112,11 @@ def pareto(trials: Sequence[Trial], cost: Cost) -> list[str]:
 
 
 def effects(trials: Sequence[Trial], space: SpaceTable) -> JsonObject:
-    """Return how the scores of the longest trials depend on each hyperparameter that is active in them.
+    """Return how the scores of the longest trials depend on each hyperparameter.
 
     Returns:
-        For a choice {"options": {label: {count, mean, deviation, best, scores}}}, with the sample deviation, None for
-        fewer than two; for a range {count, correlation, values, scores}, as `spearman` gives it.
+        For a choice {"options": {label: {count, mean, deviation, best, scores}}}, with the sample
+        deviation; for a range {count, correlation, values, scores}, with that of `spearman`.
     """
     found: JsonObject = {}
     for name, entry in space.items():
@@ -140,7 +139,7 @@ def effects(trials: Sequence[Trial], space: SpaceTable) -> JsonObject:
 
 
 def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Return the rank correlation of two lists, None for fewer than three pairs or for equal values only."""
+    """Return the rank correlation of two lists, None if fewer than three pairs differ."""
     if len(one) < 3 or len(set(one)) == 1 or len(set(other)) == 1:
         return None
     from scipy.stats import spearmanr  # takes a second to import
@@ -149,12 +148,13 @@ def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
 
 
 def grid(trials: Sequence[Trial], space: SpaceTable) -> JsonObject | None:
-    """Return depth by shortcut for the longest trials; None if the search does not choose the shortcut.
+    """Return depth by shortcut for the longest trials; None if the shortcut is not searched.
 
     Returns:
-        depths: rising. shortcuts: labels. plain: those of plain models. cells: {label: {depth as text: {count, mean,
-        best, training}}}, with the mean training accuracy or None. differences: {label: {shallow, deep, mean, best,
-        training}}, from the shallowest to the deepest depth, in points of accuracy; None for one depth.
+        depths: rising. shortcuts: labels. plain: those of plain models. cells: {label: {depth as
+        text: {count, mean, best, training}}}, with the mean training accuracy or None. differences:
+        {label: {shallow, deep, mean, best, training}}, from the shallowest to the deepest depth, in
+        points of accuracy; None for one depth.
     """
     options = space.get(SHORTCUT, {}).get("options")
     if not options:

@@ -1,4 +1,4 @@
-"""Random values of a space: one stream of numbers that the seed decides, of which the history says how many are used."""
+"""Random values of a space, from one stream of numbers that the seed decides."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def propose_random(plan: Plan, history: History) -> Proposal:
 
 
 def draw_pool(plan: Plan, history: History) -> tuple[list[Values], int]:
-    """Return random values that are new and within the budgets, and the random numbers used by then."""
+    """Return random values that may be tried, and the random numbers used by then."""
     found: dict[tuple[Value, ...], Values] = {}
     tried, drawn = tried_values(plan, history), history.drawn
     for values in itertools.islice(_draws(plan, drawn), DRAWS):

@@ -60,7 +60,7 @@ class Space:
     description: str = ""
 
     def active(self, values: Values) -> dict[str, Value]:
-        """Return the values of the active hyperparameters: those whose conditions earlier ones meet."""
+        """Return the values of the hyperparameters whose conditions are met."""
         found: dict[str, Value] = {}
         for each in self.hyperparameters:
             if all(found.get(name) in allowed for name, allowed in each.when.items()):
@@ -158,8 +158,8 @@ def load_space(name_or_path: str | Path, overrides: Overrides = (), **search: An
         search: Fields of `SearchConfig` that replace the file's; None does not.
 
     Raises:
-        ReszooError: In one line, for an invalid file, a hyperparameter that no recipe can have or that would
-            change what trials are scored on, or an override of a key that is searched.
+        ReszooError: In one line, for an invalid file, a hyperparameter that no recipe can have or
+            that would change what trials are scored on, or an override of a key that is searched.
     """
     path, changes = find_space(name_or_path), parse_overrides(overrides)
     tables = tomlfile.read(path)
@@ -187,7 +187,7 @@ def load_space(name_or_path: str | Path, overrides: Overrides = (), **search: An
 
 
 def _check(hyperparameters: tuple[Hyperparameter, ...]) -> None:
-    """Raise ReszooError for a recipe key that is unknown, fixed, set twice or cannot hold a value."""
+    """Raise ReszooError for a recipe key that is unknown, fixed, set twice or of another type."""
     for each in hyperparameters:
         try:
             for key, value in _settings(each):
@@ -202,8 +202,8 @@ def _check(hyperparameters: tuple[Hyperparameter, ...]) -> None:
         both = _keys(one) & _keys(other)
         if both and not _exclusive(hyperparameters, one, other):
             raise ReszooError(
-                f"space.{one.name} and space.{other.name} both set {min(both)}; expected it in one of them, or "
-                "conditions that exclude each other"
+                f"space.{one.name} and space.{other.name} both set {min(both)}; expected it in one of "
+                "them, or conditions that exclude each other"
             )
 
 
@@ -221,7 +221,7 @@ def _keys(each: Hyperparameter) -> set[str]:
 def _exclusive(
     hyperparameters: tuple[Hyperparameter, ...], one: Hyperparameter, other: Hyperparameter
 ) -> bool:
-    """Return whether two hyperparameters are never active at once, by all conditions that they imply."""
+    """Return whether two hyperparameters are never active at once."""
     first, second = (_conditions(hyperparameters, each) for each in (one, other))
     return any(not first[name] & second[name] for name in first.keys() & second.keys())
 

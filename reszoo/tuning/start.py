@@ -26,7 +26,7 @@ SpaceSource = str | Path | Space
 def new_plan(
     folder: Path, space: SpaceSource, overrides: Overrides, search: Mapping[str, Any]
 ) -> Plan:
-    """Return the plan of a new search. Raises ReszooError if the folder or the data cannot be used."""
+    """Return the plan of a new search. Raises ReszooError for an unusable folder or data."""
     check_output(folder, "search folder")
     # A search that was killed at its start may have left its lock, or a part of a file.
     left = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
@@ -47,7 +47,7 @@ def resumed_plan(
     search: Mapping[str, Any],
     data: str | None,
 ) -> Plan:
-    """Return the plan of a search to resume; only CHANGEABLE settings and the data's location can change.
+    """Return the plan of a search to resume; CHANGEABLE settings and the data's place can change.
 
     Raises:
         ReszooError: For other changes, or if the data is not the data that the search started with.
@@ -61,7 +61,8 @@ def resumed_plan(
     for key, value in search.items():
         if key not in CHANGEABLE and getattr(settings, key) != value:
             raise ReszooError(
-                f"search.{key}: {value!r} is invalid; {folder} started with {getattr(settings, key)!r}. Leave it out"
+                f"search.{key}: {value!r} is invalid; {folder} started with "
+                f"{getattr(settings, key)!r}. Leave it out"
             )
     settings = settings.replace(**{key: search[key] for key in CHANGEABLE if key in search})
     base = plan.space.base
@@ -73,7 +74,8 @@ def resumed_plan(
     resumed = open_plan(dataclasses.replace(plan.space, search=settings, base=base))
     if why := difference(plan.data, resumed.data):
         raise ReszooError(
-            f"data.name: {base.data.name} is not the data that {folder} started with: {why}; {advice}"
+            f"data.name: {base.data.name} is not the data that {folder} started with: {why}; "
+            f"{advice}"
         )
     return dataclasses.replace(resumed, epochs=plan.epochs)
 

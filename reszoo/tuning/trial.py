@@ -58,10 +58,10 @@ def run_trial(
     devices: str = "auto",
     worker: str = "tuner0",
 ) -> Trial:
-    """Train a trial's executions up to `share` of the whole training, and write and return its record.
+    """Train a trial's executions up to `share` of the training; write and return its record.
 
-    A trial that has ended is not run again; an interrupted one resumes from its newest checkpoint. A trial that
-    fails, for any reason, is recorded as failed with that reason.
+    A trial that has ended is not run again; an interrupted one resumes from its newest checkpoint.
+    A trial that fails, for any reason, is recorded as failed with that reason.
 
     Args:
         plan: The plan of the search.
@@ -146,7 +146,7 @@ def _execute(
     devices: str,
     owned: keras.callbacks.Callback,
 ) -> Execution:
-    """Train one run up to `share` of its training, from the checkpoint of `source` if there is one."""
+    """Train one run up to `share` of its training, from the checkpoint of `source` if any."""
     if path.is_dir() and not (path / "recipe.toml").is_file():
         shutil.rmtree(path)  # a kill came before the run had started
     if source and not path.is_dir():
@@ -207,7 +207,7 @@ class _Owned(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 def prune_checkpoints(search: Path, keep: Sequence[str]) -> None:
-    """Remove the checkpoints of all ended trials except those to keep, by id; they are most of a search's size."""
+    """Remove the checkpoints of all ended trials except those to keep, by id."""
     for path in (search / "trials").glob("*/seed*/checkpoints"):
         folder = path.parents[1]
         record = read_record(folder)

@@ -52,8 +52,8 @@ def tune(
 ) -> JsonObject:
     """Search a space, leave a folder of trials with a report, and return the results.
 
-    The test split is never read. With KerasTuner's variables in the environment this process is the chief or a worker
-    of a search on several machines that share run_dir.
+    The test split is never read. With KerasTuner's variables in the environment this process is the
+    chief or a worker of a search on several machines that share run_dir.
 
     Args:
         space: A space, its name or its file; with `resume` it can be left out.
@@ -70,7 +70,8 @@ def tune(
         What report.json holds; {} on a worker.
 
     Raises:
-        ReszooError: For input that cannot work, before anything is written; and if trials fail one after another.
+        ReszooError: For input that cannot work, before anything is written; and if trials fail one
+            after another.
     """
     reporter = reporter or Reporter()
     search = {key: value for key, value in search.items() if value is not None}
@@ -84,7 +85,8 @@ def tune(
     check_devices(devices)
     if data is not None and not resume:
         raise ReszooError(
-            f"data: {data} is for resuming a search whose images lie elsewhere now. For a new search: --set data.name={data}"
+            f"data: {data} is for resuming a search whose images lie elsewhere now. For a new "
+            f"search: --set data.name={data}"
         )
     if resume:
         plan = resumed_plan(folder, space, overrides, search, data)
@@ -99,8 +101,7 @@ def tune(
         oracle = make_oracle(plan, folder, progress.end_trial)
         progress.start(oracle, plan)
         try:
-            # The oracle saves its state when a trial starts and ends. What Ctrl-C breaks off between is
-            # not saved.
+            # The oracle saves its state when a trial starts and ends, and nothing in between.
             with interrupt_on_sigterm():
                 _search(oracle, plan, folder, role, workers, devices, reporter)
         except KeyboardInterrupt:
@@ -133,7 +134,7 @@ def _search(
         ip, address = os.environ[IP], f"{os.environ[IP]}:{os.environ[PORT]}"
         if not ip.startswith("127.") and ip != "localhost":
             reporter.line(
-                f"listening on {address} without authentication: everyone who reaches it can take part"
+                f"listening on {address} without authentication: everyone who reaches it can join"
             )
         Chief(oracle, folder, address=address, reporter=reporter).run()
         return
@@ -149,11 +150,12 @@ def _search(
 
 
 def _check_success(results: JsonObject, oracle: Oracle, folder: Path) -> None:
-    """Raise ReszooError if trials failed one after another, or no trial has a score. Checkpoints are kept then."""
+    """Raise ReszooError if trials failed one after another, or no trial has a score."""
     failed = [trial["reason"] for trial in results["trials"] if trial["status"] == "failed"]
     if oracle.given_up:
         raise ReszooError(
-            f"{oracle.failures()} trials in a row failed, the last one because {failed[-1]}; {how_to_resume(folder)}"
+            f"{oracle.failures()} trials in a row failed, the last one because {failed[-1]}; "
+            f"{how_to_resume(folder)}"
         )
     if not results["trials"]:
         reasons = [row["reason"] for row in results["refused"]] or ["the space is empty"]

@@ -52,7 +52,7 @@ class Tuner(BaseTuner):  # type: ignore[misc]
         self._idle = False
 
     def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Train a trial up to its share and return its score. Raises FailedTrialError with the reason of a failure."""
+        """Train a trial up to its share and return its score. Raises FailedTrialError."""
         if not (self.folder / NAME).is_file():
             raise ReszooError(f"{self.folder} is no longer a search folder: {NAME} was removed")
         values, stage = read_stage(trial.hyperparameters.values)
@@ -72,7 +72,7 @@ class Tuner(BaseTuner):  # type: ignore[misc]
         return {OBJECTIVE: record["score"]}
 
     def _try_run_and_update_trial(self, trial: Any, *args: Any, **kwargs: Any) -> None:
-        """Let errors of the machine, such as a full disk, end the search; KerasTuner would blame the trial."""
+        """Let errors of the machine end the search; KerasTuner would blame the trial."""
         try:
             self._run_and_update_trial(trial, *args, **kwargs)
             trial.status = TrialStatus.COMPLETED

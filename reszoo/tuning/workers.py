@@ -1,8 +1,9 @@
 """Several processes on one search: KerasTuner's chief and workers, and what their protocol lacks.
 
-The chief answers over gRPC, without encryption or authentication. The protocol is KerasTuner's. In addition, workers
-send a heartbeat (they ask for the space every few seconds, with their name), the chief hands out the trial of a dead
-worker again, replaces the workers that it started, and ends with the error that the oracle raised.
+The chief answers over gRPC, without encryption or authentication. In addition to KerasTuner's
+protocol, workers send a heartbeat: they ask for the space every few seconds, with their name. The
+chief hands out the trial of a dead worker again, replaces the workers that it started, and ends with
+the error that the oracle raised.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ Item = TypeVar("Item")
 
 
 class _Servicer(OracleServicer):  # type: ignore[misc]
-    """KerasTuner's servicer, which also notes when each worker was last seen and what the oracle raised."""
+    """KerasTuner's servicer, which notes when workers were seen and what the oracle raised."""
 
     def __init__(self, oracle: Oracle) -> None:
         super().__init__(oracle)
@@ -124,7 +125,7 @@ class Chief:
             port = server.add_insecure_port(self.address)
         except RuntimeError:
             raise ReszooError(
-                f"cannot listen on {self.address}; expected a free port and an address of this machine"
+                f"cannot listen on {self.address}; expected a free port of this machine"
             ) from None
         server.start()
         try:
@@ -154,7 +155,7 @@ class Chief:
         if self.gpus:
             own["CUDA_VISIBLE_DEVICES"] = ",".join(divide(self.gpus, self.workers)[index])
         with open(log, "ab") as file:
-            # In a session of its own: Ctrl-C reaches this process only, which then stops the workers in order.
+            # In a session of its own, so that Ctrl-C reaches only this process.
             process = subprocess.Popen(
                 [sys.executable, "-m", "reszoo", "tune", *self.arguments],
                 env={**os.environ, **own},
@@ -209,7 +210,7 @@ class Chief:
 
 
 def divide(items: Sequence[Item], count: int) -> list[list[Item]]:
-    """Return `items` divided evenly in order; if they are fewer than `count`, parts share them in turn."""
+    """Return `items` divided evenly in order; parts share them if they are too few."""
     if 0 < len(items) < count:
         return [[items[index % len(items)]] for index in range(count)]
     bounds = [round(index * len(items) / count) for index in range(count + 1)]
@@ -223,7 +224,7 @@ def _last_line(log: Path) -> str:
 
 @contextlib.contextmanager
 def heartbeat(environment: Mapping[str, str]) -> Iterator[None]:
-    """Send a heartbeat to the chief during the block; end the process if the chief that started it is gone."""
+    """Send a heartbeat to the chief; end this process if the chief that started it is gone."""
     stop = threading.Event()
     thread = threading.Thread(target=_beat, args=(stop, environment), daemon=True)
     thread.start()

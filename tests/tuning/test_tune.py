@@ -193,7 +193,6 @@ def test_a_stopped_search_resumes_to_the_same_end(
         "tuner": tuner,
         "trials": 4,
         "reporter": reporter,
-        "overrides": {"train.seed": 1},
     }
     whole, folder, run = tune(tiny, run_dir=tmp_path / "whole", **options), tmp_path / "s", tuner_module.run_trial  # fmt: skip
 
