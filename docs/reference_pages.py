@@ -11,7 +11,7 @@ import generate
 from record_tables import table
 
 import reszoo
-from reszoo.cli.main import VERBS, Parser
+from reszoo.cli.main import COMMANDS, Parser
 from reszoo.config.recipe import TABLES
 from reszoo.config.schema import FILE
 
@@ -33,10 +33,10 @@ def commands() -> str:
         "`reszoo COMMAND --help` prints the same text.",
         table(
             "command | what it does",
-            [f"[`{name}`](#reszoo-{name}) | {VERBS[name]}" for name in VERBS],
+            [f"[`{name}`](#reszoo-{name}) | {COMMANDS[name]}" for name in COMMANDS],
         ),
     ]
-    for name, summary in VERBS.items():
+    for name, summary in COMMANDS.items():
         parser = Parser(prog=f"reszoo {name}", allow_abbrev=False)
         importlib.import_module(f"reszoo.cli.{name.replace('-', '_')}").add_arguments(parser)
         sections.append(f"## reszoo {name}\n\n{summary[:1].upper()}{summary[1:]}.")

@@ -99,6 +99,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+@pytest.mark.smoke
 def test_no_module_imports_from_a_layer_above_it() -> None:
     seen = 0
     for path in ROOT.rglob("*.py"):
@@ -116,6 +117,7 @@ def test_no_module_imports_from_a_layer_above_it() -> None:
     assert seen > 100
 
 
+@pytest.mark.smoke
 def test_every_module_has_a_layer() -> None:
     assert {
         path.stem
@@ -158,6 +160,7 @@ def test_public_names_are_there_and_callable() -> None:
         _ = reszoo.nothing
 
 
+@pytest.mark.smoke
 def test_nothing_unpickles() -> None:
     """Nothing here unpickles: what was downloaded is data."""
     for path in ROOT.rglob("*.py"):

@@ -13,7 +13,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import reszoo
-from reszoo.cli.main import VERBS
+from reszoo.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -152,7 +152,7 @@ def test_the_navigation_lists_every_page(reference_pages: Any) -> None:
 
 def test_reference_pages_show_the_package(reference_pages: Any) -> None:
     commands = reference_pages.commands()
-    assert all(f"\n## reszoo {name}\n" in commands for name in VERBS)
+    assert all(f"\n## reszoo {name}\n" in commands for name in COMMANDS)
     assert "| `--run-dir " in commands.split("## reszoo train")[1]
     for table, key in (("train", "batch_size"), ("data", "name"), ("schedule", "warmup")):
         section = reference_pages.recipe_keys().split(f"## [{table}]")[1]

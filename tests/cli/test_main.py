@@ -62,6 +62,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 # The frame
 
 
+@pytest.mark.smoke
 def test_alone_it_prints_help_with_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     alone = capsys.readouterr().out
@@ -70,6 +71,7 @@ def test_alone_it_prints_help_with_every_verb(capsys: pytest.CaptureFixture[str]
     assert all(f"  {name} " in alone for name in COMMANDS)
 
 
+@pytest.mark.smoke
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"reszoo {reszoo.__version__}\n"
@@ -205,6 +207,7 @@ def test_nothing_heavy_is_imported_to_list_show_or_help() -> None:
 # list, show, recipes
 
 
+@pytest.mark.smoke
 def test_list_prints_what_the_zoo_counts(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     rows = {row["name"]: row for row in table(capsys.readouterr().out)}
@@ -242,6 +245,7 @@ def test_on_a_terminal_tables_are_drawn_within_its_width(
     assert line.split()[-2:] == ["19,421,274", "2,829,238,912"]
 
 
+@pytest.mark.smoke
 def test_show_adds_up_and_says_what_an_alias_means(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "resnet50"]) == 0
     text = capsys.readouterr().out

@@ -66,6 +66,7 @@ def refusal(call: Any, *args: Any, **kwargs: Any) -> str:
 # The packaged recipes
 
 
+@pytest.mark.smoke
 def test_exactly_the_promised_recipes_are_packaged() -> None:
     assert set(recipe_names()) == {*PUBLISHED, *UNPUBLISHED}
 
@@ -183,6 +184,7 @@ def test_epochs_become_whole_steps_of_at_least_one() -> None:
 # Overrides
 
 
+@pytest.mark.smoke
 def test_overrides_reach_every_table_in_toml_or_bare_words() -> None:
     recipe = load_recipe(
         "cifar10_resnet20",
@@ -330,6 +332,7 @@ def test_keys_that_contradict_each_other_are_rejected_with_an_example(
     )
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("text", BAD_OVERRIDES)
 def test_invalid_override_names_key_value_expected_and_fix(text: str) -> None:
     message = refusal(load_recipe, "cifar10_resnet20", [text])
@@ -436,6 +439,7 @@ def test_missing_unreadable_and_binary_files_are_refused_in_one_line(tmp_path: P
     assert "is not text in UTF-8" in refusal(load_recipe, tmp_path / "binary.toml")
 
 
+@pytest.mark.smoke
 def test_unknown_name_is_answered_with_the_nearest() -> None:
     assert "did you mean 'quickstart'" in refusal(load_recipe, "quickstrat")
     assert "`reszoo recipes`" in refusal(load_recipe, "zzzz")

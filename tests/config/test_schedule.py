@@ -28,6 +28,7 @@ def rates(
     return [config.rate_at(step, **arguments) for step in steps]
 
 
+@pytest.mark.smoke
 def test_he_2015_as_packaged_drops_at_32k_and_48k() -> None:
     steps = [0, 1, 31_999, 32_000, 47_999, 48_000, 63_999]
     config = load_recipe("cifar10_resnet20").schedule
@@ -51,6 +52,7 @@ def test_boundaries_and_warmup_in_epochs_are_steps_of_the_epoch_at_hand() -> Non
     assert rates(config, steps, 31_680, 352) == pytest.approx([0.5, 0.5, 1, 1, 0.1, 0.1, 0.01])
 
 
+@pytest.mark.smoke
 def test_linear_warmup_climbs_in_equal_parts_and_is_never_0() -> None:
     config = ConstantSchedule(kind="constant", rate=0.5, warmup=4)
     assert rates(config, range(6)) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.5])

@@ -43,6 +43,7 @@ def test_the_choice_never_changes() -> None:
     assert chosen.tolist() == [3, 10, 14, 19, 38, 49, 54, 56, 57]
 
 
+@pytest.mark.smoke
 def test_splits_of_digits_are_disjoint_and_balanced() -> None:
     from sklearn.datasets import load_digits
 

@@ -17,6 +17,7 @@ from reszoo.errors import ReszooError
 DIGITS = DataConfig(name="digits")
 
 
+@pytest.mark.smoke
 def test_channel_statistics_are_numpys() -> None:
     images = np.random.default_rng(0).integers(0, 200, (9, 5, 6, 3), dtype=np.uint8)
     mean, std = channel_statistics(images)

@@ -189,6 +189,7 @@ def test_a_constant_net_scores_chance_in_top5_too() -> None:
     assert [row[0] for row in scores.confusion] == [1] * 10
 
 
+@pytest.mark.smoke
 def test_ties_are_broken_by_index_in_rank_and_prediction_alike() -> None:
     predicted, rank, _ = score_rows(
         tf.constant([[1.0, 3, 3, 0], [1.0, 3, 3, 0]]), tf.constant([1, 2])
@@ -228,6 +229,7 @@ def test_large_logits_give_a_finite_loss() -> None:
     assert scores.loss == pytest.approx(5e3)
 
 
+@pytest.mark.smoke
 def test_a_class_without_examples_has_no_accuracy() -> None:
     assert score_logits([[1.0, 0, 0]] * 2, [0, 2]).per_class == [1.0, None, 0.0]
 

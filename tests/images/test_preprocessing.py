@@ -247,6 +247,7 @@ def test_bytes_of_a_file_are_decoded(mean_image: Preprocessing, photo: Photo) ->
     np.testing.assert_array_equal(mean_image.pixels(image), image)
 
 
+@pytest.mark.smoke
 def test_round_trip_through_json_is_exact(mean_image: Preprocessing) -> None:
     caffe = unit((4, 5), 3, interpolation="bicubic", channel_order="BGR")
     for preprocessing in (mean_image, unit((4, 5), 1, resize=9), caffe):

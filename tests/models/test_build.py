@@ -35,6 +35,7 @@ def test_every_golden_has_a_net() -> None:
     assert {path.stem for path in FOLDER.glob("*.json")} == set(NETS)
 
 
+@pytest.mark.smoke
 def test_classes_and_logits() -> None:
     model = build(BASIC, classes=7, input_shape=(8, 8, 3))
     assert model.output_shape == (None, 7) and model.input_shape == (None, 8, 8, 3)
@@ -94,6 +95,7 @@ def test_an_open_size_takes_any(net: Spec) -> None:
         )
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -133,6 +133,7 @@ def test_a_branch_at_zero_leaves_the_shortcuts_exactly(
     np.testing.assert_array_equal(out, expected)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("base", [BASIC, BOTTLENECK], ids=["basic", "bottleneck"])
 def test_a_zero_gamma_net_with_projections_is_its_projections(base: Spec) -> None:
     """With option C every block is relu(bn(1x1 convolution)), whatever its branch holds."""

@@ -35,6 +35,7 @@ def test_a_row_is_of_a_net_its_layout_can_hold_and_says_all(weights) -> None:  #
         assert digits or file.digest == "hub" or file.digest.startswith("md5:")
 
 
+@pytest.mark.smoke
 def test_what_is_published_is_listed() -> None:
     assert len(published()) == len({(row.model, row.tag) for row in published()}) == 119
     assert [row.tag for row in list_weights("resnet18")][:2] == [

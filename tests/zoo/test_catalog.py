@@ -24,6 +24,7 @@ PROMISED = (
 ).split()
 
 
+@pytest.mark.smoke
 def test_every_listed_name_gives_a_spec_of_that_name() -> None:
     names = list_models()
     assert len(names) == len(set(names))
@@ -32,6 +33,7 @@ def test_every_listed_name_gives_a_spec_of_that_name() -> None:
         assert spec(name).name == ALIASES.get(name, name)
 
 
+@pytest.mark.smoke
 def test_aliases_stand_for_rows() -> None:
     for alias, row in ALIASES.items():
         assert row in ROWS and alias not in ROWS
@@ -40,6 +42,7 @@ def test_aliases_stand_for_rows() -> None:
     assert spec("resnet18_v1") == spec("resnet18")
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("blocks", [1, 2, 3, 7, 18, 33, 200])
 def test_any_depth_of_the_cifar_form_is_a_model(blocks: int) -> None:
     depth = 6 * blocks + 2
@@ -99,6 +102,7 @@ def test_wide_models_by_rule() -> None:
             spec(name)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
@@ -128,6 +132,7 @@ def test_far_misses_say_where_the_names_are() -> None:
         spec("plain56_sd")
 
 
+@pytest.mark.smoke
 def test_wildcards() -> None:
     wide = ["wrn16_4", "wrn16_8", "wrn28_10", "wrn40_4", "wrn50_2", "wrn101_2"]
     assert list_models("wrn*") == wide
@@ -148,6 +153,7 @@ def test_fields_change_a_named_model() -> None:
         spec("resnet20", shortcutt="B")
 
 
+@pytest.mark.smoke
 def test_every_public_name_is_there() -> None:
     assert reszoo.__all__ == sorted(reszoo.__all__)
     for name in reszoo.__all__:
@@ -159,6 +165,7 @@ def test_every_public_name_is_there() -> None:
         importlib.import_module("reszoo.nothing")
 
 
+@pytest.mark.smoke
 def test_the_zoo_is_imported_without_anything_heavy() -> None:
     script = (
         "import sys, reszoo\n"

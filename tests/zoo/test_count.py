@@ -85,6 +85,7 @@ def test_parameters_by_shortcut(depth: int, option: str, column: int) -> None:
     assert counted.depth == depth
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("depth", [20, 56, 110, 1202, 18, 34])
 def test_plain_models_are_option_a_without_its_shortcuts(depth: int) -> None:
     assert count(f"plain{depth}").parameters == (CIFAR | IMAGENET)[depth][0]
@@ -115,6 +116,7 @@ def test_pre_activation_has_no_second_normalisation_after_the_stem(depth: int) -
     assert count(f"resnet{depth}_v2").parameters == PRE_ACTIVATION[depth] - 2 * 64
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("name", "millions", "source"),
     [
@@ -149,6 +151,7 @@ def test_wide_parameters_by_summing_over_widths(factor: int, blocks: int) -> Non
     assert count(f"wrn{6 * blocks + 4}_{factor}").parameters == total
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("depth", "millions"),
     [(20, "40.55"), (32, "68.86"), (44, "97.17"), (56, "125.49"), (110, "252.89"), (1202, "2829")],
@@ -284,6 +287,7 @@ def test_multiply_adds_equal_a_sum_over_keras_layers(
     assert counted.parameters == _sizes(model.trainable_variables)
 
 
+@pytest.mark.smoke
 def test_parts_carry_the_names_and_sizes_of_the_built_layers() -> None:
     fields: dict[str, Any] = {"shortcut": "B", "gate": "shortcut_only", "rezero": True}
     model = _built("resnet8", (33, 35, 3), **fields)
@@ -297,6 +301,7 @@ def test_parts_carry_the_names_and_sizes_of_the_built_layers() -> None:
             assert part.shape == tuple(weighted[place].output.shape[1:]), place
 
 
+@pytest.mark.smoke
 def test_layer_groups_sum_to_the_whole() -> None:
     counted: Count = count("resnet50")
     rows = counted.by_group()
@@ -319,6 +324,7 @@ def test_defaults_are_the_data_the_family_was_published_on() -> None:
     assert count("resnet20", (28, 28, 1)).parameters == 269_722 - 2 * 9 * 16
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

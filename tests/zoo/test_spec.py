@@ -141,6 +141,7 @@ def test_sizes_that_do_not_fit_are_rejected(
     assert f"tiny: {fault} is invalid; expected " in message and expected in message
 
 
+@pytest.mark.smoke
 def test_unknown_and_missing_fields_are_named() -> None:
     assert "no field 'shortcuts'; did you mean 'shortcut'" in rejected(BASIC, shortcuts="B")
     assert "no field 'xyz': the fields are name, block, depths" in rejected(BASIC, xyz=1)
@@ -154,6 +155,7 @@ def test_unknown_and_missing_fields_are_named() -> None:
         Spec(**{})
 
 
+@pytest.mark.smoke
 def test_a_spec_is_a_value() -> None:
     again = Spec(**BASIC.model_dump())
     assert again == BASIC and hash(again) == hash(BASIC) and {again: 1}[BASIC] == 1
@@ -223,6 +225,7 @@ def test_drop_path_rises_linearly_to_the_last_block() -> None:
     assert dropped == pytest.approx([0.5 * (index + 1) / 27 for index in range(27)])
 
 
+@pytest.mark.smoke
 def test_a_plain_twin_differs_in_its_shortcut_and_name_only() -> None:
     for name in ("resnet20", "resnet110_v2", "resnet34", "resnet50_v1_5", "wrn16_4"):
         model = spec(name)
@@ -236,6 +239,7 @@ def test_a_plain_twin_differs_in_its_shortcut_and_name_only() -> None:
         spec("resnet56_sd").plain_twin()
 
 
+@pytest.mark.smoke
 def test_channels_strides_and_defaults() -> None:
     model, small = spec("resnext50_32x4d"), spec("resnet20")
     assert [model.out_channels(stage) for stage in range(4)] == [256, 512, 1024, 2048]
