@@ -106,6 +106,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         monkeypatch.setenv("HF_ENDPOINT", running.url)
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.005})
         thread.start()
+        gc.freeze()  # so that collecting below does not walk all of TensorFlow
         yield running
         if "huggingface_hub" in sys.modules:
             sys.modules["huggingface_hub"].close_session()
@@ -115,6 +116,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         ):  # pooch leaves the connection of a failed request to the garbage collector
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
+        gc.unfreeze()
         running.shutdown()
         thread.join()
 
