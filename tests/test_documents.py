@@ -189,9 +189,7 @@ def weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return path
 
     monkeypatch.setattr(load, "fetch", fetch)
-    monkeypatch.setattr(
-        load, "_has_torch", lambda: True
-    )  # the file that `fetch` makes needs no PyTorch
+    monkeypatch.setattr(load, "find_readable", list)  # the file that `fetch` makes needs no PyTorch
 
 
 @pytest.fixture
