@@ -103,7 +103,13 @@ def _by_target(found: Results) -> Section:
             for depth in found.depths
         ]
         gains.append(
-            [target, *(format_number(a / b) if np.isfinite(a) and b else "-" for a, b in pairs)]
+            [
+                target,
+                *(
+                    format_number(a / b) if np.isfinite([a, b]).all() and b else "-"
+                    for a, b in pairs
+                ),
+            ]
         )
     starts = []
     for target in (name for name in ("t = 0.5", "G") if name in found.targets):

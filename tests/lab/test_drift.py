@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from reszoo.weights.files import RemoteFile
 from reszoo.weights.published import Weights
 
 L = keras.layers
+LAST = "step-00000002.npz"
+FIGURES = {"drift_ratio", "drift_cosine", "drift_accuracy"}
 SETTINGS: dict[str, Any] = {
     "steps": 2,
     "every": 1,
@@ -111,59 +114,42 @@ def test_both_arms_train_on_the_same_first_batch(done: Path, backbone: Path) -> 
 def test_a_stopped_experiment_resumes_and_ends_alike(
     done: Path, backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit, calls = Trainer.fit, []
-
-    def stop_once(self: Trainer, until: int = 0) -> bool:
-        calls.append(until)
-        complete = fit(self, until)
-        if calls == [1]:
-            raise KeyboardInterrupt  # a checkpoint at step 1, and nothing measured there
-        return complete
-
-    monkeypatch.setattr(Trainer, "fit", stop_once)
-    with pytest.raises(KeyboardInterrupt):
-        drift(tmp_path / "out", backbone=backbone, **SETTINGS)
-    assert not (tmp_path / "out" / "record.json").exists()
-    drift(tmp_path / "out", backbone=backbone, **SETTINGS)
-    assert read(tmp_path / "out")["results"] == read(done)["results"]
+    """It was killed with a checkpoint at step 1 of the stacked arm, before it measured there."""
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    run = reszoo.Run.open(out / "runs" / "stacked")
+    run.write_meta(status="running")
+    for lost in (out / "record.json", run.path / "model.keras", run.checkpoints / LAST):
+        lost.unlink()
+    file = run.path / "measurements.json"
+    measured = json.loads(file.read_text())
+    file.write_text(json.dumps({**measured, "rows": measured["rows"][:1]}))
+    drift(out, backbone=backbone, **SETTINGS)
+    assert read(out)["results"] == read(done)["results"]
     with pytest.raises(ReszooError, match="was begun with steps = 2, not 5"):
-        drift(tmp_path / "out", backbone=backbone, **{**SETTINGS, "steps": 5})
-    monkeypatch.setattr(Trainer, "fit", None)  # finished arms are not trained again
-    drift(tmp_path / "out", backbone=backbone, **SETTINGS)
+        drift(out, backbone=backbone, **{**SETTINGS, "steps": 5})
+    monkeypatch.setattr(Trainer, "prepare", None)  # finished arms are not opened again
+    drift(out, backbone=backbone, **SETTINGS)
 
 
-def test_the_report_says_what_was_measured(done: Path) -> None:
+def test_a_verdict_needs_more_than_chance(done: Path) -> None:
     record = read(done)
-    page, arms = make_page(record), record["results"]
-    assert page.title == "Drift from the identity: own.keras on digits"
-    ends = [100 * arms[arm]["rows"][-1]["val_accuracy"] for arm in ("stacked", "control")]
-    assert f"is {ends[0]:.1f} % with the blocks and {ends[1]:.1f} % without" in page.finding
-    rows = [
-        ("backbone", "backbone", arms["stacked"]["rows"][0]),
-        ("without the blocks", "control", arms["control"]["rows"][-1]),
-        ("with the blocks", "stacked", arms["stacked"]["rows"][-1]),
-    ]
-    table = page.sections[1].items[1]
-    assert isinstance(table, Table)
-    assert table.rows == [
-        [
-            label,
-            str(row["step"]),
-            f"{row['val_accuracy']:.2%}".replace("%", " %"),
-            f"{arms[arm]['test_accuracy']:.2%}".replace("%", " %"),
-            f"{arms[arm]['parameters']:,}",
-        ]
-        for label, arm, row in rows
-    ]
-    figures = {path.stem for path in done.glob("*.png")}
-    assert figures == {"drift_ratio", "drift_cosine", "drift_accuracy"}
+    arms = record["results"]
+    assert {path.stem for path in done.glob("*.png")} == FIGURES
     for gain, end in (
         (0.02, "2.0 points more, within two standard errors for 150 images."),
         (0.3, "30.0 points more."),
     ):
         arms["control"]["rows"][-1]["val_accuracy"] = 0.5
         arms["stacked"]["rows"][-1]["val_accuracy"] = 0.5 + gain
-        assert make_page(record).finding.endswith(end)
+        page = make_page(record)
+        start = f"{50 + 100 * gain:.1f} % with the blocks and 50.0 % without: "
+        assert page.finding.endswith(start + end)
+    table = page.sections[1].items[1]
+    assert isinstance(table, Table)
+    accuracy = f"{100 * arms['stacked']['test_accuracy']:.2f} %"
+    parameters = f"{arms['stacked']['parameters']:,}"
+    assert table.rows[2] == ["with the blocks", "2", "80.00 %", accuracy, parameters]
 
 
 REFUSALS: dict[str, tuple[dict[str, Any], str]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -127,21 +126,3 @@ def test_the_callback_measures_before_and_after_epochs() -> None:
     ratios = [row["blocks"][0]["ratio"] for row in callback.history]
     assert ratios[0] == 0 < ratios[1] < ratios[2]
     assert callback.history[-1]["blocks"] == measure_drift(model, batch)
-
-
-@pytest.mark.slow
-def test_the_callback_measures_in_reszoos_own_training(tmp_path: Path) -> None:
-    callback = DriftCallback(images((4, 8, 8, 1)))
-    reszoo.train(
-        "quickstart",
-        overrides=[
-            "model.name=resnet8",
-            "train.epochs=2",
-            "train.export=false",
-            "data.examples=64",
-        ],
-        run_dir=tmp_path / "run",
-        callbacks=[callback],
-        quiet=True,
-    )
-    assert [row["epoch"] for row in callback.history] == [0, 1, 2]
