@@ -12,8 +12,8 @@ from reszoo.reporting.plots import Draw, Plot, Theme
 from reszoo.types import JsonObject
 
 LABELS = {
-    "ratio": "|F| / |x| (mean over images)",
-    "cosine": "cosine of output to input (mean over images)",
+    "ratio": "|F| / |x|, mean over images",
+    "cosine": "cosine of output to input, mean over images",
 }
 LINE: JsonObject = {"linewidth": 1.8, "marker": "o", "markersize": 3}
 
@@ -71,15 +71,9 @@ def make_page(record: JsonObject) -> Page:
         Section(
             "Drift of each block",
             [
-                Plot(
-                    "drift_ratio",
-                    f"Norm of the branch over the norm of its input.{own}",
-                    _draw_blocks(rows, added, "ratio"),
-                ),
-                Plot(
-                    "drift_cosine",
-                    f"Cosine of a block's output to its input.{own}",
-                    _draw_blocks(rows, added, "cosine"),
+                *(
+                    Plot(f"drift_{key}", f"{label}.{own}", _draw_blocks(rows, added, key))
+                    for key, label in LABELS.items()
                 ),
                 Table(
                     ["block", "|F|/|x|", "cosine of output to input", "shortcut"],

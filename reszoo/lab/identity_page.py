@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,13 +67,7 @@ def make_page(record: JsonObject) -> Page:
         f"{errors(RESIDUAL_SMALL)}; plain ones with {errors(PLAIN)}; plain ones that start as the "
         f"identity with {errors(PLAIN_IDENTITY)}."
     )
-    sections = [
-        _by_depth(found),
-        _by_target(found),
-        _by_training(found),
-        _line(found),
-        _setup(found),
-    ]
+    sections = [make(found) for make in (_by_depth, _by_target, _by_training, _line, _setup)]
     return Page("How hard is the identity?", finding, sections)
 
 
@@ -90,13 +85,13 @@ def _by_depth(found: Results) -> Section:
         (9.0, 6.0),
     )
     note = f"Relative error at depth {deep}: median (lowest to highest) of the seeds."
-    return Section("Error against depth", [plot, Table(["form", *found.targets], rows, note)])
+    table = Table(["form", *found.targets], rows, note)
+    return Section("Error against depth", [plot, table])
 
 
 def _by_target(found: Results) -> Section:
-    deep = found.depths[-1]
-    depths = [f"depth {depth}" for depth in found.depths]
-    gains = []
+    deep, depths = found.depths[-1], [f"depth {depth}" for depth in found.depths]
+    gains, starts = [], []
     for target in found.targets:
         pairs = [
             [found.error(form, depth, target) for form in (PLAIN, RESIDUAL_SMALL)]
@@ -111,8 +106,7 @@ def _by_target(found: Results) -> Section:
                 ),
             ]
         )
-    starts = []
-    for target in (name for name in ("t = 0.5", "G") if name in found.targets):
+    for target in ("t = 0.5", "G"):
         forms = (PLAIN, PLAIN_IDENTITY, RESIDUAL_ZERO)
         plain, start, zero = values = [found.error(form, deep, target) for form in forms]
         share = "-"
@@ -144,26 +138,21 @@ def _by_training(found: Results) -> Section:
     total = found.settings["seeds"] * len(found.depths) * len(found.targets)
     rows = []
     for form in FORMS:
-        reached = [
-            sum(
-                step is not None
-                for depth in found.depths
-                for target in found.targets
-                for step in found.seeds(form, depth, target, "reached")[tolerance]
-            )
-            for tolerance in tolerances
+        steps = [
+            found.seeds(form, depth, target, "reached")
+            for depth in found.depths
+            for target in found.targets
         ]
+        reached = [sum(len(one[key]) - one[key].count(None) for one in steps) for key in tolerances]
         moves = [median(found.seeds(form, deep, target, "move")) for target in SHOWN]
         rows.append([form.name, *map(str, reached), *(f"{move:.2f}" for move in moves)])
     headers = ["form", *(f"error below {tolerance}" for tolerance in tolerances)]
-    headers += [f"change of x on {target}" for target in SHOWN]
+    headers += [f"change of x, {target}" for target in SHOWN]
     note = (
         f"Number of {total} stacks that came below an error on new examples; and norm(H(x) - x) / "
         f"norm(x) of a block H at depth {deep} after training, mean over blocks, median of seeds."
     )
-    return Section(
-        "Stacks that learned, and how far a block changes x", [Table(headers, rows, note)]
-    )
+    return Section("Stacks that learned, and change of x", [Table(headers, rows, note)])
 
 
 def _line(found: Results) -> Section:
@@ -198,8 +187,7 @@ def _setup(found: Results) -> Section:
         ["plain stack, residual stack", "passes on F(x), passes on x + F(x)"],
         ["target", "H(x) = (1 - t) x + t G(x), with G a random block; and -x"],
         ["training", f"{settings['steps']:,} steps of Adam on 32 new examples, x ~ N(0, I)"],
-        ["seeds", str(settings["seeds"])],
-        ["learning rate", f"from {settings['rate']:g} to 0"],
+        ["seeds, learning rate", f"{settings['seeds']}, from {settings['rate']:g} to 0"],
         ["relative error", "mean squared error over the target's mean square, on 4,096 examples"],
         ["diverged", f"{results['diverged']:,} of {results['members']:,} stacks"],
         ["line", "width 1, hidden width 16, y = x from equally spaced points, all in each step"],
@@ -213,11 +201,10 @@ def _draw_depths(figure: Figure, theme: Theme, found: Results) -> None:
     for axes, target in zip(grid.flat, found.targets, strict=False):
         for form in FORMS:
             seeds = [found.seeds(form, depth, target) for depth in found.depths]
-            _draw_range(axes, found.depths, seeds, _color(form, theme), _style(form), ERRORS)
+            _draw_range(axes, found.depths, seeds, ERRORS, **_look(form, theme))
         axes.set_title(target, fontsize=10)
         _set_depths(axes, found.depths)
-    for axes in grid[:, 0]:
-        axes.set_ylabel("relative error")
+    figure.supylabel("relative error", fontsize=10)
     _draw_legend(figure, theme, FORMS)
 
 
@@ -226,16 +213,13 @@ def _draw_targets(figure: Figure, theme: Theme, found: Results) -> None:
     panels = figure.subplots(1, len(depths), sharey=True, squeeze=False)[0]
     ticks = [target for target in found.targets if target in TICKS]
     # -x is not between x and G, so it gets a dot without a line.
-    groups = (
-        [target for target in found.targets if target != "negation"],
-        [target for target in found.targets if target == "negation"],
-    )
+    groups = [[name for name in found.targets if name != "negation"], ["negation"]]
     for axes, depth in zip(panels, depths, strict=True):
         for form in MAIN_FORMS:
             for targets in groups:
                 seeds = [found.seeds(form, depth, target) for target in targets]
                 places = [found.place(target) for target in targets]
-                _draw_range(axes, places, seeds, _color(form, theme), _style(form), ERRORS)
+                _draw_range(axes, places, seeds, ERRORS, **_look(form, theme))
         axes.set_title(f"depth {depth}", fontsize=10)
         axes.set_xticks([found.place(target) for target in ticks], [TICKS[name] for name in ticks])
         axes.set_xlabel("t")
@@ -250,44 +234,39 @@ def _draw_line(
     forms = [form for form in FORMS if form.name in {fit["form"] for fit in fits}]
     depths = sorted({fit["depth"] for fit in fits})
     grid = figure.subplots(len(noises), len(counts), sharex=True, sharey="row", squeeze=False)
-    panels = {
-        (count, noise): grid[i, j]
-        for i, noise in enumerate(noises)
-        for j, count in enumerate(counts)
-    }
-    for (count, noise), axes in panels.items():
+    panels = dict(zip(itertools.product(noises, counts), grid.flat, strict=True))
+    for (noise, count), axes in panels.items():
         own = [fit for fit in fits if (fit["points"], fit["noise"]) == (count, noise)]
         for form in forms:
             for key, style in (("fresh", "-"), ("training", ":")):
                 seeds = [fit[key] for fit in own if fit["form"] == form.name]
-                _draw_range(axes, depths, seeds, _color(form, theme), style, LINE_ERRORS)
+                look = {**_look(form, theme), "linestyle": style}
+                _draw_range(axes, depths, seeds, LINE_ERRORS, **look)
         axes.set_title(f"{count} points, noise {noise:g}", fontsize=10)
         _set_depths(axes, depths)
     for curve in curves:
         color, style = (theme.ink, "-.") if curve["degree"] == 1 else (theme.series[5], "--")
         error = np.clip(median(curve["fresh"]), *LINE_ERRORS)
-        axes = panels[curve["points"], curve["noise"]]
-        axes.axhline(error, color=color, linestyle=style, linewidth=1.3)
-    for row in grid:
-        row[0].set_ylabel("mean squared error")
+        panel = panels[curve["noise"], curve["points"]]
+        panel.axhline(error, color=color, linestyle=style, linewidth=1.3)
+    figure.supylabel("mean squared error", fontsize=10)
+    others = {"new points": "-", "training points": ":", "polynomial": "--", "straight line": "-."}
     extra = [
-        Line2D([], [], color=theme.ink, label="new points"),
-        Line2D([], [], color=theme.ink, linestyle=":", label="training points"),
-        Line2D([], [], color=theme.series[5], linestyle="--", label="polynomial"),
-        Line2D([], [], color=theme.ink, linestyle="-.", label="straight line"),
+        Line2D([], [], color=theme.series[5] if style == "--" else theme.ink, ls=style, label=label)
+        for label, style in others.items()
     ]
     _draw_legend(figure, theme, forms, extra)
 
 
 def _draw_range(
-    axes: Any, x: Sequence[float], points: Sequence[Any], color: str, style: str, limits: Any
+    axes: Any, x: Sequence[float], points: Sequence[Any], limits: tuple[float, float], **look: str
 ) -> None:
     """Draw the median and the range of each point's seeds, on a log axis within `limits`."""
     seeds = np.array([[np.inf if v is None else v for v in point] for point in points], float)
     seeds = np.clip(seeds.reshape(len(x), -1), *limits)
     middle = np.median(seeds, axis=1)
-    axes.plot(x, middle, style, color=color, marker="o", markersize=3, linewidth=1.8)
-    axes.vlines(x, seeds.min(axis=1), seeds.max(axis=1), color=color, linewidth=1.5, alpha=0.4)
+    axes.plot(x, middle, marker="o", markersize=3, linewidth=1.8, **look)
+    axes.vlines(x, seeds.min(axis=1), seeds.max(axis=1), color=look["color"], alpha=0.4)
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.minorticks_off()
@@ -304,20 +283,14 @@ def _set_depths(axes: Any, depths: Sequence[int]) -> None:
 def _draw_legend(
     figure: Figure, theme: Theme, forms: Sequence[Form], extra: Sequence[Line2D] = ()
 ) -> None:
-    handles = [
-        Line2D([], [], color=_color(form, theme), linestyle=_style(form), label=form.name)
-        for form in forms
-    ]
+    handles = [Line2D([], [], label=form.name, **_look(form, theme)) for form in forms]
     legend_below(figure, [*handles, *extra], 4)
 
 
-def _color(form: Form, theme: Theme) -> str:
-    start = {"small": theme.series[2], "zero": theme.series[3], "identity": theme.series[4]}
-    return start.get(form.start, theme.residual if form.residual else theme.plain)
-
-
-def _style(form: Form) -> str:
-    return ":" if form.linear else "-"
+def _look(form: Form, theme: Theme) -> JsonObject:
+    starts = {"small": theme.series[2], "zero": theme.series[3], "identity": theme.series[4]}
+    color = starts.get(form.start, theme.residual if form.residual else theme.plain)
+    return {"color": color, "linestyle": ":" if form.linear else "-"}
 
 
 def _range(values: Sequence[float | None]) -> str:
