@@ -9,9 +9,11 @@ from reszoo.registration import register_with_keras
 
 __version__ = "0.1.0"
 
-# TensorFlow reads these when it loads. It leaves oneDNN off on CPUs without AVX-512, at half the speed.
+# TensorFlow reads these when it loads. It leaves oneDNN off on CPUs without AVX-512, at half the
+# speed.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-# TensorFlow reserves a GPU's whole memory otherwise, and a second process on that GPU fails. Read when it finds GPUs.
+# TensorFlow reserves a GPU's whole memory otherwise, and a second process on that GPU fails. Read
+# when it finds GPUs.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors and above
 

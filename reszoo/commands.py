@@ -9,8 +9,9 @@ import shlex
 def format_command(*words: str | os.PathLike[str]) -> str:
     """Return a `reszoo` command line that a shell reads back as `words`.
 
-    A word with a character that is not printable is written as `$'...'`, which bash and zsh read, so that the command stays
-    on one line. A path (`os.PathLike`) that begins with a dash is written as `./-...`, so that it is not read as an option.
+    A word with a character that is not printable is written as `$'...'`, which bash and zsh read,
+    so that the command stays on one line. A path (`os.PathLike`) that begins with a dash is written
+    as `./-...`, so that it is not read as an option.
 
     Args:
         *words: the words after `reszoo`; a path is given as `Path`, everything else as text.

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and the checks of a place before long work begins."""
+"""Write files and folders whole or not at all, and check paths before long work."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 
 from reszoo.errors import ReszooError
 
-# Of a file name in reszoo's own temporary names; longer suffixes are part of an odd name, not of a format.
+# Of a suffix that a temporary name keeps. Longer ones are not those of a format.
 LONGEST_SUFFIX = 16
 
-# TensorFlow finds the variables of a SavedModel by a pattern, in which these characters do not stand for themselves.
+# TensorFlow finds the variables of a SavedModel by a pattern, in which these are special.
 PATTERN_CHARACTERS = "[]*?\\"
 
 
@@ -24,21 +24,21 @@ def expand_user(path: str | os.PathLike[str]) -> Path:
     """Return `path` with a leading `~` replaced by the home folder.
 
     Raises:
-        ReszooError: the path begins with `~` and the home folder is not known, as in a container that runs under an unnamed
-            user id without HOME.
+        ReszooError: the path begins with `~` and the home folder is not known, as in a container
+            that runs under an unnamed user id without HOME.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError:
         raise ReszooError(
-            f"{os.fspath(path)}: the home folder is unknown; expected the environment variable HOME, or a path without '~'. "
-            "Example: export HOME=/tmp"
+            f"{os.fspath(path)}: the home folder is unknown; expected the environment variable "
+            "HOME, or a path without '~'. Example: export HOME=/tmp"
         ) from None
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`, on failure remove it."""
+    """Yield a temporary path, which becomes `path` on success and is removed on failure."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     suffix = target.suffix if len(os.fsencode(target.suffix)) <= LONGEST_SUFFIX else ""
@@ -57,7 +57,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def atomic_dir(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary directory beside `path`; on success rename it to `path`, on failure remove it.
+    """Yield a temporary folder, which becomes `path` on success and is removed on failure.
 
     `path` may exist only as an empty directory.
     """
@@ -76,8 +76,9 @@ def atomic_dir(path: str | os.PathLike[str]) -> Iterator[Path]:
 def plain_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a path of the folder `path` that TensorFlow takes literally, for the block.
 
-    TensorFlow reads `[`, `]`, `*`, `?` and a backslash in the path of a SavedModel as a pattern, and rejects paths that are not
-    UTF-8. For such a path this is a symbolic link in a temporary folder; for any other it is `path` itself.
+    TensorFlow reads `[`, `]`, `*`, `?` and a backslash in the path of a SavedModel as a pattern,
+    and rejects paths that are not UTF-8. For such a path this is a symbolic link in a temporary
+    folder; for any other it is `path` itself.
     """
     target = Path(path)
     if is_plain(target.absolute()):
@@ -93,7 +94,7 @@ def plain_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def is_plain(path: str | os.PathLike[str]) -> bool:
-    """Return whether TensorFlow loads a SavedModel from `path`: it is UTF-8 without characters of a pattern."""
+    """Return whether TensorFlow can load a SavedModel from `path`."""
     text = os.fspath(path)
     return _is_utf8(text) and not any(character in text for character in PATTERN_CHARACTERS)
 
@@ -107,12 +108,14 @@ def check_output(path: str | os.PathLike[str], what: str, *, occupied: bool = Tr
         occupied: whether a file or a folder with something in it may be there already.
 
     Raises:
-        ReszooError: if the path is not UTF-8, too long, below a file, or in a folder that cannot be written.
+        ReszooError: if the path is not UTF-8, too long, below a file, or in a folder that cannot be
+            written.
     """
     target = Path(path)
     if not _is_utf8(os.fspath(target)):
         raise ReszooError(
-            f"{what}: {os.fsencode(target)!r} is invalid; expected a path in UTF-8. Give another name"
+            f"{what}: {os.fsencode(target)!r} is invalid; expected a path in UTF-8. Give another "
+            "name"
         )
     if "\0" in os.fspath(target):
         raise ReszooError(
@@ -128,7 +131,8 @@ def check_output(path: str | os.PathLike[str], what: str, *, occupied: bool = Tr
         raise ReszooError(f"{what}: {_shown(target)} cannot be made: {error.strerror}") from error
     if long := [part for part in below if longest and len(os.fsencode(part)) > longest]:
         raise ReszooError(
-            f"{what}: a name in {_shown(target)} has {len(os.fsencode(long[0]))} bytes; expected at most {longest}"
+            f"{what}: a name in {_shown(target)} has {len(os.fsencode(long[0]))} bytes; expected "
+            f"at most {longest}"
         )
     if below and not found.is_dir():
         raise ReszooError(
@@ -137,7 +141,8 @@ def check_output(path: str | os.PathLike[str], what: str, *, occupied: bool = Tr
     folder = found if found.is_dir() else found.parent
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ReszooError(
-            f"{what}: {_shown(target)} cannot be written: no permission to write in {_shown(folder)}"
+            f"{what}: {_shown(target)} cannot be written: no permission to write in "
+            f"{_shown(folder)}"
         )
     if not occupied and not below and (not found.is_dir() or any(found.iterdir())):
         state = "is not empty" if found.is_dir() else "is a file"
@@ -145,7 +150,7 @@ def check_output(path: str | os.PathLike[str], what: str, *, occupied: bool = Tr
 
 
 def check_outside(path: str | os.PathLike[str], data: str | os.PathLike[str], what: str) -> None:
-    """Check that an output folder is not inside a folder of class folders, where it would become a class.
+    """Check that an output folder is not in a folder of class folders, where it would be a class.
 
     Hidden folders are allowed, because listing classes skips them.
 
@@ -156,8 +161,8 @@ def check_outside(path: str | os.PathLike[str], data: str | os.PathLike[str], wh
     inside = root.is_dir() and (target == root or root in target.parents)
     if inside and not any(part.startswith(".") for part in target.relative_to(root).parts):
         raise ReszooError(
-            f"{what}: {_shown(Path(path))} is invalid; expected a folder outside the data, {_shown(root)}, where it would be "
-            "read as a class"
+            f"{what}: {_shown(Path(path))} is invalid; expected a folder outside the data, "
+            f"{_shown(root)}, where it would be read as a class"
         )
 
 
@@ -173,8 +178,9 @@ def check_space(path: str | os.PathLike[str], needed: int, what: str) -> None:
     usage = shutil.disk_usage(found)
     if usage.total and usage.free < needed:
         raise ReszooError(
-            f"{what}: {_shown(Path(path))} has {usage.free / 1e6:,.0f} MB left; expected at least {needed / 1e6:,.0f} MB for "
-            "checkpoints. Free some space, or give a folder on another disk"
+            f"{what}: {_shown(Path(path))} has {usage.free / 1e6:,.0f} MB left; expected at least "
+            f"{needed / 1e6:,.0f} MB for checkpoints. Free some space, or give a folder on another "
+            "disk"
         )
 
 
@@ -192,7 +198,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` to `path` as indented JSON with a closing newline, whole or not at all.
 
-    Text that UTF-8 does not hold, such as a file name in another encoding, is escaped; `json.loads` reads it back.
+    Text that UTF-8 does not hold, such as a file name in another encoding, is escaped; `json.loads`
+    reads it back.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False)
     if not _is_utf8(text):

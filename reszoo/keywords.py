@@ -64,7 +64,7 @@ PARAMETERS = {
 
 
 def explain_keywords(function: Callable[P, T]) -> Callable[P, T]:
-    """Return `function` with a ReszooError for keywords that it does not take; its signature stays."""
+    """Return a function that raises ReszooError for unknown keywords. Its signature stays."""
     known = tuple(inspect.signature(function).parameters)
 
     @functools.wraps(function)

@@ -1,4 +1,4 @@
-"""TensorFlow, imported when something of it is first used: reading a set or a recipe must not need it."""
+"""TensorFlow, imported when it is first used."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ def check_backend(backend: str) -> None:
     """Raise ReszooError unless Keras' backend is TensorFlow."""
     if backend != "tensorflow":
         raise ReszooError(
-            f"KERAS_BACKEND: {backend} is invalid; expected tensorflow, because under {backend} reszoo only builds models, "
-            "which Model.fit trains (docs/training.md). Example: KERAS_BACKEND=tensorflow"
+            f"KERAS_BACKEND: {backend} is invalid; expected tensorflow, because under {backend} "
+            "reszoo only builds models, which Model.fit trains (docs/training.md). Example: "
+            "KERAS_BACKEND=tensorflow"
         )
 
 

@@ -13,11 +13,12 @@ from types import ModuleType
 
 
 def import_quietly(name: str) -> ModuleType:
-    """Import a module, holding back what TensorFlow prints where that import is the first to load it.
+    """Import a module, and hold back what TensorFlow prints when it loads.
 
-    TensorFlow's libraries write to the file descriptor of standard error before they read any log level, so no setting
-    silences them; a search for GPUs prints more. What they wrote is shown only if the import fails. Afterwards
-    TensorFlow's Python logger reports errors only, unless its level was set before.
+    TensorFlow's libraries write to the file descriptor of standard error before they read any log
+    level, so no setting silences them; a search for GPUs prints more. What they wrote is shown only
+    if the import fails. Afterwards TensorFlow's Python logger reports errors only, unless its level
+    was set before.
 
     Args:
         name: The module's full name, such as "reszoo.models.build".
@@ -39,7 +40,7 @@ def import_quietly(name: str) -> ModuleType:
 
 @contextmanager
 def held_standard_error() -> Iterator[None]:
-    """Hold back what is written to standard error inside the block, by libraries too; show it if the block fails."""
+    """Hold back standard error inside the block, that of libraries too. Show it on failure."""
     try:
         kept = os.dup(2)
     except OSError:  # standard error is closed: nothing can be written to it

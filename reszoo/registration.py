@@ -1,7 +1,7 @@
-"""Register reszoo's layers with Keras as soon as both are imported, in whichever order, without importing Keras here.
+"""Register reszoo's layers with Keras as soon as both are imported, without importing Keras.
 
-Keras finds the classes of a saved model by their registered names. `import reszoo` must not import Keras, which takes seconds;
-so the layers are registered at the end of Keras' own import.
+Keras finds the classes of a saved model by their registered names. `import reszoo` must not import
+Keras, which takes seconds; so the layers are registered at the end of Keras' own import.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _KerasFinder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return Keras' own spec, whose loader registers the layers afterwards; None for every other module."""
+        """Return Keras' spec, whose loader registers the layers too; None for other modules."""
         if name != KERAS or self._searching:
             return None
         self._searching = True

@@ -19,8 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weights", action="store_true", help="list published weights")
     parser.epilog = (
-        "Parameters are those that are trained. MACs are for one image of 32x32 with 10 classes, or "
-        "of 224x224 with 1000. CIFAR models of any depth 6n+2 and wide ones wrnD_K have names too."
+        "Parameters are those that are trained. MACs are for one image of 32x32 with 10 classes, "
+        "or of 224x224 with 1000. CIFAR models of any depth 6n+2 and wide ones wrnD_K have names "
+        "too."
     )
 
 

@@ -33,13 +33,16 @@ def print_table(
 ) -> None:
     """Print a table to standard output: drawn on a terminal, tab-separated for another program.
 
-    On a terminal, integers are right-aligned with commas between thousands. Text wraps; nothing is cut.
+    On a terminal, integers are right-aligned with commas between thousands. Text wraps; nothing is
+    cut.
 
     Args:
         headers: The columns' names.
         rows: The cells, one sequence per row.
-        whole: How many of the first columns never wrap on a terminal, because a user types their cells again.
-        spare: Columns that a terminal which is too narrow does without, the first of them first. A last line names them.
+        whole: How many of the first columns never wrap on a terminal, because a user types their
+            cells again.
+        spare: Columns that a terminal which is too narrow does without, the first of them first. A
+            last line names them.
     """
     lines: list[list[str | int]] = [list(row) for row in rows]
     if not on_terminal():

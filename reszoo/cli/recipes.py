@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.overrides:
         raise ReszooError(
-            "--set changes one recipe: name it, such as `reszoo recipes quickstart --set train.epochs=2`"
+            "--set changes one recipe: name it, such as `reszoo recipes quickstart --set "
+            "train.epochs=2`"
         )
     print_table(
         ("recipe", "length", "error %", "description"),

@@ -1,7 +1,7 @@
-"""How a net is built from its spec: layers, shortcuts, blocks, stems. Keras only.
+"""Build models with Keras, deepen and freeze them.
 
-`import reszoo.models` registers the layers that `keras.models.load_model` needs to open a saved model.
-`import reszoo` does so too, once Keras is imported.
+`import reszoo.models` registers the layers that `keras.models.load_model` needs to open a saved
+model. `import reszoo` does so too, once Keras is imported.
 """
 
 from reszoo.loading import import_quietly

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 # Keras walks a functional graph by recursion, one frame per layer, and fails at Python's limit of
-# 1,000, at a depth of about 280. The deepest model has 4,210 layers. Set here because loading a file
-# imports only the registered layers.
+# 1,000, at a depth of about 280. The deepest model has 4,210 layers. Set here because loading a
+# file imports only the registered layers.
 sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
 
 

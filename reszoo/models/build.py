@@ -48,11 +48,10 @@ def build(
         **fields: Fields of the specification that are changed.
 
     Returns:
-        A model from normalized float images [n, height, width, channels] to float32 logits
-        [n, classes], or with top=False to pooled features [n, channels]. Layers are named
-        `stem_conv1`, `stage2_block1_conv2`, `..._bn2`, `..._shortcut_conv`, `..._add`, `head_dense`.
-        With published weights its attribute `pretrained` holds their record, transforms and class
-        names.
+        A model from normalized float images [n, height, width, channels] to float32 logits [n,
+        classes], or with top=False to pooled features [n, channels]. Layers are named `stem_conv1`,
+        `stage2_block1_conv2`, `..._bn2`, `..._shortcut_conv`, `..._add`, `head_dense`. With
+        published weights its attribute `pretrained` holds their record, transforms and class names.
 
     Raises:
         ReszooError: For an unknown name, fields that contradict each other, an input that the model

@@ -38,7 +38,7 @@ def freeze(model: keras.Model, until: str = "stage3", batch_norm: str = "eval") 
         if value not in options:
             shown, near = ", ".join(map(repr, options)), did_you_mean(str(value), options)
             raise ReszooError(f"{name}: {value!r} is invalid; {model.name} takes {shown}{near}")
-    # A flag set to its present value does not reach the layers below: TensorFlow's tracking skips it.
+    # TensorFlow's tracking skips a flag that is set to its present value, layers below included.
     model.trainable = False
     model.trainable = True
     frozen = [layer for group in list(groups)[: stops.index(until)] for layer in groups[group]]
@@ -66,7 +66,8 @@ def layer_groups(model: keras.Model) -> dict[str, list[keras.layers.Layer]]:
     stages = [group for group in found if group.startswith("stage")]
     if not stages:
         raise ReszooError(
-            f"{model.name} has no layers named stage1_block1_...; expected a model that reszoo built"
+            f"{model.name} has no layers named stage1_block1_...; expected a model that reszoo "
+            "built"
         )
     head = found.pop("head", [])
     found[stages[-1]] += [layer for layer in head if layer.name != HEAD]

@@ -1,4 +1,4 @@
-"""The graph of a functional model: which layer made a tensor, which read it, and whether it can be negative.
+"""Read the graph of a functional model.
 
 All uses of Keras' private parts of a graph are here; `tests/test_upstream.py` names them.
 """

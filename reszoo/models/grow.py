@@ -31,8 +31,8 @@ def grow(
 
     A new residual block is the identity because the last scale of its branch is zero: that of the
     last batch norm, or the last convolution if no batch norm follows it. The sum x + 0 is exact, so
-    the outputs agree bit for bit, in training as well. Only that scale is zero: it has a gradient at
-    once, and everything below it from the second step on. A new plain block holds centered delta
+    the outputs agree bit for bit, in training as well. Only that scale is zero: it has a gradient
+    at once, and everything below it from the second step on. A new plain block holds centered delta
     kernels and batch norms that return their input. Their rounding changes outputs by at most 1e-5
     of the largest. Without `images` that holds for evaluation only.
 

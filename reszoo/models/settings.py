@@ -40,7 +40,7 @@ def fixed_settings(policy: Any = FLOATX) -> Iterator[None]:
 
 
 def building_policy() -> Any:
-    """Return the dtype policy of new models: the global one, but float32 if it only repeats `floatx`.
+    """Return the dtype policy of new models: the global one, float32 if it repeats `floatx`.
 
     Keras derives its policy from `floatx` if no policy was set, so equal ones may mean that.
     """

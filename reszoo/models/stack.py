@@ -127,7 +127,7 @@ def _find_layer(model: keras.Model, at: str) -> Any:
 
 
 def _last_map(model: keras.Model) -> Any:
-    """Return the last layer without a branch beside it whose output is a map, best of many pixels."""
+    """Return the last layer without a branch beside it whose output is a map."""
     maps = [each for each in cut_layers(model) if not _is_input(each) and _is_map(each.output)]
     if not maps:
         raise ReszooError(
@@ -170,8 +170,8 @@ def _check_layer(model: keras.Model, layer: Any, block: str) -> None:
     channels = layer.output.shape[-1]
     if block == "bottleneck" and channels % NARROWING:
         raise ReszooError(
-            f"block: 'bottleneck' is invalid; {layer.name!r} has {channels} channels, which {NARROWING} "
-            "does not divide. Use block='basic'"
+            f"block: 'bottleneck' is invalid; {layer.name!r} has {channels} channels, which "
+            f"{NARROWING} does not divide. Use block='basic'"
         )
 
 
@@ -223,7 +223,7 @@ def _inputs(model: keras.Model) -> Any:
 
 
 def _copy(layer: Any) -> Any:
-    """Return a new layer of the same configuration; one without state that Keras cannot copy is shared."""
+    """Return a copy of a layer. One without state that Keras cannot copy is shared."""
     try:
         return layer.__class__.from_config(layer.get_config())
     except (TypeError, ValueError, NotImplementedError):

@@ -1,1 +1,1 @@
-"""Which nets exist: specs, the catalogue of names, and counts by arithmetic. Standard library only."""
+"""The models: names, specifications, and sizes by arithmetic. No Keras, no TensorFlow."""

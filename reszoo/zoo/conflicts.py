@@ -33,7 +33,7 @@ CONFLICTS: tuple[tuple[str, str, tuple[object, ...], str], ...] = (
 
 
 def find_conflict(spec: BaseModel) -> str:
-    """Return the first conflict between the fields of a specification, as a message; "" for none."""
+    """Return a message on the first conflict between fields, or ""."""
     for fields, other, values, reason in CONFLICTS:
         if getattr(spec, other) in values:
             for name in fields.split():

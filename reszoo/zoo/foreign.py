@@ -170,7 +170,8 @@ def suggest_models(
     if match := re.fullmatch(r"(.+)\.([a-z0-9]+(?:_[a-z0-9]+)*_in\d+k\w*)", last):
         stem, tag = match[1], f"timm/{match[2]}"
     else:
-        # torchvision.models.resnet50, keras.applications.ResNet50; but "resnet50_v1.5" keeps its dot.
+        # torchvision.models.resnet50, keras.applications.ResNet50; but "resnet50_v1.5" keeps its
+        # dot.
         stem = re.sub(r"^(?:[a-z_]\w*\.)+(?=[a-z])", "", last)
     plain = re.sub(r"[^a-z0-9]+", "_", stem).strip("_")
     plain = re.sub(_PUBLISHERS, "", plain)

@@ -1,4 +1,4 @@
-"""The names of a model's layers: `stem_...`, `stage2_block3_conv1`, `head_...`, and how they are read back."""
+"""Layer names of a model: `stem_...`, `stage2_block3_conv1`, `head_...`."""
 
 from __future__ import annotations
 

@@ -197,9 +197,9 @@ class Spec(Table):
         return 10 if self.stem == "cifar" else 1000
 
     def survival(self, index: int) -> float:
-        """Return the chance that branch `index` (from 0) is kept in training: 1 - (index + 1) / blocks * drop_path.
+        """Return the probability that branch `index` (from 0) is kept in training.
 
-        The linear rule of arXiv 1603.09382, equation 4.
+        Reference: arXiv 1603.09382, equation 4: 1 - (index + 1) / blocks * drop_path.
         """
         return 1 - (index + 1) / sum(self.depths) * self.drop_path
 
@@ -229,7 +229,7 @@ class Spec(Table):
 
 
 class SpecFields(TypedDict, total=False):
-    """The fields of `Spec` that a model's name leaves open to change, for type checkers and editors."""
+    """The fields of `Spec` that can be changed, for type checkers and editors."""
 
     block: str
     depths: Sequence[int]
