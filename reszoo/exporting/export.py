@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -188,11 +187,17 @@ def export_model(
             folded = fold(whole, norms=fold_norms)
         ranges = calibration.inputs(preprocessing) if calibration and precision == "int8" else None
         artifact = Artifact(folded.model, preprocessing, class_names, precision, ranges)
-        with _explain_failure(target, found):
+        path = folder / found.file
+        try:
             _write(folder, found, artifact)
-            result = check_export(found.name, folder / found.file, whole, preprocessing, sample)
+            result = check_export(found.name, path, whole, preprocessing, sample)
             result.require(precision)
-        files = [folder / found.file, *(folder / found.file).rglob("*")]
+        except tf.errors.OpError as error:
+            reason = str(error.message).strip().splitlines()[0]
+            raise OSError(f"cannot write the {found.title} for {target}: {reason}") from error
+        except ReszooError as error:
+            raise ReszooError(f"{error}; {target} was not written") from None
+        files = [path, *path.rglob("*")]
         size = sum(file.stat().st_size for file in files if file.is_file())
         card = make_card(whole, artifact, found, folded, result, size=size, details=details or {})
         one_class = describe_class(result, class_names)
@@ -225,18 +230,6 @@ def _write(folder: Path, format: Format, artifact: Artifact) -> None:
         from reszoo.exporting.onnx_file import write_onnx
 
         write_onnx(path, artifact)
-
-
-@contextlib.contextmanager
-def _explain_failure(target: Path, format: Format) -> Iterator[None]:
-    """Name the folder that was not written in an error of the block."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        reason = str(error.message).strip().splitlines()[0]
-        raise OSError(f"cannot write the {format.title} for {target}: {reason}") from error
-    except ReszooError as error:
-        raise ReszooError(f"{error}; {target} was not written") from None
 
 
 def _describe_source(source: Source) -> JsonObject:

@@ -259,7 +259,7 @@ def by_page(export: str) -> Iterator[Callable[[list[bytes]], Answer]]:
                 for at, one in enumerate(files)
             ]
             page.set_input_files("#files", given)
-            page.get_by_text(f"{len(files)} pictures answered.").wait_for(timeout=300_000)
+            page.get_by_text(f"{len(files)} images classified.").wait_for(timeout=300_000)
             rows = page.evaluate(
                 """() => [...document.querySelectorAll("#answers > li")].reverse().map(item => ({
                 bad: item.querySelector(".bad")?.textContent ?? "",
