@@ -53,7 +53,7 @@ PARAMETERS = {
     "quiet": "verbose silent",
     "top": "top_k topk k",
     "images": "paths path image files x source inputs img",
-    "net": "model run run_dir checkpoint",
+    "model": "net run run_dir checkpoint",
     "data": "dataset x test_data val_data folder",
     "image_size": "imgsz input_shape size img_size",
     "quantize": "int8 half optimizations dtype",

@@ -17,7 +17,7 @@ from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import ResolvedRecipe
 from reszoo.data.pipeline import Pipeline
 from reszoo.evaluation.evaluate import write_scores
-from reszoo.evaluation.plots import curves
+from reszoo.evaluation.plots import draw_curves
 from reszoo.evaluation.run_summary import describe_result, describe_start, summarize_start
 from reszoo.evaluation.scores import Evaluator, Scores
 from reszoo.exporting.formats import check_class_names
@@ -269,7 +269,7 @@ class Trainer:
     def _draw_curves(self) -> None:
         rates = learning_rates(self.run.history, self.loop.scheduled_rate, self.loop.step)
         published = self.recipe.published
-        curves(
+        draw_curves(
             self.run.history,
             self.run.path / "curves.png",
             rates=rates,

@@ -51,6 +51,34 @@ def shared_data() -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def digits_run(two_devices: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a linear model on the digits; tests must not write to it.
+
+    Inputs are [8, 8, 1] with a mean image; there are 10 classes, 150 validation and 360 test images.
+    """
+    import keras
+
+    from reszoo.config.load import load_recipe
+    from reszoo.trainer import Trainer
+
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Flatten(data_format="channels_last")(inputs)
+    logits = keras.layers.Dense(10, name="head_dense")(x)
+    overrides = {"train.epochs": 2, "train.export": False, "schedule.warmup": 0}
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    trainer = Trainer.prepare(
+        load_recipe("quickstart", overrides),
+        run_dir=folder,
+        devices="cpu",
+        quiet=True,
+        model=keras.Model(inputs, logits, name="linear"),
+    )
+    assert trainer.fit()
+    trainer.finish()
+    return folder
+
+
 @dataclass(frozen=True)
 class Exported:
     """An exported SavedModel, the Keras model that it comes from, and the images that it was compared on."""

@@ -28,10 +28,11 @@ from reszoo.keywords import PARAMETERS, RECIPE_KEYS, explain_keywords
         ("train", {"override": []}, "did you mean 'overrides'?"),
         ("evaluate", {"dataset": "x"}, "expected data"),
         ("evaluate", {"splitt": "x"}, "did you mean 'split'?"),
-        ("evaluate", {"epochs": 3}, "expected one of net, data, split"),
+        ("evaluate", {"epochs": 3}, "expected one of model, data, split"),
         ("export", {"int8": True}, "expected quantize"),
         ("export", {"imgsz": 224}, "expected image_size"),
         ("predict", {"top_k": 3}, "expected top"),
+        ("predict", {"net": "x"}, "expected model"),
     ],
 )  # fmt: skip
 def test_an_unknown_keyword_names_the_right_one(

@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reszoo.cli.net import add_net
+from reszoo.cli.model_argument import add_model, open_model
 from reszoo.cli.output import load_tensorflow
-from reszoo.evaluation.source import open_source
 from reszoo.exporting.formats import FORMATS, QUANTIZE, Format, get_format
 from reszoo.files import check_output, is_plain
 from reszoo.loading import held_standard_error
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `reszoo export`."""
-    add_net(parser)
+    add_model(parser)
     add = parser.add_argument
     add("out", metavar="OUT", type=Path, help="new folder for it")
     add("--format", choices=list(FORMATS), default="savedmodel", help="default: savedmodel")
@@ -38,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, and print what was written and how it compares with Keras."""
-    source = open_source(args.net, args.weights)  # reports errors before TensorFlow is loaded
+    source = open_model(args)  # reports errors before TensorFlow is loaded
     kind, _ = get_format(args.format, args.quantize)
     check_output(args.out, "export folder", occupied=False)
     load_tensorflow()

@@ -18,7 +18,7 @@ COMMANDS = {
     "recipes": "list the training recipes, or print one in full",
     "data": "list datasets and prepare them",
     "train": "train a model by a recipe",
-    "evaluate": "score a trained model on every image of a dataset",
+    "evaluate": "evaluate a trained model on every image of a split",
     "predict": "classify images with a trained model",
     "export": "write a trained model as SavedModel, LiteRT or ONNX, checked and described",
     "serve-check": "try an exported model on a page and in TensorFlow Serving's REST API; not for "

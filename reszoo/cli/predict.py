@@ -1,4 +1,4 @@
-"""`reszoo predict`: classify images with a trained net."""
+"""`reszoo predict`: classify images with a trained model."""
 
 from __future__ import annotations
 
@@ -6,60 +6,41 @@ import argparse
 import json
 from pathlib import Path
 
-from reszoo.cli.net import add_net
+from reszoo.cli.model_argument import add_model, open_model
 from reszoo.cli.output import load_tensorflow, on_terminal, print_table
-from reszoo.evaluation.source import open_source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `reszoo predict` takes."""
-    add_net(parser)
-    parser.add_argument(
-        "images",
-        metavar="IMAGE",
-        type=Path,
-        nargs="+",
-        help="JPEG, PNG, BMP, GIF, WebP or TIFF files, or folders of them",
-    )
-    parser.add_argument(
-        "--top",
-        type=int,
-        default=5,
-        metavar="K",
-        help="classes for each image (default %(default)s)",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    """Declare the arguments of `reszoo predict`."""
+    add_model(parser)
+    add = parser.add_argument
+    files = "JPEG, PNG, BMP, GIF, WebP or TIFF files, or folders of them"
+    add("images", metavar="IMAGE", type=Path, nargs="+", help=files)
+    add("--top", type=int, default=5, metavar="K", help="classes per image (default %(default)s)")
+    add("--json", action="store_true", help="print JSON instead of a table")
 
 
 def run(args: argparse.Namespace) -> int:
     """Classify, and print the most probable classes of each image."""
-    source = open_source(
-        args.net, args.weights
-    )  # rejects what is wrong before TensorFlow is loaded
+    source = open_model(args)  # reports errors before TensorFlow is loaded
     load_tensorflow()
     from reszoo.evaluation.predict import predict
     from reszoo.images.formats import printable
 
-    predictions = predict(source, args.images, top=args.top)
+    rows = [
+        {**prediction.to_dict(), "path": printable(prediction.path)}
+        for prediction in predict(source, args.images, top=args.top)
+    ]
     if args.json:
-        rows = [
-            {**prediction.to_dict(), "path": printable(prediction.path)}
-            for prediction in predictions
-        ]
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return 0
-    print_table(
-        ("image", "class", "probability"),
-        [
-            (
-                printable(prediction.path) if rank == 0 or not on_terminal() else "",
-                label,
-                f"{100 * probability:.2f} %",
-            )
-            for prediction in predictions
-            for rank, (label, probability) in enumerate(
-                zip(prediction.labels, prediction.probabilities, strict=True)
-            )
-        ],
-    )
+    repeat = not on_terminal()
+    cells = [
+        (row["path"] if rank == 0 or repeat else "", label, f"{100 * probability:.2f} %")
+        for row in rows
+        for rank, (label, probability) in enumerate(
+            zip(row["labels"], row["probabilities"], strict=True)
+        )
+    ]
+    print_table(("image", "class", "probability"), cells)
     return 0

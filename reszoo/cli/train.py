@@ -1,4 +1,4 @@
-"""`reszoo train`: train a net by a recipe, or resume a run that was stopped."""
+"""`reszoo train`: train a model by a recipe, or resume a run."""
 
 from __future__ import annotations
 
@@ -15,42 +15,36 @@ from reszoo.training.run import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what `reszoo train` takes."""
-    parser.add_argument(
-        "recipe", nargs="?", help="a recipe's name (`reszoo recipes` lists them) or a .toml file"
-    )
+    """Declare the arguments of `reszoo train`."""
+    add = parser.add_argument
+    add("recipe", nargs="?", help="a recipe name (`reszoo recipes` lists them) or a .toml file")
     add_overrides(parser)
-    parser.add_argument(
-        "--run-dir",
-        type=Path,
-        metavar="DIR",
-        help="folder of the run (default: a new one under runs)",
+    folder = "folder of the run (default: a new one under runs)"
+    add("--run-dir", type=Path, metavar="DIR", help=folder)
+    add("--resume", action="store_true", help="resume the run in DIR exactly where it stopped")
+    data = (
+        "with --resume: where the same images are now, as folder:PATH or the folder of prepared "
+        "datasets"
     )
-    parser.add_argument(
-        "--resume", action="store_true", help="resume the run in DIR exactly where it stopped"
+    add("--data", metavar="PLACE", help=data)
+    devices = (
+        "auto (all GPUs, else the CPU), cpu, gpu:0,1 or cpu:2 (replicas on the CPU); "
+        "default %(default)s"
     )
-    parser.add_argument(
-        "--data",
-        metavar="PLACE",
-        help="with --resume: where the same images lie now, folder:PATH, or the folder of prepared datasets",
-    )
-    parser.add_argument(
-        "--devices",
-        default="auto",
-        help="auto (all GPUs, else the CPU), cpu, gpu:0,1 or cpu:2 (replicas on the CPU); default %(default)s",
-    )
+    add("--devices", default="auto", help=devices)
     parser.epilog = "To resume: reszoo train --resume --run-dir DIR, or reszoo train --resume DIR."
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, leaving the run folder; 130 when a signal stopped it."""
+    """Train and leave the run folder. Return 130 if a signal stopped the run."""
     check_cluster()
-    source, run_dir = choose(args.recipe, args.run_dir, args.resume)
+    source, run_dir = find_recipe(args.recipe, args.run_dir, args.resume)
     recipe = load_recipe(source, args.overrides)
     if not args.resume:
         if args.data is not None:
+            example = shlex.quote(f"data.name={args.data}")
             raise ReszooError(
-                f"--data: {args.data} is only for --resume. For a new run: --set {shlex.quote(f'data.name={args.data}')}"
+                f"--data: {args.data} is only for --resume. For a new run: --set {example}"
             )
         if run_dir is not None:
             Run(run_dir).refuse_occupied()  # before TensorFlow is loaded
@@ -64,12 +58,12 @@ def run(args: argparse.Namespace) -> int:
     return 0 if result.finished else 130
 
 
-def choose(
+def find_recipe(
     recipe: str | None, run_dir: Path | None, resume: bool
 ) -> tuple[str | Path, Path | None]:
-    """Return (what to load the recipe from, the run's folder).
+    """Return the recipe's name or file, and the run folder if one is given.
 
-    A run to be resumed brings its recipe; where its folder is given in the recipe's place, that is understood.
+    A run folder holds its recipe. With `resume`, the folder may be given in place of the recipe.
     """
     if resume and recipe is not None and Path(recipe).is_dir() and run_dir in (None, Path(recipe)):
         run_dir, recipe = Path(recipe), None
@@ -79,8 +73,11 @@ def choose(
         return recipe, run_dir
     if run_dir is None or not resume:
         raise ReszooError(
-            "which recipe? Give its name before any --set; `reszoo recipes` lists them"
+            "recipe: none is given; expected a name or a .toml file before any --set. "
+            "`reszoo recipes` lists the names. Example: reszoo train quickstart"
         )
     if not (run_dir / "recipe.toml").is_file():
-        raise ReszooError(f"{run_dir} is not a run that can be resumed: it has no recipe.toml")
+        raise ReszooError(
+            f"--run-dir: {run_dir} is invalid; expected a run folder, which holds a recipe.toml"
+        )
     return run_dir / "recipe.toml", run_dir

@@ -1,4 +1,4 @@
-"""Scoring a trained net, on its own data or on other data of the same classes."""
+"""Evaluate a trained model on its own dataset or on another dataset of the same classes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from reszoo.config.data import DataConfig, NoCrop
-from reszoo.data.pipeline import open_dataset
+from reszoo.data.pipeline import Pipeline, open_dataset
 from reszoo.errors import ChangedDataError, ReszooError
-from reszoo.evaluation.plots import confusion
+from reszoo.evaluation.plots import draw_confusion
 from reszoo.evaluation.scores import Scores, evaluate_model
-from reszoo.evaluation.source import Named, open_source
+from reszoo.evaluation.source import Named, Source, open_source
 from reszoo.files import check_output, check_outside, write_json, write_text
 from reszoo.images.preprocessing import Preprocessing
 from reszoo.keywords import explain_keywords
@@ -23,16 +22,17 @@ from reszoo.lazy import tf
 from reszoo.models.settings import fixed_settings
 from reszoo.reporting.page import base_name
 from reszoo.training.devices import open_strategy
+from reszoo.types import JsonObject
 
 BATCH = 64
-LONGEST_SLUG = 120  # bytes of a file name that a dataset's name may take
+LONGEST_TAG = 120  # bytes of a file name that a dataset's name may take
 SPLITS = ("train", "validation", "test")
 
 
 @explain_keywords
 @fixed_settings()
 def evaluate(
-    net: Named,
+    model: Named,
     *,
     data: str | None = None,
     split: str = "test",
@@ -41,70 +41,65 @@ def evaluate(
     out: str | os.PathLike[str] | None = None,
     weights: str | None = None,
 ) -> Scores:
-    """Score a trained net on every example of a split and write the scores as `write_scores` does.
+    """Evaluate a trained model on every example of a split, and write the scores.
 
-    net: a run or its folder, a net's name, whose published `weights` (by default its first) are taken, or a model built with
-    such; the latter two need `data`.
+    Args:
+        model: A run or its folder, a model name with published weights, or a model built with them.
+        data: A dataset name or "folder:PATH"; by default the run's own dataset. Its images are
+            prepared as in training, with the mean and deviation of the training dataset. Its class
+            names and their order must be the model's; ImageNet's may be WordNet numbers.
+        split: "train", "validation" or "test".
+        batch_size: Images at once, >= 1; by default the recipe's or 64. It changes no score.
+        devices: "auto", "cpu", "gpu:0,1" or "cpu:2", as for `train`.
+        out: The folder for the files of `write_scores`; by default the run's. Scores of published
+            weights are written only if it is given.
+        weights: Which published weights, for a model name; by default the model's first.
 
-    data: a set's name or `folder:PATH` in place of the run's own. Its images are prepared as those the net was trained on,
-    with their mean and deviation, and its classes must be the net's, by name and order (ImageNet's may be called by their
-    WordNet numbers). batch_size: at most so many images at once (the recipe's or 64 by default); it changes no score.
-    devices: as `reszoo train --devices`.
-    out: the folder to write to, by default the run's own; scores of published weights are written only where one is given.
-    Raises ReszooError for a net that is none of these or not finished, a set or split that is not there, or other classes.
+    Returns:
+        The scores.
+
+    Raises:
+        ReszooError: The model is unknown or not trained to its end, the dataset or split is
+            missing, or the classes differ.
     """
-    source = open_source(net, weights)
-    if split not in SPLITS:
-        raise ReszooError(f"no split '{split}'; there are {', '.join(SPLITS)}")
-    if batch_size is not None and batch_size < 1:
-        raise ReszooError(f"the batch size must be at least 1, got {batch_size}")
-    preprocessing, run = source.preprocessing, source.run
+    source = open_source(model, weights)
+    run = source.run
     own = run.recipe.data if run else None
-    if data is None and own is None:
+    if split not in SPLITS:
+        raise ReszooError(f"split: {split!r} is invalid; expected train, validation or test")
+    if batch_size is not None and batch_size < 1:
+        raise ReszooError(f"batch_size: {batch_size} is invalid; expected an integer >= 1")
+    name = data or (own.name if own else "")
+    if not name:
         raise ReszooError(
-            f"{source.name}: on which images? Give data, such as folder:PATH with a folder for each class"
+            f"data: none is given, and {source.name} has no images of its own; expected a dataset "
+            "name or a folder with one folder per class. Example: folder:PATH"
         )
     folder = out or (run and run.path)
     if folder:
         check_output(Path(folder) / "test.json", "scores")
-        if (given := data or (own.name if own else "")).startswith("folder:"):
-            check_outside(folder, given.removeprefix("folder:"), "folder of the scores")
-    other = None if own and data in (None, own.name) else other_data(str(data), own, preprocessing)
+        if name.startswith("folder:"):
+            check_outside(folder, name.removeprefix("folder:"), "folder of the scores")
     if run:
         run.refuse_unfinished()
     strategy = open_strategy(devices)
-    if run:
-        try:
-            pipeline = run.open_pipeline(batch_size, other)
-        except ChangedDataError:
-            if data is None:
-                raise
-            other = other_data(
-                data, own, preprocessing
-            )  # the same location, named on purpose: other data
-            pipeline = run.open_pipeline(batch_size, other)
-    else:
-        assert other is not None
-        pipeline = open_dataset(other, NoCrop(), batch_size=batch_size or BATCH, seed=0)
+    pipeline, is_own = _open_data(source, data, batch_size)
     with strategy.scope():
-        model = source.load()
-    found = pipeline.info.class_names
-    if found != source.class_ids:
-        refuse_other_classes(pipeline.info.name, found, source.class_names)
-    # The net's own numbers, not those of the set to be scored or of files that may have changed since.
-    pipeline.preprocessing = preprocessing
+        loaded = source.load()
+    if pipeline.info.class_names != source.class_ids:
+        _check_classes(pipeline.info.name, pipeline.info.class_names, source.class_names)
+    pipeline.preprocessing = source.preprocessing  # not that of the dataset to evaluate
     try:
         scores = evaluate_model(
-            model, pipeline.evaluation(split), classes=len(source.class_names), strategy=strategy
+            loaded, pipeline.evaluation(split), classes=len(source.class_names), strategy=strategy
         )
     except tf.errors.OpError as error:
         raise pipeline.explain(error) or error from error
-    tag = "-".join(
-        ([] if other is None else [_slug(other.name)]) + ([] if split == "test" else [split])
-    )
-    title = f"{base_name(source.name)}: {base_name(pipeline.info.name)}, {split}, error {scores.error:.2f} %"
     if folder:
-        write_scores(scores, source.class_names, folder, tag=tag, title=title)
+        tags = ([] if is_own else [_to_tag(name)]) + ([] if split == "test" else [split])
+        where = f"{base_name(source.name)}: {base_name(pipeline.info.name)}, {split}"
+        title = f"{where}, error {scores.error:.2f} %"
+        write_scores(scores, source.class_names, folder, tag="-".join(tags), title=title)
     return scores
 
 
@@ -116,51 +111,80 @@ def write_scores(
     tag: str = "",
     title: str = "",
 ) -> None:
-    """Write test.json, confusion.json, confusion.png and confusion.svg into `folder`; with a `tag`, as evaluation-TAG.json and so on.
+    """Write test.json, confusion.json, confusion.png and confusion.svg.
 
-    confusion.json holds the class names and the matrix (a row a true class), a row on a line.
+    Args:
+        scores: The scores.
+        class_names: Names of the classes, in the order of the logits.
+        folder: The folder to write to.
+        tag: If given, the files are evaluation-TAG.json, confusion-TAG.json and so on.
+        title: Title of the figure.
     """
     folder = Path(folder)
     suffix = f"-{tag}" if tag else ""
     write_json(folder / (f"evaluation{suffix}.json" if tag else "test.json"), scores.to_dict())
-    rows = ",\n    ".join(json.dumps(row) for row in scores.confusion)
+    rows = ",\n    ".join(json.dumps(row) for row in scores.confusion)  # one line per true class
     names = json.dumps(list(class_names), ensure_ascii=False)
     text = f'{{\n  "class_names": {names},\n  "matrix": [\n    {rows}\n  ]\n}}\n'
     write_text(folder / f"confusion{suffix}.json", text)
-    confusion(scores.confusion, class_names, folder / f"confusion{suffix}.png", title=title)
+    draw_confusion(scores.confusion, class_names, folder / f"confusion{suffix}.png", title=title)
 
 
 def other_data(name: str, own: DataConfig | None, preprocessing: Preprocessing) -> DataConfig:
-    """Return how to open the set `name` at the size and in the channels of a net trained on `own`, if that is known."""
-    downloaded = not name.startswith("folder:") and name not in ("digits", "synthetic")
-    values: dict[str, Any] = {
+    """Return the config of a dataset other than the training dataset.
+
+    Args:
+        name: A dataset name or "folder:PATH".
+        own: The config of the training dataset, if it is known.
+        preprocessing: Gives the size and channels of the images.
+    """
+    is_folder = name.startswith("folder:")
+    values: JsonObject = {
         "name": name,
-        "dir": own.dir if own and downloaded else "",
+        "dir": own.dir if own and not is_folder and name not in ("digits", "synthetic") else "",
         "image_size": preprocessing.image_size,
         "channels": preprocessing.channels,
         "normalize": "unit",
-        "on_corrupt": own.on_corrupt if own and name.startswith("folder:") else "error",
+        "on_corrupt": own.on_corrupt if own and is_folder else "error",
     }
     if name != "synthetic":
         values |= {"resize": preprocessing.resize, "interpolation": preprocessing.interpolation}
     return DataConfig(**values)
 
 
-def refuse_other_classes(name: str, found: Sequence[str], wanted: Sequence[str]) -> None:
-    """Raise ReszooError unless the classes of the set `name` are the net's, in the same order."""
-    if len(found) != len(wanted):
-        raise ReszooError(f"{name} has {len(found)} classes, but the net tells {len(wanted)} apart")
-    for number, (theirs, ours) in enumerate(zip(found, wanted, strict=True)):
+def _open_data(source: Source, data: str | None, batch_size: int | None) -> tuple[Pipeline, bool]:
+    """Open the dataset to evaluate, and return whether it is the run's own."""
+    run = source.run
+    own = run.recipe.data if run else None
+    if run and own and data in (None, own.name):
+        try:
+            return run.open_pipeline(batch_size), True
+        except ChangedDataError:
+            if data is None:
+                raise  # given explicitly, changed images at the same location are another dataset
+    other = other_data(str(data), own, source.preprocessing)
+    if run:
+        return run.open_pipeline(batch_size, other), False
+    return open_dataset(other, NoCrop(), batch_size=batch_size or BATCH, seed=0), False
+
+
+def _check_classes(name: str, found: Sequence[str], expected: Sequence[str]) -> None:
+    """Raise ReszooError unless a dataset's classes are the model's, in the same order."""
+    if len(found) != len(expected):
+        raise ReszooError(
+            f"data: {name} has {len(found)} classes; expected the model's {len(expected)}"
+        )
+    for index, (theirs, ours) in enumerate(zip(found, expected, strict=True)):
         if theirs != ours:
             raise ReszooError(
-                f"class {number} of {name} is '{theirs}', but the net was trained to call it '{ours}'"
+                f"data: class {index} of {name} is {theirs!r}; expected {ours!r}, as in training"
             )
 
 
-def _slug(name: str) -> str:
-    """Return a dataset's name as a part of a file name; of a long one the end, and a digest of the whole."""
-    slug = re.sub(r"[^\w.]+", "-", name).strip("-.")
-    if len(slug.encode()) <= LONGEST_SLUG:
-        return slug
+def _to_tag(name: str) -> str:
+    """Return a dataset's name as a part of a file name: of a long one the end and a digest."""
+    tag = re.sub(r"[^\w.]+", "-", name).strip("-.")
+    if len(tag.encode()) <= LONGEST_TAG:
+        return tag
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return f"{slug.encode()[-LONGEST_SLUG:].decode(errors='ignore').strip('-.')}-{digest}"
+    return f"{tag.encode()[-LONGEST_TAG:].decode(errors='ignore').strip('-.')}-{digest}"

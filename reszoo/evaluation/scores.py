@@ -1,4 +1,4 @@
-"""Exact scores over a whole split: every example counts once, whatever the batch size and the number of replicas."""
+"""Exact scores of a split: every example counts once, for any batch size and number of replicas."""
 
 from __future__ import annotations
 
@@ -7,54 +7,61 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from reszoo.errors import ReszooError
 from reszoo.lazy import tf
+from reszoo.types import Array, JsonObject, Tensor
 
 TOP = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What a net scores on a set of examples. Accuracies are fractions in 0..1.
+    """Scores of a model on a split.
 
-    A class is ranked by how many classes stand before it: those with a larger logit, and those with the same logit and
-    a lower index. The prediction is the class of rank 0, and exactly `k` classes make the top `k`, ties or no ties.
-    A row with a logit that is not a finite number predicts nothing: it counts as wrong, is counted in `not_finite`,
-    stands nowhere in the confusion matrix, and makes the loss NaN.
+    Classes are ranked by logit; of equal logits the lower index comes first. The prediction is the
+    first class, and exactly `k` classes are in the top `k`. A row with a logit that is not finite
+    has no prediction: it counts as wrong and in `not_finite`, is not in the confusion matrix, and
+    makes the loss NaN.
+
+    Attributes:
+        examples: Number of examples.
+        top1: Accuracy in 0..1.
+        top5: Accuracy in 0..1; None for five classes or fewer, where it could only be 1.
+        loss: Mean cross-entropy in nats, without label smoothing or weight penalty.
+        per_class: Accuracy in 0..1 of each class; None for a class without examples.
+        confusion: `confusion[true][predicted]` counts examples.
+        not_finite: Examples with a logit that is not finite.
     """
 
     examples: int
     top1: float
     top5: float | None
-    """None where there are no more than five classes: it could only be 1."""
     loss: float
-    """Mean cross-entropy in nats, without label smoothing or weight penalty."""
     per_class: list[float | None]
-    """Top-1 accuracy among the examples of each class; None for a class without examples."""
     confusion: list[list[int]]
-    """`confusion[true][predicted]`, in examples."""
     not_finite: int = 0
 
     @property
     def error(self) -> float:
-        """Top-1 error in percent, as the papers print it."""
+        """Top-1 error in percent."""
         return 100.0 * (1.0 - self.top1)
 
     @property
     def balanced_accuracy(self) -> float:
-        """Mean of `per_class` over the classes with examples: 1 / classes for a model that always predicts the same class."""
+        """Mean of `per_class`; 1 / classes for a model that always predicts the same class."""
         return mean_recall(self.per_class)
 
     @property
     def single_class(self) -> int | None:
-        """The class that every example was predicted as, though the examples have several classes; else None."""
+        """The only predicted class if the examples have several classes; else None."""
         return single_class(self.confusion)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return every figure but the confusion matrix, fit for JSON (a loss that is not a number becomes None)."""
+    def to_dict(self) -> JsonObject:
+        """Return all scores but the confusion matrix, for JSON. A loss of NaN becomes None."""
         return {
             "examples": self.examples,
             "top1": self.top1,
@@ -68,15 +75,26 @@ class Scores:
 
 
 class Evaluator:
-    """Scores one model, compiled once: later calls, with the weights of that moment, do not trace again.
+    """Evaluates one model, traced once: later calls use its weights of that moment.
 
-    `model` maps float32 images [n, h, w, c] to logits [n, classes]; under a `strategy` of several replicas it must have
-    been made in its scope. Of several workers each scores every example by itself on its own devices.
-    Raises ReszooError when the model does not give `classes` logits.
+    Each of several workers evaluates every example on its own devices.
+
+    Args:
+        model: Maps float32 images [n, h, w, c] to logits [n, classes]. For several replicas it must
+            have been made in the strategy's scope.
+        classes: Number of classes.
+        strategy: Distributes batches over replicas; by default the current strategy.
+
+    Raises:
+        ReszooError: The model does not return `classes` logits.
     """
 
     def __init__(
-        self, model: Any, *, classes: int, strategy: tf.distribute.Strategy | None = None
+        self,
+        model: keras.Model,
+        *,
+        classes: int,
+        strategy: tf.distribute.Strategy | None = None,
     ) -> None:
         shape = tuple(model.output_shape)
         if len(shape) != 2 or shape[-1] != classes:
@@ -85,92 +103,99 @@ class Evaluator:
             )
         self.classes = classes
         self._strategy = strategy or tf.distribute.get_strategy()
-        self._replicas = len(
-            self._local(self._strategy.experimental_distribute_values_from_function(lambda _: 0))
-        )
-        self._piece = 0  # rows a replica takes; grows to the largest batch seen
+        self._replicas = len(self._local(self._distribute(lambda _: 0)))
+        self._rows = 0  # per replica: those of the largest batch so far
 
-        def score(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        def score(images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
             return score_rows(model(images, training=False), labels)
 
         @tf.function(reduce_retracing=False)  # type: ignore[untyped-decorator]
-        def step(images: tf.Tensor, labels: tf.Tensor) -> Any:
+        def step(images: Tensor, labels: Tensor) -> Any:
             return self._strategy.run(score, args=(images, labels))
 
         self._step = step
 
-    def __call__(self, batches: Iterable[tuple[Any, Any]]) -> Scores:
-        """Score `batches` of (float images [n, h, w, c], integer labels [n] in 0..classes-1), to the end.
+    def __call__(self, batches: Iterable[tuple[Tensor | Array, Tensor | Array]]) -> Scores:
+        """Evaluate all batches.
 
-        Raises ReszooError when there is no example, or a label is no class.
+        Args:
+            batches: Float images [n, h, w, c] and integer labels [n] in 0..classes-1.
+
+        Raises:
+            ReszooError: There are no examples, or a label is not a class.
         """
-        tally = _Tally(self.classes)
-        # A batch's results are read while the next one is being computed, so that a GPU does not stand waiting.
+        rows: list[tuple[Array, ...]] = []
+        # A batch's results are read while the next one is computed, so that a GPU is never idle.
         waiting = None
         for images, labels in batches:
-            done, waiting = waiting, self._run(images, labels)
-            if done is not None:
-                tally.add(*done)
+            done, waiting = waiting, self._start(images, np.asarray(labels))
+            if done:
+                rows.append(_read(*done))
         if waiting is None:
             raise ReszooError("nothing to evaluate: the split holds no examples")
-        tally.add(*waiting)
-        return tally.scores()
+        rows.append(_read(*waiting))
+        return _compute_scores(self.classes, *map(np.concatenate, zip(*rows, strict=True)))
 
-    def _run(self, images: Any, labels: Any) -> tuple[np.ndarray, list[Any]]:
-        """Start one batch: pad it to the compiled shape with copies of its last row and deal it out to the replicas."""
-        labels = np.asarray(labels)
-        if labels.size and not (labels.min() >= 0 and labels.max() < self.classes):
-            wrong = labels[(labels < 0) | (labels >= self.classes)][0]
+    def _start(self, images: Tensor | Array, labels: Array) -> tuple[Array, list[Any]]:
+        """Start a batch: pad it with copies of its last row, and distribute it over replicas.
+
+        Returns:
+            Labels [n], and for each column of `score_rows` its parts of all replicas.
+        """
+        wrong = labels[(labels < 0) | (labels >= self.classes)]
+        if wrong.size:
             raise ReszooError(
-                f"label {wrong} is none of the {self.classes} classes 0..{self.classes - 1}"
+                f"label {wrong[0]} is none of the {self.classes} classes 0..{self.classes - 1}"
             )
         rows = len(labels)
-        self._piece = max(self._piece, -(-rows // self._replicas))
-        index = np.minimum(np.arange(self._piece * self._replicas), rows - 1)
-        # Only a replica's share leaves the device that the images lie on.
+        self._rows = max(self._rows, -(-rows // self._replicas))
+        index = np.minimum(np.arange(self._rows * self._replicas), rows - 1)
+        padded = labels[index].astype(np.int32)
+        # Images are sliced on their own device: only a replica's rows are copied to another one.
         with tf.device(images.device if isinstance(images, tf.Tensor) else "CPU:0"):
             if len(index) > rows:
                 images = tf.gather(images, index)
-            padded = labels[index].astype(np.int32)
-            pieces = [
-                (
-                    images[start : start + self._piece],
-                    tf.constant(padded[start : start + self._piece]),
-                )
-                for start in range(0, len(index), self._piece)
-            ]
-        # Replicas are numbered over all workers; modulo gives the number among this worker's own.
-        dealt = [
-            self._strategy.experimental_distribute_values_from_function(
-                lambda context, part=part: pieces[
-                    context.replica_id_in_sync_group % self._replicas
-                ][part]
-            )
-            for part in (0, 1)
-        ]
-        return labels, [self._local(column) for column in self._step(*dealt)]
+            slices = [slice(at, at + self._rows) for at in range(0, len(index), self._rows)]
+            parts = [(images[part], tf.constant(padded[part])) for part in slices]
 
-    def _local(self, value: Any) -> tuple[Any, ...]:
-        values: tuple[Any, ...] = self._strategy.experimental_local_results(value)
+        # Replicas are numbered over all workers; modulo gives the number on this worker.
+        def distribute(column: int) -> Any:
+            return self._distribute(
+                lambda context: parts[context.replica_id_in_sync_group % self._replicas][column]
+            )
+
+        return labels, [self._local(value) for value in self._step(distribute(0), distribute(1))]
+
+    def _distribute(self, value_of: Any) -> Any:
+        return self._strategy.experimental_distribute_values_from_function(value_of)
+
+    def _local(self, value: Any) -> tuple[Tensor, ...]:
+        values: tuple[Tensor, ...] = self._strategy.experimental_local_results(value)
         return values
 
 
 def evaluate_model(
-    model: Any,
-    batches: Iterable[tuple[Any, Any]],
+    model: keras.Model,
+    batches: Iterable[tuple[Tensor | Array, Tensor | Array]],
     *,
     classes: int,
     strategy: tf.distribute.Strategy | None = None,
 ) -> Scores:
-    """Score `model` once on `batches`, each example exactly once; see `Evaluator`, which to score repeatedly is cheaper."""
+    """Evaluate a model once; the arguments are those of `Evaluator` and its call."""
     return Evaluator(model, classes=classes, strategy=strategy)(batches)
 
 
-def score_rows(logits: Any, labels: Any) -> tuple[Any, Any, Any]:
-    """Score each row of `logits` [n, classes] against its label [n] by itself.
+def score_rows(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Score each row of logits by itself.
 
-    Returns the predicted class (int32 [n]; -1 where a logit is not finite), the rank of the true class (int32 [n]; see
-    `Scores`; `classes` where a logit is not finite) and the cross-entropy (float32 [n], nats; NaN there).
+    Args:
+        logits: Float [n, classes].
+        labels: Integer [n].
+
+    Returns:
+        The predicted class, int32 [n], -1 where a logit is not finite; the rank of the true class,
+        int32 [n] (see `Scores`), `classes` there; and the cross-entropy in nats, float32 [n], NaN
+        there.
     """
     logits, labels = ops.cast(logits, "float32"), ops.cast(labels, "int32")[:, None]
     classes = logits.shape[-1]
@@ -189,21 +214,21 @@ def score_rows(logits: Any, labels: Any) -> tuple[Any, Any, Any]:
 
 
 def mean_recall(per_class: Sequence[float | None]) -> float:
-    """Return the balanced accuracy: the mean accuracy of the classes, without those that have no examples (None)."""
+    """Return the balanced accuracy: the mean over classes, without those that have None."""
     known = [accuracy for accuracy in per_class if accuracy is not None]
     return math.fsum(known) / len(known)
 
 
 def single_class(confusion: Sequence[Sequence[int]]) -> int | None:
-    """Return the class that every example was predicted as, though the examples have several classes; else None.
+    """Return the only predicted class if the examples have several classes; else None.
 
-    confusion: `confusion[true][predicted]`, in examples.
+    Args:
+        confusion: `confusion[true][predicted]` counts examples.
     """
-    predicted = [
-        number for number, column in enumerate(zip(*confusion, strict=True)) if any(column)
-    ]
-    true = sum(any(row) for row in confusion)
-    return predicted[0] if len(predicted) == 1 and true > 1 else None
+    counts = np.asarray(confusion)
+    predicted = np.flatnonzero(counts.any(axis=0))
+    several = np.count_nonzero(counts.any(axis=1)) > 1
+    return int(predicted[0]) if len(predicted) == 1 and several else None
 
 
 def one_class_line(name: str) -> str:
@@ -211,40 +236,28 @@ def one_class_line(name: str) -> str:
     return f"every image was predicted as {name!r}: the model does not tell the classes apart"
 
 
-class _Tally:
-    """Counts in integers and sums in float64, so that neither order nor grouping of the rows can show."""
+def _read(labels: Array, columns: Sequence[Sequence[Tensor]]) -> tuple[Array, ...]:
+    """Return the labels and columns of a batch, each [n], without the rows of padding."""
+    joined = (np.concatenate([np.asarray(part) for part in column]) for column in columns)
+    return (labels, *(column[: len(labels)] for column in joined))
 
-    def __init__(self, classes: int) -> None:
-        self.confusion = np.zeros((classes, classes), np.int64)
-        self.examples = np.zeros(classes, np.int64)
-        self.top5 = 0
-        self.not_finite = 0
-        self.losses: list[np.ndarray] = []
 
-    def add(self, labels: np.ndarray, columns: Sequence[Any]) -> None:
-        """Add one batch: labels [n], and for each column of `score_rows` the replicas' pieces, n rows and padding."""
-        predicted, rank, loss = (
-            np.concatenate([np.asarray(piece) for piece in column])[: len(labels)]
-            for column in columns
-        )
-        valid = predicted >= 0
-        np.add.at(self.examples, labels, 1)
-        np.add.at(self.confusion, (labels[valid], predicted[valid]), 1)
-        self.top5 += int(np.count_nonzero(rank < TOP)) if len(self.examples) > TOP else 0
-        self.not_finite += int(np.count_nonzero(~valid))
-        self.losses.append(loss)
-
-    def scores(self) -> Scores:
-        classes, examples = len(self.examples), int(self.examples.sum())
-        right = self.confusion.diagonal()
-        return Scores(
-            examples=examples,
-            top1=int(right.sum()) / examples,
-            top5=self.top5 / examples if classes > TOP else None,
-            loss=math.fsum(float(loss) for part in self.losses for loss in part) / examples,
-            per_class=[
-                int(r) / int(n) if n else None for r, n in zip(right, self.examples, strict=True)
-            ],
-            confusion=self.confusion.tolist(),
-            not_finite=self.not_finite,
-        )
+def _compute_scores(
+    classes: int, labels: Array, predicted: Array, rank: Array, loss: Array
+) -> Scores:
+    """Return the scores of rows [n]. The order of the rows does not change a bit of them."""
+    examples, valid = len(labels), predicted >= 0
+    confusion = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion, (labels[valid], predicted[valid]), 1)
+    counts = zip(
+        confusion.diagonal().tolist(), np.bincount(labels, minlength=classes).tolist(), strict=True
+    )
+    return Scores(
+        examples=examples,
+        top1=int(confusion.trace()) / examples,
+        top5=int(np.count_nonzero(rank < TOP)) / examples if classes > TOP else None,
+        loss=math.fsum(loss.tolist()) / examples,
+        per_class=[correct / count if count else None for correct, count in counts],
+        confusion=confusion.tolist(),
+        not_finite=int(np.count_nonzero(~valid)),
+    )

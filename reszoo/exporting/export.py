@@ -69,7 +69,7 @@ class Report:
 @explain_keywords
 @fixed_settings()
 def export(
-    net: Named,
+    model: Named,
     out: str | os.PathLike[str],
     *,
     format: str = "savedmodel",
@@ -83,7 +83,7 @@ def export(
     """Export a trained model to the new folder `out`; `export_model` says what the folder holds.
 
     Args:
-        net: A run or its folder, a model name with published weights, or a model built with them.
+        model: A run or its folder, a model name with published weights, or a model built with them.
         out: A new or empty folder.
         format: "savedmodel", "litert" or "onnx".
         quantize: "float16", "dynamic" or "int8", if the format supports it.
@@ -104,7 +104,7 @@ def export(
     """
     check_output(out, "export folder", occupied=False)
     get_format(format, quantize)
-    source = open_source(net, weights)
+    source = open_source(model, weights)
     for location in (source.run.recipe.data.name if source.run else "", data or ""):
         if location.startswith("folder:"):
             check_outside(out, location.removeprefix("folder:"), "export folder")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,8 +75,15 @@ class Plot:
     size: tuple[float, float] = (8.0, 4.2)
 
 
-def render(plot: Plot, theme: Theme, kind: str) -> bytes:
-    """Return a figure as the bytes of a "png" (100 dots per inch) or "svg" file; equal inputs give equal bytes."""
+def render(plot: Plot, theme: Theme, kind: str, *, dpi: int = 100) -> bytes:
+    """Return a figure as the bytes of a "png" or "svg" file; equal inputs give equal bytes.
+
+    Args:
+        plot: The figure.
+        theme: Its colors.
+        kind: "png" or "svg".
+        dpi: Dots per inch of a PNG file.
+    """
     style = {
         "font.size": 10,
         "font.family": "sans-serif",
@@ -97,8 +105,10 @@ def render(plot: Plot, theme: Theme, kind: str) -> bytes:
         "text.parse_math": False,
     }
     out = io.BytesIO()
-    with rc_context(style):
-        figure = Figure(figsize=plot.size, layout="constrained")
+    with rc_context(style), warnings.catch_warnings():
+        # Letters that the font lacks are drawn as boxes.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure = Figure(figsize=plot.size, dpi=dpi, layout="constrained")
         plot.draw(figure, theme)
         if kind == "png":
             FigureCanvasAgg(figure).print_png(out, metadata={"Software": None})

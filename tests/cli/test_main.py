@@ -105,8 +105,8 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
         (["show", "resnet20", "--classes", "ten"], "invalid int value: 'ten'"),
         (["recipes", "quickstrat"], "did you mean 'quickstart'"),
         (["recipes", "--set", "train.epochs=2"], "name it"),
-        (["train"], "which recipe?"),
-        (["train", "--set", "train.epochs=2"], "which recipe?"),
+        (["train"], "recipe: none is given"),
+        (["train", "--set", "train.epochs=2"], "recipe: none is given"),
         (["train", "quickstrat"], "did you mean 'quickstart'"),
         (["train", "none.toml"], "no file none.toml"),
         (["train", "quickstart", "--sett", "a=1"], "unrecognized arguments: --sett"),
@@ -121,7 +121,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
             ["serve-check", ".", "--port", "65536"],
             "'65536' is invalid; expected a port, 0 to 65535",
         ),
-        (["train", "--resume", "--run-dir", "nowhere"], "nowhere is not a run that can be resumed"),
+        (["train", "--resume", "--run-dir", "nowhere"], "--run-dir: nowhere is invalid"),
     ],
 )
 def test_bad_input_is_one_line_on_standard_error_and_status_2(

@@ -1,4 +1,4 @@
-"""What a name, a model and a source become before a model is scored, asked or exported; nothing is downloaded."""
+"""Trained models found by a model name, a Keras model or a source; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reszoo.evaluation.source import open_source
 from reszoo.weights.published import published
 
 
-def test_a_name_brings_the_classes_and_transforms_of_its_weights() -> None:
+def test_a_model_name_has_the_classes_and_transforms_of_its_weights() -> None:
     for row in published():
         source = open_source(row.model, row.tag)
         assert source.name == f"{row.model} {row.tag}" and source.run is None
@@ -26,14 +26,14 @@ def test_a_name_brings_the_classes_and_transforms_of_its_weights() -> None:
         assert source.details["weights"]["tag"] == row.tag
 
 
-def test_a_source_is_returned_as_it_is_and_cannot_be_changed() -> None:
+def test_a_source_is_returned_unchanged_and_frozen() -> None:
     source = open_source(published()[0].model)
     assert open_source(source) is source
     with pytest.raises(dataclasses.FrozenInstanceError):
         source.name = "other"  # type: ignore[misc]
 
 
-def test_a_model_of_unknown_preprocessing_is_refused() -> None:
+def test_a_model_of_unknown_preprocessing_is_rejected() -> None:
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="own")
-    with pytest.raises(ReszooError, match="^own does not say how its images are prepared"):
+    with pytest.raises(ReszooError, match="^own: the preprocessing of its images is unknown"):
         open_source(model)

@@ -128,7 +128,7 @@ def test_predict_evaluate_and_export_prepare_images_as_the_record_says(
     scores = reszoo.evaluate("resnet8", data=f"folder:{tmp_path}/set", out=tmp_path / "scores")
     assert scores.top1 == (expected.argmax(1) == np.arange(10)).mean() and scores.examples == 10
     assert [path.suffix for path in (tmp_path / "scores").iterdir()].count(".json") == 2
-    with pytest.raises(ReszooError, match="on which images"):
+    with pytest.raises(ReszooError, match="data: none is given"):
         reszoo.evaluate("resnet8")
     assert main(["predict", "resnet8", str(files[0]), "--weights", "v1", "--top", "1"]) == 0
     report = reszoo.export(reszoo.freeze(model, until="stage1"), tmp_path / "served")
