@@ -63,8 +63,10 @@ def test_a_state_read_before_every_trial_gives_the_unbroken_search(
         if version == "0.1":  # stored no number of draws, but KerasTuner's seed
             path = tmp_path / "oracle.json"
             state = json.loads(path.read_text())
-            state["seed_state"] = state["seed"] + (state.pop("drawn") if tuner != "grid" else 0)
+            drawn = state.pop("drawn") if tuner != "grid" else state.pop("drawn") * 0
+            state["seed_state"] = state["seed"] + drawn
             path.write_text(json.dumps(state))
+            assert make_oracle(plan, tmp_path).drawn == drawn
     names = [each.name for each in plan.space.hyperparameters]
     expected = play(plan)
     assert [{name: row[name] for name in names} for row in found] == values_of(expected)
