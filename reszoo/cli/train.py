@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
                 f"--data: {args.data} is only for --resume. For a new run: --set {example}"
             )
         if run_dir is not None:
-            Run(run_dir).refuse_occupied()  # before TensorFlow is loaded
+            Run(run_dir).reject_occupied()  # before TensorFlow is loaded
 
     load_tensorflow()
     from reszoo import trainer

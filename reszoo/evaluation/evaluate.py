@@ -81,7 +81,7 @@ def evaluate(
         if name.startswith("folder:"):
             check_outside(folder, name.removeprefix("folder:"), "folder of the scores")
     if run:
-        run.refuse_unfinished()
+        run.reject_unfinished()
     strategy = open_strategy(devices)
     pipeline, is_own = _open_data(source, data, batch_size)
     with strategy.scope():

@@ -100,7 +100,7 @@ def _open(source: Source, preprocessing: Preprocessing, data: str | None) -> Pip
     config = other_data(name, own, preprocessing)
     pipeline = open_dataset(config, NoCrop(), batch_size=BATCH, seed=0)
     if run and data is None:
-        run.refuse_other_data(pipeline.info, counts=False)
+        run.reject_other_data(pipeline.info, counts=False)
     return pipeline
 
 

@@ -119,7 +119,7 @@ def responses(
         raise ReszooError("runs: no run is given; expected folders of finished runs")
     folders = [Run.open(path) for path in runs]
     for run in folders:
-        run.refuse_unfinished()
+        run.reject_unfinished()
     settings = {"runs": [str(run.path.resolve()) for run in folders], "images": images}
     folder = claim_folder(out, "responses", settings)
     measured = []

@@ -103,12 +103,12 @@ def _find_run(path: Path, recipe: Recipe) -> Run:
     run = Run(path)
     if (path / "recipe.toml").is_file():
         try:
-            run.refuse_other(resolve_recipe(recipe))
+            run.reject_other(resolve_recipe(recipe))
         except ReszooError as error:
             reason = str(error).split(";")[0]
             raise ReszooError(f"{reason}; move it away, or give another --out") from None
     else:
-        run.refuse_occupied()
+        run.reject_occupied()
     return run
 
 

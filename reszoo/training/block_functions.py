@@ -1,8 +1,9 @@
-"""A net called block by block, where blocks that are alike share one traced function.
+"""A model called block by block, where equal blocks share one traced function.
 
-A net of 1202 layers has 600 blocks of five kinds. TensorFlow traces every layer of it, forward and backward, and then optimises and
-places a graph of a hundred thousand nodes; here each kind is traced once, with its weights as arguments, and called for every block of
-that kind. The functions are not inlined, so that the runtime prepares each once too.
+A model of 1202 layers has 600 blocks of five kinds. TensorFlow traces every layer of it, forward
+and backward, and then optimizes and places a graph of a hundred thousand nodes. Here each kind is
+traced once, with its weights as arguments, and is called for every block of that kind. The
+functions are not inlined, so that the runtime also prepares each only once.
 """
 
 from __future__ import annotations
@@ -16,16 +17,24 @@ import keras
 
 from reszoo.lazy import tf
 from reszoo.models.graph import nodes
+from reszoo.types import Tensor
 from reszoo.zoo.layer_names import parse_block_layer
 
 
 @dataclass
 class Group:
-    """Consecutive nodes of a model's graph: what a block does. Those without a name of a block stand alone."""
+    """Consecutive nodes of a model's graph.
+
+    Attributes:
+        name: The name of their block; None for a single node.
+        nodes: The nodes.
+        entry: The id of the symbolic tensor that enters a block.
+        exit: The id of the symbolic tensor that leaves a block.
+    """
 
     name: str | None
     nodes: list[Any] = field(default_factory=list)
-    entry: int = 0  # ids of the symbolic tensors that go in and come out
+    entry: int = 0
     exit: int = 0
 
     @property
@@ -42,9 +51,9 @@ class Group:
 
     @property
     def kind(self) -> str:
-        """Equal for two groups that compute the same of their entry and variables."""
+        """A text, equal for two groups that compute the same function of entry and variables."""
         places = {self.entry: 0}
-        told = []
+        described = []
         for node in self.nodes:
             config = {
                 key: value for key, value in node.operation.get_config().items() if key != "name"
@@ -52,16 +61,23 @@ class Group:
             given = [places[id(tensor)] for tensor in node.input_tensors]
             shapes = [(tuple(tensor.shape), str(tensor.dtype)) for tensor in node.input_tensors]
             trainable = getattr(node.operation, "trainable", None)
-            told.append([type(node.operation).__qualname__, config, given, shapes, trainable])
+            described.append([type(node.operation).__qualname__, config, given, shapes, trainable])
             places |= {id(tensor): len(places) for tensor in node.outputs}
-        return json.dumps(told, default=str, sort_keys=True)
+        return json.dumps(described, default=str, sort_keys=True)
 
 
 class BlockByBlock:
-    """Computes what `model(images, training=True)` computes, and moves the same statistics and seeds.
+    """Computes `model(images, training=True)`, with the same changes of statistics and seeds.
 
-    `kinds` is how many functions serve how many `blocks`; `values` are what the last call read of their variables, by the variable's id.
-    For one replica: what a layer asks of other replicas would be asked inside a function.
+    It is for one replica, because layers cannot communicate with other replicas in a function.
+
+    Args:
+        model: A functional model with one input and one output.
+
+    Attributes:
+        blocks: The number of blocks that are called as functions.
+        kinds: The number of functions.
+        values: The values that the last call read from variables, by the variable's id.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -73,11 +89,11 @@ class BlockByBlock:
             if group.name and group.kind not in self._functions:
                 self._functions[group.kind] = self._function(group)
         self._kinds = [group.kind if group.name else "" for group in self._groups]
-        self.values: dict[int, Any] = {}
+        self.values: dict[int, Tensor] = {}
         self.blocks, self.kinds = sum(map(bool, self._kinds)), len(self._functions)
 
-    def __call__(self, images: Any) -> Any:
-        """Return the logits; a part of a traced step."""
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the logits of images [n, h, w, c]; call it in a traced step."""
         self.values = {}
         tensors = {id(self._model.inputs[0]): tf.cast(images, self._model.inputs[0].dtype)}
         for group, kind in zip(self._groups, self._kinds, strict=True):
@@ -97,7 +113,7 @@ class BlockByBlock:
     def _function(self, group: Group) -> Callable[..., Any]:
         kind, variables = group.kind, group.variables
 
-        def block(x: Any, values: list[Any]) -> Any:
+        def block(x: Tensor, values: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
             tensors = {group.entry: x}
             with keras.StatelessScope(
                 state_mapping=list(zip(variables, values, strict=True))
@@ -115,8 +131,13 @@ class BlockByBlock:
         return traced
 
 
-def run(steps: list[Any], tensors: dict[int, Any]) -> None:
-    """Go through nodes in training, adding to `tensors` what each gives, by the id of its symbolic tensor."""
+def run(steps: list[Any], tensors: dict[int, Tensor]) -> None:
+    """Compute nodes as in training, and add their outputs to `tensors`.
+
+    Args:
+        steps: The nodes.
+        tensors: The value of each symbolic tensor, by its id.
+    """
     for node in steps:
         args, kwargs = node.arguments.fill_in(tensors)
         if "training" in getattr(node.operation, "_call_context_args", ()):
@@ -127,9 +148,10 @@ def run(steps: list[Any], tensors: dict[int, Any]) -> None:
 
 
 def split(model: keras.Model) -> list[Group]:
-    """Return the nodes of a functional model of one input as groups, in the order in which they are computed.
+    """Return the nodes of a functional model of one input as groups, in the order of computation.
 
-    Nodes whose layers are named as one block's are one group, if they follow each other and only one tensor enters and one leaves.
+    Consecutive nodes whose layers are named as one block's are one group, if one tensor enters and
+    one leaves.
     """
     groups: list[Group] = []
     steps = [node for node in nodes(model) if not node.is_input]
@@ -139,9 +161,8 @@ def split(model: keras.Model) -> list[Group]:
         if not name or not groups or groups[-1].name != name:
             groups.append(Group(name))
         groups[-1].nodes.append(node)
-    read = [id(tensor) for node in steps for tensor in node.input_tensors] + [
-        id(t) for t in model.outputs
-    ]
+    read = [id(tensor) for node in steps for tensor in node.input_tensors]
+    read += [id(tensor) for tensor in model.outputs]
     names = [group.name for group in groups]
     whole: list[Group] = []
     for group in groups:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import keras
 
@@ -13,7 +12,7 @@ from reszoo.errors import ReszooError, did_you_mean
 
 
 def check_callbacks(
-    callbacks: Any, recipe: Recipe, *, validation: bool, resume: bool = False
+    callbacks: object, recipe: Recipe, *, validation: bool, resume: bool = False
 ) -> list[keras.callbacks.Callback]:
     """Return the callbacks as a flat list.
 
@@ -24,7 +23,7 @@ def check_callbacks(
         resume: Whether the run resumes from a checkpoint of its own.
 
     Raises:
-        ReszooError: For a callback that could not do in this run what it is for.
+        ReszooError: If a callback cannot work in this run.
     """
     found: list[keras.callbacks.Callback] = []
     for given in keras.tree.flatten(callbacks) if callbacks else []:
@@ -35,28 +34,25 @@ def check_callbacks(
                 "Example: callbacks=[keras.callbacks.CSVLogger('log.csv')]"
             )
         found += given.callbacks if isinstance(given, keras.callbacks.CallbackList) else [given]
-    known = [
-        "loss",
-        "accuracy",
-        "learning_rate",
-        *(["val_loss", "val_accuracy"] if validation else []),
-    ]
+    known = ["loss", "accuracy", "learning_rate"]
+    known += ["val_loss", "val_accuracy"] if validation else []
     known += ["skipped"] if recipe.train.precision == "mixed_float16" else []
     own = [callback for callback in found if not type(callback).__module__.startswith("keras.")]
     for callback in found:
         if isinstance(callback, keras.callbacks.SwapEMAWeights):
             raise ReszooError(
-                "callbacks: SwapEMAWeights is invalid; expected the recipe key train.ema, which shows the averaged "
-                'weights to every callback. Example: overrides=["train.ema=0.999"]'
+                "callbacks: SwapEMAWeights is invalid; expected the recipe key train.ema, which "
+                "shows the averaged weights to every callback. Example: "
+                'overrides=["train.ema=0.999"]'
             )
         if isinstance(
             callback, keras.callbacks.LearningRateScheduler | keras.callbacks.ReduceLROnPlateau
         ):
-            _refuse_second_schedule(callback, recipe)
+            _reject_second_schedule(callback, recipe)
         if isinstance(callback, keras.callbacks.BackupAndRestore) and not resume:
-            _refuse_backup(callback)
+            _reject_backup(callback)
         monitor = _monitor(callback)
-        # A callback that somebody wrote may add keys to the logs.
+        # A user's own callback may add keys to the logs.
         if monitor and monitor not in known and (not own or _mode(callback) == "auto"):
             raise _unknown_monitor(callback, monitor, known, validation)
         if isinstance(callback, keras.callbacks.ModelCheckpoint) and not own:
@@ -65,7 +61,7 @@ def check_callbacks(
 
 
 def sets_learning_rate(recipe: Recipe) -> bool:
-    """Return whether callbacks may set the learning rate: the schedule sets it once, at the start."""
+    """Return whether callbacks may set the learning rate, which is otherwise constant."""
     return recipe.schedule.kind == "constant" and not recipe.schedule.warmup
 
 
@@ -74,7 +70,7 @@ def class_name(callback: keras.callbacks.Callback) -> str:
     return type(callback).__name__
 
 
-def _refuse_second_schedule(callback: keras.callbacks.Callback, recipe: Recipe) -> None:
+def _reject_second_schedule(callback: keras.callbacks.Callback, recipe: Recipe) -> None:
     if not sets_learning_rate(recipe):
         raise second_schedule(f"{class_name(callback)} sets the learning rate", recipe)
 
@@ -86,30 +82,29 @@ def second_schedule(what: str, recipe: Recipe) -> ReszooError:
         f'schedule.kind = "{schedule.kind}"' if schedule.kind != "constant" else "schedule.warmup"
     )
     return ReszooError(
-        f'callbacks: {what}, and so does {other}; expected schedule.kind = "constant" without warmup. '
-        'Example: overrides=["schedule.kind=constant", "schedule.warmup=0"]'
+        f'callbacks: {what}, and so does {other}; expected schedule.kind = "constant" without '
+        'warmup. Example: overrides=["schedule.kind=constant", "schedule.warmup=0"]'
     )
 
 
-def _refuse_backup(callback: keras.callbacks.BackupAndRestore) -> None:
+def _reject_backup(callback: keras.callbacks.BackupAndRestore) -> None:
     if (Path(os.fspath(callback.backup_dir)) / "latest.weights.h5").exists():
         raise ReszooError(
-            f"callbacks: BackupAndRestore: {callback.backup_dir} holds the backup of an earlier run; expected an empty "
-            "folder, because a run resumes from its own checkpoints. Example: resume=True with that run's run_dir"
+            f"callbacks: BackupAndRestore: {callback.backup_dir} holds the backup of an earlier "
+            "run; expected an empty folder, because a run resumes from its own checkpoints. "
+            "Example: resume=True with that run's run_dir"
         )
 
 
 def _monitor(callback: keras.callbacks.Callback) -> str:
-    """Return what a callback of Keras' monitors, or nothing if it does not use that."""
+    """Return the metric that a callback monitors, or "" if it does not use one."""
     monitor = getattr(callback, "monitor", None)
     if not isinstance(monitor, str) or not hasattr(callback, "mode"):
         return ""
     unused = getattr(callback, "save_best_only", True) is False
-    return (
-        ""
-        if unused and (_mode(callback) != "auto" or monitor.removeprefix("val_") == "loss")
-        else monitor
-    )
+    if unused and (_mode(callback) != "auto" or monitor.removeprefix("val_") == "loss"):
+        return ""
+    return monitor
 
 
 def _mode(callback: keras.callbacks.Callback) -> str:
@@ -119,27 +114,26 @@ def _mode(callback: keras.callbacks.Callback) -> str:
 def _unknown_monitor(
     callback: keras.callbacks.Callback, monitor: str, known: list[str], validation: bool
 ) -> ReszooError:
+    name = class_name(callback)
     if monitor.startswith("val_") and not validation:
-        more = "no validation images are held out. Example: overrides=['data.validation=500']"
+        more = "; no validation images are held out. Example: overrides=['data.validation=500']"
     else:
-        more = f"Example: keras.callbacks.{class_name(callback)}(monitor='{known[-1]}'){did_you_mean(monitor, known)}"
+        near = did_you_mean(monitor, known)
+        more = f". Example: keras.callbacks.{name}(monitor='{known[-1]}'){near}"
     return ReszooError(
-        f"callbacks: {class_name(callback)}: monitor '{monitor}' is invalid; expected one of {', '.join(known)}"
-        + (f"; {more}" if more[0] == "n" else f". {more}")
+        f"callbacks: {name}: monitor '{monitor}' is invalid; "
+        f"expected one of {', '.join(known)}{more}"
     )
 
 
 def _check_file_name(callback: keras.callbacks.ModelCheckpoint, known: list[str]) -> None:
-    keys = (
-        ["epoch", "batch", "loss", "accuracy"]
-        if callback.save_freq != "epoch"
-        else ["epoch", *known]
-    )
+    by_epoch = callback.save_freq == "epoch"
+    keys = ["epoch", *known] if by_epoch else ["epoch", "batch", "loss", "accuracy"]
     values = {key: 1 if key in ("epoch", "batch", "skipped") else 0.5 for key in keys}
     try:
         callback.filepath.format(**values)
     except (KeyError, IndexError, ValueError) as error:
         raise ReszooError(
-            f"callbacks: ModelCheckpoint: filepath '{callback.filepath}' is invalid ({error}); expected only the keys "
-            f"{', '.join(keys)}. Example: 'best-{{epoch}}.keras'"
+            f"callbacks: ModelCheckpoint: filepath '{callback.filepath}' is invalid ({error}); "
+            f"expected only the keys {', '.join(keys)}. Example: 'best-{{epoch}}.keras'"
         ) from None

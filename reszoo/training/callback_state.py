@@ -9,7 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-# Attributes that Keras' callbacks make anew by themselves; `min_delta` changes its sign when they do.
+from reszoo.types import Array, JsonObject
+
+# Attributes that Keras' callbacks make again themselves; `min_delta` changes its sign when they do.
 REMADE = {
     *("_model", "params", "model", "monitor_op", "min_delta"),  # any callback, those with a monitor
     *("csv_file", "writer", "keys", "append_header"),  # CSVLogger
@@ -37,15 +39,15 @@ def own_classes(callback: keras.callbacks.Callback) -> list[type]:
     return [kind for kind in order[: order.index(keras.callbacks.Callback)]]
 
 
-class Opaque:
-    """A value that a checkpoint cannot hold, equal to itself alone."""
+class Unsupported:
+    """A value that a checkpoint cannot hold. It equals only itself."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
 
 
-def encode_attributes(callback: keras.callbacks.Callback) -> dict[str, Any]:
-    """Return the attributes of a callback that a checkpoint must keep, encoded."""
+def encode_attributes(callback: keras.callbacks.Callback) -> JsonObject:
+    """Return the encoded attributes of a callback that a checkpoint must keep."""
     remade = (
         REMADE
         if any(kind.__module__.startswith("keras.") for kind in own_classes(callback))
@@ -55,22 +57,24 @@ def encode_attributes(callback: keras.callbacks.Callback) -> dict[str, Any]:
 
 
 def _encode(value: Any) -> Any:
-    """Return a copy of a value made of numbers, text, arrays and containers; anything else becomes `Opaque`."""
+    """Return a copy of numbers, text, arrays and containers of them; others are `Unsupported`."""
     if isinstance(value, np.ndarray | np.generic):  # NumPy's float64 is a float too
-        return np.array(value) if value.dtype.kind in "biufSU" else Opaque(value)
+        return np.array(value) if value.dtype.kind in "biufSU" else Unsupported(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if type(value) is dict:
         parts = [(_encode(key), _encode(item)) for key, item in value.items()]
-        opaque = any(isinstance(part, Opaque) for pair in parts for part in pair)
-        return Opaque(value) if opaque else {"dict": [list(pair) for pair in parts]}
+        unsupported = any(isinstance(part, Unsupported) for pair in parts for part in pair)
+        return Unsupported(value) if unsupported else {"dict": [list(pair) for pair in parts]}
     for name, kind in CONTAINERS.items():
         if type(value) is kind:
             items = [_encode(item) for item in value]
             return (
-                Opaque(value) if any(isinstance(item, Opaque) for item in items) else {name: items}
+                Unsupported(value)
+                if any(isinstance(item, Unsupported) for item in items)
+                else {name: items}
             )
-    return Opaque(value)
+    return Unsupported(value)
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -78,8 +82,12 @@ def equal(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
         both = isinstance(one, np.ndarray) and isinstance(other, np.ndarray)
         return both and one.dtype == other.dtype and np.array_equal(one, other)
-    if isinstance(one, Opaque) or isinstance(other, Opaque):
-        return isinstance(one, Opaque) and isinstance(other, Opaque) and one.value is other.value
+    if isinstance(one, Unsupported) or isinstance(other, Unsupported):
+        return (
+            isinstance(one, Unsupported)
+            and isinstance(other, Unsupported)
+            and one.value is other.value
+        )
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
@@ -89,8 +97,14 @@ def equal(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def store_value(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
-    """Return an encoded value fit for JSON; its arrays go to `arrays` under names that begin with `name`."""
+def store_value(value: Any, name: str, arrays: dict[str, Array]) -> Any:
+    """Return an encoded value as JSON holds it.
+
+    Args:
+        value: The encoded value.
+        name: How the names of its arrays begin.
+        arrays: Receives its arrays.
+    """
     if isinstance(value, np.ndarray):
         arrays[name] = value
         return {"array": name}
@@ -101,8 +115,8 @@ def store_value(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     return value
 
 
-def restore_value(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """Return the value that `store_value` made fit for JSON."""
+def restore_value(value: Any, arrays: Mapping[str, Array]) -> Any:
+    """Return the value that `store_value` stored."""
     if isinstance(value, dict):
         (kind, items), *_ = value.items()
         if kind == "array":

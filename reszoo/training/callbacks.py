@@ -1,4 +1,4 @@
-"""Keras callbacks in the training loop: when each hook is called, and with which weights in the model."""
+"""Keras callbacks in the training loop: when each hook is called, and with which weights."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
 from reszoo.training.callback_checks import class_name, second_schedule, sets_learning_rate
 from reszoo.training.callback_state import (
-    Opaque,
+    Unsupported,
     encode_attributes,
     equal,
     own_classes,
     restore_value,
     store_value,
 )
+from reszoo.types import Array, JsonObject
 
 BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end")
 # A hook that calls another one unless it is overridden.
@@ -64,7 +65,7 @@ class Callbacks:
         self._variable = optimizer._learning_rate
         self._params = dict(params)
         self._all: list[keras.callbacks.Callback] = []
-        self._before: list[dict[str, Any]] = []
+        self._before: list[JsonObject] = []
         self.learning_rate: float | None = None
         """The learning rate that a callback may have set; None while the schedule sets it."""
         self._seen = 0.0
@@ -78,7 +79,7 @@ class Callbacks:
         """Call on_train_begin.
 
         Args:
-            learning_rate: The learning rate to start with. None on a resume, when it is the optimizer's.
+            learning_rate: The first learning rate; None on a resume, to keep the optimizer's.
         """
         if learning_rate is not None and self._variable is not None:
             self._variable.assign(learning_rate)
@@ -95,7 +96,7 @@ class Callbacks:
         self._before = [encode_attributes(callback) for callback in self._kept]
 
     def take_learning_rate(self) -> None:
-        """Go on with the learning rate that the optimizer holds, where callbacks may set it."""
+        """Take the learning rate that the optimizer holds, if callbacks may set it."""
         self._seen = self._value()
         self.learning_rate = self._seen if self._settable else None
 
@@ -117,7 +118,9 @@ class Callbacks:
         return any(_overrides(each, hook) and _is_concerned(each, hook) for each in self._all)
 
     def call(self, hook: str, *arguments: Any) -> None:
-        """Call a hook of each callback that overrides it; the model holds the weights that are evaluated meanwhile.
+        """Call a hook of each callback that overrides it.
+
+        Meanwhile the model holds the weights that are evaluated.
 
         Raises:
             ReszooError: If a callback set the learning rate although the schedule does.
@@ -142,14 +145,15 @@ class Callbacks:
         return float(keras.ops.convert_to_numpy(self._variable.value))
 
     def _look(self, callback: keras.callbacks.Callback) -> None:
-        """Take over the learning rate that `callback` set, or reject it."""
+        """Take the learning rate that `callback` set, or reject it."""
         if (
             self._model.optimizer is not self._optimizer
             or self._optimizer._learning_rate is not self._variable
         ):
             raise ReszooError(
-                f"callbacks: {class_name(callback)} replaced the optimizer or its learning rate by another object; expected "
-                "a number. Example: self.model.optimizer.learning_rate = 0.01"
+                f"callbacks: {class_name(callback)} replaced the optimizer or its learning rate by "
+                "another object; expected a number. Example: "
+                "self.model.optimizer.learning_rate = 0.01"
             )
         value = self._value()
         if value == self._seen:
@@ -160,10 +164,10 @@ class Callbacks:
             )
         self._seen = self.learning_rate = value
 
-    def state(self) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-        """Return what a checkpoint keeps: one record per callback, fit for JSON, and the arrays that they name."""
-        records: list[dict[str, Any]] = []
-        arrays: dict[str, np.ndarray] = {}
+    def state(self) -> tuple[list[JsonObject], dict[str, Array]]:
+        """Return what a checkpoint keeps: one record per callback, and the arrays they name."""
+        records: list[JsonObject] = []
+        arrays: dict[str, Array] = {}
         for index, (callback, before) in enumerate(zip(self._kept, self._before, strict=True)):
             after = encode_attributes(callback)
             changed = {
@@ -171,8 +175,8 @@ class Callbacks:
                 for name, value in after.items()
                 if not equal(value, before.get(name, _MISSING))
             }
-            lost = sorted(name for name, value in changed.items() if isinstance(value, Opaque))
-            record: dict[str, Any] = {"class": class_name(callback)}
+            lost = sorted(name for name, value in changed.items() if isinstance(value, Unsupported))
+            record: JsonObject = {"class": class_name(callback)}
             if lost:
                 record["lost"] = lost[0]
             else:
@@ -183,12 +187,10 @@ class Callbacks:
             records.append(record)
         return records, arrays
 
-    def restore(
-        self, records: Sequence[Mapping[str, Any]], arrays: Mapping[str, np.ndarray]
-    ) -> list[str]:
-        """Give the callbacks the state that a checkpoint keeps; return the lines that say which could not be restored.
+    def restore(self, records: Sequence[JsonObject], arrays: Mapping[str, Array]) -> list[str]:
+        """Restore the state of the callbacks; return one line per callback that starts anew.
 
-        A callback takes the state of the callback of the same class, the first the first's and so on.
+        Callbacks of the same class are matched in their order.
         """
         left, lines = list(records), []
         for callback in self._kept:
@@ -196,14 +198,14 @@ class Callbacks:
                 (record for record in left if record["class"] == class_name(callback)), None
             )
             if match is None:
-                lines.append(
-                    f"callback {class_name(callback)} starts anew: the checkpoint was written without it"
-                )
+                name = class_name(callback)
+                lines.append(f"callback {name} starts anew: the checkpoint was written without it")
                 continue
             left.remove(match)
             if "lost" in match:
                 lines.append(
-                    f"callback {class_name(callback)} starts anew: a checkpoint cannot hold its attribute {match['lost']}"
+                    f"callback {class_name(callback)} starts anew: a checkpoint cannot hold its "
+                    f"attribute {match['lost']}"
                 )
             for name, value in match.get("state", {}).items():
                 setattr(callback, name, restore_value(value, arrays))
@@ -218,7 +220,7 @@ _MISSING = object()
 
 
 def _overrides(callback: keras.callbacks.Callback, hook: str) -> bool:
-    """Return whether a callback does something in a hook."""
+    """Return whether a callback overrides a hook, or its alias."""
     hooks = {hook, ALIASES.get(hook, hook)}
     if hooks & vars(callback).keys():
         return True
@@ -232,7 +234,7 @@ def _ignores_logs(callback: keras.callbacks.Callback, hook: str) -> bool:
 
 
 def _waits_for_epoch(callback: keras.callbacks.Callback) -> bool:
-    """Return whether a callback of Keras' overrides batch hooks, but does nothing with logs or model there."""
+    """Return whether a Keras callback overrides batch hooks, but uses neither logs nor model."""
     if type(callback) in (keras.callbacks.ModelCheckpoint, keras.callbacks.BackupAndRestore):
         return bool(callback.save_freq == "epoch")
     return type(callback) is keras.callbacks.TensorBoard and callback.update_freq == "epoch"

@@ -1,6 +1,7 @@
-"""Checkpoints: every array of a run and what it knows of itself, in one file that is whole or not there.
+"""Checkpoints: all arrays and records of a run in one file, which is written whole or not at all.
 
-The format is NumPy's `.npz`, each array with its checksum, and the rest as JSON inside it; nothing is ever unpickled.
+The format is NumPy's `.npz`, in which each array has a checksum. The records are JSON inside it.
+Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -17,20 +18,27 @@ import numpy as np
 
 from reszoo.errors import ReszooError
 from reszoo.files import atomic_path
+from reszoo.types import Array, JsonObject
 
 KEEP = 2
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Arrays by name, and `meta`, plain values for JSON."""
+    """A checkpoint that was read.
+
+    Attributes:
+        path: Its file.
+        arrays: Its arrays by name.
+        meta: Its records.
+    """
 
     path: Path
-    arrays: dict[str, np.ndarray]
-    meta: dict[str, Any]
+    arrays: dict[str, Array]
+    meta: JsonObject
 
 
-def save(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+def save(path: Path, arrays: Mapping[str, Array], meta: JsonObject) -> None:
     """Write a checkpoint, whole or not at all."""
     contents: dict[str, Any] = {f"array/{name}": array for name, array in arrays.items()}
     contents["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
@@ -39,7 +47,11 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) 
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint. Raises ReszooError when the file is truncated or something else."""
+    """Read a checkpoint.
+
+    Raises:
+        ReszooError: If the file is truncated, or not a checkpoint.
+    """
     try:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {
@@ -49,43 +61,47 @@ def load(path: Path) -> Checkpoint:
             }
             meta = json.loads(file["meta"].tobytes().decode())
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ReszooError(
-            f"checkpoint {path} cannot be read (truncated, or not a checkpoint)"
-        ) from error
+        line = f"checkpoint {path} cannot be read (truncated, or not a checkpoint)"
+        raise ReszooError(line) from error
     return Checkpoint(path, arrays, meta)
 
 
 def step_path(folder: Path, step: int) -> Path:
-    """Return where the checkpoint of a step lies."""
+    """Return the path of the checkpoint of a step."""
     return folder / f"step-{step:08d}.npz"
 
 
 def steps(folder: Path) -> list[Path]:
     """Return the checkpoints of a folder, oldest first."""
-    return sorted(
-        path for path in folder.glob("step-*.npz") if re.fullmatch(r"step-\d{8,}\.npz", path.name)
-    )
+    found = folder.glob("step-*.npz")
+    return sorted(path for path in found if re.fullmatch(r"step-\d{8,}\.npz", path.name))
 
 
 def prune(folder: Path) -> None:
-    """Remove all but the newest checkpoints: the last, and one to fall back on."""
+    """Remove all checkpoints but the newest, and one to fall back on."""
     for path in steps(folder)[:-KEEP]:
         path.unlink(missing_ok=True)
 
 
-def newest(folder: Path, notice: Callable[[str], None]) -> Checkpoint | None:
-    """Return the newest checkpoint that can be read, or None when there is none; each broken one is told to `notice`.
+def newest(folder: Path, report: Callable[[str], None]) -> Checkpoint | None:
+    """Return the newest checkpoint that can be read, or None if there is none.
 
-    Raises ReszooError when there are checkpoints and all are broken.
+    Args:
+        folder: The folder of the checkpoints.
+        report: Called with one line per checkpoint that cannot be read.
+
+    Raises:
+        ReszooError: If there are checkpoints, and none can be read.
     """
     found = steps(folder)
     for path in reversed(found):
         try:
             return load(path)
         except ReszooError as error:
-            notice(f"{error}; falling back to the one before")
+            report(f"{error}; falling back to the one before")
     if found:
         raise ReszooError(
-            f"none of the {len(found)} checkpoints in {folder} can be read; start again in another --run-dir"
+            f"none of the {len(found)} checkpoints in {folder} can be read; start again in another "
+            "--run-dir"
         )
     return None

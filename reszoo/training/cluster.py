@@ -31,8 +31,9 @@ def check_cluster() -> None:
     if sum(counts.values()) > 1:
         found = ", ".join(f"{count} {job}" for job, count in counts.items())
         raise ReszooError(
-            f"TF_CONFIG: a cluster of {sum(counts.values())} tasks ({found}) is invalid; expected one task, "
-            "because reszoo trains on one host. Example: unset TF_CONFIG, and run the command on one host"
+            f"TF_CONFIG: a cluster of {sum(counts.values())} tasks ({found}) is invalid; expected "
+            "one task, because reszoo trains on one host. Example: unset TF_CONFIG, and run the "
+            "command on one host"
         )
 
 

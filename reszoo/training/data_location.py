@@ -1,47 +1,48 @@
-"""Where the images of a run lie: moved data, missing data, and the command that resumes with either."""
+"""Where the images of a run lie: moved data, missing data, and the command that resumes."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
-from typing import Any
 
 from reszoo.commands import format_resume
 from reszoo.config.data import DataConfig
 from reszoo.errors import ReszooError
 from reszoo.files import expand_user
+from reszoo.types import JsonObject
 from reszoo.weights.files import is_file_name
 
 
-def relocated(data: DataConfig, place: str) -> DataConfig:
+def relocate(data: DataConfig, place: str) -> DataConfig:
     """Return `[data]` with the location of the same images replaced.
 
     Args:
-        data: the table of a run.
-        place: `folder:PATH`, or for a dataset of TensorFlow Datasets the folder in which prepared datasets lie now.
+        data: The table of a run.
+        place: `folder:PATH`; for a dataset of TensorFlow Datasets, the folder in which prepared
+            datasets lie now.
 
     Raises:
-        ReszooError: if `place` is a plain path where `folder:PATH` is needed.
+        ReszooError: If `place` is a plain path where `folder:PATH` is needed, or not a folder.
     """
     own_folder = data.name.startswith("folder:")
     if own_folder and not place.startswith("folder:") and expand_user(place).is_dir():
         raise ReszooError(
-            f"data: {place} is invalid; expected folder:PATH. Example: --data {shlex.quote(f'folder:{place}')}"
+            f"data: {place} is invalid; expected folder:PATH. "
+            f"Example: --data {shlex.quote(f'folder:{place}')}"
         )
     prepared = not own_folder and data.name not in ("digits", "synthetic")
     if prepared and place != data.name and not place.startswith("folder:"):
         if not expand_user(place).is_dir():
             raise ReszooError(
-                f"data: {place} is invalid; expected the folder in which {data.name} is prepared now. "
-                "Example: --data /data/tensorflow_datasets"
+                f"data: {place} is invalid; expected the folder in which {data.name} is prepared "
+                "now. Example: --data /data/tensorflow_datasets"
             )
         return data.replace(dir=place)
     return data if place == data.name else data.replace(name=place)
 
 
 def missing(data: DataConfig) -> str:
-    """Return why nothing lies at the location of a table `[data]`, as a part of a message; "" where something does."""
+    """Return the part of a message that says which data of `[data]` is missing, or ""."""
     from reszoo.data.catalog import data_home, is_prepared
 
     kind, colon, path = data.name.partition(":")
@@ -53,44 +54,45 @@ def missing(data: DataConfig) -> str:
 
 
 def advice_on_data(command: str, run_dir: str | os.PathLike[str], data: DataConfig) -> str:
-    """Return how to resume where the data lies elsewhere now.
+    """Return the advice how to resume with moved data.
 
     Args:
         command: "train" or "tune".
-        run_dir: the folder of the run or search.
-        data: its table `[data]`.
+        run_dir: The folder of the run or search.
+        data: Its table `[data]`.
     """
-    return f"if the same images lie elsewhere now, resume with: {format_resume(command, run_dir, '--data', placeholder(data))}"
+    resume = format_resume(command, run_dir, "--data", placeholder(data))
+    return f"if the same images lie elsewhere now, resume with: {resume}"
 
 
 def placeholder(data: DataConfig) -> str:
-    """Return what stands for the location of the data in an example of a command."""
+    """Return the placeholder for the location of the data in an example of a command."""
     return "folder:PATH" if data.name.startswith("folder:") else "FOLDER"
 
 
 def location(data: DataConfig) -> str:
-    """Return where the images of a table `[data]` lie, as `relocated` takes it."""
+    """Return where the images of a table `[data]` lie, as `relocate` takes it."""
     return location_of(data.to_dict())
 
 
-def location_of(data: Mapping[str, Any]) -> str:
-    """Return what --data says of a table `[data]`."""
+def location_of(data: JsonObject) -> str:
+    """Return the value of --data for a table `[data]`."""
     return str(data["dir"] if data.get("dir") else data["name"])
 
 
-def same_but_location(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Return whether two tables [data] differ at most in the location of the images."""
+def same_but_location(before: JsonObject, after: JsonObject) -> bool:
+    """Return whether two tables `[data]` differ at most in the location of the images."""
     return {**before, "name": "", "dir": ""} == {**after, "name": "", "dir": ""}
 
 
-def ignore_location(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Give one recipe the location of the images that another one names."""
+def ignore_location(before: JsonObject, after: JsonObject) -> None:
+    """Copy the location of the images from the tables `after` to the tables `before`."""
     for key in ("name", "dir"):
         before["data"][key] = after["data"][key]
 
 
-def ignore_start(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Give one recipe the paths of the files that another one starts from, where both name a file."""
+def ignore_start(before: JsonObject, after: JsonObject) -> None:
+    """Copy the paths of the files that training starts from, where both recipes name a file."""
     ours, theirs = before["model"].get("weights", ""), after["model"].get("weights", "")
     if is_file_name(ours) and is_file_name(theirs):
         before["model"]["weights"] = theirs

@@ -1,4 +1,4 @@
-"""Where a run computes: the strategy over the devices asked for, and the precision it computes in."""
+"""Where a run computes: the strategy over the requested devices, and the precision."""
 
 from __future__ import annotations
 
@@ -15,25 +15,31 @@ from reszoo.errors import ReszooError
 from reszoo.lazy import check_backend, tf
 from reszoo.models.settings import fixed_settings
 
-DRIVER = Path(
-    "/proc/driver/nvidia/version"
-)  # there when NVIDIA's kernel module is loaded, inside a container too
+DRIVER = Path("/proc/driver/nvidia/version")
+"""Exists if NVIDIA's kernel module is loaded, also inside a container."""
 
 
 def open_strategy(devices: str = "auto") -> tf.distribute.Strategy:
-    """Return the strategy over `devices`: "auto" (all GPUs, or the CPU), "cpu", "cpu:N" (N replicas), "gpu" or "gpu:0,1".
+    """Return the strategy over some devices.
 
-    The same devices give the same object: TensorFlow's collectives do not survive a second one in a process.
-    Raises ReszooError for another word, a GPU that is not there, a CPU that TensorFlow has divided otherwise before, inside
-    a `tf.distribute` scope, whose devices would decide in place of `devices`, or under another Keras backend.
+    The same devices give the same object, because TensorFlow's collectives do not survive a second
+    one in a process.
+
+    Args:
+        devices: "auto" (all GPUs, or the CPU), "cpu", "cpu:N" (N replicas), "gpu" or "gpu:0,1".
+
+    Raises:
+        ReszooError: If `devices` is another text, a GPU does not exist, TensorFlow has divided the
+            CPU otherwise before, a `tf.distribute` scope is active, or Keras has another backend.
     """
     check_backend(keras.config.backend())
     kind, numbers = check_devices(devices)
     if tf.distribute.has_strategy():
         active = type(tf.distribute.get_strategy()).__name__
         raise ReszooError(
-            f"devices: {devices!r} is invalid inside the scope of a {active}; expected no active tf.distribute scope, because "
-            'reszoo opens its own. Example: leave the scope and give devices="cpu:2" or "gpu:0,1"'
+            f"devices: {devices!r} is invalid inside the scope of a {active}; expected no active "
+            "tf.distribute scope, because reszoo opens its own. Example: leave the scope and give "
+            'devices="cpu:2" or "gpu:0,1"'
         )
     if kind == "cpu":
         replicas = int(numbers or 1)
@@ -43,13 +49,17 @@ def open_strategy(devices: str = "auto") -> tf.distribute.Strategy:
 
 
 def check_devices(devices: str) -> tuple[str, str]:
-    """Return ("cpu" or "gpu", what stands behind the colon) of `devices`; no device is taken into use.
+    """Return the kind, "cpu" or "gpu", and the text after the colon of `devices`.
 
-    Raises ReszooError for another word or a GPU that is not there.
+    No device is initialized.
+
+    Raises:
+        ReszooError: If `devices` is not valid, or a GPU does not exist.
     """
     if not re.fullmatch(r"auto|cpu(:[1-9][0-9]*)?|gpu(:[0-9]+(,[0-9]+)*)?", devices):
         raise ReszooError(
-            f"devices is '{devices}', but must be auto, cpu, cpu:2 (two replicas), gpu, or gpu:0,1"
+            f"devices: {devices} is invalid; expected auto, cpu, cpu:2 (two replicas), gpu or "
+            "gpu:0,1. Example: --devices cpu:2"
         )
     kind, _, numbers = devices.partition(":")
     gpus = tf.config.list_physical_devices("GPU")
@@ -59,17 +69,18 @@ def check_devices(devices: str) -> tuple[str, str]:
         return kind, numbers
     if not gpus:
         raise ReszooError(
-            "TensorFlow finds no GPU here; give --devices cpu, or install reszoo[gpu] beside a driver"
+            f"devices: {devices} is invalid; expected cpu, because TensorFlow finds no GPU. "
+            "Example: --devices cpu, or install NVIDIA's driver and reszoo[gpu]"
         )
     _choose_gpus(numbers, len(gpus))
     return kind, numbers
 
 
 def _choose_gpus(numbers: str, count: int) -> list[int]:
-    """Return the numbers of the GPUs that `numbers` ("0,1") names, or of all `count` if it is empty.
+    """Return the GPUs that `numbers` ("0,1") names, or all `count` if it is empty.
 
     Raises:
-        ReszooError: A GPU does not exist.
+        ReszooError: If a GPU does not exist.
     """
     wanted = (
         dict.fromkeys(int(number) for number in numbers.split(",")) if numbers else range(count)
@@ -83,21 +94,22 @@ def _choose_gpus(numbers: str, count: int) -> list[int]:
 
 def _logical_cpus(count: int) -> tuple[str, ...]:
     cpu = tf.config.list_physical_devices("CPU")[0]
-    with contextlib.suppress(RuntimeError):  # TensorFlow is running already; what it has must do
+    with contextlib.suppress(RuntimeError):  # TensorFlow has started
         if tf.config.get_logical_device_configuration(cpu) is None:
             tf.config.set_logical_device_configuration(
                 cpu, [tf.config.LogicalDeviceConfiguration()] * count
             )
     if len(tf.config.list_logical_devices("CPU")) < count:
         raise ReszooError(
-            f"the processor is already in use undivided; ask for cpu:{count} before anything else runs"
+            f"devices: cpu:{count} is invalid; expected cpu, because TensorFlow has started "
+            "with an undivided CPU. Example: open these devices before any other computation"
         )
     return tuple(f"CPU:{number}" for number in range(count))
 
 
 @functools.cache
 def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
-    # The default reduction's collective operations hang when a process makes a second strategy; this one has none.
+    # The default reduction's collectives hang when a process makes a second strategy.
     reduce = tf.distribute.ReductionToOneDevice() if devices[0].startswith("CPU") else None
     return tf.distribute.MirroredStrategy(list(devices), cross_device_ops=reduce)
 
@@ -109,7 +121,7 @@ def first_device(strategy: tf.distribute.Strategy) -> str:
 
 
 def describe(strategy: tf.distribute.Strategy) -> list[str]:
-    """Return a line for each device of the strategy, such as "GPU:0 NVIDIA A100" or "CPU:0"."""
+    """Return one line per device of the strategy, such as "GPU:0 NVIDIA A100" or "CPU:0"."""
     if not isinstance(strategy, tf.distribute.MirroredStrategy):
         return ["CPU:0"]
     names = []
@@ -125,10 +137,10 @@ def describe(strategy: tf.distribute.Strategy) -> list[str]:
 
 
 def missing_gpu(devices: str) -> str:
-    """Return a line that says why "auto" computes on the CPU although a GPU was expected, otherwise "".
+    """Return the line that says why "auto" computes on the CPU though a GPU was expected, or "".
 
-    A GPU is expected if RESZOO_EXPECT_GPU is 1 (the GPU image sets it) or NVIDIA's driver is loaded, unless
-    CUDA_VISIBLE_DEVICES hides it.
+    A GPU is expected if RESZOO_EXPECT_GPU is 1 (the GPU image sets it) or NVIDIA's driver is
+    loaded, unless CUDA_VISIBLE_DEVICES hides it.
     """
     image = os.environ.get("RESZOO_EXPECT_GPU") == "1"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
@@ -142,6 +154,6 @@ def missing_gpu(devices: str) -> str:
 
 @contextlib.contextmanager
 def precision(policy: str) -> Iterator[None]:
-    """Build and run Keras layers under the dtype policy `policy` inside the block, whatever Keras' global settings are."""
+    """Build and run Keras layers with a dtype policy, whatever the global settings are."""
     with fixed_settings(policy):
         yield

@@ -45,6 +45,6 @@ def explain_memory(error: Exception, recipe: Recipe) -> ReszooError | None:
         return None
     settings = recipe.train
     return ReszooError(
-        f"out of memory with batches of {settings.batch_size} images; lower train.batch_size, or raise "
-        f"train.accumulate ({settings.accumulate}) to split a batch into more micro-batches"
+        f"out of memory with batches of {settings.batch_size} images; lower train.batch_size, or "
+        f"raise train.accumulate ({settings.accumulate}) to split a batch into more micro-batches"
     )

@@ -166,7 +166,7 @@ class Loop:
         self.progress.begin(self.step, self.total)
 
     def _end(self) -> None:
-        """Leave in the model the weights that the recipe selects; callbacks may then replace them."""
+        """Put the weights that the recipe selects into the model; callbacks may replace them."""
         best = self.complete and self.recipe.train.select == "best"
         if not (best and self.state.load_weights(BEST)):
             self.state.averaging.show()

@@ -10,7 +10,7 @@ GROWTH_STEPS = 2000  # steps without overflow after which the scale doubles, as 
 
 
 class LossScale:
-    """A factor on the loss that keeps float16 gradients from underflowing. It is 1 if not `enabled`.
+    """A factor on the loss that prevents underflow of float16 gradients; 1 if not `enabled`.
 
     Attributes:
         scale: The factor, a float32 variable.
@@ -23,7 +23,7 @@ class LossScale:
         self.good_steps = tf.Variable(0, trainable=False, name="calm_steps")
 
     def unscale(self, gradients: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Return the gradients of the unscaled loss, and whether all of them are finite (bool [])."""
+        """Return the gradients of the unscaled loss, and whether all are finite (bool [])."""
         if not self.enabled:
             return gradients, tf.constant(True)
         gradients = [gradient / self.scale for gradient in gradients]

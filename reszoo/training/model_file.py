@@ -21,15 +21,16 @@ def load_model(source: Run | str | os.PathLike[str], *, compile: bool = False) -
     """Load a Keras model: images in, logits out.
 
     Args:
-        source: a run or its folder, or a file that `model.save` wrote (`.keras`, or `.h5` with the whole model).
-        compile: also restore the optimizer, loss and metrics that the model was compiled with, for more `fit`.
+        source: A run or its folder, or a file that `model.save` wrote (`.keras`, or `.h5` with the
+            whole model).
+        compile: Also restore the optimizer, loss and metrics, for another `fit`.
 
     Returns:
-        The model. How its images are prepared and what its classes are called stands in the run, not in the model:
+        The model. The run, not the model, records the preprocessing and the class names:
         `reszoo.predict(run, images)` uses both.
 
     Raises:
-        ReszooError: nothing lies at `source`, or it does not hold a whole Keras model.
+        ReszooError: If `source` does not exist, or does not hold a whole Keras model.
     """
     path = source.path if isinstance(source, Run) else Path(source)
     if path.is_dir():
@@ -40,7 +41,7 @@ def load_model(source: Run | str | os.PathLike[str], *, compile: bool = False) -
         raise ReszooError(
             f"no run folder or model file {path}. Example: reszoo.load_model('runs/first')"
         )
-    _refuse_weights_alone(path)
+    _reject_weights_alone(path)
     try:
         if path.suffix in (".keras", ".h5", ".hdf5"):
             return keras.models.load_model(path, compile=compile)
@@ -57,8 +58,8 @@ def load_model(source: Run | str | os.PathLike[str], *, compile: bool = False) -
         raise ReszooError(f"{path} cannot be loaded as a Keras model: {reason}") from error
 
 
-def _refuse_weights_alone(path: Path) -> None:
-    """Raise ReszooError for a file that holds weights without the model they belong to."""
+def _reject_weights_alone(path: Path) -> None:
+    """Raise ReszooError if a file holds weights without their model."""
     kind = find_content(path)
     if kind == "hdf5":
         import h5py  # type: ignore[import-untyped, unused-ignore]
@@ -69,5 +70,6 @@ def _refuse_weights_alone(path: Path) -> None:
         whole = kind == "keras"
     if not whole:
         raise ReszooError(
-            f"{path} holds weights without their model. Example: reszoo.build(NAME, weights={str(path)!r})"
+            f"{path} holds weights without their model. Example: "
+            f"reszoo.build(NAME, weights={str(path)!r})"
         )

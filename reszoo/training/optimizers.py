@@ -1,8 +1,6 @@
-"""From a recipe's optimizer to Keras' own. Decay, clipping and averaging belong to the step, not to the optimizer."""
+"""Keras optimizers for recipes. The step, not the optimizer, decays, clips and averages."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import keras
 
@@ -10,7 +8,12 @@ from reszoo.config.optimizer import OptimizerConfig
 
 
 def make_optimizer(config: OptimizerConfig, rate: float = 0.1) -> keras.optimizers.Optimizer:
-    """Return Keras' optimizer of that name with the recipe's momenta, at learning rate `rate`, without decay of its own."""
+    """Return the Keras optimizer of a recipe, without weight decay.
+
+    Args:
+        config: The recipe's table.
+        rate: The learning rate.
+    """
     if config.name == "sgd":
         return keras.optimizers.SGD(rate, momentum=config.momentum, nesterov=config.nesterov)
     if config.name == "rmsprop":
@@ -22,6 +25,9 @@ def make_optimizer(config: OptimizerConfig, rate: float = 0.1) -> keras.optimize
     return keras.optimizers.Adam(rate, **betas)
 
 
-def decays(variable: Any, config: OptimizerConfig) -> bool:
-    """Return whether weight decay acts on `variable`: norm scales, biases and ReZero's scalars only with `decay_norms`."""
+def decays(variable: keras.Variable, config: OptimizerConfig) -> bool:
+    """Return whether a weight decays.
+
+    Scales of batch normalization, biases and ReZero's scalars decay only with `decay_norms`.
+    """
     return config.weight_decay > 0 and (config.decay_norms or len(variable.shape) > 1)

@@ -36,7 +36,8 @@ class Progress:
 
         def note() -> str:
             values = summary()
-            return f"loss {values['loss']:.4f}  error {100 * (1 - values['accuracy']):.2f} %  {self._pace(step)}"
+            error = 100 * (1 - values["accuracy"])
+            return f"loss {values['loss']:.4f}  error {error:.2f} %  {self._pace(step)}"
 
         self.reporter.update_bar(step, note)
 
@@ -47,7 +48,8 @@ class Progress:
         )
         text += f"train loss {row['loss']:.4f} error {100 * (1 - row['accuracy']):.2f} %"
         if "val_accuracy" in row:
-            text += f"  validation loss {row['val_loss']:.4f} error {100 * (1 - row['val_accuracy']):.2f} %"
+            error = 100 * (1 - row["val_accuracy"])
+            text += f"  validation loss {row['val_loss']:.4f} error {error:.2f} %"
         self.reporter.line(f"{text}  {self._pace(row['step'])}")
 
     def end(self) -> None:

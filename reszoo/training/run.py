@@ -1,4 +1,4 @@
-"""The run folder: everything a run was and became, readable without the code that made it."""
+"""The run folder: the records and results of a run, readable without the code that wrote them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from reszoo.training.data_location import (
     placeholder,
     same_but_location,
 )
+from reszoo.types import JsonObject
 from reszoo.versions import module_versions
 
 if TYPE_CHECKING:
@@ -39,46 +40,62 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A folder with recipe.toml, run.json, history.json and .csv, checkpoints/, tensorboard/, model.keras, test.json."""
+    """The folder of a run.
+
+    It holds recipe.toml, run.json, history.json, history.csv, checkpoints/ and tensorboard/; when
+    the run has finished, also model.keras and test.json.
+
+    Args:
+        path: The folder.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], recipe: Recipe) -> Run:
-        """Start a folder. Raises ReszooError when it is there and not empty."""
+        """Make the folder of a new run.
+
+        Raises:
+            ReszooError: If it exists and is not empty.
+        """
         run = cls(path)
-        run.refuse_occupied()
+        run.reject_occupied()
         run.path.mkdir(parents=True, exist_ok=True)
         write_text(run.path / "recipe.toml", recipe.to_toml())
         return run
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Run:
-        """Open a folder that a run left. Raises ReszooError when it is none."""
+        """Open the folder of a run.
+
+        Raises:
+            ReszooError: If it is not a run folder.
+        """
         run = cls(path)
         if not run.path.is_dir():
             raise ReszooError(f"no run folder {run.path}")
         if not (run.path / "recipe.toml").is_file():
-            raise ReszooError(f"{run.path} is no run folder: it holds no recipe.toml")
+            raise ReszooError(f"{run.path} is not a run folder: it does not hold recipe.toml")
         return run
 
-    def refuse_occupied(self) -> None:
-        """Raise ReszooError when the folder is there and not empty, is a file, or cannot be made and written."""
+    def reject_occupied(self) -> None:
+        """Raise ReszooError if the folder is not empty, is a file, or cannot be written."""
         check_output(self.path, "run folder")
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise ReszooError(
-                f"run folder {self.path} exists; add --resume to resume it, or give another --run-dir"
+                f"run folder {self.path} exists; add --resume to resume it, or give another "
+                "--run-dir"
             )
 
-    def refuse_other(self, recipe: Recipe, *, moved: bool = False, started: bool = False) -> None:
-        """Raise ReszooError unless the folder's recipe decides the same run as `recipe`.
+    def reject_other(self, recipe: Recipe, *, moved: bool = False, started: bool = False) -> None:
+        """Raise ReszooError if `recipe` describes another run than the folder's recipe.
 
         Args:
-            recipe: the recipe that was given, its paths absolute.
-            moved: whether the data lies elsewhere now; its location is then not compared.
-            started: whether a checkpoint exists; the files that training started from are then no longer needed, and their
-                paths are not compared.
+            recipe: The recipe that was given, with absolute paths.
+            moved: Whether the data lies elsewhere now; its location is then not compared.
+            started: Whether a checkpoint exists. The files that training started from are then not
+                needed, and their paths are not compared.
         """
         before, after = self.recipe.to_dict(), recipe.to_dict()
         if moved:
@@ -89,47 +106,51 @@ class Run:
             if table in ("name", "description") or before.get(table) == after[table]:
                 continue
             if table == "data" and same_but_location(before[table], after[table]):
+                old, new = location_of(before[table]), location_of(after[table])
                 raise ReszooError(
-                    f"{self.path} was trained on {location_of(before[table])}, not {location_of(after[table])}; if the same images "
-                    f"lie there now, resume with: {format_resume('train', self.path, '--data', location_of(after[table]))}"
+                    f"{self.path} was trained on {old}, not {new}; if the same images lie there "
+                    f"now, resume with: {format_resume('train', self.path, '--data', new)}"
                 )
             raise ReszooError(
-                f"{self.path} was trained with another [{table}] than the recipe given; resume with its own recipe: "
-                f"{format_resume('train', self.path)}"
+                f"{self.path} was trained with another [{table}] than the recipe given; resume "
+                f"with its own recipe: {format_resume('train', self.path)}"
             )
 
-    def refuse_other_data(self, info: DataInfo, *, counts: bool = True) -> None:
+    def reject_other_data(self, info: DataInfo, *, counts: bool = True) -> None:
         """Raise ChangedDataError unless the run was trained on the data that `info` describes.
 
-        Class names, counts and digests are compared with those in run.json. A run of version 0.1 recorded no digests.
+        Class names, counts and digests are compared with those in run.json. A run of version 0.1
+        recorded no digests.
 
         Args:
-            info: the data that was found.
-            counts: whether to compare the number of images, which `data.validation` and `data.examples` change.
+            info: The data that was found.
+            counts: Whether to compare the number of images, which `data.validation` and
+                `data.examples` change.
         """
         if not (self.path / "run.json").is_file():
             return
         from reszoo.data.fingerprint import difference
 
         before, found = self.meta["data"], info.to_dict()
-        if why := difference(
-            before, found if counts else {**found, "examples": before["examples"]}
-        ):
+        if not counts:
+            found["examples"] = before["examples"]
+        if why := difference(before, found):
             raise ChangedDataError(
                 f"data.name: {info.name} is not the data that {self.path} was trained on: {why}"
             )
 
     def relocate(self, info: DataInfo, data: DataConfig) -> None:
-        """Record where the run's data lies now, in recipe.toml and run.json; run.json keeps the earlier location in `moved`."""
+        """Record in recipe.toml and run.json where the run's data lies now.
+
+        The list `moved` in run.json keeps the earlier locations.
+        """
         before = self.recipe
         if (before.data.name, before.data.dir) != (data.name, data.dir):
             moved = {"from": location(before.data), "to": location(data), "at": now()}
             write_text(self.path / "recipe.toml", before.replace(data=data).to_toml())
             self.write_meta(moved=[*self.meta.get("moved", []), moved])
-        if self.meta["data"] != (
-            known := {**self.meta["data"], "name": info.name, "fingerprint": dict(info.fingerprint)}
-        ):
-            self.write_meta(data=known)
+        known = {"name": info.name, "fingerprint": dict(info.fingerprint)}
+        self.write_meta(data=self.meta["data"] | known)
 
     @property
     def recipe(self) -> Recipe:
@@ -137,15 +158,15 @@ class Run:
         return load_recipe(str(self.path / "recipe.toml"))
 
     @property
-    def meta(self) -> dict[str, Any]:
-        """What run.json says: spec, data, preprocessing, seed, versions, devices, parameters, status."""
-        content: dict[str, Any] = self._json("run.json")
+    def meta(self) -> JsonObject:
+        """The object in run.json: spec, data, preprocessing, seed, versions, devices, status."""
+        content: JsonObject = self._json("run.json")
         return content
 
     @property
-    def history(self) -> list[dict[str, Any]]:
-        """A row for each evaluated epoch; accuracies from 0 to 1, losses in nats."""
-        content: list[dict[str, Any]] = self._json("history.json")
+    def history(self) -> list[JsonObject]:
+        """One row per evaluated epoch; accuracies from 0 to 1, losses in nats."""
+        content: list[JsonObject] = self._json("history.json")
         return content
 
     @property
@@ -155,51 +176,60 @@ class Run:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes' names, in the order of the net's outputs."""
+        """The class names, in the order of the model's outputs."""
         return tuple(self.meta["data"]["class_names"])
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How an image becomes the net's input."""
+        """How an image becomes the model's input."""
         from reszoo.images.preprocessing import Preprocessing
 
         return Preprocessing.from_dict(self.meta["preprocessing"])
 
     def load_model(self) -> keras.Model:
-        """Return the trained net. Raises ReszooError when the run has not finished or the file cannot be read."""
+        """Return the trained model.
+
+        Raises:
+            ReszooError: If the run has not finished, or the file cannot be read.
+        """
         import keras
 
         from reszoo.models.settings import fixed_settings  # `reszoo.models` registers the layers
 
         path = self.path / "model.keras"
-        self.refuse_unfinished()
+        self.reject_unfinished()
         try:
             with fixed_settings():
                 return keras.models.load_model(path, compile=False)
         except (OSError, ValueError, KeyError) as error:
             raise ReszooError(f"{path} cannot be read (truncated, or not a Keras model)") from error
 
-    def refuse_unfinished(self) -> None:
-        """Raise ReszooError when the run has left no trained model yet."""
+    def reject_unfinished(self) -> None:
+        """Raise ReszooError if the run has not saved a trained model yet."""
         if not (self.path / "model.keras").is_file():
             raise ReszooError(
-                f"{self.path} holds no trained model yet; resume with: {format_resume('train', self.path)}"
+                f"{self.path} holds no trained model yet; resume with: "
+                f"{format_resume('train', self.path)}"
             )
 
     def open_pipeline(
         self, batch_size: int | None = None, data: DataConfig | None = None
     ) -> Pipeline:
-        """Open the run's data, or other data, for evaluation.
+        """Open data for evaluation.
+
+        Args:
+            batch_size: Images per batch; None for the recipe's.
+            data: Other data; None for the run's own.
 
         Raises:
-            ChangedDataError: if the run's own data is not the data that the run was trained on.
-            ReszooError: if the data cannot be opened.
+            ChangedDataError: If the run's own data is not the data that the run was trained on.
+            ReszooError: If the data cannot be opened.
         """
         from reszoo.data.pipeline import open_dataset, open_pipeline
 
         recipe = self.recipe
         advice = (
-            f"to use other images, give data (--data). If the run's own images lie elsewhere now: "
+            "to use other images, give data (--data). If the run's own images lie elsewhere now: "
             f"{format_resume('train', self.path, '--data', placeholder(recipe.data))}"
         )
         if data is None and (why := missing(recipe.data)):
@@ -208,24 +238,23 @@ class Run:
             return open_dataset(data, recipe.augment, **recipe.batches(batch_size))
         pipeline = open_pipeline(recipe, batch_size=batch_size)
         try:
-            self.refuse_other_data(pipeline.info)
+            self.reject_other_data(pipeline.info)
         except ChangedDataError as error:
             raise ChangedDataError(f"{error}; {advice}") from None
         return pipeline
 
     def write_meta(self, **values: Any) -> None:
-        """Put `values` into run.json, keeping what else it says."""
+        """Set keys of run.json; other keys stay."""
         path = self.path / "run.json"
         known = self.meta if path.is_file() else {}
         write_json(path, {**known, **values})
 
-    def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Write history.json, history.csv and the TensorBoard log, which are all the same rows."""
+    def write_history(self, history: Sequence[JsonObject]) -> None:
+        """Write history.json and history.csv, which hold the same rows."""
         write_json(self.path / "history.json", list(history))
         text = io.StringIO()
-        writer = csv.DictWriter(
-            text, list(dict.fromkeys(key for row in history for key in row)), lineterminator="\n"
-        )
+        columns = list(dict.fromkeys(key for row in history for key in row))
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
         write_text(self.path / "history.csv", text.getvalue())
@@ -236,14 +265,14 @@ class Run:
             return json.loads(path.read_text())
         except FileNotFoundError as error:
             raise ReszooError(
-                f"{self.path} holds no {name}; the run stopped before it began to train"
+                f"{self.path} does not hold {name}; the run stopped before training"
             ) from error
         except ValueError as error:
-            raise ReszooError(f"{path} is not JSON; it was changed or damaged") from error
+            raise ReszooError(f"{path} is not JSON; it is damaged") from error
 
 
-def environment() -> dict[str, Any]:
-    """Return what the process runs on: versions, platform, and the commit of the working directory if it is in git."""
+def environment() -> JsonObject:
+    """Return versions, backend, platform, the git commit of the working directory, and the time."""
     import keras
 
     backend = keras.config.backend()

@@ -40,8 +40,8 @@ def make_model(
 ) -> keras.Model:
     """Return the model to train, with the layers frozen that the recipe freezes.
 
-    If the dataset's classes differ from the weights' classes, the classifier is re-initialized, even
-    when the counts match.
+    If the dataset's classes differ from the weights' classes, the classifier is re-initialized,
+    even when the counts match.
 
     Args:
         recipe: The recipe.
@@ -92,7 +92,7 @@ def make_stepper(model: keras.Model, recipe: Recipe, strategy: tf.distribute.Str
     # For callbacks and for users of the saved model; the stepper computes its loss itself.
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss=loss, metrics=["accuracy"], auto_scale_loss=False)
-    # Keras builds the metrics at the first batch of `fit`. Callbacks read a monitor's direction there.
+    # Keras builds the metrics at the first batch of `fit`. Callbacks read the directions there.
     logits = keras.ops.zeros((1, model.output_shape[-1]))
     model._compile_metrics.build(keras.ops.zeros((1,)), logits)
     return Stepper(

@@ -6,19 +6,20 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C or SIGTERM into an event; a second one acts as it would have."""
+    """Set an event at the first Ctrl-C or SIGTERM; a second signal acts as before the block."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
     before: dict[int, Any] = {}
 
-    def handle(number: int, frame: Any) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         event.set()
         for each, handler in before.items():
             signal.signal(each, handler)

@@ -15,7 +15,7 @@ from reszoo.data.pipeline import Pipeline
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.files import check_output, check_outside
 from reszoo.training import checkpoint
-from reszoo.training.data_location import advice_on_data, missing, relocated
+from reszoo.training.data_location import advice_on_data, missing, relocate
 from reszoo.training.run import Run
 from reszoo.training.step import Stepper
 from reszoo.weights.files import is_file_name, local_file
@@ -52,9 +52,9 @@ def find_run(
     run = Run.open(run_dir)
     check_output(run.path, "run folder")
     if data is not None:
-        recipe = recipe.replace(data=resolve_data(relocated(run.recipe.data, data)))
+        recipe = recipe.replace(data=resolve_data(relocate(run.recipe.data, data)))
     started = has_checkpoint(run)
-    run.refuse_other(recipe, moved=data is not None, started=started)
+    run.reject_other(recipe, moved=data is not None, started=started)
     if (run.path / "run.json").is_file():
         _check_backend(run)
     check_model_source(run, model)
@@ -68,7 +68,7 @@ def find_run(
 def _new_run(recipe: Recipe, run_dir: str | Path | None) -> Run:
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     run = Run(run_dir or Path("runs") / f"{_file_name(recipe.name)}-{stamp}")
-    run.refuse_occupied()
+    run.reject_occupied()
     if recipe.data.name.startswith("folder:"):
         check_outside(run.path, recipe.data.name.removeprefix("folder:"), "run folder")
     return run
@@ -101,12 +101,12 @@ def check_start(recipe: Recipe) -> None:
 
 
 def check_model_source(run: Run, model: object) -> None:
-    """Raise ReszooError if a begun run of a given model resumes without one, or the other way around."""
+    """Raise ReszooError if a run resumes without the given model of its start, or with another."""
     given = run.meta.get("given_model") if (run.path / "run.json").is_file() else None
     if given and model is None:
         raise ReszooError(
-            f"{run.path} trains {given}, a model made elsewhere than by its recipe; resume it by the "
-            "command or the program that started it"
+            f"{run.path} trains {given}, a model made elsewhere than by its recipe; resume it by "
+            "the command or the program that started it"
         )
     if model is not None and not given:
         raise ReszooError(f"{run.path} trains its recipe's model; resume it without another model")
@@ -124,7 +124,7 @@ def check_data(run: Run, recipe: Recipe, pipeline: Pipeline, resume: bool) -> No
     info = pipeline.info
     if resume:
         try:
-            run.refuse_other_data(info)
+            run.reject_other_data(info)
         except ChangedDataError as error:
             advice = advice_on_data("train", run.path, recipe.data)
             raise ChangedDataError(f"{error}; {advice}") from None

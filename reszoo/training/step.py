@@ -33,7 +33,9 @@ Gradients: TypeAlias = "tuple[list[Tensor], Tensor]"
 
 
 class Stepper:
-    """Updates a model in place, and sums the loss and the right answers. Make it in the strategy's scope.
+    """Updates a model in place, and sums the loss and the right answers.
+
+    Make it in the strategy's scope.
 
     Args:
         model: A model that maps images [n, h, w, c] to logits [n, classes].
@@ -45,7 +47,7 @@ class Stepper:
         images_on: The device that holds the batches; only a replica's share leaves it.
 
     Attributes:
-        weights: The trainable weights at construction. Only these have gradients, slots and averages.
+        weights: The weights that were trainable at construction. Only these have slots.
         averages: Their exponential moving averages; empty without `train.ema`.
         totals: [sum of the losses, right answers, images, skipped steps], a float64 variable [4].
 
@@ -121,7 +123,7 @@ class Stepper:
         self._take_step(images, labels, tf.constant(rate, tf.float32))
 
     def probe(self, images: Tensor, labels: Tensor, rate: float) -> None:
-        """Take one step of a linear probe: only the classifier is trained, on features of inference.
+        """Take one step of a linear probe: only the classifier learns, on features of inference.
 
         The arguments are those of a step.
         """
@@ -135,8 +137,8 @@ class Stepper:
     def restart(self) -> None:
         """Reset the optimizer's slots and its count of updates, as after compiling a model again.
 
-        Adam corrects all slots by one count. After a linear probe, which fills only the classifier's
-        slots, the first steps of every other weight would be several times too long.
+        Adam corrects all slots by one count. After a linear probe, which fills only the
+        classifier's slots, the first steps of other weights would be several times too long.
         """
         for variable in self.optimizer.variables:  # includes the learning rate; each step sets it
             variable.assign(keras.ops.zeros_like(variable.value))
@@ -150,7 +152,7 @@ class Stepper:
         return {**slots, **averages, "totals": self.totals, **scale}
 
     def spread_seeds(self) -> None:
-        """Give each replica its own random masks. Call after seeds, equal on all, are made or restored."""
+        """Give each replica its own random masks. Call it when all replicas have equal seeds."""
 
         def spread() -> None:
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -166,7 +168,7 @@ class Stepper:
         self._global_step(images, labels, rate, self._trained(False), False)
 
     def _trained(self, training: bool) -> list[int]:
-        """Return the indices of the weights that a step updates: all, or in a probe the classifier's."""
+        """Return the indices of the weights to update: all, or in a probe the classifier's."""
         if training:
             return self._all
         own = {id(weight) for weight in self.model.get_layer(HEAD).trainable_variables}
@@ -204,7 +206,7 @@ class Stepper:
     def _replica_step(
         self, images: Tensor, labels: Tensor, indices: list[int], training: bool
     ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Return the whole batch's gradient, this replica's sums, and whether the gradient is finite."""
+        """Return the batch's gradient, this replica's sums, and whether the gradient is finite."""
         context = tf.distribute.get_replica_context()
         rows = tf.shape(images)[0]
         weights = [self.weights[index] for index in indices]
@@ -263,7 +265,7 @@ class Stepper:
         return gradients, tf.stack([loss, tf.reduce_sum(right), count])
 
     def _average_statistics(self, context: Any) -> None:
-        """Set the moving statistics to their mean over the replicas, so that all replicas are equal."""
+        """Set the moving statistics of all replicas to their mean."""
         if self._statistics:
             own = [tf.identity(variable.value) for variable in self._statistics]
             means = context.all_reduce(tf.distribute.ReduceOp.MEAN, own)

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from reszoo.lazy import tf
 from reszoo.training.run import Run
+from reszoo.types import JsonObject
 
 
 class TensorBoard:
-    """Scalars for TensorBoard, one file per process that trained; rows from before a resume are written anew."""
+    """Writes the history of a run for TensorBoard, in one file per process.
 
-    def __init__(self, run: Run, history: Sequence[Mapping[str, Any]]) -> None:
+    Args:
+        run: The run folder.
+        history: Rows from before a resume, which are written again.
+    """
+
+    def __init__(self, run: Run, history: Sequence[JsonObject]) -> None:
         folder = run.path / "tensorboard"
         shutil.rmtree(folder, ignore_errors=True)
         self._writer = tf.summary.create_file_writer(str(folder))
         for row in history:
             self.add(row)
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: JsonObject) -> None:
         """Write one row of the history."""
         with self._writer.as_default():
             for key, value in row.items():

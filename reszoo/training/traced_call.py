@@ -14,8 +14,8 @@ OPTIMIZER_OFF = "disable_meta_optimizer"
 class TracedCall:
     """Calls a `tf.function` of one signature; without a GPU, as it was traced.
 
-    On the CPU, TensorFlow's graph optimizer takes a third of a deep model's first step, and makes no
-    later step faster (docs/performance.md). On a GPU it chooses layouts, so it stays on.
+    On the CPU, TensorFlow's graph optimizer takes a third of a deep model's first step, and makes
+    no later step faster (docs/performance.md). On a GPU it chooses layouts, so it stays on.
     TensorFlow's global option changes only while the function is traced; the functions inside it
     take the option from there.
 

@@ -14,7 +14,7 @@ from reszoo.data.fingerprint import difference
 from reszoo.data.pipeline import open_pipeline
 from reszoo.errors import ReszooError
 from reszoo.files import check_output, check_outside, expand_user
-from reszoo.training.data_location import advice_on_data, missing, relocated
+from reszoo.training.data_location import advice_on_data, missing, relocate
 from reszoo.tuning.hyperparameters import Choice, Hyperparameter
 from reszoo.tuning.plan import CHANGEABLE, Plan, read_plan
 from reszoo.tuning.space import Space, load_space
@@ -67,7 +67,7 @@ def resumed_plan(
     settings = settings.replace(**{key: search[key] for key in CHANGEABLE if key in search})
     base = plan.space.base
     if data is not None:
-        base = base.replace(data=resolve_data(relocated(base.data, data)))
+        base = base.replace(data=resolve_data(relocate(base.data, data)))
     advice = advice_on_data("tune", folder, base.data)
     if why := missing(base.data):
         raise ReszooError(f"{why}; {advice}")

@@ -139,7 +139,7 @@ def test_export_predict_and_the_served_model_agree(
         ("evaluate {none}", "no run folder"),
         ("evaluate {run} --split tset", "split: 'tset' is invalid"),
         ("evaluate {run} --data synthetic --devices cpu", "class 0 of synthetic is 'stripes_000'"),
-        ("evaluate {run} --devices tpu", "devices is 'tpu'"),
+        ("evaluate {run} --devices tpu", "devices: tpu is invalid"),
         ("evaluate {run} --batch-size many", "--batch-size"),
         ("predict {run}", "IMAGE"),
         ("predict {run} {none}", "No such file"),
