@@ -1,27 +1,32 @@
-"""A run that is killed, stopped or damaged goes on as if nothing had happened, or says why it cannot."""
+"""A killed, stopped or damaged run resumes exactly, or reports why it cannot."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
+from reszoo.cli.main import main
 from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
 from reszoo.trainer import train
 from reszoo.training import checkpoint
+from reszoo.training.run import Run
+from reszoo.training.step import Stepper
 
-# Every kind of state a run has: slots, averages, random layers, augmentation, a best net, sums in mid-epoch.
-TABLES = {
+# Every kind of state: slots, averages, random layers, augmentation, a best model, sums.
+TABLES: dict[str, Any] = {
     "name": "tiny",
     "model": {"name": "resnet8", "drop_path": 0.3, "dropout": 0.1},
     "data": {"name": "digits", "validation": 100, "examples": 200},
@@ -41,23 +46,20 @@ TABLES = {
 
 
 def start(folder: Path, recipe: Path, *more: str) -> subprocess.Popen[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "reszoo",
-        "train",
-        str(recipe),
-        "--run-dir",
-        str(folder),
-        *more,
-    ]
-    environment = os.environ | {
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
+    command = ["-m", "reszoo", "train", str(recipe), "--run-dir", str(folder), *more]
+    path = os.pathsep.join(sys.path)
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, *command],
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
 
 
 @pytest.fixture(scope="module")
@@ -70,66 +72,57 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def unbroken(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "unbroken"
-    process = start(folder, recipe)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    finish(start(folder, recipe))
     return folder
 
 
 def assert_same(one: Path, other: Path) -> None:
     """Two runs left the same weights, slots, averages, logs and scores, to the bit."""
     for name in ("step-00000040.npz", "best.npz"):
-        a, b = (
-            checkpoint.load(one / "checkpoints" / name),
-            checkpoint.load(other / "checkpoints" / name),
-        )
-        assert a.arrays.keys() == b.arrays.keys() and len(a.arrays) > 40
-        assert [key for key in a.arrays if not np.array_equal(a.arrays[key], b.arrays[key])] == []
+        a, b = (checkpoint.load(each / "checkpoints" / name).arrays for each in (one, other))
+        assert a.keys() == b.keys() and len(a) > 40
+        assert [key for key in a if not np.array_equal(a[key], b[key])] == []
     for name in ("history.json", "history.csv", "test.json", "confusion.json", "recipe.toml"):
         assert (one / name).read_text() == (other / name).read_text(), name
 
 
-def killed_until_done(folder: Path, recipe: Path, kills: int, *more: str) -> int:
-    """Train, killing the process `kills` times at a random moment after it began to step; return the kills that struck."""
+def log_length(folder: Path) -> int:
+    path = folder / "train.log"
+    return path.stat().st_size if path.exists() else 0
+
+
+def kill_until_done(folder: Path, recipe: Path, kills: int, *more: str) -> int:
+    """Train, killing the process at random moments; return how many kills struck."""
     clock = random.Random(kills)
     struck = 0
     for _ in range(kills):
-        process = start(
-            folder, recipe, *more, *(["--resume"] if (folder / "recipe.toml").exists() else [])
-        )
-        before = len((folder / "train.log").read_text()) if (folder / "train.log").exists() else 0
-        while (
-            process.poll() is None
-            and len((folder / "train.log").read_text() if (folder / "train.log").exists() else "")
-            <= before
-        ):
+        before = log_length(folder)
+        resume = ["--resume"] if (folder / "recipe.toml").exists() else []
+        process = start(folder, recipe, *more, *resume)
+        while process.poll() is None and log_length(folder) <= before:
             time.sleep(0.01)
         time.sleep(clock.uniform(0.0, 4.0))
         struck += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    process = start(folder, recipe, *more, "--resume")
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+    finish(start(folder, recipe, *more, "--resume"))
     return struck
 
 
 @pytest.mark.slow
 def test_killed_run_on_two_replicas_equals_an_unbroken_one(recipe: Path, tmp_path: Path) -> None:
-    process = start(tmp_path / "unbroken", recipe, "--devices", "cpu:2")
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    assert killed_until_done(tmp_path / "run", recipe, 3, "--devices", "cpu:2") > 0
+    finish(start(tmp_path / "unbroken", recipe, "--devices", "cpu:2"))
+    assert kill_until_done(tmp_path / "run", recipe, 3, "--devices", "cpu:2") > 0
     assert_same(tmp_path / "unbroken", tmp_path / "run")
 
 
 @pytest.mark.slow
 def test_killed_run_equals_an_unbroken_one(recipe: Path, unbroken: Path, tmp_path: Path) -> None:
-    struck = killed_until_done(tmp_path / "run", recipe, 6)
-    assert struck > 0
+    assert kill_until_done(tmp_path / "run", recipe, 6) > 0
     assert_same(unbroken, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_and_then_killed_equals_an_unbroken_one(
     recipe: Path, unbroken: Path, tmp_path: Path
 ) -> None:
@@ -144,33 +137,77 @@ def test_a_run_that_is_stopped_and_then_killed_equals_an_unbroken_one(
     assert process.returncode == 130
     assert f"resume with: reszoo train --resume --run-dir {folder}" in output
     assert json.loads((folder / "run.json").read_text())["status"] == "stopped"
-    killed_until_done(folder, recipe, 1)
+    kill_until_done(folder, recipe, 1)
     assert_same(unbroken, folder)
 
 
-def short(**train_fields: object) -> Recipe:
+class Broken(Exception):
+    pass
+
+
+def test_a_run_that_is_stopped_and_then_breaks_off_equals_an_unbroken_one(
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """SIGTERM stops it with a checkpoint; an error breaks it off two steps after a checkpoint."""
+    one, other = tmp_path / "unbroken", tmp_path / "run"
+    train(recipe, run_dir=one, quiet=True)
+    taken: list[int] = []
+    take_step = Stepper.__call__
+
+    def take(stepper: Stepper, *arguments: Any) -> None:
+        taken.append(1)
+        if len(taken) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if len(taken) == 18:
+            raise Broken
+        take_step(stepper, *arguments)
+
+    monkeypatch.setattr(Stepper, "__call__", take)
+    keras.backend.clear_session()  # as in a process of its own
+    assert main(["train", str(recipe), "--run-dir", str(other)]) == 130
+    assert f"resume with: reszoo train --resume --run-dir {other}" in capsys.readouterr().out
+    assert Run(other).meta["status"] == "stopped"
+    keras.backend.clear_session()
+    with pytest.raises(Broken):
+        train(recipe, run_dir=other, resume=True, quiet=True)
+    keras.backend.clear_session()
+    assert train(recipe, run_dir=other, resume=True, quiet=True).finished
+    assert len(taken) == 40 + 3  # the steps 16 and 17 twice, and the one that broke
+    assert_same(one, other)
+
+
+def short(**fields: Any) -> Recipe:
     """A run of a few steps, to be tried inside this process."""
-    fields = TABLES["train"] | {"steps": 6, "deterministic": False, "select": "last"} | train_fields  # type: ignore[operator]
+    fields = TABLES["train"] | {"steps": 6, "deterministic": False, "select": "last"} | fields
     model = {"name": "resnet8", "depths": [1], "widths": [8], "stem_width": 8}
     return Recipe(**(TABLES | {"train": fields, "model": model}))
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with checkpoints of the steps 3 and 6, to be changed in a copy."""
+    folder = tmp_path_factory.mktemp("runs") / "short"
+    train(short(), run_dir=folder, quiet=True)
+    return folder
+
+
 def test_truncated_checkpoint_falls_back_to_the_one_before(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Only the steps after it are taken, from the weights in it."""
-    folder = tmp_path / "run"
-    train(short(), run_dir=folder, quiet=True)
-    expected = (folder / "history.json").read_text()
+    folder = shutil.copytree(finished, tmp_path / "run")
+    before = Run(folder).history
     first, last = checkpoint.steps(folder / "checkpoints")
     assert (first.name, last.name) == ("step-00000003.npz", "step-00000006.npz")
     last.write_bytes(last.read_bytes()[:-1000])
     held = checkpoint.load(first)
-    marked = {
-        name: 0 * array if name.startswith(("model/", "average/")) else array
-        for name, array in held.arrays.items()
-    }
-    checkpoint.save(first, marked, held.meta)
+    for name in held.arrays:
+        if name.startswith(("model/", "average/")):
+            held.arrays[name] *= 0
+    checkpoint.save(first, held.arrays, held.meta)
 
     class Watch(keras.callbacks.Callback):
         steps = 0
@@ -183,12 +220,10 @@ def test_truncated_checkpoint_falls_back_to_the_one_before(
 
     watch = Watch()
     train(short(), run_dir=folder, resume=True, callbacks=[watch])
-    said = capsys.readouterr().out
-    assert "step-00000006.npz cannot be read" in said and "resuming from step 3" in said
+    printed = capsys.readouterr().out
+    assert "step-00000006.npz cannot be read" in printed and "resuming from step 3" in printed
     assert watch.steps == 3 and watch.largest == 0
-    assert [row["step"] for row in json.loads(expected)] == [
-        row["step"] for row in json.loads((folder / "history.json").read_text())
-    ]
+    assert [row["step"] for row in Run(folder).history] == [row["step"] for row in before]
 
     for path in checkpoint.steps(folder / "checkpoints"):
         path.write_bytes(b"nothing")
@@ -196,9 +231,8 @@ def test_truncated_checkpoint_falls_back_to_the_one_before(
         train(short(), run_dir=folder, resume=True, quiet=True)
 
 
-def test_checkpoint_of_another_net_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    train(short(), run_dir=folder, quiet=True)
+def test_checkpoint_of_another_model_is_rejected(finished: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(finished, tmp_path / "run")
     other = Recipe(**(short().to_dict() | {"model": {"name": "resnet14"}}))
     with pytest.raises(ReszooError, match=r"another \[model\]"):
         train(other, run_dir=folder, resume=True, quiet=True)
@@ -207,7 +241,7 @@ def test_checkpoint_of_another_net_is_refused(tmp_path: Path) -> None:
         train(other, run_dir=folder, resume=True, quiet=True)
 
 
-def test_occupied_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_occupied_folder_is_rejected_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("keep")
     with pytest.raises(ReszooError, match="add --resume"):
         train(short(), run_dir=tmp_path, quiet=True)
@@ -221,10 +255,8 @@ def test_divergence_stops_with_the_last_good_checkpoint(tmp_path: Path) -> None:
         train(Recipe(**tables), run_dir=tmp_path / "run", quiet=True)
     meta = json.loads((tmp_path / "run" / "run.json").read_text())
     assert meta["status"] == "failed" and "last good checkpoint" in meta["reason"]
-    newest = checkpoint.newest(tmp_path / "run" / "checkpoints", print)
-    assert newest and all(
-        np.isfinite(array).all() for array in newest.arrays.values() if array.dtype.kind == "f"
-    )
+    newest = checkpoint.load(checkpoint.steps(tmp_path / "run" / "checkpoints")[-1]).arrays
+    assert all(np.isfinite(each).all() for each in newest.values() if each.dtype.kind == "f")
 
 
 def test_best_needs_images_to_choose_by(tmp_path: Path) -> None:

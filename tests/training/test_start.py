@@ -1,4 +1,4 @@
-"""Resuming: with the same data wherever it lies, never with other data; and what is refused before training starts."""
+"""Resuming with the same data wherever it lies, and what is rejected before training."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -21,7 +22,7 @@ from reszoo.config.resolve import resolve_recipe
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.trainer import Trainer, train
 from reszoo.training import checkpoint, start
-from reszoo.training.data_location import missing, relocated
+from reszoo.training.data_location import missing, relocate
 from reszoo.training.run import Run
 
 TINY: dict[str, Any] = {"name": "resnet8", "depths": [1], "widths": [8], "stem_width": 8}
@@ -33,31 +34,18 @@ def write_images(
     for number, name in enumerate(classes):
         (root / name).mkdir(parents=True)
         for index in range(count):
-            image = np.full((8, 8, 3), 60 * number + index, np.uint8)
-            Image.fromarray(image).save(root / name / f"{index:02d}.png", compress_level=0)
+            repaint(root / name / f"{index:02d}.png", 60 * number + index)
     return root
 
 
-def recipe_for(data: Path, **more: Any) -> Recipe:
-    tables = {
-        "name": "tiny",
-        "model": {**TINY, **more.pop("model", {})},
-        "data": {
-            "name": f"folder:{data}",
-            "image_size": [8, 8],
-            "normalize": "unit",
-            **more.pop("data", {}),
-        },
-        "train": {
-            "steps": 4,
-            "batch_size": 8,
-            "checkpoint_every": 1,
-            "export": False,
-            **more.pop("train", {}),
-        },
+def recipe_for(data: Path, **tables: dict[str, Any]) -> Recipe:
+    base: dict[str, dict[str, Any]] = {
+        "model": TINY,
+        "data": {"name": f"folder:{data}", "image_size": [8, 8], "normalize": "unit"},
+        "train": {"steps": 4, "batch_size": 8, "checkpoint_every": 1, "export": False},
         "schedule": {"kind": "constant", "rate": 0.05},
     }
-    return Recipe(**(tables | more))
+    return Recipe(name="tiny", **{key: base[key] | tables.get(key, {}) for key in base})
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +60,7 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def stopped(master: Path) -> Path:
-    """The same, to be changed; it lies at the same place, because the run names its data by its path."""
+    """The same, to be changed; at the same path, because the run names its data by it."""
     kept = master.parent / "kept"
     if not kept.exists():
         shutil.copytree(master, kept)
@@ -91,88 +79,72 @@ def resume(root: Path, **more: Any) -> list[int]:
 
 
 def snapshot(root: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(root)): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file()
-    }
+    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): path.read_bytes() for path in paths}
 
 
-def test_run_json_records_the_fingerprint(stopped: Path) -> None:
-    found = Run(stopped / "run").meta["data"]["fingerprint"]
-    assert (
-        set(found["splits"]) == {"train", "test"}
-        and found["compares"] == "file names, sizes, contents"
-    )
+def repaint(path: Path, value: int) -> None:
+    Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(path, compress_level=0)
 
 
-def test_a_renamed_class_is_refused_with_one_line_and_status_2(
+def test_a_renamed_class_is_rejected_with_one_line_and_status_2(
     stopped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    found = Run(stopped / "run").meta["data"]["fingerprint"]
+    assert set(found["splits"]) == {"train", "test"}
+    assert found["compares"] == "file names, sizes, contents"
     (stopped / "photos" / "ant").rename(stopped / "photos" / "zebra_ant")
-    before = snapshot(stopped / "run")
-    assert main(["train", "--resume", "--run-dir", str(stopped / "run")]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "the class names differ: missing 'ant'; new 'zebra_ant'" in said
-    assert (
-        f"resume with: reszoo train --resume --run-dir {stopped / 'run'} --data folder:PATH" in said
-    )
+    before, run_dir = snapshot(stopped / "run"), str(stopped / "run")
+    assert main(["train", "--resume", "--run-dir", run_dir]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "the class names differ: missing 'ant'; new 'zebra_ant'" in line
+    assert f"resume with: reszoo train --resume --run-dir {run_dir} --data folder:PATH" in line
     assert snapshot(stopped / "run") == before
 
 
-@pytest.mark.parametrize("record", ["fingerprint", "version 0.1"])
-def test_other_images_are_refused(record: str, stopped: Path) -> None:
-    meta = json.loads((stopped / "run" / "run.json").read_text())
-    if record == "version 0.1":
-        del meta["data"]["fingerprint"]
-        (stopped / "run" / "run.json").write_text(json.dumps(meta))
-        shutil.copy(stopped / "photos" / "ant" / "00.png", stopped / "photos" / "ant" / "99.png")
-        with pytest.raises(ChangedDataError, match="train had 24 and has 25"):
-            resume(stopped)
-        (stopped / "photos" / "ant" / "99.png").unlink()
+def test_other_images_are_rejected(stopped: Path) -> None:
+    """By their digests; a run of version 0.1 recorded none, and has its counts compared."""
+    photos, record = stopped / "photos" / "ant", stopped / "run" / "run.json"
+    meta = json.loads(record.read_text())
+    del meta["data"]["fingerprint"]
+    record.write_text(json.dumps(meta))
+    shutil.copy(photos / "00.png", photos / "99.png")
+    with pytest.raises(ChangedDataError, match="train had 24 and has 25"):
         resume(stopped)
-        assert Run(stopped / "run").meta["data"]["fingerprint"]["splits"], "recorded from now on"
-    Image.fromarray(np.full((8, 8, 3), 255, np.uint8)).save(
-        stopped / "photos" / "ant" / "03.png", compress_level=0
-    )
-    with pytest.raises(ChangedDataError, match=r"the content of \w+ differs"):
-        resume(stopped)
-    with pytest.raises(ChangedDataError, match=r"the content of \w+ differs"):
-        resume(stopped, data=f"folder:{stopped / 'photos'}")
+    (photos / "99.png").unlink()
+    resume(stopped)
+    assert Run(stopped / "run").meta["data"]["fingerprint"]["splits"]  # recorded from now on
+    repaint(photos / "03.png", 255)
+    for more in ({}, {"data": f"folder:{stopped / 'photos'}"}):
+        with pytest.raises(ChangedDataError, match=r"the content of \w+ differs"):
+            resume(stopped, **more)
 
 
-def test_moved_images_are_found_with_data_and_their_place_is_recorded(
+def test_moved_images_are_found_with_data_and_their_location_is_recorded(
     stopped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    moved = stopped / "photos2"
+    moved, run_dir = stopped / "photos2", str(stopped / "run")
     (stopped / "photos").rename(moved)
-    run_dir = str(stopped / "run")
-    assert main(["train", "--resume", "--run-dir", run_dir]) == 2
-    assert (
-        "photos does not exist; if the same images lie elsewhere now, resume with: "
-        in capsys.readouterr().err
-    )
-    assert (
-        main(["train", "--resume", "--run-dir", run_dir, "--set", f"data.name=folder:{moved}"]) == 2
-    )
-    advice = f"resume with: reszoo train --resume --run-dir {run_dir} --data folder:{moved}"
-    assert advice in capsys.readouterr().err
-    assert main(["train", "--resume", "--run-dir", run_dir, "--data", str(moved)]) == 2
-    assert f"expected folder:PATH. Example: --data folder:{moved}" in capsys.readouterr().err
+    command = f"reszoo train --resume --run-dir {run_dir} --data folder:"
+    for arguments, line in (
+        ([], "photos does not exist; if the same images lie elsewhere now, resume with: "),
+        (["--set", f"data.name=folder:{moved}"], f"resume with: {command}{moved}"),
+        (["--data", str(moved)], f"expected folder:PATH. Example: --data folder:{moved}"),
+    ):
+        assert main(["train", "--resume", "--run-dir", run_dir, *arguments]) == 2
+        assert line in capsys.readouterr().err
     assert resume(stopped, data=f"folder:{moved}") == [1, 2]
     run = Run(stopped / "run")
     assert run.recipe.data.name == run.meta["data"]["name"] == f"folder:{moved}"
-    assert [(one["from"], one["to"]) for one in run.meta["moved"]] == [
-        (f"folder:{stopped / 'photos'}", f"folder:{moved}")
-    ]
-    assert resume(stopped) == [1, 2], "the new place is the run's own"
+    steps = [(each["from"], each["to"]) for each in run.meta["moved"]]
+    assert steps == [(f"folder:{stopped / 'photos'}", f"folder:{moved}")]
     assert run.open_pipeline().info.examples["test"] == 6
     done = train(run.recipe, run_dir=run.path, resume=True, quiet=True)
-    assert done.finished and run.meta["moved"], "it ends, and keeps what was recorded"
+    assert done.finished and run.meta["moved"]  # the new location is the run's own
 
 
-def test_other_data_is_refused_though_it_is_named(stopped: Path) -> None:
+def test_other_data_is_rejected_though_it_is_named(stopped: Path) -> None:
     write_images(stopped / "photos2", ("ant", "bee", "dog"))
     with pytest.raises(ChangedDataError, match="missing 'cow'; new 'dog'"):
         resume(stopped, data=f"folder:{stopped / 'photos2'}")
@@ -181,24 +153,19 @@ def test_other_data_is_refused_though_it_is_named(stopped: Path) -> None:
     assert Run(stopped / "run").recipe.data.name == f"folder:{stopped / 'photos'}"
 
 
-def test_a_run_that_was_trained_on_jax_does_not_resume(stopped: Path) -> None:
+def test_a_run_that_was_trained_on_jax_does_not_resume(
+    stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Run(stopped / "run")
     run.write_meta(backend="jax")
     before = snapshot(run.path)
-    with pytest.raises(
-        ReszooError, match=r"was trained on jax; .* Finish it with reszoo 0\.1, or train it anew: "
-    ):
+    line = r"was trained on jax; .* Finish it with reszoo 0\.1, or train it anew: "
+    with pytest.raises(ReszooError, match=line):
         resume(stopped)
     assert snapshot(run.path) == before
-
-
-def test_another_backend_is_an_error_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")
-    with pytest.raises(
-        ReszooError, match=r"^KERAS_BACKEND: jax is invalid; .* Example: KERAS_BACKEND=tensorflow$"
-    ):
+    line = r"^KERAS_BACKEND: jax is invalid; .* Example: KERAS_BACKEND=tensorflow$"
+    with pytest.raises(ReszooError, match=line):
         train("quickstart", run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -210,129 +177,108 @@ def test_data_is_for_resuming(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         train("quickstart", data="digits", run_dir=tmp_path / "run")
 
 
-def test_the_place_of_prepared_datasets_is_given_as_a_folder(tmp_path: Path) -> None:
+def test_the_location_of_prepared_datasets_is_given_as_a_folder(tmp_path: Path) -> None:
     data = reszoo.load_recipe("cifar10_resnet20_cpu", ["data.dir=/gone"]).data
     assert missing(data) == "data.dir: /gone holds no prepared cifar10"
-    assert (
-        relocated(data, str(tmp_path)).dir == str(tmp_path) and relocated(data, "cifar10") == data
-    )
+    assert relocate(data, str(tmp_path)).dir == str(tmp_path)
+    assert relocate(data, "cifar10") == data
     with pytest.raises(ReszooError, match="expected the folder in which cifar10 is prepared now"):
-        relocated(data, str(tmp_path / "nothing"))
+        relocate(data, str(tmp_path / "nothing"))
 
 
-def test_what_training_started_from_is_not_needed_once_there_is_a_checkpoint(stopped: Path) -> None:
-    """The file of `model.weights` or the run of `train.grow_from` may be gone, or lie elsewhere."""
+@pytest.mark.parametrize(
+    ("table", "gone", "new"),
+    [
+        ("model", {"weights": "/gone/a.weights.h5"}, {"weights": "/new/a.weights.h5"}),
+        ("train", {"grow_from": "/gone/run"}, {"grow_from": "/new/run"}),
+    ],
+)
+def test_what_training_started_from_is_not_needed_once_there_is_a_checkpoint(
+    table: str, gone: dict[str, Any], new: dict[str, Any], stopped: Path
+) -> None:
     run = Run(stopped / "run")
-    for change, other in (
-        ({"model": {**TINY, "weights": "/gone/a.weights.h5"}}, {"weights": "/new/a.weights.h5"}),
-        (
-            {"train": {**run.recipe.to_dict()["train"], "grow_from": "/gone/run"}},
-            {"grow_from": "/new/run"},
-        ),
-    ):
-        tables = run.recipe.to_dict() | change
-        (run.path / "recipe.toml").write_text(Recipe(**tables).to_toml())
-        assert resume(stopped) == [1, 2]
-        ((table, fields),) = change.items()
-        elsewhere = Recipe(**(tables | {table: {**fields, **other}}))
-        begun = Trainer.prepare(elsewhere, run_dir=run.path, resume=True, quiet=True)
-        assert begun.loop.step == 2
-        with pytest.raises(ReszooError, match=rf"another \[{table}\]"):
-            run.refuse_other(elsewhere)
-        (run.path / "recipe.toml").write_text(
-            Recipe(**(tables | {table: {**fields, **other}})).to_toml()
-        )
-        with pytest.raises(ReszooError, match="/new/"):
-            start.check_start(elsewhere)
-        (run.path / "recipe.toml").write_text(recipe_for(stopped / "photos").to_toml())
+    before, elsewhere = (recipe_for(stopped / "photos", **{table: each}) for each in (gone, new))
+    (run.path / "recipe.toml").write_text(before.to_toml())
+    begun = Trainer.prepare(elsewhere, run_dir=run.path, resume=True, quiet=True)
+    assert begun.loop.step == 2
+    with pytest.raises(ReszooError, match=rf"another \[{table}\]"):
+        run.reject_other(elsewhere)
+    with pytest.raises(ReszooError, match="/new/"):
+        start.check_start(elsewhere)
 
 
-def test_evaluate_and_export_refuse_changed_data_and_take_other_data(
+def test_evaluate_and_export_reject_changed_data_and_take_other_data(
     stopped: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from reszoo.exporting.export import export
 
+    photos = stopped / "photos"
     run = train(Run(stopped / "run").recipe, run_dir=stopped / "run", resume=True, quiet=True).run
-    own = f"folder:{stopped / 'photos'}"
-    (stopped / "photos" / "ant" / "00.png").rename(stopped / "photos" / "ant" / "0x.png")
+    (photos / "ant" / "00.png").rename(photos / "ant" / "0x.png")
     scores = (run.path / "test.json").read_text()
     assert main(["evaluate", str(run.path), "--devices", "cpu"]) == 2
-    said = capsys.readouterr().err
-    assert " differs (file names, sizes, contents); to use other images, give data (--data)" in said
+    line = " differs (file names, sizes, contents); to use other images, give data (--data)"
+    assert line in capsys.readouterr().err
     with pytest.raises(ChangedDataError, match="differs"):
         export(run, stopped / "served")
-    assert not (stopped / "served").exists() and (run.path / "test.json").read_text() == scores
-    assert reszoo.evaluate(run, data=own, devices="cpu").examples == 6, (
-        "the same folder, named on purpose"
-    )
-    assert (run.path / "test.json").read_text() == scores, "kept: those images are other data"
-    write_images(stopped / "photos2", count=20)
-    assert reszoo.evaluate(run, data=f"folder:{stopped / 'photos2'}", devices="cpu").examples == 12
-    shutil.rmtree(stopped / "photos")
-    with pytest.raises(
-        ReszooError, match=r"photos does not exist; to use other images.* --data folder:PATH$"
-    ):
+    assert not (stopped / "served").exists()
+    own = reszoo.evaluate(run, data=f"folder:{photos}", devices="cpu")
+    assert own.examples == 6  # the same folder, named on purpose
+    assert (run.path / "test.json").read_text() == scores  # kept: those images are other data
+    shutil.rmtree(photos)
+    line = r"photos does not exist; to use other images.* --data folder:PATH$"
+    with pytest.raises(ReszooError, match=line):
         reszoo.evaluate(run, devices="cpu")
 
 
 # Before training starts
 
 
-def refusal(recipe: Recipe, run_dir: Path) -> str:
+def rejection(recipe: Recipe, run_dir: Path) -> str:
     with pytest.raises(ReszooError) as caught:
         train(recipe, run_dir=run_dir, quiet=True)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_a_run_inside_its_data_is_refused(tmp_path: Path) -> None:
+def test_locations_that_cannot_hold_a_run_are_rejected(tmp_path: Path) -> None:
     photos = write_images(tmp_path / "photos")
-    assert "expected a folder outside the data" in refusal(
-        recipe_for(photos), photos / "runs" / "a"
-    )
+    recipe = recipe_for(photos)
+    assert "expected a folder outside the data" in rejection(recipe, photos / "runs" / "a")
     assert not (photos / "runs").exists()
-
-
-def test_places_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
-    photos = write_images(tmp_path / "photos")
     (tmp_path / "file").write_text("")
-    assert "file is not a folder" in refusal(recipe_for(photos), tmp_path / "file" / "run")
-    assert "expected a path in UTF-8" in refusal(recipe_for(photos), tmp_path / "caf\udce9")
+    assert "file is not a folder" in rejection(recipe, tmp_path / "file" / "run")
+    assert "expected a path in UTF-8" in rejection(recipe, tmp_path / "caf\udce9")
     with pytest.raises(ReszooError, match="data.name"):
         resolve_recipe(recipe_for(tmp_path / "caf\udce9"))
 
 
-def test_class_names_that_an_export_cannot_hold_are_refused_at_once(tmp_path: Path) -> None:
+def test_class_names_that_an_export_cannot_hold_are_rejected_at_once(tmp_path: Path) -> None:
     photos = write_images(tmp_path / "photos", ("a", "b\u2028c"))
-    assert "line break" in refusal(recipe_for(photos, train={"export": True}), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    line = rejection(recipe_for(photos, train={"export": True}), tmp_path / "run")
+    assert "line break" in line and not (tmp_path / "run").exists()
 
 
 LARGER = {"depths": [1, 1, 1], "widths": [16, 32, 64], "stem_width": 16}
 """The fields of resnet8, whose weights outweigh the names in its checkpoints."""
 
 
-def test_the_space_of_a_run_is_estimated_from_its_checkpoints(tmp_path: Path) -> None:
+def test_the_space_of_a_run_is_estimated_from_its_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Those that are kept and one more, and the model three times."""
     recipe = recipe_for(write_images(tmp_path / "photos"), model=LARGER)
+    with monkeypatch.context() as patch:
+        usage = SimpleNamespace(total=10**9, used=10**9 - 1000, free=1000)
+        patch.setattr(shutil, "disk_usage", lambda _: usage)
+        assert "has 0 MB left; expected at least 3 MB" in rejection(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     begun = Trainer.prepare(recipe, run_dir=tmp_path / "run", quiet=True)
     begun.fit(2)
     needed = start.stored_bytes(begun.loop.model, begun.loop.stepper)
     weights = sum(array.nbytes for array in begun.loop.model.get_weights())
     sizes = [path.stat().st_size for path in (tmp_path / "run" / "checkpoints").glob("step-*.npz")]
     assert len(sizes) == 2 and needed == pytest.approx(sum(sizes) * 3 / 2 + 3 * weights, rel=0.1)
-
-
-def test_too_little_space_is_refused_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    photos = write_images(tmp_path / "photos")
-    usage: Any = shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)  # type: ignore[attr-defined]
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    assert "has 0 MB left; expected at least 3 MB" in refusal(
-        recipe_for(photos, model=LARGER), tmp_path / "run"
-    )
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
@@ -344,10 +290,8 @@ def test_a_run_is_trained_resumed_and_exported_under_any_name(name: str, tmp_pat
     begun = Trainer.prepare(recipe, run_dir=folder, quiet=True)
     begun.fit(2)
     assert train(recipe, run_dir=folder, resume=True, quiet=True).finished
-    assert (
-        Run(folder).meta["status"] == "finished"
-        and (folder / "export" / "1" / "saved_model.pb").is_file()
-    )
+    assert Run(folder).meta["status"] == "finished"
+    assert (folder / "export" / "1" / "saved_model.pb").is_file()
     assert os.listdir(folder / "tensorboard")
     from reszoo.serving.servable import Servable
 

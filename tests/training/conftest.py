@@ -1,0 +1,15 @@
+"""Runs without figures, each of which takes as long as many steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reszoo.trainer.curves", lambda *args, **named: None)
+        patch.setattr("reszoo.evaluation.evaluate.confusion", lambda *args, **named: None)
+        yield
