@@ -15,6 +15,9 @@ from reszoo.cli.main import COMMANDS, Parser
 from reszoo.config.recipe import TABLES
 from reszoo.config.schema import FILE
 
+HIDE_CONTENTS = "---\nhide: [toc]\n---\n"
+"""Front matter of a page without sections, whose table needs the width."""
+
 API = {
     "Models": "build features count spec Spec list_models freeze grow stack",
     "Published weights": "list_weights convert",
@@ -95,7 +98,7 @@ def models() -> str:
     headers = "model | depth | parameters | million MACs | image | shortcut | order | same as"
     return "\n\n".join(
         [
-            "# Table of models",
+            HIDE_CONTENTS + "# Table of models",
             "After reading this page you know the size and the cost of every listed model.\n"
             "`reszoo list` prints the same models, `reszoo show NAME` the parts of one.\n"
             "Costs are for one image of the given shape; 1 MAC is one multiply-add.\n"
@@ -114,7 +117,7 @@ def weights() -> str:
         lines.append(f"`{row.model}` | `{row.tag}` | {row.data} | {image} | {row.top1:g} | {top5}")
     return "\n\n".join(
         [
-            "# Table of published weights",
+            HIDE_CONTENTS + "# Table of published weights",
             "After reading this page you know which weights `weights=` and `--weights` accept.\n"
             "Accuracies are those that the publisher states, in percent, for one crop.\n"
             "[Published weights](../weights.md) explains how they are found and checked.",
