@@ -11,7 +11,7 @@ from reszoo.cli.output import load_tensorflow
 from reszoo.cli.recipes import add_overrides
 
 LABS = {
-    "degradation": "train plain and residual models of several depths: do deeper ones train worse?",
+    "degradation": "plain and residual models of several depths: do deeper ones train worse?",
     "constructed": "grow trained models by blocks that do nothing; compare with training from scratch",
     "identity": "how hard is the identity for plain and residual stacks, and what is away from it?",
     "drift": "stack residual blocks on a trained backbone; how far does each leave the identity?",
