@@ -416,7 +416,7 @@ def test_bad_file_is_refused_in_one_line_naming_it(text: str, says: str, tmp_pat
             minimal(model={"name": 4}),
             'model.name: 4 is invalid; expected text. Example: --set model.name="resnet20"',
         ),
-        (minimal(model={"depths": [2, 2]}), "model: resnet8: depths has 2 stages"),
+        (minimal(model={"depths": [2, 2]}), "model: resnet8: depths=(2, 2) is invalid"),
         (
             minimal() | {"train": {"steps": 10}},
             "train.batch_size: missing; expected an integer >= 1. Example: train.batch_size = 128",
