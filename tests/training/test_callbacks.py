@@ -426,7 +426,9 @@ def test_callbacks_set_a_constant_learning_rate_also_after_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[list[tuple[int, float]]] = []
-    monkeypatch.setattr("reszoo.trainer.curves", lambda *args, rates, **named: drawn.append(rates))
+    monkeypatch.setattr(
+        "reszoo.trainer.draw_curves", lambda *args, rates, **named: drawn.append(rates)
+    )
 
     def callbacks() -> list[C.Callback]:
         plateau = C.ReduceLROnPlateau(patience=0, min_delta=100.0, factor=0.2)  # from epoch 2 on
