@@ -20,7 +20,6 @@ import reszoo
 from reszoo.bench import tensorflow_sides
 from reszoo.bench.child import open_side
 from reszoo.bench.sides import Job
-from reszoo.exporting.export import _versions
 from reszoo.exporting.formats import FORMATS
 from reszoo.versions import module_versions
 
@@ -100,11 +99,8 @@ def test_training_and_its_export_work_with_tensorflow_cpu_alone(tmp_path: Path) 
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_export_records_the_versions_of_its_runtime(name: str) -> None:
     modules = [pytest.importorskip(module) for module in FORMATS[name].needs]
-    found = _versions(FORMATS[name])
-    assert all(found[module.__name__.replace("_", "-")] == module.__version__ for module in modules)
-    assert set(found) == {"reszoo", "tensorflow", "keras"} | {
-        module.__name__.replace("_", "-") for module in modules
-    }
+    found = module_versions("reszoo", "tensorflow", "keras", *FORMATS[name].needs)
+    assert all(found[module.__name__] == module.__version__ for module in modules)
 
 
 @pytest.mark.usefixtures("only_tensorflow_cpu")
