@@ -77,7 +77,7 @@ def measure_quickstart(plan: Plan) -> None:
 
 
 def measure_benchmarks(plan: Plan) -> None:
-    """Measure training beside PyTorch. If a side fails, measure again with fewer sides."""
+    """Measure training compared with PyTorch. If a side fails, measure again with fewer sides."""
     for name, (words, variants) in BENCHES.items():
         if plan.steps:
             words = words.rpartition(" ")[0] + " 2"

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--executions", "N", "runs per trial, with consecutive seeds", int)
     option("--seed", "N", "seed of the proposals, and of each trial's first run", int)
     option("--max-params", "N", "most parameters of a model, such as 500k or 1M")
-    option("--max-macs", "N", "most MACs (multiply-adds) per image, such as 200M")
+    option("--max-macs", "N", "most MACs per image, such as 200M")
     option("--run-dir", "DIR", "folder of the search (default: tune/SPACE)", Path)
     parser.add_argument(
         "--resume", action="store_true", help="resume the search in DIR where it stopped"

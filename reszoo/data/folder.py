@@ -67,7 +67,7 @@ class _Scan:
 def list_folder(root: str) -> Listing:
     """List the image files of each split and class, decided by their first bytes.
 
-    Layouts: `root/train/CLASS/**` with `test`, `val` (or `validation`) or both beside `train`; or
+    Layouts: `root/train/CLASS/**` with `test`, `val` (or `validation`) or both next to `train`; or
     `root/CLASS/**`. With one split beside `train`, it is the test split whatever its name. With
     none, a fifth of each class is, always the same. Sub-folders of a class belong to it.
 
@@ -120,7 +120,7 @@ def _find_splits(path: Path) -> dict[str, Path]:
     folders = _subfolders(path)
     if "train" not in folders:
         if set(folders) & set(SPLITS):
-            raise ReszooError(f"{path}: a folder {folders[0]!r} but no 'train' beside it")
+            raise ReszooError(f"{path}: a folder {folders[0]!r} but no 'train' next to it")
         if len(folders) > 1 and all(name.lower() in SPLIT_NAMES for name in folders):
             raise ReszooError(
                 f"{path}: the folders {', '.join(map(repr, folders))} are splits by their names; "
@@ -129,7 +129,7 @@ def _find_splits(path: Path) -> dict[str, Path]:
         return {"train": path}
     if odd := [name for name in folders if name not in SPLITS]:
         raise ReszooError(
-            f"{path}: unexpected folder {odd[0]!r} beside 'train'; expected train, val and test"
+            f"{path}: unexpected folder {odd[0]!r} next to 'train'; expected train, val and test"
         )
     if {"val", "validation"} <= set(folders):
         raise ReszooError(f"{path}: both 'val' and 'validation'; remove or rename one")
@@ -219,7 +219,7 @@ def _identify(entry: os.DirEntry[str]) -> tuple[str, bytes]:
 
 
 def _count_loose(folder: Path, scan: _Scan) -> None:
-    """Count the images that lie beside the class folders."""
+    """Count the images that lie next to the class folders."""
     for entry in _scan_folder(folder):
         if not _is_hidden(entry.name) and not _is_folder(entry):
             kind, start = _identify(entry)

@@ -216,7 +216,7 @@ def export_model(
 
 
 def _write(folder: Path, format: Format, artifact: Artifact) -> None:
-    """Write the model, and what its runtime needs beside it."""
+    """Write the model, and what else its runtime needs."""
     path = folder / format.file
     if format.name == "savedmodel":
         write_savedmodel(path, artifact)

@@ -41,7 +41,7 @@ OTHERS = (
 BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 ORIENTATION = 0x0112  # the EXIF tag
 
-# What Pillow raises for damaged files, beside ValueError.
+# What Pillow raises for damaged files, in addition to ValueError.
 PILLOW_ERRORS = (OSError, SyntaxError, struct.error, EOFError, LookupError, TypeError)
 
 

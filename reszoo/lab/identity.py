@@ -139,14 +139,14 @@ def random_net(width: int, seed: int) -> Net:
     return lambda x: (tf.nn.relu(x @ first + bias) @ second - shift) * scale
 
 
-def make_examples(x: Tensor, nets: Sequence[Net]) -> tuple[Tensor, Tensor]:
-    """Return inputs and targets [targets * seeds, examples, width], seeds fastest.
+def make_examples(x: Tensor, models: Sequence[Net]) -> tuple[Tensor, Tensor]:
+    """Return inputs and targets [targets * seeds, examples, width]; seeds vary fastest.
 
     Args:
         x: [seeds, examples, width].
-        nets: G of each seed.
+        models: The random model G of each seed.
     """
-    other = tf.stack([net(own) for own, net in zip(tf.unstack(x), nets, strict=True)])
+    other = tf.stack([model(own) for own, model in zip(tf.unstack(x), models, strict=True)])
     return (
         tf.tile(x, [len(TARGETS), 1, 1]),
         tf.concat([share * x + moved * other for share, moved in TARGETS.values()], 0),

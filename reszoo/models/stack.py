@@ -127,7 +127,7 @@ def _find_layer(model: keras.Model, at: str) -> Any:
 
 
 def _last_map(model: keras.Model) -> Any:
-    """Return the last layer without a branch beside it whose output is a map."""
+    """Return the last layer without a parallel branch whose output is a map."""
     maps = [each for each in cut_layers(model) if not _is_input(each) and _is_map(each.output)]
     if not maps:
         raise ReszooError(

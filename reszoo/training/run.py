@@ -205,7 +205,7 @@ class Run:
             raise ReszooError(f"{path} cannot be read (truncated, or not a Keras model)") from error
 
     def reject_unfinished(self) -> None:
-        """Raise ReszooError if the run has not saved a trained model yet."""
+        """Raise ReszooError if the run has no trained model yet."""
         if not (self.path / "model.keras").is_file():
             raise ReszooError(
                 f"{self.path} holds no trained model yet; resume with: "

@@ -1,1 +1,1 @@
-"""Published weights: which there are, where they lie, how they are fetched, read and fitted to a net. No net is built here."""
+"""Published weights: the catalog, downloads, readers of files, and conversion to models."""

@@ -110,7 +110,7 @@ def _load_shards(index: Path) -> Loaded:
         )
     if missing := [name for name in files if not (index.parent / name).is_file()]:
         raise ReszooError(
-            f"{index} names {len(files)} files, but {', '.join(missing[:3])} not found beside it"
+            f"{index} names {len(files)} files, but {', '.join(missing[:3])} not found next to it"
         )
     values: dict[str, Any] = {}
     for name in files:

@@ -89,7 +89,7 @@ def load_torch(path: Path) -> Any:
                 warnings.catch_warnings(),
                 torch.serialization.safe_globals(allowed),
             ):
-                warnings.simplefilter("ignore")  # about old pickles: for whoever wrote them
+                warnings.simplefilter("ignore")  # about old pickles, for their authors
                 return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:
             if type(error).__name__ != "UnpicklingError":

@@ -90,7 +90,7 @@ UNSUPPORTED: dict[str, str] = {
     "act_layer": "every activation is a ReLU",
     "norm_layer": "every normalization is batch normalization",
     "aa_layer": "there is no anti-aliasing",
-    "drop_block_rate": "there is no DropBlock",
+    "drop_block_rate": "DropBlock is not supported",
     "bn_momentum": "the momentum of batch normalization is fixed",
     "weight_decay": "weight decay is a key of the recipe, optimizer.weight_decay",
     "scriptable": "there is nothing to script",

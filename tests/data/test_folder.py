@@ -431,14 +431,14 @@ def test_wrong_folders_are_one_line(make: Make) -> None:
     for split in ("train", "test"):
         (path / split / "dog").rmdir()
     (path / "tests").mkdir()
-    assert "unexpected folder 'tests' beside 'train'" in refusal(path)
+    assert "unexpected folder 'tests' next to 'train'" in refusal(path)
     (path / "tests").rename(path / "val")
     (path / "validation").mkdir()
     assert "both 'val' and 'validation'" in refusal(path)
     for name in ("val", "validation"):
         (path / name).rmdir()
     shutil.rmtree(path / "train")
-    assert refusal(path) == f"{path}: a folder 'test' but no 'train' beside it"
+    assert refusal(path) == f"{path}: a folder 'test' but no 'train' next to it"
 
 
 def test_too_few_classes_or_images(make: Make) -> None:

@@ -165,7 +165,8 @@ def test_shards_are_read_by_their_index_or_folder(tmp_path: Path) -> None:
         loaded(shard)
     shard.rename(tmp_path / "elsewhere")
     with pytest.raises(
-        ReszooError, match="names 3 files, but model-00002-of-00003.safetensors not found beside it"
+        ReszooError,
+        match="names 3 files, but model-00002-of-00003.safetensors not found next to it",
     ):
         loaded(index)
 
