@@ -229,7 +229,7 @@ class Trainer:
         lines = describe_start(self.recipe, self.pipeline, self.run, devices, step, self.model.name)
         if grown:
             lines.append(
-                f"grown from {grown.net} of {grown.run}: {len(grown.added)} new blocks, logits "
+                f"grown from {grown.model} of {grown.run}: {len(grown.added)} new blocks, logits "
                 f"differ by at most {grown.difference:.2g}"
             )
         for line in lines:

@@ -20,11 +20,11 @@ DENIED = {
     r"tells?|told|telling": "report, print",
     r"bears?|bore": "support",
     r"beside": "next to, compared with, in addition to",
-    r"is no (?!longer\b)\w+|has not(?! (been|yet|left|found)\b)|that there is not|what cannot be": "is not a, does not have",
+    r"(?<!there )is no (?!longer\b|worse\b)\w+|has not(?! \w+(ed|n|t)\b)|what cannot be": "is not a, does not have",
     r"a (row|step|class|device|layer|replica|block|parameter|worker|seed|image|file|trial) a \w+": "per, each",
     r"nets?|waists?|knobs?|verbs?": "model, bottleneck, hyperparameter, command",
     r"pictures?(?! of\b)": "image, photo",
-    r"licen[c]e[ds]?|\w*(normalis|synchronis|regularis|optimis|quantis|initialis)\w*|colou?red? by|colour\w*": "American spelling",
+    r"licen[c]e[ds]?|\w*(normalis|synchronis|regularis|optimisa|optimise|quantis|initialis)\w*|colou?red? by|colour\w*": "American spelling",
     r"hand(s|ed)? over|given over|left out of?|leaves? out": "export, skip, exclude",
     r"refus(e|es|ed|al|als|ing)": "reject",
     r"whoever|lest|kin|thaw(s|ed|ing)?": "plain words",
@@ -35,8 +35,9 @@ DENIED_WORDS = re.compile(r"\b(?:" + "|".join(DENIED) + r")\b", re.IGNORECASE)
 # Names of files and functions of others, and quotations.
 EXCEPTIONS = re.compile(
     r"`[^`]*`"  # code
-    r"|connection refused|refused connection"
+    r"|connection refused|refused connection|refuse HEAD"
     r"|1 MAC = 1 multiply-add"
+    r"|^net run run_dir checkpoint$"  # names that users may type
 )
 
 

@@ -1,4 +1,4 @@
-"""Speed of reszoo beside other libraries, in turns. Standard library only."""
+"""Speed of reszoo compared with other libraries, in turns. Standard library only."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def budget_steps(left: float, overhead: float, seconds_per_step: float, most: in
 
     Args:
         left: Seconds until everything must have ended.
-        overhead: Seconds of a run beside its steps: imports, data, tracing, evaluation.
+        overhead: Seconds of a run in addition to its steps: imports, data, tracing, evaluation.
         seconds_per_step: Seconds of a step while all runs train, evaluations and checkpoints
             included.
         most: The upper limit.
@@ -104,7 +104,7 @@ def probe(plan: Plan, options: Sequence[str]) -> tuple[float, float] | None:
     """Train the four models for two epochs in parallel.
 
     Returns:
-        Seconds per step and seconds beside the steps of the slowest run; None if one failed.
+        Seconds per step and seconds in addition to the steps of the slowest run; None if one failed.
     """
     folder = plan.out / "probe"
     shutil.rmtree(folder, ignore_errors=True)

@@ -3,7 +3,7 @@
     python -m reszoo.bench.gpu DATA OUT SECONDS
 
 1. `reszoo train quickstart` on the GPU.
-2. `reszoo bench train` beside PyTorch, with and without `train.jit` and `data.on_device`.
+2. `reszoo bench train` compared with PyTorch, with and without `train.jit` and `data.on_device`.
 3. Figure 6 of arXiv 1512.03385: plain20, resnet20, plain56 and resnet56 in parallel on one GPU. A
    probe measures the step time of all four. The budget is the largest that ends in time, at most
    64,000 steps.

@@ -1,1 +1,1 @@
-"""The command line: one file a verb, heavy imports inside the handlers."""
+"""The command line: one file per command, heavy imports inside the handlers."""

@@ -50,7 +50,7 @@ def describe(server: Server) -> str:
     command = f"curl -s {server.model_url}/metadata"
     if "image_bytes" in server.servable.signatures:
         body = """'{"signature_name": "image_bytes", "instances": [{"b64": "%s"}]}'"""
-        image = "\"$(base64 < picture.jpg | tr -d '\\n')\""
+        image = "\"$(base64 < photo.jpg | tr -d '\\n')\""
         command = f"printf {body} {image} | curl -s -d @- {server.model_url}:predict"
     return (
         f"{server.name} version {server.version}: {', '.join(server.servable.signatures)}\n"

@@ -68,7 +68,7 @@ def list_folder(root: str) -> Listing:
     """List the image files of each split and class, decided by their first bytes.
 
     Layouts: `root/train/CLASS/**` with `test`, `val` (or `validation`) or both next to `train`; or
-    `root/CLASS/**`. With one split beside `train`, it is the test split whatever its name. With
+    `root/CLASS/**`. With one split next to `train`, it is the test split whatever its name. With
     none, a fifth of each class is, always the same. Sub-folders of a class belong to it.
 
     Raises:

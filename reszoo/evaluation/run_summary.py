@@ -99,7 +99,7 @@ def _describe_weights(recipe: Recipe, pipeline: Pipeline) -> list[str]:
 
 
 def describe_result(run: Run, test: Scores) -> list[str]:
-    """Return the lines that a run ends with: measured beside published values.
+    """Return the lines that a run ends with: measured and published values.
 
     Args:
         run: The finished run.

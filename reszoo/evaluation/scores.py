@@ -233,7 +233,7 @@ def single_class(confusion: Sequence[Sequence[int]]) -> int | None:
 
 def one_class_line(name: str) -> str:
     """Return the line that reports a model whose predictions are all the class `name`."""
-    return f"every image was predicted as {name!r}: the model does not tell the classes apart"
+    return f"every image was predicted as {name!r}: the model does not distinguish the classes"
 
 
 def _read(labels: Array, columns: Sequence[Sequence[Tensor]]) -> tuple[Array, ...]:

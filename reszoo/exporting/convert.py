@@ -93,7 +93,7 @@ def _load(
         run = Run.open(source)
         if model is not None or fields or layout:
             raise ReszooError(
-                f"{source} is a run, whose model is known; leave out --model, its fields and --from"
+                f"{source} is a run, whose model is known; omit --model, its fields and --from"
             )
         return run.recipe.model.spec, run.load_model(), Conversion(layout="reszoo")
     checkpoint = read_checkpoint(local_file(source))

@@ -148,7 +148,7 @@ def export_model(
 ) -> Report:
     """Write a Keras model to the new folder `out`, after comparing the result with the model.
 
-    The folder holds `1/` (a SavedModel), `model.tflite` or `model.onnx`, the latter two beside
+    The folder holds `1/` (a SavedModel), `model.tflite` or `model.onnx`, the latter two next to
     `class_names.txt` and `preprocessing.json`; and `card.json` and `README.md`, which describe it.
     Everything is float32, whatever precision the model was trained in, unless `quantize` is given.
 

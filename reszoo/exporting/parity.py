@@ -31,7 +31,7 @@ BOUNDS = {
 """Largest difference of a probability, and smallest share of equal first classes."""
 
 BROKEN = b"\xff\xd8\xff\xe0 not an image"
-FLOATS = 16  # real images, beside the drawings, that `serving_default` runs on
+FLOATS = 16  # real images, in addition to the drawings, that `serving_default` runs on
 LARGE = 2**22  # pixels above which an image goes to `image_bytes` only
 
 

@@ -92,7 +92,7 @@ def decode_rows(contents: Tensor, preprocessing: Preprocessing) -> tuple[Tensor,
     """Decode image files, string [n], to inputs, float32 [n, h, w, c], and a status, int32 [n].
 
     A row that cannot be decoded is all zeros and does not fail the others. A graph cannot catch an
-    error, but a tf.data pipeline can leave out the elements that fail; those that remain are put
+    error, but a tf.data pipeline can skip the elements that fail; those that remain are put
     back at their index. A file of more than MAX_PIXELS pixels is not decoded.
     """
     count = tf.size(contents, out_type=tf.int64)

@@ -25,7 +25,7 @@ MAX_PIXELS = 2**26
 # A file with one of these suffixes that is not an image is reported as damaged, not ignored.
 SUFFIXES = tuple(".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .webp .tif .tiff".split())
 
-# First bytes of other formats that people keep beside their images.
+# First bytes of other formats that people keep next to their images.
 OTHERS = (
     ("HEIC", rb"....ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1)"),
     ("AVIF", rb"....ftypavi[fs]"),

@@ -58,7 +58,7 @@ def identity(
     Args:
         out: The folder of the experiment.
         depths: Blocks in a stack.
-        seeds: Repeats, with seeds 0, 1, ...; each has its own weights, examples and random net G.
+        seeds: Repeats, with seeds 0, 1, ...; each has its own weights, examples and random model G.
         steps: Steps of Adam, in batches of 32 new examples.
         width: Size of x; hidden layers have twice as many units.
         rate: The first learning rate; it falls to 0.

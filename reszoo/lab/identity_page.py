@@ -60,7 +60,7 @@ def make_page(record: JsonObject) -> Page:
 
     def errors(form: Form) -> str:
         near, far, against = (format_number(found.error(form, deep, target)) for target in SHOWN)
-        return f"{near} on the identity, {far} on a random net and {against} on -x"
+        return f"{near} on the identity, {far} on a random model and {against} on -x"
 
     finding = (
         f"At depth {deep} residual stacks whose branches start small end with a relative error of "

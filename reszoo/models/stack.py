@@ -39,7 +39,7 @@ def stack(
         blocks: Number of blocks, at least 1.
         at: Name of the layer whose output [n, height, width, channels] goes into the blocks. All
             later layers read their output. By default the last such layer that has an output of
-            more than one pixel and no branch beside it.
+            more than one pixel and no parallel branch.
         block: "basic", two 3x3 convolutions, or "bottleneck", 1x1, 3x3 and 1x1 at a quarter of the
             width (arXiv 1512.03385, figure 5).
         order: "post" is relu(x + F(x)), which is x only where x is not negative. "pre" is x + F(x)

@@ -28,7 +28,7 @@ class Growth:
 
     Attributes:
         run: The folder of the run that it was grown from.
-        net: The name of that run's model.
+        model: The name of that run's model.
         step: The step at which that run ended.
         added: The names of the new blocks.
         difference: The largest difference between the logits of the two models.
@@ -36,7 +36,7 @@ class Growth:
     """
 
     run: str
-    net: str
+    model: str
     step: int
     added: tuple[str, ...]
     difference: float
@@ -44,7 +44,8 @@ class Growth:
 
     def to_dict(self) -> JsonObject:
         """Return the fields as run.json keeps them."""
-        return asdict(self)
+        fields = asdict(self)
+        return {"net": fields.pop("model"), **fields}
 
 
 def start_grown(stepper: Stepper, recipe: Recipe, pipeline: Pipeline) -> Growth:
@@ -77,7 +78,7 @@ def start_grown(stepper: Stepper, recipe: Recipe, pipeline: Pipeline) -> Growth:
         average.assign(weight.numpy())
     return Growth(
         run=str(source.path),
-        net=old.name,
+        model=old.name,
         step=source.history[-1]["step"],
         added=tuple(added),
         difference=difference,

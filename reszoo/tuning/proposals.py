@@ -100,7 +100,7 @@ def _bounds(plan: Plan, known: Array, scores: Array, running: Array, pool: Array
     """Return lower confidence bounds of the negative score for a pool [n, hyperparameters].
 
     A running trial counts as completed with a pessimistic score, so that its neighbors are not
-    tried beside it.
+    tried at the same time.
     """
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import Matern

@@ -30,7 +30,7 @@ def read_results(folder: str | os.PathLike[str]) -> JsonObject:
 
     Returns:
         As written: name, description, search, recipe, space, data, environment, command; trials, by
-        id; refused, the rejected values with reasons. Computed: best (an id or None), front (ids by
+        id; `refused`, the rejected values with reasons. Computed: best (an id or None), front (ids by
         cost), effects, grid, totals. Accuracies are from 0 to 1.
 
     Raises:

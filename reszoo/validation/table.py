@@ -144,7 +144,7 @@ class Table(BaseModel):
 
     @classmethod
     def _without_unused_defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Leave out keys that only other alternatives have, if they hold the default there.
+        """Omit keys that only other alternatives have, if they hold the default there.
 
         Recipes of version 0.1 state every key of every alternative, and 0 or [] for those that are
         required now.

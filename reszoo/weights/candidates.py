@@ -18,7 +18,7 @@ SIGNS = ("layer1.0.conv1.weight", "stem_conv1/kernel", "conv1_conv/kernel")
 # What torch.compile, FSDP, activation checkpointing and Lightning Fabric put into names, anywhere.
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 AVERAGED = {"ema", "swa", "averaged", "average", "averager", "avg", "polyak"}
-# First words of names that a loss, a metric, an average or a profiler keeps beside the layers. No
+# First words of names that a loss, a metric, an average or a profiler keeps in addition to the layers. No
 # output depends on them.
 AUXILIARY = set(
     "criterion loss losses metric metrics acc accuracy auroc auc f1 f1score precision recall confmat "

@@ -106,7 +106,7 @@ def _load_shards(index: Path) -> Loaded:
         isinstance(name, str) and re.fullmatch(r"[^/\\]+", name) and name != ".." for name in files
     ):
         raise ReszooError(
-            f"{index}: weight_map is invalid; expected names of files beside the index"
+            f"{index}: weight_map is invalid; expected names of files next to the index"
         )
     if missing := [name for name in files if not (index.parent / name).is_file()]:
         raise ReszooError(

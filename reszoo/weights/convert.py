@@ -65,7 +65,7 @@ class Conversion:
                 f"'{ours}' has shape {list(here)} here and {list(there)} there ('{theirs}'){more}"
             )
         if self.missing:
-            return f"'{self.missing[0]}' is in the net only{more}"
+            return f"'{self.missing[0]}' is only in the model{more}"
         return f"'{self.left_over[0]}' is in the file only{more}" if self.left_over else ""
 
 

@@ -37,7 +37,7 @@ class Weights:
         top1: Published accuracy in percent on its test images (ImageNet: validation), one crop.
         top5: As `top1`; None if not published.
         transforms: The preprocessing of images.
-        licence: SPDX identifier.
+        `licence`: SPDX identifier.
         source: Where accuracy and license are stated.
         files: Where they lie, the preferred first.
     """

@@ -26,7 +26,7 @@ DEPTH = 12  # of nested tables; deeper ones are cycles or hold no models
 BUILTINS = (
     "bool bytes bytearray complex dict float frozenset int list range set slice str tuple".split()
 )
-# Libraries whose own types stand in checkpoints beside the weights. Their objects are read as
+# Libraries whose own types occur in checkpoints next to the weights. Their objects are read as
 # `Inert`: none of their code is imported or run.
 INERT = (
     "omegaconf.",

@@ -1,4 +1,4 @@
-"""Depth, parameters and multiply-adds (MACs) of a model by arithmetic, without building it."""
+"""Depth, parameters and MACs of a model by arithmetic, without building it."""
 
 from __future__ import annotations
 

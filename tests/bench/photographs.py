@@ -61,7 +61,7 @@ def pipelines(folder: Path) -> dict[str, Any]:
     stages = {"read, header, window": windows}
     for name, function in (("decode", decoded), ("resize", sized), ("mirror", mirrored)):
         stages[name] = each.map(function, num_parallel_calls=AUTO).batch(BATCH)
-    stages["normalise"] = stages["mirror"].map(preprocessing.apply, num_parallel_calls=AUTO)
+    stages["normalize"] = stages["mirror"].map(preprocessing.apply, num_parallel_calls=AUTO)
     return stages
 
 

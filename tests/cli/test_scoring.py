@@ -53,7 +53,7 @@ def test_evaluate_reports_that_a_model_predicts_one_class_only(
     assert main(["evaluate", str(run), "--devices", "cpu"]) == 0
     printed = capsys.readouterr().out
     assert "balanced accuracy\t10.00 %" in printed
-    assert "every image was predicted as '7': the model does not tell the classes apart" in printed
+    assert "every image was predicted as '7': the model does not distinguish the classes" in printed
 
 
 def test_the_summary_reports_logits_that_are_not_finite() -> None:

@@ -241,13 +241,13 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
     [
         # The same number of layers with the same shapes in the same order: only the names tell them apart.
         ("resnet8_v2", {}, r"'stage2_block1_bn1/gamma' has shape \[16\] here and \[32\] there"),
-        ("resnet14", {}, "'stage1_block2_conv1/kernel' is in the net only"),
+        ("resnet14", {}, "'stage1_block2_conv1/kernel' is only in the model"),
         (
             "resnet8",
             {"stem_width": 8},
             r"'stem_conv1/kernel' has shape \[3, 3, 3, 8\] here and \[3, 3, 3, 16\] there",
         ),
-        ("resnet8", {"shortcut": "B"}, "'stage2_block1_shortcut_conv/kernel' is in the net only"),
+        ("resnet8", {"shortcut": "B"}, "'stage2_block1_shortcut_conv/kernel' is only in the model"),
     ],
 )
 def test_the_weights_of_another_net_are_refused(
