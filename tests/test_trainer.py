@@ -279,3 +279,11 @@ def test_a_model_of_other_images_is_refused(tmp_path: Path) -> None:
     ):
         Trainer.prepare(recipe(), run_dir=tmp_path / "run", model=model)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_sequential_model_trains(tmp_path: Path) -> None:
+    layers = [keras.layers.Flatten(), keras.layers.Dense(10, kernel_initializer="zeros")]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *layers], name="flat")
+    trainer = Trainer.prepare(recipe(), run_dir=tmp_path / "run", quiet=True, model=model)
+    trainer.fit(until=1)
+    assert trainer.model.name == "flat" and np.ptp(model.layers[-1].kernel) > 0

@@ -56,6 +56,8 @@ def make_model(
     settings = recipe.finetune
     if given is not None:
         model = given if isinstance(given, keras.Model) else given(pipeline)
+        if isinstance(model, keras.Sequential):  # has no graph of its own
+            model = keras.Model(model.inputs, model.outputs, name=model.name)
         _check_shapes(model, pipeline)
         if settings.freeze != "none":
             freeze(model, settings.freeze, settings.batch_norm)
