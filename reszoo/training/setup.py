@@ -57,7 +57,7 @@ def make_model(
     if given is not None:
         model = given if isinstance(given, keras.Model) else given(pipeline)
         if isinstance(model, keras.Sequential):  # has no graph of its own
-            model = keras.Model(model.inputs, model.outputs, name=model.name)
+            model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
         _check_shapes(model, pipeline)
         if settings.freeze != "none":
             freeze(model, settings.freeze, settings.batch_norm)
