@@ -119,8 +119,8 @@ def _how_to_resume(trainer: Trainer) -> str:
     again = ", ".join(f"{name}(...)" for name in names)
     recipe, folder = str(path / "recipe.toml"), str(path)
     return (
-        f"resume with the same callbacks: reszoo.train({recipe!r}, run_dir={folder!r}, resume=True, "
-        f"callbacks=[{again}])"
+        f"resume with the same callbacks: reszoo.train({recipe!r}, run_dir={folder!r}, "
+        f"resume=True, callbacks=[{again}])"
     )
 
 
@@ -248,7 +248,7 @@ class Trainer:
             return complete
 
     def finish(self) -> Scores:
-        """Save the model, draw the curves, evaluate the test split, export and report the scores."""
+        """Save the model, draw the curves, evaluate the test split, export and report scores."""
         with self._recording_failure(), fixed_settings():
             report = self.reporter.line
             report("saving the model: model.keras")

@@ -134,7 +134,7 @@ def _check(
 def measure(
     job: Job, sides: Sequence[str], peer: str | None, rounds: int, reporter: Reporter
 ) -> dict[str, Measured]:
-    """Measure a job on several sides, and the machine's matrix product in the same run as a model."""
+    """Measure a job on several sides; in a model's run, also the machine's matrix product."""
     here = Path(__file__)
     with contextlib.ExitStack() as stack:
         if job.what == "input" and job.model == "photographs":

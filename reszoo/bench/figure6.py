@@ -104,7 +104,8 @@ def probe(plan: Plan, options: Sequence[str]) -> tuple[float, float] | None:
     """Train the four models for two epochs in parallel.
 
     Returns:
-        Seconds per step and seconds in addition to the steps of the slowest run; None if one failed.
+        Seconds per step and seconds in addition to the steps of the slowest run; None if a run
+        failed.
     """
     folder = plan.out / "probe"
     shutil.rmtree(folder, ignore_errors=True)

@@ -15,7 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     preparing = actions.add_parser(
         "prepare",
         help="download a dataset, or read archives that you have",
-        description="Prepare a dataset of TensorFlow Datasets, or check every image of folder:PATH.",
+        description="Prepare a dataset of TensorFlow Datasets, or check every image of "
+        "folder:PATH.",
     )
     preparing.add_argument("name", metavar="NAME", help="a dataset, or folder:PATH")
     preparing.add_argument(

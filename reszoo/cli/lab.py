@@ -12,7 +12,8 @@ from reszoo.cli.recipes import add_overrides
 
 LABS = {
     "degradation": "plain and residual models of several depths: do deeper ones train worse?",
-    "constructed": "grow trained models by blocks that do nothing; compare with training from scratch",
+    "constructed": "grow trained models by blocks that do nothing; compare with training from "
+    "scratch",
     "identity": "how hard is the identity for plain and residual stacks, and what is away from it?",
     "drift": "stack residual blocks on a trained backbone; how far does each leave the identity?",
     "responses": "standard deviation of the response of every 3x3 layer in trained runs",

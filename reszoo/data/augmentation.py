@@ -12,8 +12,8 @@ from reszoo.lazy import tf
 from reszoo.types import Array, Tensor
 
 # Principal components of ImageNet's RGB values in 0..1, and the standard deviation of the noise:
-# fb.resnet.torch, datasets/imagenet.lua (`pca`, and `t.Lighting(0.1, ...)`), after Krizhevsky et al.
-# 2012, section 4.1. Columns of VECTORS belong to VALUES.
+# fb.resnet.torch, datasets/imagenet.lua (`pca`, and `t.Lighting(0.1, ...)`), after Krizhevsky et
+# al. 2012, section 4.1. Columns of VECTORS belong to VALUES.
 PCA_STD = 0.1
 PCA_VALUES = (0.2175, 0.0188, 0.0045)
 PCA_VECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
@@ -92,7 +92,7 @@ def _draw_scale_windows(
 ) -> Tensor:
     """Draw the windows of random crops of images resized to a random shorter side in `scale`.
 
-    Cropping first and resizing after shows the same pixels, and leaves the rest of a JPEG undecoded.
+    Cropping before resizing shows the same pixels, and the rest of a JPEG is not decoded.
 
     Reference: arXiv 1512.03385, section 3.4.
     """
@@ -112,7 +112,7 @@ def _to_offset(slack: Tensor, draws: Tensor) -> Tensor:
 
 
 def pad_crop_flip(images: Tensor, pad: int, flip: bool, key: Tensor) -> Tensor:
-    """Zero-pad a batch [b, h, w, c] on every side, crop it back and, if `flip`, mirror half of it."""
+    """Zero-pad a batch [b, h, w, c] on every side and crop it back; if `flip`, mirror half."""
     return apply_crop_flip(images, pad, *draw_crop_flip(tf.shape(images)[0], pad, flip, key))
 
 
@@ -161,7 +161,7 @@ def mirror(image: Tensor, mirrored: Tensor) -> Tensor:
 
 
 def pca_noise(images: Tensor, std: Array, key: Tensor) -> Tensor:
-    """Add Krizhevsky's color noise to normalized images [b, h, w, 1 or 3] of deviation `std` [c]."""
+    """Add Krizhevsky's color noise to images [b, h, w, 1 or 3], normalized by `std` [c]."""
     return images + draw_pca_noise(tf.shape(images)[0], images.shape[-1], std, key)
 
 

@@ -60,7 +60,7 @@ EMBEDDED = ("digits", "synthetic")
 
 
 def data_home(folder: str | Path | None = None) -> Path:
-    """Return the folder of prepared datasets: `folder`, `$RESZOO_DATA` or `~/.cache/reszoo/data`."""
+    """Return the prepared datasets' folder: `folder`, `$RESZOO_DATA` or `~/.cache/reszoo/data`."""
     named = folder or os.environ.get("RESZOO_DATA")
     if named:
         return expand_user(named)

@@ -17,9 +17,9 @@ from reszoo.types import Array, Tensor
 
 MEMORY_LIMIT = 2**31  # bytes of a dataset's decoded images; a larger dataset is streamed
 
-# TFRecord files cannot be read at random, so a stream is shuffled twice: the order of the files, and
-# the records of each window. 16 files are read in turn, so that a window mixes many. Two windows
-# (one is read while the other is used) of 2,048 ImageNet photos are about half a gigabyte.
+# TFRecord files cannot be read at random, so a stream is shuffled twice: the order of the files,
+# and the records of each window. 16 files are read in turn, so that a window mixes many. Two
+# windows (one is read while the other is used) of 2,048 ImageNet photos are about half a gigabyte.
 READ_FILES = 16
 WINDOW = 2048
 
@@ -41,7 +41,7 @@ class Split(Protocol):
         """
 
     def load(self, element: Any) -> tuple[Tensor, Tensor]:
-        """Return the image (uint8 [h, w, c] or the bytes of a file) and label (int32) of an element."""
+        """Return an element's image (uint8 [h, w, c] or the bytes of a file) and label (int32)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ class RecordSplit:
         return sum(self.takes)
 
     def take(self, indices: Array) -> RecordSplit:
-        """Return the examples at `indices`, which must be a contiguous range: files are read forward."""
+        """Return the examples at `indices`, which must be contiguous: files are read forward."""
         start, stop = int(indices[0]), int(indices[-1]) + 1
         assert len(indices) == stop - start
         ends = np.cumsum(self.takes)
@@ -215,8 +215,8 @@ def _order(count: int, key: Tensor | None) -> tf.data.Dataset:
 
 
 def _constant(values: Array | list[bytes]) -> Tensor:
-    # Made outside the graph that is traced, so that the values are its input and not copied into it.
-    # On the CPU, where tf.data runs: an eager constant would otherwise go to the first GPU and back
-    # for each batch.
+    # Made outside the graph that is traced, so that the values are its input and not copied into
+    # it. On the CPU, where tf.data runs: an eager constant would otherwise go to the first GPU and
+    # back for each batch.
     with tf.init_scope(), tf.device("CPU:0"):
         return tf.constant(values)

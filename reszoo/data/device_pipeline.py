@@ -123,7 +123,7 @@ class DevicePipeline(Pipeline):
         return split
 
     def _draw(self, step: Tensor, count: Tensor) -> Plan:
-        """Return the random numbers that `Pipeline` draws for a training batch of `count` images."""
+        """Return the random numbers of `Pipeline` for a training batch of `count` images."""
         augment, plan = self._augment, {}
         if augment.color == "pca":
             key = make_key(self._seed, BATCH, step, 0)

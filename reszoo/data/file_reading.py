@@ -78,7 +78,7 @@ def read_files(
 
 
 def _decode(paths: Array, preprocessing: Preprocessing) -> Iterator[tuple[Array, Array, Array]]:
-    """Yield batches of (indices, original sizes [n, 2], images at the input's size) of whole files."""
+    """Yield batches of (indices, original sizes [n, 2], images at input size) of whole files."""
 
     def load(index: Tensor, path: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         image = decode_file(tf.io.read_file(path), preprocessing.channels)

@@ -1,6 +1,7 @@
 """What identifies a dataset wherever it lies: class names, counts, and a digest of each split.
 
-A run records the fingerprint of its data. Resuming, evaluating and exporting compare it with the data that is found then.
+A run records the fingerprint of its data. Resuming, evaluating and exporting compare it with the
+data that is found then.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy as np
 
 from reszoo.types import Array
 
-# Every file of a folder is read up to this many bytes in total; of larger folders, `SAMPLED` files of
-# each split.
+# Every file of a folder is read up to this many bytes in total; of larger folders, `SAMPLED` files
+# of each split.
 READ_LIMIT = 2**28
 SAMPLED = 1024
 
@@ -26,7 +27,10 @@ FORMAT = 1
 """Digests of another format are not compared."""
 
 Fingerprint: TypeAlias = dict[str, Any]
-"""`format`, `compares` (what the digests are made of) and `splits`: a SHA-256 digest of each split as it is stored."""
+"""`format`, `compares` (what the digests are made of) and `splits`.
+
+`splits` holds a SHA-256 digest of each split as it is stored.
+"""
 
 
 def of_files(splits: Mapping[str, Array]) -> Fingerprint:

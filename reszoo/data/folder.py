@@ -58,7 +58,7 @@ class Listing:
 
 @dataclass
 class _Scan:
-    """What a scan counts: files that are not images, and images that may have 16 bits per channel."""
+    """What a scan counts: files that are not images, and images of possibly 16 bits per channel."""
 
     ignored: Counter[str] = field(default_factory=Counter)
     deep: dict[str, list[str]] = field(default_factory=dict)

@@ -74,8 +74,8 @@ def choose_stratified(labels: Array, count: int) -> Array:
     _, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     if count > len(labels) - len(sizes):
         raise ReszooError(
-            f"{count} of {len(labels)} examples cannot be held out of {len(sizes)} classes, because "
-            "a class would be empty; expected fewer"
+            f"{count} of {len(labels)} examples cannot be held out of {len(sizes)} classes, "
+            "because a class would be empty; expected fewer"
         )
     exact = sizes * count / len(labels)
     quota = np.minimum(np.floor(exact).astype(np.int64), sizes - 1)

@@ -1,4 +1,4 @@
-"""Load a dataset by name: which images, how they are split, and the size at which a model sees them."""
+"""Load a dataset by name: its images, their splits, and the size at which a model sees them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from reszoo.lazy import tf
 def load_dataset(data: DataConfig, augment: AugmentConfig) -> tuple[ImageDataset, Preprocessing]:
     """Load the dataset of a recipe, its validation split held out.
 
-    Splits are `ArraySplit` at the input's size if they fit in memory and `augment` does not crop out
-    of larger images.
+    Splits are `ArraySplit` at the input's size if they fit in memory and `augment` does not crop
+    out of larger images.
 
     Returns:
         The dataset, and preprocessing that resizes but does not normalize.
@@ -113,7 +113,7 @@ def _load_embedded(data: DataConfig, whole: bool) -> tuple[ImageDataset, Preproc
 
 
 def _to_input(split: ArraySplit, preprocessing: Preprocessing, whole: bool) -> ArraySplit:
-    """Convert images to the input's channels and, unless `whole` images are cropped, to its size."""
+    """Convert images to the input's channels, and to its size unless `whole` images are cropped."""
     shape = split.images.shape[1:]
     if shape == preprocessing.input_shape or (whole and shape[2] == preprocessing.channels):
         return split

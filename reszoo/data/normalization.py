@@ -56,8 +56,8 @@ def fit_normalization(
     if normalize == "pixel_mean":
         if not isinstance(train, ArraySplit) or train.images.shape[1:] != preprocessing.input_shape:
             raise ReszooError(
-                "data.normalize: pixel_mean is invalid; expected a dataset in memory at the model's "
-                "input size. Example: --set data.normalize=channel"
+                "data.normalize: pixel_mean is invalid; expected a dataset in memory at the "
+                "model's input size. Example: --set data.normalize=channel"
             )
         mean = train.images.sum(axis=0, dtype=np.int64) / (255 * train.count)
         return replace(preprocessing, mean=mean[..., order])

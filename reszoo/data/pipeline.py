@@ -1,7 +1,7 @@
 """Batches for training and evaluation.
 
-Which images a training batch holds, in which order and augmented how, is a function of (seed, epoch,
-step).
+Which images a training batch holds, in which order and augmented how, is a function of (seed,
+epoch, step).
 """
 
 from __future__ import annotations

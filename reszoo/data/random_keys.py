@@ -1,4 +1,4 @@
-"""Randomness without state: keys derived from a seed and integers, and permutations named by a key."""
+"""Randomness without state: keys from a seed and integers, and permutations named by a key."""
 
 from __future__ import annotations
 

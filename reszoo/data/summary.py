@@ -55,9 +55,9 @@ def warn_of_imbalance(
         low, high = min(training), max(training)
         rare, common = (class_names[training.index(count)] for count in (low, high))
         lines.append(
-            f"warning: the classes are imbalanced: {common} has {high / low:.3g} times the training "
-            f"images of {rare} ({high:,} and {low:,}); {100 * high / sum(training):.3g} % of all "
-            f"are {common}"
+            f"warning: the classes are imbalanced: {common} has {high / low:.3g} times the "
+            f"training images of {rare} ({high:,} and {low:,}); "
+            f"{100 * high / sum(training):.3g} % of all are {common}"
         )
     return lines
 

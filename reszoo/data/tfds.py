@@ -1,4 +1,4 @@
-"""Datasets of TensorFlow Datasets: small ones in memory, large ones streamed from TFRecord files."""
+"""TensorFlow Datasets: small datasets in memory, large ones streamed from TFRecord files."""
 
 from __future__ import annotations
 
@@ -92,7 +92,11 @@ def _suggest_name(name: str) -> str:
 
 
 def open_source(name: str, home: Path) -> Source:
-    """Return a prepared dataset. Raises ReszooError if it is not prepared or has no labeled images."""
+    """Return a prepared dataset.
+
+    Raises:
+        ReszooError: If it is not prepared or has no labeled images.
+    """
     builder = find_builder(name, home)
     with quiet():
         if not builder.is_prepared():
@@ -115,7 +119,8 @@ def open_source(name: str, home: Path) -> Source:
 def load_tfds(data: DataConfig, whole: bool) -> tuple[ImageDataset, Preprocessing]:
     """Load a prepared dataset: into memory if it fits, else as records to stream.
 
-    Without a labeled test split, the validation split is for testing; without either, the last fifth.
+    Without a labeled test split, the validation split is for testing; without either, the last
+    fifth.
 
     Args:
         data: Which dataset, and its size.

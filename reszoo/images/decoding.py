@@ -1,7 +1,7 @@
 """Image files to upright pixels, the same for training, evaluation, prediction and export.
 
-TensorFlow decodes JPEG and PNG files, in training as in an exported model. Pillow, which an exported
-model does not have, decodes GIF, BMP, WebP and TIFF files.
+TensorFlow decodes JPEG and PNG files, in training as in an exported model. Pillow, which an
+exported model does not have, decodes GIF, BMP, WebP and TIFF files.
 """
 
 from __future__ import annotations

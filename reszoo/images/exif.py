@@ -1,7 +1,8 @@
 """The size and EXIF orientation in the header of JPEG and PNG files, read in Python.
 
 `header` reads the same with TensorFlow operations for exported models. Here it takes half the time.
-Pillow is not used: for damaged EXIF it warns or fails, and it also obeys XMP, which `header` does not.
+Pillow is not used: for damaged EXIF it warns or fails, and it also obeys XMP, which `header` does
+not.
 
 Reference: Exif 2.32, tag 0x0112; PNG third edition, section 11.3.3.4 (eXIf).
 """

@@ -1,6 +1,6 @@
-"""Recognize image files by their first bytes and decode them with Pillow. Does not import TensorFlow.
+"""Recognize image files by their first bytes and decode them with Pillow.
 
-The suffix of a file never decides its format.
+Does not import TensorFlow. The suffix of a file never decides its format.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from reszoo.types import Array
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WebP", "TIFF")
 START = 32  # bytes at the start of a file that `find_format` needs
 MAX_PIXELS = 2**26
-"""Pixels of an untrusted file at most: 8192 x 8192, 200 MB in RGB. Files of a few kB can hold more."""
+"""Largest number of pixels of an untrusted file: 8192 x 8192, 200 MB in RGB.
+
+Files of a few kB can hold more.
+"""
 
 # A file with one of these suffixes that is not an image is reported as damaged, not ignored.
 SUFFIXES = tuple(".jpg .jpeg .jpe .jfif .png .bmp .dib .gif .webp .tif .tiff".split())
@@ -46,7 +49,7 @@ PILLOW_ERRORS = (OSError, SyntaxError, struct.error, EOFError, LookupError, Type
 
 
 def find_format(start: bytes) -> str | None:
-    """Return the format, one of `FORMATS`, of a file by its first `START` bytes; None for others."""
+    """Return the format of a file, one of `FORMATS`, by its first `START` bytes; else None."""
     if start.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if start.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -83,7 +86,7 @@ def describe_file(name: str, start: bytes) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Return a file name fit for a terminal and for UTF-8 files, with other bytes as \x.. escapes."""
+    r"""Return a file name fit for a terminal and UTF-8 files, with other bytes as \x.. escapes."""
     if not is_utf8(text):
         text = os.fsencode(text).decode("utf-8", "backslashreplace")
     return "".join(
@@ -131,9 +134,10 @@ def read_layout(contents: bytes) -> tuple[int, int, int]:
 
 
 def decode_pixels(contents: bytes) -> Array:
-    """Decode an image file of any of `FORMATS` with Pillow, upright; of an animation the first frame.
+    """Decode an image file of any of `FORMATS` with Pillow, upright.
 
-    Alpha is dropped. Of 16 bits per channel, the high byte is taken.
+    Of an animation, the first frame is decoded. Alpha is dropped. Of 16 bits per channel, the high
+    byte is taken.
 
     Returns:
         uint8 [h, w, 3].

@@ -87,7 +87,7 @@ class Preprocessing:
 
     @property
     def scale_and_shift(self) -> tuple[Array, Array]:
-        """The normalization as input = pixel * scale - shift, both float32 and shaped as `std`, `mean`."""
+        """Normalization as input = pixel * scale - shift: float32, shaped as `std` and `mean`."""
         return (1 / (255 * self.std.astype("f8"))).astype("f4"), (self.mean / self.std).astype("f4")
 
     def apply(self, images: Any) -> Tensor:
@@ -116,7 +116,7 @@ class Preprocessing:
         return tf.ensure_shape(normalized, images.shape)
 
     def to_input(self, image: Any) -> Tensor:
-        """Convert an image [h, w, c] of any size, values 0..255, to uint8 [height, width, channels]."""
+        """Convert an image [h, w, c] of any size, 0..255, to uint8 [height, width, channels]."""
         from reszoo.images.decoding import to_channels
         from reszoo.images.resizing import center_window, resize, scale_shorter_side
 
@@ -140,7 +140,9 @@ class Preprocessing:
         return self.from_image(decode_upright(contents, self.channels))
 
     def pixels(self, image: Any) -> Tensor:
-        """Return an image as uint8 [h, w, channels] of its own size. Not for a graph to be exported.
+        """Return an image as uint8 [h, w, channels] of its own size.
+
+        Not for a graph to be exported.
 
         Args:
             image: The bytes of a file, which are decoded upright, or an array [h, w, c].

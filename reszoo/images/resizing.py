@@ -42,14 +42,14 @@ def resize(
 ) -> Tensor:
     """Resize an image as Pillow does, antialiased. Unchanged if it has the size already.
 
-    Pillow resizes rows first, then columns, and rounds after each. (Pillow 13 starts with columns if
-    the height shrinks far more than the width.)
+    Pillow resizes rows first, then columns, and rounds after each. (Pillow 13 starts with columns
+    if the height shrinks far more than the width.)
 
     Args:
         image: [h, w, c], values 0..255.
         size: Height and width.
         interpolation: "bilinear" or "bicubic".
-        window: The part of the resized image to return, int32 [y, x, height, width]; by default all.
+        window: The part of the resized image to return, int32 [y, x, height, width]. Default: all.
 
     Returns:
         uint8 [*size, c], or of the window's size.

@@ -1,4 +1,4 @@
-"""A report: sections of one finding, tables and figures, written as one self-contained HTML file."""
+"""A report: sections of a finding, tables and figures, written as a self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reszoo.reporting.template import render_template
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells below headers; numbers are formatted, with their units. note: one line below."""
+    """Rows of cells below headers. Numbers are formatted, with units. note: one line below."""
 
     headers: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -26,7 +26,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, one sentence computed from the results ("" for none), and tables and figures in order."""
+    """A heading, tables and figures in order. finding: one sentence from the results, or ""."""
 
     title: str
     items: Sequence[Plot | Table]
@@ -44,7 +44,7 @@ class Page:
 
 
 def write_page(folder: Path, page: Page) -> Path:
-    """Write `folder`/report.html, and each figure as a PNG and an SVG file; return the page's path."""
+    """Write `folder`/report.html, and each figure as PNG and SVG files. Return the page's path."""
     figures = {}
     for plot in [
         item for section in page.sections for item in section.items if isinstance(item, Plot)
@@ -84,7 +84,7 @@ def base_name(name: str) -> str:
 
 
 def mean_and_deviation(values: Sequence[float | None], digits: int = 2) -> str:
-    """Return "mean ± sample deviation" of finite values, the mean alone for one value, "-" for none."""
+    """Return "mean ± sample deviation" of finite values, one value's mean alone, "-" for none."""
     finite = [value for value in values if value is not None and np.isfinite(value)]
     if not finite:
         return "-"

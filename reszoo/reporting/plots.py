@@ -19,7 +19,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 @dataclass(frozen=True)
 class Theme:
-    """Colors that read on one background. `series` has six that are different to color-blind readers too."""
+    """Colors that read on one background.
+
+    `series` has six that are different to color-blind readers too.
+    """
 
     name: str
     background: str
@@ -66,7 +69,8 @@ Draw = Callable[[Figure, Theme], None]
 class Plot:
     """A figure.
 
-    name: of its files, without suffix. draw: adds axes to an empty figure. size: width and height in inches.
+    name: of its files, without suffix. draw: adds axes to an empty figure. size: width and height
+    in inches.
     """
 
     name: str

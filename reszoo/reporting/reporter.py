@@ -70,7 +70,7 @@ class Reporter:
         self._bar.start()
 
     def update_bar(self, done: int, note: Callable[[], str]) -> None:
-        """Show that `done` steps are done: on the bar, or without a terminal by a line now and then.
+        """Show that `done` steps are done: on the bar, or without a terminal in occasional lines.
 
         Args:
             done: Steps done so far.

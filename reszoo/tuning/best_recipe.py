@@ -45,8 +45,8 @@ def export_recipe(folder: str | Path, path: str | Path) -> Path:
     header = (
         f"# {recipe.description}: trial {best['trial']}.\n#\n"
         f"#     {format_command('train', path)}\n#\n"
-        f"# Validation accuracy in the search: {scores}{format_share(best['share'])} (seeds: {seeds}); "
-        f"{best['parameters']:,} parameters.\n"
+        f"# Validation accuracy in the search: {scores}{format_share(best['share'])} "
+        f"(seeds: {seeds}); {best['parameters']:,} parameters.\n"
     )
     write_text(path, f"{header}\n{recipe.to_toml()}")
     return path

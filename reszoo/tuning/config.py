@@ -21,14 +21,15 @@ class SearchConfig(Table):
 
     tuner: Literal["random", "bayesian", "hyperband", "grid"] = Field(
         "random",
-        description="random; bayesian (a Gaussian process after some random trials); hyperband (many "
-        "short trials, of which the better ones continue; arXiv 1603.06560); grid (all combinations).",
+        description="random; bayesian (a Gaussian process after some random trials); hyperband "
+        "(many short trials, of which the better ones continue; arXiv 1603.06560); grid (all "
+        "combinations).",
     )
     trials: int = Field(
         0,
         ge=0,
-        description="Largest number of trials. For hyperband, as many sweeps as this number of full "
-        "trainings pays for, at least one. 0: 30, one sweep, or the whole grid.",
+        description="Largest number of trials. For hyperband, as many sweeps as this number of "
+        "full trainings pays for, at least one. 0: 30, one sweep, or the whole grid.",
     )
     executions: int = Field(
         1, ge=1, description="Runs per trial, with consecutive seeds; the score is their mean."

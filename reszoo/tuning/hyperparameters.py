@@ -166,7 +166,7 @@ def read_hyperparameters(tables: Mapping[str, Any]) -> tuple[Hyperparameter, ...
     """Return the hyperparameters of a table [space], in order.
 
     Raises:
-        ReszooError: For an invalid entry, or a condition on something that does not stand before it.
+        ReszooError: For an invalid entry, or a condition on something that is not before it.
     """
     found: dict[str, Hyperparameter] = {}
     for name, entry in _flatten(tables, KEYS):

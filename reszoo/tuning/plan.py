@@ -48,13 +48,13 @@ class Plan:
         search = self.space.search
         if not self.data["examples"].get("validation"):
             raise ReszooError(
-                f"data.validation: {self.data['name']} has no validation images, which score trials; "
-                "expected an integer >= 1. Example: --set data.validation=300"
+                f"data.validation: {self.data['name']} has no validation images, which score "
+                "trials; expected an integer >= 1. Example: --set data.validation=300"
             )
         if search.tuner == "hyperband" and self.units == 1:
             raise ReszooError(
-                f"train.epochs: {self.epochs:.3g} is invalid; expected at least {FACTOR} epochs with "
-                "search.tuner = hyperband"
+                f"train.epochs: {self.epochs:.3g} is invalid; expected at least {FACTOR} epochs "
+                "with search.tuner = hyperband"
             )
         if search.tuner == "grid":
             size = math.prod(each.size for each in self.space.hyperparameters)
@@ -100,8 +100,8 @@ class Plan:
             changed = [key for key in changed if table != "search" or key not in CHANGEABLE]
             if changed:
                 raise ReszooError(
-                    f"{folder} started with another {name} ({changed[0]}); give another --run-dir, or "
-                    f"resume without changes: {format_resume('tune', folder)}"
+                    f"{folder} started with another {name} ({changed[0]}); give another "
+                    f"--run-dir, or resume without changes: {format_resume('tune', folder)}"
                 )
 
 

@@ -36,7 +36,8 @@ class Progress:
         size = [f"{about}{self.total} trials{runs}"]
         size += [f"at most {most:,} {what}" for most, what in limits if most]
         self.reporter.line(
-            f"{space.name}: {search.tuner} search over {', '.join(short_names(self.names).values())};"
+            f"{space.name}: {search.tuner} search over "
+            f"{', '.join(short_names(self.names).values())};"
             f" {space.base.name} on {data['name']} ({'x'.join(map(str, data['input_shape']))});"
             f" {', '.join(size)}"
         )
@@ -58,7 +59,8 @@ class Progress:
             outcome = f"failed: {trial['reason']}"
         self.reporter.line(
             f"{self.done}/{self.total} trial {trial_id}: "
-            f"{format_values(trial['values'], self.names)}: {outcome}{self._best_so_far()}{self._time_left()}"
+            f"{format_values(trial['values'], self.names)}: "
+            f"{outcome}{self._best_so_far()}{self._time_left()}"
         )
 
     def _count(self, trial_id: str) -> Trial | None:

@@ -30,8 +30,8 @@ def read_results(folder: str | os.PathLike[str]) -> JsonObject:
 
     Returns:
         As written: name, description, search, recipe, space, data, environment, command; trials, by
-        id; `refused`, the rejected values with reasons. Computed: best (an id or None), front (ids by
-        cost), effects, grid, totals. Accuracies are from 0 to 1.
+        id; `refused`, the rejected values with reasons. Computed: best (an id or None), front (ids
+        by cost), effects, grid, totals. Accuracies are from 0 to 1.
 
     Raises:
         ReszooError: If the folder is not a search folder, or a file is damaged.

@@ -202,8 +202,8 @@ def _check(hyperparameters: tuple[Hyperparameter, ...]) -> None:
         both = _keys(one) & _keys(other)
         if both and not _exclusive(hyperparameters, one, other):
             raise ReszooError(
-                f"space.{one.name} and space.{other.name} both set {min(both)}; expected it in one of "
-                "them, or conditions that exclude each other"
+                f"space.{one.name} and space.{other.name} both set {min(both)}; expected it in "
+                "one of them, or conditions that exclude each other"
             )
 
 

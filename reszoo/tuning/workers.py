@@ -2,8 +2,8 @@
 
 The chief answers over gRPC, without encryption or authentication. In addition to KerasTuner's
 protocol, workers send a heartbeat: they ask for the space every few seconds, with their name. The
-chief hands out the trial of a dead worker again, replaces the workers that it started, and ends with
-the error that the oracle raised.
+chief hands out the trial of a dead worker again, replaces the workers that it started, and ends
+with the error that the oracle raised.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Find the model among the names of a checkpoint, whatever wrapped it, and report what is ignored."""
+"""Find the model among a checkpoint's names, whatever wrapped it, and report what is ignored."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SIGNS = ("layer1.0.conv1.weight", "stem_conv1/kernel", "conv1_conv/kernel")
 # What torch.compile, FSDP, activation checkpointing and Lightning Fabric put into names, anywhere.
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 AVERAGED = {"ema", "swa", "averaged", "average", "averager", "avg", "polyak"}
-# First words of names that a loss, a metric, an average or a profiler keeps in addition to the layers. No
-# output depends on them.
+# First words of names that a loss, a metric, an average or a profiler keeps in addition to the
+# layers. No output depends on them.
 AUXILIARY = set(
-    "criterion loss losses metric metrics acc accuracy auroc auc f1 f1score precision recall confmat "
-    "confusion averaged n_averaged initted num_updates".split()
+    "criterion loss losses metric metrics acc accuracy auroc auc f1 f1score precision recall "
+    "confmat confusion averaged n_averaged initted num_updates".split()
 )
 # Last words of names in which PyTorch and profilers count. No output depends on them.
 COUNTERS = ("num_batches_tracked", "total_ops", "total_params")
@@ -190,8 +190,8 @@ def choose_candidate(
     queries = [one for one in left if one.name.endswith("encoder_q")]
     if len(queries) == 1 and all(one.name.endswith(("encoder_q", "encoder_k")) for one in left):
         return queries[0], (
-            f"loaded the query encoder '{queries[0].name}'; add #encoder_k to the file name for the "
-            "key encoder",
+            f"loaded the query encoder '{queries[0].name}'; add #encoder_k to the file name for "
+            "the key encoder",
         )
     raise ReszooError(
         f"it holds several models ({names}); name one behind the file name. "
@@ -215,7 +215,7 @@ def is_auxiliary(name: str) -> bool:
 
 
 def tokens(text: str) -> list[str]:
-    """Return the words of a name in lower case: "EMACallback.ema_model" is ema, callback, ema, model."""
+    """Return a name's words in lower case: ema, callback, ema, model of "EMACallback.ema_model"."""
     return [word.lower() for word in _TOKEN.findall(text.replace("_", " "))]
 
 

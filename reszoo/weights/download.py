@@ -54,7 +54,7 @@ def fetch(files: Sequence[RemoteFile]) -> Path:
 
 
 def cache_path(file: RemoteFile) -> Path:
-    """Return where a file that is not on the hub is stored: weights/HOST/PATH below `$RESZOO_HOME`."""
+    """Return the path of a file that is not on the hub: weights/HOST/PATH below `$RESZOO_HOME`."""
     url = urllib.parse.urlsplit(file.url)
     home = expand_user(os.environ.get("RESZOO_HOME") or "~/.cache/reszoo")
     return home / "weights" / f"{url.netloc}{url.path}"
@@ -79,7 +79,7 @@ def _find(file: RemoteFile) -> Path | None:
 
 @contextlib.contextmanager
 def _quiet_hub() -> Iterator[None]:
-    """Silence the warnings of huggingface_hub about failed attempts; `fetch` reports the failure."""
+    """Silence huggingface_hub's warnings of failed attempts; `fetch` reports the failure."""
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -148,7 +148,8 @@ def _hub_digest(file: RemoteFile, path: Path) -> str:
         stated = get_hf_file_metadata(url).etag
     if not re.fullmatch("[0-9a-f]{64}", stated or ""):
         raise ReszooError(
-            f"{file.url}: the hub states the digest {stated}; expected a sha256. {path} is not opened"
+            f"{file.url}: the hub states the digest {stated}; expected a sha256. "
+            f"{path} is not opened"
         )
     return f"sha256:{stated}"
 
@@ -159,7 +160,10 @@ def _advise_copy(file: RemoteFile) -> str:
         from huggingface_hub import constants
 
         folder = Path(constants.HF_HUB_CACHE) / f"models--{hub[0].replace('/', '--')}"
-        return f"run 'hf download {hub[0]} {hub[1]}' on another machine and copy its folder to {folder}"
+        return (
+            f"run 'hf download {hub[0]} {hub[1]}' on another machine and copy its folder to "
+            f"{folder}"
+        )
     return f"download it on another machine and put it at {cache_path(file)}"
 
 
@@ -173,8 +177,8 @@ def _explain(file: RemoteFile, error: Exception) -> ReszooError:
             fix = f"Free some space, or set {home} to a folder on another disk"
         return ReszooError(f"{error.filename or file.url}: {error.strerror}. {fix}")
     return ReszooError(
-        f"{file.url}: download failed ({_find_reason(error)}). Check the connection, HTTPS_PROXY or "
-        f"{mirror}, or {_advise_copy(file)}"
+        f"{file.url}: download failed ({_find_reason(error)}). Check the connection, HTTPS_PROXY "
+        f"or {mirror}, or {_advise_copy(file)}"
     )
 
 

@@ -1,4 +1,7 @@
-"""Weights files: what a name means, and what a file holds by its first bytes. Standard library only."""
+"""Weights files: what a name means, and what a file holds by its first bytes.
+
+Uses the standard library only.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +42,8 @@ ADVICE = {
     "in that program and call model.save_weights('NAME.weights.h5')",
     "script": "a TorchScript archive, which is a program. Load it with torch.jit.load and save its "
     "state_dict() with torch.save",
-    "pickle": "a Python pickle that torch.save did not write, and reading it could run any program. "
-    "Save the tensors as safetensors",
+    "pickle": "a Python pickle that torch.save did not write, and reading it could run any "
+    "program. Save the tensors as safetensors",
     "archive": "an archive or a compressed file; unpack it and give the weights file in it",
     "npz": "a NumPy archive; save its arrays as safetensors",
     "page": "a page of HTML, not weights: the download failed. Download the file again",
@@ -78,8 +81,8 @@ class LocalFile:
         text = os.fspath(self.path)
         if "://" in text or text.startswith(("http:/", "https:/", "hf-hub:", "hf_hub:")):
             raise ReszooError(
-                f"weights: {text!r} is invalid; an address is not downloaded. Download the file and "
-                "give its path"
+                f"weights: {text!r} is invalid; an address is not downloaded. Download the file "
+                "and give its path"
             )
         raise ReszooError(f"no weights file {text}")
 

@@ -38,7 +38,8 @@ def _load_legacy(root: Any) -> dict[str, Array]:
         names = [_text(name) for name in root[layer].attrs["weight_names"]]
         owners = [("", *name.split("/"))[-2] for name in names]
         for name, owner in zip(names, owners, strict=True):
-            # A layer that is a model itself lists the weights of several layers: "conv/kernel:0", "bn/gamma:0".
+            # A layer that is a model itself lists the weights of several layers: "conv/kernel:0",
+            # "bn/gamma:0".
             inside = f"{owner}/" if len(set(owners)) > 1 else ""
             found[f"{layer}/{inside}{name.split('/')[-1].split(':')[0]}"] = np.asarray(
                 root[layer][name]

@@ -37,7 +37,7 @@ class Layout:
         allowed: From a spec to the values that fields of a model of this publisher have; None for
             any model.
         separator: Between a layer's name and a tensor's.
-        torch: Kernels are [out, in, height, width] and dense kernels [out, in], as PyTorch has them.
+        torch: Kernels are [out, in, height, width] and dense kernels [out, in], as in PyTorch.
         renamed: From the start of a name in older files to its start now.
     """
 
@@ -49,7 +49,7 @@ class Layout:
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     def find_mismatch(self, spec: Spec) -> str:
-        """Return why the publisher's models compute something else than `spec`; "" if they do not."""
+        """Return why the publisher's models do not compute what `spec` computes; "" if they do."""
         if self.allowed is None:
             return ""
         for name, values in self.allowed(spec).items():

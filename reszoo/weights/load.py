@@ -60,7 +60,8 @@ def resolve(spec: Spec, weights: str | os.PathLike[str]) -> Weights | LocalFile:
     if str(weights).lower() in DEFAULTS:
         example = "cifar10" if spec.stem == "cifar" else "imagenet"
         raise ReszooError(
-            f"weights: {weights!r} is invalid; expected a tag or a file. Example: weights={example!r}"
+            f"weights: {weights!r} is invalid; expected a tag or a file. "
+            f"Example: weights={example!r}"
         )
     return find_weights(spec, str(weights))
 
@@ -129,7 +130,10 @@ def _suggest_head(found: Conversion) -> str:
     wrong = [name for name, *_ in found.wrong_shape]
     if wrong == [f"{HEAD}/kernel", f"{HEAD}/bias"] and not found.missing:
         classes = found.wrong_shape[0][2][-1]
-        return f". Give classes={classes} for the file's classifier, or another classes=N for a new one"
+        return (
+            f". Give classes={classes} for the file's classifier, or another classes=N for a new "
+            "one"
+        )
     return ""
 
 

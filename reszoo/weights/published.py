@@ -187,7 +187,7 @@ def find_weights(spec: Spec, tag: str | None = None) -> Weights:
 
 
 def differences(spec: Spec, weights: Weights) -> list[tuple[str, Any, Any]]:
-    """Return (field, value of the model, value of the weights' model) for each field that differs."""
+    """Return (field, the model's value, the weights' model's value) for each field that differs."""
     own = _spec_of(weights.model)
     return [
         (name, getattr(spec, name), getattr(own, name))

@@ -1,4 +1,4 @@
-"""Read PyTorch checkpoints as tensors by name. `weights_only=True` throughout: nothing in a file is run."""
+"""Read PyTorch checkpoints as tensors by name, always with `weights_only=True`: no code is run."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def _make_table(*_: Any) -> collections.OrderedDict[Any, Any]:
 
 
 def flatten(held: Any) -> tuple[dict[str, Any], list[str]]:
-    """Return the tensors in nested tables by name, joined by dots, and top-level names without any."""
+    """Return nested tables' tensors by name, joined by dots, and top-level names without any."""
     import torch
 
     tensors: dict[str, Any] = {}
