@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
     import tensorflow as tf
 
@@ -13,6 +14,12 @@ Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 Tensor: TypeAlias = "tf.Tensor"
 """A tensor of TensorFlow, or in a traced function its symbol."""
+
+Variable: TypeAlias = "keras.Variable | tf.Variable"
+"""A variable of Keras or TensorFlow."""
+
+Shape: TypeAlias = tuple[int | None, ...]
+"""Sides of a tensor; None for any size."""
 
 JsonObject: TypeAlias = dict[str, Any]
 """An object of a JSON file, such as a record or run.json."""

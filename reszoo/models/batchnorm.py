@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import keras
+
+from reszoo.types import Tensor
 
 # Keras walks a functional graph by recursion, one frame per layer, and fails at Python's limit of
 # 1,000, at a depth of about 280. The deepest model has 4,210 layers. Set here because loading a
@@ -23,7 +24,9 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
     other ranks and other backends use Keras' own code.
     """
 
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+    def call(
+        self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Normalize, with TensorFlow's fused kernel where it applies."""
         if not self._fused(inputs, mask):
             return super().call(inputs, training=training, mask=mask)
@@ -48,7 +51,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             self.moving_variance.assign(self.moving_variance.value * keep + variance * (1 - keep))
         return output
 
-    def _fused(self, inputs: Any, mask: Any) -> bool:
+    def _fused(self, inputs: Tensor, mask: Tensor | None) -> bool:
         return (
             keras.config.backend() == "tensorflow"
             and not self.synchronized

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
 
 from reszoo.errors import ReszooError
-from reszoo.types import Array
+from reszoo.types import Array, Tensor
 
 TOLERANCE = 1e-5  # of the largest output: what float32 loses to rounding, with room
 BATCH = 64
@@ -34,7 +33,10 @@ class Growth:
 
 
 def check_equivalence(
-    before: keras.Model, after: keras.Model, added: Sequence[str], images: Any = None
+    before: keras.Model,
+    after: keras.Model,
+    added: Sequence[str],
+    images: Tensor | Array | None = None,
 ) -> Growth:
     """Compare the outputs of two models in inference.
 
@@ -64,7 +66,7 @@ def check_equivalence(
     return Growth(tuple(added), difference, difference == 0)
 
 
-def random_inputs(model: keras.Model, seed: int = 0) -> Any:
+def random_inputs(model: keras.Model, seed: int = 0) -> Tensor:
     """Return a few random inputs in the structure that a model takes; free sizes become 96."""
     random = np.random.default_rng(seed)
 
@@ -80,6 +82,6 @@ def random_inputs(model: keras.Model, seed: int = 0) -> Any:
     return keras.tree.map_structure(draw, model.inputs[0] if is_sequential else model.input)
 
 
-def _outputs(model: keras.Model, images: Any) -> list[Array]:
+def _outputs(model: keras.Model, images: Tensor | Array) -> list[Array]:
     values = keras.tree.flatten(model(images, training=False))
     return [np.asarray(keras.ops.convert_to_numpy(value), np.float64) for value in values]

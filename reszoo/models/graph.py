@@ -6,11 +6,15 @@ All uses of Keras' private parts of a graph are here; `tests/test_upstream.py` n
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 
 from reszoo.models.layers import PadChannels
+from reszoo.types import Tensor
+
+Node: TypeAlias = Any
+"""A node of Keras' graph: one call of an operation. Keras does not export its type."""
 
 L = keras.layers
 # Layers whose last operation is their `activation`. Exact types: a subclass may do more.
@@ -30,29 +34,31 @@ CARRYING += (L.Reshape, L.Flatten, L.Permute, L.Identity, PadChannels)
 CARRYING += (L.Concatenate, L.Add, L.Multiply, L.Average, L.Minimum)
 
 
-def producer(tensor: Any) -> tuple[Any, list[Any]]:
+def producer(tensor: Tensor) -> tuple[keras.layers.Layer, list[Tensor]]:
     """Return (the layer or operation that made a symbolic tensor, the tensors it was made from)."""
     operation, node, _ = tensor._keras_history
     return operation, list(operation._inbound_nodes[node].input_tensors)
 
 
-def readers(layer: Any) -> list[Any]:
+def readers(layer: keras.layers.Layer) -> list[Node]:
     """Return the layers and operations that read the outputs of a layer, in any model."""
     return [node.operation for node in layer._outbound_nodes]
 
 
-def flatten_layers(layer: Any, *, include_self: bool = True) -> list[Any]:
+def flatten_layers(
+    layer: keras.layers.Layer, *, include_self: bool = True
+) -> list[keras.layers.Layer]:
     """Return a layer and the layers inside it, at any depth."""
-    layers: list[Any] = layer._flatten_layers(include_self=include_self)
+    layers: list[keras.layers.Layer] = layer._flatten_layers(include_self=include_self)
     return layers
 
 
-def count_calls(model: keras.Model, operation: Any) -> int:
+def count_calls(model: keras.Model, operation: keras.Operation) -> int:
     """Return how often a model's graph calls one of its layers or operations."""
     return sum(node.operation is operation for node in nodes(model))
 
 
-def cut_layers(model: keras.Model) -> list[Any]:
+def cut_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """Return the layers that every later layer depends on through their one output, in order."""
     order = nodes(model)
     calls = Counter(id(node.operation) for node in order)
@@ -65,13 +71,13 @@ def cut_layers(model: keras.Model) -> list[Any]:
     return found
 
 
-def nodes(model: keras.Model) -> list[Any]:
+def nodes(model: keras.Model) -> list[Node]:
     """Return the calls that make up a model's graph, each after those it depends on."""
     by_depth = model._nodes_by_depth
     return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
 
 
-def can_be_negative(tensor: Any) -> bool:
+def can_be_negative(tensor: Tensor) -> bool:
     """Return False if the graph shows that a tensor has no value below 0, else True.
 
     Known are activations >= 0, and pooling, padding, dropout, reshaping, sums and products of them.
@@ -79,12 +85,12 @@ def can_be_negative(tensor: Any) -> bool:
     """
     known: dict[int, bool] = {}
 
-    def negative(tensor: Any) -> bool:
+    def negative(tensor: Tensor) -> bool:
         if id(tensor) not in known:
             known[id(tensor)] = decide(tensor)
         return known[id(tensor)]
 
-    def decide(tensor: Any) -> bool:
+    def decide(tensor: Tensor) -> bool:
         operation, sources = producer(tensor)
         # A model used as a layer: its own graph decides.
         if isinstance(operation, keras.Function | keras.Sequential):

@@ -11,7 +11,7 @@ from reszoo.errors import ReszooError
 from reszoo.models.build import build
 from reszoo.models.equivalence import BATCH, check_equivalence
 from reszoo.models.settings import fixed_settings
-from reszoo.types import Array
+from reszoo.types import Array, JsonObject
 from reszoo.zoo.catalog import spec as get_spec
 from reszoo.zoo.layer_names import parse_block_layer
 from reszoo.zoo.spec import Spec
@@ -170,7 +170,7 @@ def _compare(old: keras.layers.Layer | None, new: keras.layers.Layer | None) -> 
     return ""
 
 
-def _settings(layer: keras.layers.Layer) -> dict[str, Any]:
+def _settings(layer: keras.layers.Layer) -> JsonObject:
     ignored = IGNORED_SETTINGS
     if isinstance(layer, keras.layers.Dropout):
         ignored = ignored | {"rate", "seed"}
@@ -205,7 +205,7 @@ def _statistics(
 
 
 def _make_identity(
-    layers: dict[str, Any], spec: Spec, mean: Array | float, variance: Array | float
+    layers: dict[str, keras.layers.Layer], spec: Spec, mean: Array | float, variance: Array | float
 ) -> None:
     """Set a new block's weights so that it returns its input.
 

@@ -10,6 +10,7 @@ from keras import KerasTensor
 
 from reszoo.models.batchnorm import BatchNormalization
 from reszoo.models.settings import DATA_FORMAT
+from reszoo.types import JsonObject, Shape, Tensor
 
 # As in Caffe and PyTorch, in which the published weights were trained (Keras' own default is 0.99).
 BN_MOMENTUM = 0.9
@@ -84,13 +85,13 @@ class PadChannels(keras.layers.Layer):  # type: ignore[misc]
         super().__init__(**kwargs)
         self.channels, self.stride, self.pad_at = channels, stride, pad_at
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of the output."""
         batch, *sides, _ = input_shape
         kept = (side if side is None else -(-side // self.stride) for side in sides)
         return (batch, *kept, self.channels)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Return the output for `inputs`, [n, h, w, c]."""
         old = inputs.shape[-1]
         new = self.channels - old
@@ -105,7 +106,7 @@ class PadChannels(keras.layers.Layer):  # type: ignore[misc]
         kept = inputs[:, :: self.stride, :: self.stride, :] if self.stride > 1 else inputs
         return keras.ops.pad(kept, [[0, 0], [0, 0], [0, 0], [before, new - before]])
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> JsonObject:
         """Return the arguments from which Keras makes an equal layer."""
         own = {"channels": self.channels, "stride": self.stride, "pad_at": self.pad_at}
         return {**super().get_config(), **own}
@@ -115,14 +116,14 @@ class PadChannels(keras.layers.Layer):  # type: ignore[misc]
 class ReZero(keras.layers.Layer):  # type: ignore[misc]
     """Multiply by a learned scalar that starts at 0 (arXiv 2003.04887)."""
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Make the scalar."""
         self.alpha = self.add_weight(shape=(), initializer="zeros", name="alpha")
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of the output."""
         return input_shape
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Tensor) -> Tensor:
         """Return the scaled input."""
         return inputs * keras.ops.cast(self.alpha, inputs.dtype)

@@ -11,6 +11,7 @@ from reszoo.models.equivalence import check_equivalence
 from reszoo.models.graph import can_be_negative, count_calls, cut_layers, flatten_layers, producer
 from reszoo.models.layers import batch_norm, conv, relu
 from reszoo.models.settings import fixed_settings
+from reszoo.types import Tensor
 
 BLOCKS = ("basic", "bottleneck")
 ORDERS = ("auto", "post", "pre")
@@ -115,7 +116,7 @@ def _check_choice(name: str, value: object, options: tuple[str, ...]) -> None:
         raise ReszooError(f"{name}: {value!r} is invalid; expected {shown}{near}")
 
 
-def _find_layer(model: keras.Model, at: str) -> Any:
+def _find_layer(model: keras.Model, at: str) -> keras.layers.Layer:
     """Return the layer or operation called `at`."""
     found = {operation.name: operation for operation in model.operations}
     if at not in found:
@@ -126,7 +127,7 @@ def _find_layer(model: keras.Model, at: str) -> Any:
     return found[at]
 
 
-def _last_map(model: keras.Model) -> Any:
+def _last_map(model: keras.Model) -> keras.layers.Layer:
     """Return the last layer without a parallel branch whose output is a map."""
     maps = [each for each in cut_layers(model) if not _is_input(each) and _is_map(each.output)]
     if not maps:
@@ -140,11 +141,11 @@ def _is_input(layer: object) -> bool:
     return isinstance(layer, keras.layers.InputLayer)
 
 
-def _is_map(output: Any) -> bool:
+def _is_map(output: Tensor) -> bool:
     return hasattr(output, "shape") and len(output.shape) == 4 and output.shape[-1] is not None
 
 
-def _check_layer(model: keras.Model, layer: Any, block: str) -> None:
+def _check_layer(model: keras.Model, layer: keras.layers.Layer, block: str) -> None:
     """Raise ReszooError where blocks cannot follow a layer."""
     inner = flatten_layers(model, include_self=False)  # those of models used as layers too
     for each in (*model.operations, *inner):
@@ -212,7 +213,7 @@ def _block(x: keras.KerasTensor, name: str, block: str, order: str) -> keras.Ker
     return relu(y, f"{name}_relu{last}") if order == "post" else y
 
 
-def _inputs(model: keras.Model) -> Any:
+def _inputs(model: keras.Model) -> Tensor | list[Tensor]:
     """Return new inputs in the structure of the model's, under the same names."""
 
     def copy(tensor: keras.KerasTensor) -> keras.KerasTensor:
@@ -222,7 +223,7 @@ def _inputs(model: keras.Model) -> Any:
     return keras.tree.map_structure(copy, model.input)
 
 
-def _copy(layer: Any) -> Any:
+def _copy(layer: keras.layers.Layer) -> keras.layers.Layer:
     """Return a copy of a layer. One without state that Keras cannot copy is shared."""
     try:
         return layer.__class__.from_config(layer.get_config())
@@ -232,7 +233,7 @@ def _copy(layer: Any) -> Any:
         return layer
 
 
-def _copy_state(old: Any, new: Any) -> None:
+def _copy_state(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
     """Give a copied layer the weights and the `trainable` flags of the old one."""
     if new is not old:
         new.set_weights(old.get_weights())

@@ -11,14 +11,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeAlias
 
 import keras
 
 from reszoo.lazy import tf
-from reszoo.models.graph import nodes
-from reszoo.types import Tensor
+from reszoo.models.graph import Node, nodes
+from reszoo.types import Tensor, Variable
 from reszoo.zoo.layer_names import parse_block_layer
+
+Traced: TypeAlias = Callable[[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]]
+"""A traced block: input and values of its variables to output and changed values."""
 
 
 @dataclass
@@ -33,19 +36,19 @@ class Group:
     """
 
     name: str | None
-    nodes: list[Any] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
     entry: int = 0
     exit: int = 0
 
     @property
-    def layers(self) -> list[Any]:
+    def layers(self) -> list[keras.layers.Layer]:
         """The layers of the nodes."""
         return [
             node.operation for node in self.nodes if isinstance(node.operation, keras.layers.Layer)
         ]
 
     @property
-    def variables(self) -> list[Any]:
+    def variables(self) -> list[Variable]:
         """The variables of the layers."""
         return [variable for layer in self.layers for variable in layer.variables]
 
@@ -83,7 +86,7 @@ class BlockByBlock:
     def __init__(self, model: keras.Model) -> None:
         self._model = model
         self._groups = split(model)
-        self._functions: dict[str, Callable[..., Any]] = {}
+        self._functions: dict[str, Traced] = {}
         self._moved: dict[str, list[int]] = {}
         for group in self._groups:
             if group.name and group.kind not in self._functions:
@@ -110,7 +113,7 @@ class BlockByBlock:
                 variables[index].value.assign(value, read_value=False)
         return tensors[id(self._model.outputs[0])]
 
-    def _function(self, group: Group) -> Callable[..., Any]:
+    def _function(self, group: Group) -> Traced:
         kind, variables = group.kind, group.variables
 
         def block(x: Tensor, values: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -125,13 +128,13 @@ class BlockByBlock:
             ]
             return tensors[group.exit], [now[at] for at in self._moved[kind]]
 
-        traced: Callable[..., Any] = tf.function(
+        traced: Traced = tf.function(
             block, autograph=False, experimental_attributes={"_noinline": True}
         )
         return traced
 
 
-def run(steps: list[Any], tensors: dict[int, Tensor]) -> None:
+def run(steps: list[Node], tensors: dict[int, Tensor]) -> None:
     """Compute nodes as in training, and add their outputs to `tensors`.
 
     Args:

@@ -54,7 +54,7 @@ class Callbacks:
         optimizer: keras.optimizers.Optimizer,
         recipe: Recipe,
         show: Callable[[], None],
-        params: Mapping[str, Any],
+        params: JsonObject,
     ) -> None:
         self.given = list(callbacks)
         self._kept = [

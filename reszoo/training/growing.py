@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +16,7 @@ from reszoo.training import checkpoint
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.run import Run
 from reszoo.training.step import Stepper
-from reszoo.types import JsonObject
+from reszoo.types import JsonObject, Variable
 
 IMAGES = 1024  # training images that set the statistics of new batch normalization on the shortcut
 
@@ -107,6 +106,6 @@ def _copy_slots(source: Run, old: keras.Model, stepper: Stepper, recipe: Recipe)
     return copied
 
 
-def _slot(variable: Any) -> str:
+def _slot(variable: Variable) -> str:
     """Return a slot's name without the optimizer's, which Keras numbers within a process."""
     return str(variable.path.split("/", 1)[-1])

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from reszoo.lazy import tf
 from reszoo.types import Tensor
 
 
 def share_of_micro_batch(
-    rows: Tensor, replica: Any, replicas: int, micro_batch: int = 0, micro_batches: int = 1
+    rows: Tensor, replica: Tensor | int, replicas: int, micro_batch: int = 0, micro_batches: int = 1
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (first row, one past the last row, weight) of a replica's share of a micro-batch.
 

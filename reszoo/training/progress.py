@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from reszoo.reporting.reporter import Reporter
+from reszoo.types import JsonObject
 
 
 class Progress:
@@ -41,7 +41,7 @@ class Progress:
 
         self.reporter.update_bar(step, note)
 
-    def row(self, row: Mapping[str, Any]) -> None:
+    def row(self, row: JsonObject) -> None:
         """Report one row of the history."""
         text = (
             f"epoch {row['epoch']:>4}  step {row['step']}/{self._total}  rate {row['rate']:.4g}  "

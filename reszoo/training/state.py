@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from reszoo.training.averaging import WeightAverages
 from reszoo.training.checkpoint import Checkpoint
 from reszoo.training.run import Run
 from reszoo.training.step import Stepper
-from reszoo.types import Array, JsonObject
+from reszoo.types import Array, JsonObject, Variable
 
 BEST, RESULT = "best.npz", "result.npz"  # best on validation; as callbacks left them at the end
 
@@ -46,7 +45,7 @@ class TrainingState:
         self.averaging = WeightAverages(stepper.weights, stepper.averages)
         named = enumerate(stepper.model.variables)
         self._weights = {f"model/{index}/{variable.path}": variable for index, variable in named}
-        self._variables: dict[str, Any] = self._weights | stepper.state()
+        self._variables: dict[str, Variable] = self._weights | stepper.state()
 
     def mean(self) -> dict[str, float]:
         """Return "loss" and "accuracy", means over the images since the last row."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import keras
 
@@ -24,7 +24,7 @@ from reszoo.training.loss_scale import LossScale
 from reszoo.training.micro_batches import share_of_micro_batch
 from reszoo.training.traced_call import TracedCall
 from reszoo.training.weight_update import WeightUpdate
-from reszoo.types import Tensor
+from reszoo.types import Tensor, Variable
 from reszoo.weights.convert import HEAD
 
 STATISTICS = ("moving_mean", "moving_variance")
@@ -143,7 +143,7 @@ class Stepper:
         for variable in self.optimizer.variables:  # includes the learning rate; each step sets it
             variable.assign(keras.ops.zeros_like(variable.value))
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Variable]:
         """Return every variable besides the model's by a stable name, for checkpoints."""
         slots = {f"optimizer/{at}": each for at, each in enumerate(self.optimizer.variables)}
         pairs = zip(self.weights, self.averages, strict=False)
@@ -210,7 +210,7 @@ class Stepper:
         context = tf.distribute.get_replica_context()
         rows = tf.shape(images)[0]
         weights = [self.weights[index] for index in indices]
-        gradients: list[Any] = [None] * len(weights)
+        gradients: list[Tensor | None] = [None] * len(weights)
         sums = tf.zeros(3, tf.float64)
         for micro_batch in range(self._accumulate):
             replica, replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync
@@ -264,7 +264,7 @@ class Stepper:
         loss = tf.cast(tf.reduce_sum(losses), tf.float64)
         return gradients, tf.stack([loss, tf.reduce_sum(right), count])
 
-    def _average_statistics(self, context: Any) -> None:
+    def _average_statistics(self, context: tf.distribute.ReplicaContext) -> None:
         """Set the moving statistics of all replicas to their mean."""
         if self._statistics:
             own = [tf.identity(variable.value) for variable in self._statistics]
@@ -273,7 +273,7 @@ class Stepper:
                 variable.value.assign(mean)
 
 
-def _statistics(layer: Any) -> Iterator[Any]:
+def _statistics(layer: keras.layers.Layer) -> Iterator[Variable]:
     """Yield the moving statistics that training changes; those of frozen layers do not change."""
     if not layer.trainable:
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 
@@ -11,7 +10,7 @@ from reszoo.config.optimizer import OptimizerConfig
 from reszoo.lazy import tf
 from reszoo.models.freeze import layer_groups
 from reszoo.training.optimizers import decays
-from reszoo.types import Tensor
+from reszoo.types import Tensor, Variable
 
 
 class WeightUpdate:
@@ -45,19 +44,19 @@ class WeightUpdate:
         ema: float = 0.0,
         stage_decay: float = 1.0,
     ) -> None:
-        self.weights: list[Any] = model.trainable_variables
+        self.weights: list[Variable] = model.trainable_variables
         self._optimizer, self._config, self._strategy = optimizer, config, strategy
         self._clip_norm, self._ema = clip_norm, ema
         factors = learning_rate_factors(model, stage_decay)
         self._factors = [factors.get(id(weight), 1.0) for weight in self.weights]
         # Keras would create the slots inside the traced step, which then must be traced twice.
         optimizer.build(self.weights)
-        self.averages: list[Any] = []
+        self.averages: list[Variable] = []
         if ema:
             self.averages = [tf.Variable(each.value, trainable=False) for each in self.weights]
 
     def regularize(
-        self, gradients: list[Tensor], weights: Sequence[Any], read: dict[int, Tensor]
+        self, gradients: list[Tensor], weights: Sequence[Variable], read: dict[int, Tensor]
     ) -> list[Tensor]:
         """Return the gradients with coupled weight decay, clipped by their global norm.
 
@@ -78,7 +77,7 @@ class WeightUpdate:
             gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm)
         return gradients
 
-    def apply(self, gradients: Sequence[Any], rate: Tensor, indices: Sequence[int]) -> bool:
+    def apply(self, gradients: Sequence[Tensor], rate: Tensor, indices: Sequence[int]) -> bool:
         """Update the weights of the given indices; return True, for `tf.cond`.
 
         Args:
@@ -94,11 +93,11 @@ class WeightUpdate:
             own = rate if self._factors[index] == 1 else rate * self._factors[index]
 
             def update(
-                variable: Any,
-                gradient: Any,
-                average: Any = None,
+                variable: Variable,
+                gradient: Tensor,
+                average: Variable | None = None,
                 shrink: bool = shrink,
-                own: Any = own,
+                own: Tensor = own,
             ) -> None:
                 if shrink:
                     shrinkage = tf.cast(self._config.weight_decay * own, variable.dtype)
@@ -113,7 +112,7 @@ class WeightUpdate:
         self._optimizer.iterations.assign_add(1)
         return True
 
-    def _optimizer_step(self) -> Callable[[Any, Any, Any], object]:
+    def _optimizer_step(self) -> Callable[[Tensor, Variable, Tensor], object]:
         """Return the optimizer's update (gradient, variable, rate).
 
         On one device, momentum is one fused kernel, which gives the same bits.
@@ -121,11 +120,11 @@ class WeightUpdate:
         optimizer = self._optimizer
         alone = self._strategy.num_replicas_in_sync == 1
         if not (alone and type(optimizer) is keras.optimizers.SGD and optimizer.momentum):
-            usual: Callable[[Any, Any, Any], object] = optimizer.update_step
+            usual: Callable[[Tensor, Variable, Tensor], object] = optimizer.update_step
             return usual
         momentum = constants(optimizer.momentum, self.weights)
 
-        def update(gradient: Any, variable: Any, rate: Any) -> None:
+        def update(gradient: Tensor, variable: Variable, rate: Tensor) -> None:
             slot = optimizer.momentums[optimizer._get_variable_index(variable)].value
             tf.raw_ops.ResourceApplyKerasMomentum(
                 var=variable.handle,
@@ -139,7 +138,7 @@ class WeightUpdate:
         return update
 
 
-def constants(value: float, weights: Sequence[Any]) -> dict[str, Tensor]:
+def constants(value: float, weights: Sequence[Variable]) -> dict[str, Tensor]:
     """Return a number as one constant per dtype of the weights, which keeps the graph small."""
     dtypes = sorted({weight.dtype for weight in weights})
     return {dtype: tf.constant(value, dtype) for dtype in dtypes}

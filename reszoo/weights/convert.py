@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from reszoo.errors import ReszooError
-from reszoo.types import Array
+from reszoo.types import Array, Variable
 from reszoo.weights.candidates import COUNTERS
 from reszoo.weights.layouts import Layout, detect_layout, get_layout
 from reszoo.zoo.spec import Spec
+
+if TYPE_CHECKING:
+    import keras
 
 HEAD = "head_dense"
 ENTRY = "stem_conv1/kernel"
@@ -69,7 +72,7 @@ class Conversion:
         return f"'{self.left_over[0]}' is in the file only{more}" if self.left_over else ""
 
 
-def variables(model: Any) -> Iterator[tuple[str, Any]]:
+def variables(model: keras.Model) -> Iterator[tuple[str, Variable]]:
     """Yield (`layer/variable`, variable) for each weight of a model that `build` made."""
     for layer in model.layers:
         for variable in layer.weights:
@@ -78,7 +81,7 @@ def variables(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def assign(
-    model: Any,
+    model: keras.Model,
     spec: Spec,
     arrays: Mapping[str, Array],
     *,
@@ -106,7 +109,7 @@ def assign(
     check_layout(spec, scheme)
     arrays = {scheme.update_name(key): array for key, array in arrays.items()}
     found = Conversion(layout=scheme.name)
-    chosen: list[tuple[Any, Array]] = []
+    chosen: list[tuple[Variable, Array]] = []
     used = set()
     own = dict(variables(model))
     head = f"{scheme.layer(HEAD, spec)}{scheme.separator}"
@@ -144,7 +147,7 @@ def assign(
     return found
 
 
-def export_arrays(model: Any, spec: Spec, layout: str) -> dict[str, Array]:
+def export_arrays(model: keras.Model, spec: Spec, layout: str) -> dict[str, Array]:
     """Return the weights of a model by the names and in the axes of another layout.
 
     Raises:
@@ -178,15 +181,15 @@ def adapt_channels(kernel: Array, channels: int) -> Array:
     """
     own = kernel.shape[2]
     if channels == 1:
-        summed: np.ndarray[Any, np.dtype[Any]] = kernel.sum(axis=2, keepdims=True)
+        summed: Array = kernel.sum(axis=2, keepdims=True)
         return summed
     repeated = np.concatenate([kernel] * math.ceil(channels / own), axis=2)[:, :, :channels]
-    adapted: np.ndarray[Any, np.dtype[Any]] = repeated * (own / channels)
+    adapted: Array = repeated * (own / channels)
     return adapted
 
 
 def _has_other_classes(
-    own: Mapping[str, Any], arrays: Mapping[str, Array], scheme: Layout, spec: Spec
+    own: Mapping[str, Variable], arrays: Mapping[str, Array], scheme: Layout, spec: Spec
 ) -> bool:
     """Return whether a file's classifier has another number of classes, or is absent."""
     kernel = own.get(f"{HEAD}/kernel")

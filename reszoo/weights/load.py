@@ -7,7 +7,7 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from reszoo.errors import ReszooError
 from reszoo.images.preprocessing import Preprocessing
@@ -18,6 +18,9 @@ from reszoo.weights.download import fetch
 from reszoo.weights.files import TORCH, LocalFile, RemoteFile, is_file_name, local_file
 from reszoo.weights.published import Weights, find_weights
 from reszoo.zoo.spec import Spec
+
+if TYPE_CHECKING:
+    import keras
 
 # What other libraries call their usual weights.
 DEFAULTS = ("default", "true", "pretrained", "auto")
@@ -67,7 +70,7 @@ def resolve(spec: Spec, weights: str | os.PathLike[str]) -> Weights | LocalFile:
 
 
 def load(
-    model: Any, spec: Spec, source: Weights | LocalFile, *, other_classes: bool = True
+    model: keras.Model, spec: Spec, source: Weights | LocalFile, *, other_classes: bool = True
 ) -> Conversion:
     """Load published weights, or those of a file, into a model.
 
@@ -110,7 +113,7 @@ def load(
     return found
 
 
-def _describe(model: Any, found: Conversion) -> list[str]:
+def _describe(model: keras.Model, found: Conversion) -> list[str]:
     """Return lines about what of a model does not come from the weights."""
     lines = []
     if found.new:
@@ -137,7 +140,7 @@ def _suggest_head(found: Conversion) -> str:
     return ""
 
 
-def renew_head(model: Any) -> None:
+def renew_head(model: keras.Model) -> None:
     """Re-initialize the classifier, for other classes of the same number."""
     head = model.get_layer(HEAD)
     head.kernel.assign(head.kernel_initializer(head.kernel.shape))

@@ -11,6 +11,7 @@ from typing import Any
 
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.images.preprocessing import Preprocessing
+from reszoo.types import JsonObject
 from reszoo.weights.files import RemoteFile
 from reszoo.zoo.catalog import ALIASES, list_models
 from reszoo.zoo.catalog import spec as make_spec
@@ -72,7 +73,7 @@ class Weights:
         """Return whether `names` are the classes of these weights, in the order of their logits."""
         return names in (self.class_names, self.class_ids)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return a JSON-able dict, for cards and run.json."""
         values = {
             key: getattr(self, key)

@@ -183,9 +183,7 @@ def to_array(value: Any) -> Array:
     value = value.detach()
     if value.is_sparse or value.is_quantized:
         raise ReszooError("a sparse or quantized tensor is not read")
-    array: np.ndarray[Any, np.dtype[Any]] = (
-        (value.float() if value.is_floating_point() else value).contiguous().numpy()
-    )
+    array: Array = (value.float() if value.is_floating_point() else value).contiguous().numpy()
     return array
 
 

@@ -151,7 +151,7 @@ def test_folding_is_done_where_it_is_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By the function and by the command."""
-    monkeypatch.setattr("reszoo.cli.export.open_source", lambda *_: sharp)
+    monkeypatch.setattr("reszoo.cli.export.open_model", lambda *_: sharp)
     words = ["export", "sharp", str(tmp_path / "out"), *([] if folding else ["--no-fold"])]
     for export in (
         lambda: reszoo.export(sharp, tmp_path / "out", fold_norms=folding),
