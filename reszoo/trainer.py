@@ -30,11 +30,12 @@ from reszoo.reporting.reporter import Reporter
 from reszoo.training.callback_checks import check_callbacks
 from reszoo.training.cluster import check_cluster
 from reszoo.training.devices import describe, missing_gpu, open_strategy, precision
+from reszoo.training.environment import now
 from reszoo.training.failures import record_failure
 from reszoo.training.growing import Growth, start_grown
 from reszoo.training.learning_rates import learning_rates
 from reszoo.training.loop import Loop, Watch
-from reszoo.training.run import Run, now
+from reszoo.training.run import Run
 from reszoo.training.setup import ModelSource, make_model, make_stepper, open_data
 from reszoo.training.start import check_data, find_run, has_checkpoint, stored_bytes
 from reszoo.training.step import Stepper
@@ -94,7 +95,6 @@ def train(
     Raises:
         ReszooError: For invalid input, before anything is written; and if the loss is not finite.
     """
-    check_cluster()
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
     trainer = Trainer.prepare(
         recipe,
@@ -174,6 +174,7 @@ class Trainer:
         Raises:
             ReszooError: For invalid input, before anything is written.
         """
+        check_cluster()
         run, recipe = find_run(recipe, run_dir=run_dir, resume=resume, data=data, model=model)
         started, settings = has_checkpoint(run), recipe.train
         strategy = open_strategy(devices)
@@ -238,8 +239,7 @@ class Trainer:
     def fit(self, until: int = 0) -> bool:
         """Train to the end, or to step `until`; return whether training is complete.
 
-        run.json records the result. Afterwards `model` holds the weights that are evaluated, with
-        `train.ema` the averaged ones.
+        Afterwards `model` holds the weights that are evaluated: with `train.ema` the averaged ones.
         """
         with self._recording_failure(), fixed_settings():
             complete = self.loop.fit(until)

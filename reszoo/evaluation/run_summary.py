@@ -10,8 +10,9 @@ from reszoo.config.recipe import Recipe
 from reszoo.data.pipeline import Pipeline
 from reszoo.data.summary import describe_classes, describe_ignored, is_imbalanced, warn_of_imbalance
 from reszoo.evaluation.scores import Scores, one_class_line
+from reszoo.training.environment import environment
 from reszoo.training.finetuning import describe_finetuning
-from reszoo.training.run import Run, environment
+from reszoo.training.run import Run
 from reszoo.types import JsonObject
 from reszoo.zoo.count import count
 

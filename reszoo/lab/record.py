@@ -12,7 +12,7 @@ from typing import Any
 
 from reszoo.errors import ReszooError
 from reszoo.files import check_output, write_json
-from reszoo.training.run import environment
+from reszoo.training.environment import environment
 from reszoo.types import JsonObject
 
 NAME = "record.json"

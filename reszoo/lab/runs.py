@@ -16,7 +16,6 @@ from reszoo.errors import ReszooError
 from reszoo.evaluation.evaluate import evaluate
 from reszoo.reporting.reporter import Reporter
 from reszoo.trainer import Trainer
-from reszoo.training.cluster import check_cluster
 from reszoo.training.memory import release_memory
 from reszoo.training.run import Run
 from reszoo.training.setup import ModelSource
@@ -61,7 +60,6 @@ def open_trainer(
     path: Path, recipe: Recipe, devices: str, model: ModelSource | None = None
 ) -> Trainer:
     """Return a trainer of the run in `path`, new or resumed; `model` as in `Trainer.prepare`."""
-    check_cluster()
     begun = (path / "recipe.toml").is_file()
     try:
         return Trainer.prepare(

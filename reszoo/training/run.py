@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import csv
-import datetime
 import io
 import json
 import os
-import platform
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +24,8 @@ from reszoo.training.data_location import (
     placeholder,
     same_but_location,
 )
+from reszoo.training.environment import now
 from reszoo.types import JsonObject
-from reszoo.versions import module_versions
 
 if TYPE_CHECKING:
     import keras
@@ -269,33 +266,3 @@ class Run:
             ) from error
         except ValueError as error:
             raise ReszooError(f"{path} is not JSON; it is damaged") from error
-
-
-def environment() -> JsonObject:
-    """Return versions, backend, platform, the git commit of the working directory, and the time."""
-    import keras
-
-    backend = keras.config.backend()
-    versions = module_versions("reszoo") | {"python": platform.python_version()}
-    return {
-        "versions": versions | module_versions(backend, "keras", "numpy"),
-        "backend": backend,
-        "platform": platform.platform(),
-        "git": _commit(),
-        "started": now(),
-    }
-
-
-def now() -> str:
-    """Return the time in UTC, to the second."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _commit() -> str | None:
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None

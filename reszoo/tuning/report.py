@@ -15,14 +15,7 @@ from reszoo.errors import ReszooError
 from reszoo.files import write_json
 from reszoo.reporting.page import Page, Section, Table, mean_and_deviation, provenance, write_page
 from reszoo.reporting.plots import Plot, Theme
-from reszoo.tuning.figures import (
-    COLUMNS,
-    accuracy_floor,
-    draw_cost,
-    draw_effects,
-    draw_grid,
-    draw_progress,
-)
+from reszoo.tuning import figures
 from reszoo.tuning.formatting import format_share, format_value, format_values, short_names
 from reszoo.tuning.plan import NAME
 from reszoo.tuning.records import Trial
@@ -141,7 +134,9 @@ def _cost(results: JsonObject) -> Section:
         for name in reversed(results["front"]["parameters"])
     ]
     caption = "Validation accuracy against parameters and MACs per image, with the Pareto fronts."
-    plot = _plot("accuracy-cost", caption, draw_cost, results, longest(results["trials"]), 4.4)
+    plot = _plot(
+        "accuracy-cost", caption, figures.draw_cost, results, longest(results["trials"]), 4.4
+    )
     note = "The Pareto front in parameters."
     return Section("Accuracy against cost", [plot, _table(headers, rows, note)])
 
@@ -174,8 +169,8 @@ def _effects(results: JsonObject) -> Section:
     if not tried:
         return Section("Effect of each hyperparameter", [table])
     caption = "One dot per trial; bars are means, with the number of trials in parentheses."
-    height = 0.5 + 2.7 * -(-len(tried) // COLUMNS)
-    draw = partial(draw_effects, hyperparameters=tried)
+    height = 0.5 + 2.7 * -(-len(tried) // figures.COLUMNS)
+    draw = partial(figures.draw_effects, hyperparameters=tried)
     plot = _plot("effects", caption, draw, results, longest(results["trials"]), height)
     return Section("Effect of each hyperparameter", [plot, table])
 
@@ -196,7 +191,7 @@ def _depth(results: JsonObject) -> Section:
     plot = Plot(
         "depth-shortcut",
         "Mean validation accuracy in percent by depth and shortcut, with the number of trials.",
-        lambda figure, theme: draw_grid(figure, theme, grid),
+        lambda figure, theme: figures.draw_grid(figure, theme, grid),
         (width, 1.3 + 0.62 * len(grid["depths"])),
     )
     return Section("Depth by shortcut", [plot, table], _depth_finding(grid))
@@ -219,7 +214,8 @@ def _depth_finding(grid: JsonObject) -> str:
 def _progress(results: JsonObject) -> Section:
     caption = "Validation accuracy against steps trained; faint: smaller shares of the training."
     done = completed(results["trials"])
-    return Section("Progress", [_plot("progress", caption, draw_progress, results, done, 3.6)])
+    plot = _plot("progress", caption, figures.draw_progress, results, done, 3.6)
+    return Section("Progress", [plot])
 
 
 def _failures(results: JsonObject) -> Section:
@@ -285,7 +281,7 @@ def _plot(
     height: float,
 ) -> Plot:
     """Return a figure of trials as wide as the page."""
-    floor = accuracy_floor(trials)
+    floor = figures.accuracy_floor(trials)
     note = f" Accuracies below {floor:.1f} % are drawn at the edge." if floor else ""
     return Plot(
         name, caption + note, lambda figure, theme: draw(figure, theme, results), (9.0, height)

@@ -19,7 +19,7 @@ from reszoo.config.overrides import Overrides
 from reszoo.errors import ReszooError
 from reszoo.reporting.reporter import Reporter
 from reszoo.training.devices import check_devices
-from reszoo.training.run import environment
+from reszoo.training.environment import environment
 from reszoo.tuning.environment import IP, PORT, Role, find_role, interrupt_on_sigterm
 from reszoo.tuning.oracle import Oracle, make_oracle
 from reszoo.tuning.plan import Plan

@@ -1,0 +1,40 @@
+"""What a process runs on, as records keep it."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import subprocess
+
+from reszoo.types import JsonObject
+from reszoo.versions import module_versions
+
+
+def environment() -> JsonObject:
+    """Return versions, backend, platform, the git commit of the working directory, and the time."""
+    import keras
+
+    backend = keras.config.backend()
+    versions = module_versions("reszoo") | {"python": platform.python_version()}
+    return {
+        "versions": versions | module_versions(backend, "keras", "numpy"),
+        "backend": backend,
+        "platform": platform.platform(),
+        "git": _commit(),
+        "started": now(),
+    }
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _commit() -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
