@@ -123,6 +123,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reszoo.train("quickstart", overrides=short, run_dir=folder / "runs" / "first", quiet=True)
     shutil.copytree(folder / "runs" / "first", folder / "runs" / "mine")
     shutil.copytree(folder / "runs" / "first" / "export", folder / "served")
+    reszoo.build("resnet18", classes=2).save_weights(folder / "flowers.weights.h5")
     return folder
 
 
@@ -223,10 +224,12 @@ def test_the_python_of_a_document_runs(
     monkeypatch.setattr(sys, "argv", ["program.py", *ARGUMENTS.get(name, [])])
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in python_blocks(ROOT / name):
-        if "KERAS_BACKEND=jax" in block:
+        if "KERAS_BACKEND=jax" in block or "shortcut_gain" in block:  # tested below
             continue
-        if "tensorflow_serving" in block and importlib.util.find_spec("tensorflow_serving") is None:
-            compile(block, name, "exec")  # TensorFlow Serving's client, which is not a dependency
+        if "import torch" in block or (
+            "tensorflow_serving" in block and not importlib.util.find_spec("tensorflow_serving")
+        ):
+            compile(block, name, "exec")  # not a dependency
             continue
         if "127.0.0.1:8501" in block:
             block = block.replace("127.0.0.1:8501", f"127.0.0.1:{request.getfixturevalue('port')}")
@@ -280,6 +283,25 @@ print(*model.evaluate(images[1536:1792], labels[1536:1792], batch_size=64, verbo
     assert (logits.argmax(axis=-1) == digits.target[1536:1792]).mean() == pytest.approx(
         accuracy, abs=0.01
     )
+
+
+@pytest.mark.slow
+def test_the_shortcut_of_the_page_can_be_added(tmp_path: Path) -> None:
+    """The page's patch applies, and its check holds in the patched package."""
+    page = ROOT / "docs" / "howto-shortcut.md"
+    (patch,) = re.findall(r"^```diff\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    (block,) = [block for block in python_blocks(page) if "shortcut_gain" in block]
+    shutil.copytree(ROOT / "reszoo", tmp_path / "reszoo")
+    for command, text in (
+        (["git", "apply", "-"], patch),
+        ([sys.executable, "-c", block], ""),
+    ):
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(
+            command, input=text, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout == "336\n"
 
 
 @pytest.mark.parametrize("name", NAMES)
