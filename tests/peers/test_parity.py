@@ -1,4 +1,4 @@
-"""Every architecture of every publisher: converted nets compute what theirs compute, and ours, converted back, what ours do.
+"""Models of every publisher, converted in both directions, compute what the original computes.
 
 Needs RESZOO_PEER, the Python of an environment with torch, torchvision, timm and safetensors; `.ci/run` makes one.
 """
@@ -9,13 +9,15 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from reszoo import count
 
 from .parity import TOLERANCE, Peer, Row, compare, compare_keras, rows
 
 PYTHON = os.environ.get("RESZOO_PEER", "")
-pytestmark = [pytest.mark.peers, pytest.mark.slow]
+pytestmark = pytest.mark.peers
+QUICK = ("akamaster-resnet20", "torchvision-resnet18")  # the others take minutes together
 
 
 @pytest.fixture(scope="module")
@@ -27,26 +29,32 @@ def peer() -> Iterator[Peer]:
     process.close()
 
 
-# The largest are compared by `python -m tests.peers.parity`, whose record is kept: they take minutes and hold no other block.
+# `python -m tests.peers.parity` compares the largest, and its record is kept: they take minutes and have
+# no other kind of block.
 LARGEST = 60_000_000
 TESTED = [row for row in rows() if count(row.model).parameters < LARGEST]
 
 
-@pytest.mark.parametrize(
-    "row", [row for row in TESTED if row.family != "keras"], ids=lambda row: row.label
-)
-def test_a_net_of_pytorch_and_ours_are_the_same(row: Row, peer: Peer) -> None:
-    # Ours is one net for torchvision and for timm: its gradients need comparing once.
+def cases(*, keras: bool) -> list[ParameterSet]:
+    """Return the rows of one side; all but QUICK are slow."""
+    return [
+        pytest.param(row, id=row.label, marks=() if row.label in QUICK else pytest.mark.slow)
+        for row in TESTED
+        if (row.family == "keras") is keras
+    ]
+
+
+@pytest.mark.parametrize("row", cases(keras=False))
+def test_models_of_pytorch_and_reszoo_are_the_same(row: Row, peer: Peer) -> None:
+    # One model serves torchvision and timm, so its gradients are compared once.
     again = row.family == "timm" and any(
         (other.model, other.family) == (row.model, "torchvision") for other in rows()
     )
     holds(compare(row, peer, gradients=not again))
 
 
-@pytest.mark.parametrize(
-    "row", [row for row in TESTED if row.family == "keras"], ids=lambda row: row.label
-)
-def test_a_net_of_keras_and_ours_are_the_same(row: Row) -> None:
+@pytest.mark.parametrize("row", cases(keras=True))
+def test_models_of_keras_and_reszoo_are_the_same(row: Row) -> None:
     holds(compare_keras(row))
 
 
