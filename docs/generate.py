@@ -127,7 +127,7 @@ def sizes(page: Path) -> str:
     return table(
         "model | depth | parameters | million MACs",
         [
-            f"`{name}` | {size.depth} | {size.parameters:,} | {size.multiply_adds / 1e6:,.1f}"
+            f"`{name}` | {size.depth} | {size.parameters:,} | {size.macs / 1e6:,.1f}"
             for name, size in ((name, reszoo.count(name)) for name in SIZES)
         ],
     )

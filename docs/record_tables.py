@@ -312,7 +312,7 @@ def images(page: Path) -> str:
     """Compare the way from JPEG files to logits."""
     path = "weights/images.json"
     cells = (
-        "`{net}` | {weights} | {transforms} | {images:,} | {pixels_differing_percent:g} | "
+        "`{model}` | {weights} | {transforms} | {images:,} | {pixels_differing_percent:g} | "
         "{largest_pixel_difference} | {logits:.1e} | {other_answers} | {accuracy}"
     )
     lines = [cells.format(**{"accuracy": "", **row}) for row in record(path)["rows"]]

@@ -93,7 +93,7 @@ def models() -> str:
         spec, size = reszoo.spec(name), reszoo.count(name)
         shape = "x".join(map(str, spec.default_input_shape))
         alias = "" if spec.name == name else f"`{spec.name}`"
-        numbers = f"{size.depth} | {size.parameters:,} | {size.multiply_adds / 1e6:,.1f}"
+        numbers = f"{size.depth} | {size.parameters:,} | {size.macs / 1e6:,.1f}"
         lines.append(f"`{name}` | {numbers} | {shape} | {spec.shortcut} | {spec.order} | {alias}")
     headers = "model | depth | parameters | million MACs | image | shortcut | order | same as"
     return "\n\n".join(

@@ -24,6 +24,7 @@ LAYERS = [
     "machine",
     "registration",
     "types",
+    "old_keys",
     "versions",
     "loading",
     "reporting",

@@ -108,7 +108,7 @@ def test_kept_verdicts_follow_from_the_kept_errors() -> None:
     assert kept
     for results in kept:
         assert results["verdicts"] == {
-            kind: compare_depths(results["nets"], kind) for kind in KINDS
+            kind: compare_depths(results["models"], kind) for kind in KINDS
         }
 
 

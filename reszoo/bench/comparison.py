@@ -171,7 +171,7 @@ def summarize(job: Job, measured: dict[str, Measured]) -> JsonObject:
     peak = work = 0.0
     if product := measured.get("matrix"):
         peak = PRODUCT_GFLOP * statistics.median(1 / seconds for seconds in product.seconds)
-        work = 2 * count(job.model).multiply_adds * (3 if job.what == "train" else 1) / 1e9
+        work = 2 * count(job.model).macs * (3 if job.what == "train" else 1) / 1e9
         result |= {"gflop_an_image": round(work, 4), "matrix_product_gflops": round(peak, 1)}
     sides = {}
     for name, side in measured.items():

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     for name in names or [args.pattern]:
         row, size = alias_of(name), count(name)
         kind = f"= {row}" if row else family(spec(name))
-        rows.append((name, kind, size.depth, size.parameters, size.multiply_adds))
+        rows.append((name, kind, size.depth, size.parameters, size.macs))
     print_table(("name", "family", "depth", "parameters", "MACs"), rows)
     return 0
 

@@ -96,7 +96,7 @@ def print_weights(rows: Sequence[Weights], *, named: bool = True) -> None:
             "" if row.top5 is None else f"{row.top5:.2f}",
             row.transforms.image_size[0],
             row.parameters,
-            row.licence,
+            row.license,
             row.source.removeprefix("https://"),
         )
         for row in rows

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     print()
     print(f"depth {size.depth}, {size.parameters:,} parameters, {size.state:,} moving statistics,")
     image = "x".join(map(str, shape))
-    print(f"{size.multiply_adds:,} MACs for one {image} image and {classes:,} classes")
+    print(f"{size.macs:,} MACs for one {image} image and {classes:,} classes")
     if weights := find_compatible(model):
         print()
         print_weights(weights, named=False)

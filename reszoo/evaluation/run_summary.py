@@ -36,7 +36,7 @@ def summarize_start(
             "spec": spec.to_dict(),
             "depth": size.depth,
             "parameters": size.parameters,
-            "multiply_adds": size.multiply_adds,
+            "macs": size.macs,
         }
     else:
         shapes = [each.shape for each in given.weights if not each.name.startswith("moving_")]
@@ -95,7 +95,7 @@ def _describe_weights(recipe: Recipe, pipeline: Pipeline) -> list[str]:
         return [f"weights: {recipe.model.weights}"]
     kept = "their" if row.classifies(pipeline.info.class_names) else "a new"
     return [
-        f"weights: {row.tag} ({row.data}, top-1 {row.top1:g} %; {row.licence}), {kept} classifier"
+        f"weights: {row.tag} ({row.data}, top-1 {row.top1:g} %; {row.license}), {kept} classifier"
     ]
 
 

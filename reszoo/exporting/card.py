@@ -66,19 +66,19 @@ def make_card(
         for weight in model.weights
         if not weight.name.startswith("moving_") and weight.name != "seed_generator_state"
     )
-    macs = count(Spec(**spec), preprocessing.input_shape, classes).multiply_adds if spec else None
+    macs = count(Spec(**spec), preprocessing.input_shape, classes).macs if spec else None
     versions = module_versions("reszoo", "tensorflow", "keras", *format.needs)
     return {
         "name": details.get("name") or model.name,
-        "net": model.name,
+        "model": model.name,
         "parameters": sum(math.prod(weight.shape) for weight in trained),
-        "multiply_adds": macs,
+        "macs": macs,
         "input_shape": list(preprocessing.input_shape),
         "classes": classes,
         "class_names": list(artifact.class_names),
         "preprocessing": preprocessing.to_dict(),
-        "normalisations": {"folded": len(folded.removed), "kept": len(folded.kept)},
-        "licence": weights["licence"] if isinstance(weights, Mapping) else "not specified",
+        "batch_norms": {"folded": len(folded.removed), "kept": len(folded.kept)},
+        "license": weights["license"] if isinstance(weights, Mapping) else "not specified",
         **{key: value for key, value in details.items() if key != "name"},
         "format": format.name,
         "precision": artifact.precision,
@@ -102,17 +102,17 @@ def describe_class(check: Check, class_names: Sequence[str]) -> str:
 
 def make_readme(card: JsonObject, one_class: str) -> str:
     """Return the card as Markdown, with a program that runs the export."""
-    names, macs = card["class_names"], card["multiply_adds"]
+    names, macs = card["class_names"], card["macs"]
     more = ", ..." if len(names) > 10 else ""
     title, megabytes = FORMATS[card["format"]].title, card["bytes"] / 1e6
     facts = [
-        ("model", f"{card['net']}, {card['parameters']:,} parameters"),
+        ("model", f"{card['model']}, {card['parameters']:,} parameters"),
         ("MACs", f"{macs:,} per image" if macs else "unknown"),
         ("input", " x ".join(map(str, card["input_shape"])) + " (height, width, channels)"),
         ("classes", f"{card['classes']}: {', '.join(names[:10])}{more}"),
         ("format", f"{title}, {card['precision']}, {megabytes:.1f} MB"),
         *_describe_origin(card),
-        ("license", card["licence"]),
+        ("license", card["license"]),
     ]
     return render_template(
         "card.md.j2",

@@ -97,25 +97,25 @@ def plan_runs(
 
 def _steps(depth: int, deepest: int, steps: int, parts: int) -> int:
     """Return how many steps at `depth` cost as much as `steps` / `parts` of the deepest model."""
-    cost = count(f"resnet{deepest}").multiply_adds / count(f"resnet{depth}").multiply_adds
+    cost = count(f"resnet{deepest}").macs / count(f"resnet{depth}").macs
     return max(4, round(steps / parts * cost))
 
 
 def _parts(runs: Sequence[Run]) -> list[JsonObject]:
     """Return cost and errors of the runs on one way to the deepest model.
 
-    multiply_adds: spent in training up to each point of the curve, in 10^9.
+    macs: spent in training up to each point of the curve, in 10^9.
     """
     spent, parts = 0.0, []
     for run in runs:
         meta = run.meta
-        step_cost = TRAINING_PASSES * meta["multiply_adds"] * run.recipe.train.batch_size / 1e9
+        step_cost = TRAINING_PASSES * meta["macs"] * run.recipe.train.batch_size / 1e9
         rows = history_columns(run, "step", "accuracy", "val_accuracy")
         parts.append(
             {
-                "net": meta["spec"]["name"],
+                "model": meta["spec"]["name"],
                 "steps": meta["steps"],
-                "multiply_adds": [spent + step * step_cost for step in rows["step"]],
+                "macs": [spent + step * step_cost for step in rows["step"]],
                 "training_error": [100 * (1 - value) for value in rows["accuracy"]],
                 "validation_error": [100 * (1 - value) for value in rows["val_accuracy"]],
                 "final_training_error": error_percent(run, "train"),
@@ -172,7 +172,7 @@ def make_page(record: JsonObject) -> Page:
         rows.append(
             [
                 f"{kind}, {way}",
-                " then ".join(f"{part['net']} {part['steps']}" for part in own[0]),
+                " then ".join(f"{part['model']} {part['steps']}" for part in own[0]),
                 mean_and_deviation(before),
                 mean_and_deviation([part["final_training_error"] for part in last]),
                 mean_and_deviation([part["final_test_error"] for part in last]),
@@ -217,11 +217,11 @@ def _draw(figure: Figure, theme: Theme, ways: Sequence[JsonObject]) -> None:
     names = list(dict.fromkeys(row["way"] for row in ways))
     for kind, way, own in _groups(ways):
         panel, color = axes[KINDS.index(kind)], theme.others[names.index(way)]
-        spent = [point for part in own[0] for point in part["multiply_adds"]]
+        spent = [point for part in own[0] for point in part["macs"]]
         errors = [[value for part in parts for value in part["validation_error"]] for parts in own]
         band(panel, spent, errors, color, way)
         for part in own[0][:-1]:
-            panel.axvline(part["multiply_adds"][-1], ymax=0.04, color=color, linewidth=1.5)
+            panel.axvline(part["macs"][-1], ymax=0.04, color=color, linewidth=1.5)
     for panel, kind in zip(axes, KINDS, strict=True):
         panel.set_title(f"{kind} models", fontsize=11)
         panel.set_xlabel("MACs spent in training (10\N{SUPERSCRIPT NINE})")

@@ -102,7 +102,7 @@ def degradation(
         "recipe": plan[f"{models[0]['name']}-seed0"].to_dict(),
         "data": meta["data"],
         "steps": meta["steps"],
-        "nets": models,
+        "models": models,
         "verdicts": {kind: compare_depths(models, kind) for kind in KINDS},
     }
     settings["seeds"] = seeds
@@ -197,7 +197,7 @@ def _describe(verdict: JsonObject, kind: str) -> str:
 def make_page(record: JsonObject) -> Page:
     """Return the report of a record that `degradation` wrote."""
     results, settings, recipe = record["results"], record["settings"], record["results"]["recipe"]
-    models = results["nets"]
+    models = results["models"]
     finding = "; ".join(_describe(results["verdicts"][kind], kind) for kind in KINDS)
     headers = ["model", "parameters", "training error, %", "test error, %", "training, s"]
     rows = [

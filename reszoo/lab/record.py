@@ -12,6 +12,7 @@ from typing import Any
 
 from reszoo.errors import ReszooError
 from reszoo.files import check_output, write_json
+from reszoo.old_keys import LAB, rename_keys
 from reszoo.training.environment import environment
 from reszoo.types import JsonObject
 
@@ -54,7 +55,7 @@ def read_record(folder: str | os.PathLike[str]) -> JsonObject:
         ReszooError: If there is none, or it cannot be read.
     """
     path = Path(folder) / NAME
-    record = read_json(path)
+    record = read_json(path, LAB)
     if record is None:
         raise ReszooError(
             f"{folder} holds no {NAME}; expected the folder of a finished `reszoo lab` command"
@@ -97,10 +98,19 @@ def check_count(name: str, value: Any, least: int, most: int | None = None) -> N
         raise ReszooError(f"{name}: {value!r} is invalid; expected an integer {limit}")
 
 
-def read_json(path: Path) -> Any:
-    """Return a JSON file's content, None without a file. Raises ReszooError if it is damaged."""
+def read_json(path: Path, names: Mapping[str, str] | None = None) -> Any:
+    """Return a JSON file's content, None without a file.
+
+    Args:
+        path: The file.
+        names: New names for keys, by their old names.
+
+    Raises:
+        ReszooError: If the file is damaged.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text, object_hook=lambda found: rename_keys(found, names or {}))
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as error:

@@ -128,7 +128,7 @@ def responses(
         measured.append(
             {
                 "run": run.path.name,
-                "net": model.name,
+                "model": model.name,
                 "plain": run.meta.get("spec", {}).get("shortcut") == "none",
                 "depth": run.meta.get("depth", 0),
                 "data": run.meta["data"]["name"],
@@ -153,7 +153,7 @@ def make_page(record: JsonObject) -> Page:
     runs = record["results"]["runs"]
     models: dict[str, JsonObject] = {}
     for run in runs:
-        model = models.setdefault(run["net"], {**run, "all": []})
+        model = models.setdefault(run["model"], {**run, "all": []})
         model["all"].append([row["std"] for row in run["responses"]])
     means = {name: float(np.mean(model["all"])) for name, model in models.items()}
     shown = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())

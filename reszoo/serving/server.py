@@ -29,6 +29,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from reszoo.errors import ReszooError
+from reszoo.old_keys import CARD, rename_keys
 from reszoo.serving.page import load_page
 from reszoo.serving.rest import read_request, write_response
 from reszoo.serving.servable import Servable
@@ -272,4 +273,4 @@ def _read_card(out: Path) -> JsonObject | None:
         card = json.loads((out / "card.json").read_bytes())
     except (OSError, ValueError, RecursionError):  # the model is served without it
         return None
-    return card if isinstance(card, dict) else None
+    return rename_keys(card, CARD) if isinstance(card, dict) else None

@@ -43,8 +43,7 @@ class Growth:
 
     def to_dict(self) -> JsonObject:
         """Return the fields as run.json keeps them."""
-        fields = asdict(self)
-        return {"net": fields.pop("model"), **fields}
+        return asdict(self)
 
 
 def start_grown(stepper: Stepper, recipe: Recipe, pipeline: Pipeline) -> Growth:

@@ -15,6 +15,7 @@ from reszoo.config.load import load_recipe
 from reszoo.config.recipe import Recipe
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.files import check_output, write_json, write_text
+from reszoo.old_keys import rename_run_keys
 from reszoo.training.data_location import (
     ignore_location,
     ignore_start,
@@ -157,8 +158,7 @@ class Run:
     @property
     def meta(self) -> JsonObject:
         """The object in run.json: spec, data, preprocessing, seed, versions, devices, status."""
-        content: JsonObject = self._json("run.json")
-        return content
+        return rename_run_keys(self._json("run.json"))
 
     @property
     def history(self) -> list[JsonObject]:

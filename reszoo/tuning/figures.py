@@ -18,7 +18,7 @@ from reszoo.tuning.results import SHORTCUT, completed, is_plain, longest
 from reszoo.types import JsonObject
 
 COLUMNS = 3  # panels side by side
-COST_LABELS = {"parameters": "parameters", "multiply_adds": "MACs per image"}
+COST_LABELS = {"parameters": "parameters", "macs": "MACs per image"}
 
 
 def accuracy_floor(trials: Sequence[Trial]) -> float:

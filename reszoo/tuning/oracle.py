@@ -13,6 +13,7 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 
 from reszoo.errors import ReszooError
 from reszoo.files import write_json
+from reszoo.old_keys import ORACLE, rename_keys
 from reszoo.tuning.history import History, Past, Proposal, Stage, Status
 from reszoo.tuning.hyperparameters import Choice
 from reszoo.tuning.plan import Plan
@@ -145,7 +146,7 @@ class Oracle(keras_tuner.Oracle):  # type: ignore[misc]
     def save(self) -> None:
         """Write the state, trials included."""
         trials = {key: trial.get_state() for key, trial in self.trials.items()}
-        state = {**self.get_state(), "trials": trials, "refused": self.rejected}
+        state = {**self.get_state(), "trials": trials, "rejected": self.rejected}
         write_json(self.folder / STATE, {**state, "drawn": self.drawn})
 
     def _save_trial(self, trial: Any) -> None:
@@ -159,9 +160,9 @@ class Oracle(keras_tuner.Oracle):  # type: ignore[misc]
         """
         path = self.folder / STATE
         try:
-            state = json.loads(path.read_text(encoding="utf-8"))
+            state = rename_keys(json.loads(path.read_text(encoding="utf-8")), ORACLE)
             self.trials = {key: Trial.from_state(trial) for key, trial in state["trials"].items()}
-            self.rejected = state["refused"]
+            self.rejected = state["rejected"]
             # Version 0.1 stored KerasTuner's seed, which rose by 1 with each random number.
             self.drawn = int(state.get("drawn", state["seed_state"] - state["seed"]))
             self.set_state(state)

@@ -80,7 +80,7 @@ class Plan:
             return str(error)
         for name, found, most in (
             ("parameters", cost.parameters, search.max_params),
-            ("MACs", cost.multiply_adds, search.max_macs),
+            ("MACs", cost.macs, search.max_macs),
         ):
             if most and found > most:
                 return f"{found:,} {name}, more than {most:,}"

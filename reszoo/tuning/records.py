@@ -1,11 +1,14 @@
-"""The files of a search folder as checked, typed dictionaries."""
+"""The files of a search folder as checked, typed dictionaries.
+
+An alias is the name of a key in version 0.1.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, NotRequired, Required, TypeVar
+from typing import Annotated, Any, Literal, NotRequired, Required, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import AliasChoices, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from reszoo.errors import ReszooError
@@ -14,7 +17,7 @@ from reszoo.types import JsonObject
 
 RECORD = "trial.json"
 ENDED = ("completed", "failed")
-NEEDED = ("score", "scores", "seeds", "share", "depth", "parameters", "multiply_adds")
+NEEDED = ("score", "scores", "seeds", "share", "depth", "parameters", "macs")
 
 FORMAT = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 T = TypeVar("T")
@@ -33,7 +36,7 @@ class Trial(TypedDict, total=False):
     seeds: list[int]
     depth: int
     parameters: int
-    multiply_adds: int
+    macs: Annotated[int, Field(validation_alias=AliasChoices("macs", "multiply_adds"))]
     worker: str
     attempts: list[list[int]]
     scores: list[float]
@@ -86,7 +89,9 @@ class Rejection(TypedDict):
 class StateFile(TypedDict, total=False):
     """oracle.json, as far as a report needs it."""
 
-    refused: list[Rejection]
+    rejected: Annotated[
+        list[Rejection], Field(validation_alias=AliasChoices("rejected", "refused"))
+    ]
 
 
 TRIAL, SEARCH, STATE = TypeAdapter(Trial), TypeAdapter(SearchFile), TypeAdapter(StateFile)

@@ -69,7 +69,7 @@ def present(results: JsonObject) -> Page:
         if results["grid"] and results["grid"]["depths"]:
             sections.append(_depth(results))
         sections.append(_progress(results))
-    if results["totals"]["failed"] or results["refused"]:
+    if results["totals"]["failed"] or results["rejected"]:
         sections.append(_failures(results))
     sections.append(_setup(results))
     foot = provenance(results["command"], results["environment"], f"{NAME} and trials/")
@@ -87,9 +87,9 @@ def _finding_without_best(results: JsonObject) -> str:
 
 def _leaderboard(results: JsonObject) -> Section:
     totals, space, names = results["totals"], results["space"], short_names(results["space"])
-    counts = [f"{totals[key]:,} {key}" for key in (*STATUSES, "refused") if totals[key]]
+    counts = [f"{totals[key]:,} {key}" for key in (*STATUSES, "rejected") if totals[key]]
     text = f"{totals['trials']:,} trial{'' if totals['trials'] == 1 else 's'}"
-    text += f": {', '.join(counts)}.".replace("refused", "rejected") if counts else "."
+    text += f": {', '.join(counts)}." if counts else "."
     # The sort is stable, and trials are in the order of their ids.
     done = sorted(
         completed(results["trials"]),
@@ -106,7 +106,7 @@ def _leaderboard(results: JsonObject) -> Section:
             _percent(training_mean(trial)),
             *(format_value(trial["values"].get(name, "-")) for name in space),
             f"{trial['parameters']:,}",
-            f"{trial['multiply_adds']:,}",
+            f"{trial['macs']:,}",
             f"{trial.get('seconds', 0):,.1f}",
         ]
         for trial in done
@@ -127,7 +127,7 @@ def _cost(results: JsonObject) -> Section:
         [
             name,
             f"{trials[name]['parameters']:,}",
-            f"{trials[name]['multiply_adds']:,}",
+            f"{trials[name]['macs']:,}",
             _accuracy(trials[name]),
             format_values(trials[name]["values"], results["space"]),
         ]
@@ -253,7 +253,7 @@ def _setup(results: JsonObject) -> Section:
 def _reasons(results: JsonObject) -> list[tuple[str, str, int]]:
     """Return (failed or rejected, reason without its number, count), frequent ones first."""
     failed = [trial["reason"] for trial in results["trials"] if trial["status"] == "failed"]
-    rejected = [row["reason"] for row in results["refused"]]
+    rejected = [row["reason"] for row in results["rejected"]]
     return [
         (status, reason, count)
         for status, reasons in (("failed", failed), ("rejected", rejected))

@@ -18,7 +18,7 @@ from reszoo.types import JsonObject
 SHORTCUT = "model.shortcut"
 STATUSES = ("completed", "failed", "running")
 
-Cost: TypeAlias = Literal["parameters", "multiply_adds"]
+Cost: TypeAlias = Literal["parameters", "macs"]
 SpaceTable: TypeAlias = Mapping[str, Any]
 """The table `space` of search.json."""
 
@@ -30,8 +30,8 @@ def read_results(folder: str | os.PathLike[str]) -> JsonObject:
 
     Returns:
         As written: name, description, search, recipe, space, data, environment, command; trials, by
-        id; `refused`, the rejected values with reasons. Computed: best (an id or None), front (ids
-        by cost), effects, grid, totals. Accuracies are from 0 to 1.
+        id; `rejected`, the values with reasons. Computed: best (an id or None), front (ids by
+        cost), effects, grid, totals. Accuracies are from 0 to 1.
 
     Raises:
         ReszooError: If the folder is not a search folder, or a file is damaged.
@@ -43,7 +43,7 @@ def read_results(folder: str | os.PathLike[str]) -> JsonObject:
     space = search["space"]
     trials = [_read_trial(path, space) for path in folder.glob("trials/*/trial.json")]
     trials.sort(key=_order)
-    refused = read_file(state, STATE).get("refused", []) if state.is_file() else []
+    rejected = read_file(state, STATE).get("rejected", []) if state.is_file() else []
     best = best_trial(trials)
     return {
         "name": search["name"],
@@ -57,19 +57,19 @@ def read_results(folder: str | os.PathLike[str]) -> JsonObject:
         "best": best["trial"] if best else None,
         "front": {
             "parameters": pareto(trials, "parameters"),
-            "multiply_adds": pareto(trials, "multiply_adds"),
+            "macs": pareto(trials, "macs"),
         },
         "effects": effects(trials, space),
         "grid": grid(trials, space),
         "totals": {
             "trials": len(trials),
             **{status: sum(trial["status"] == status for trial in trials) for status in STATUSES},
-            "refused": len(refused),
+            "rejected": len(rejected),
             "trained_steps": sum(trial.get("trained_steps", 0) for trial in trials),
             "seconds": math.fsum(trial.get("seconds", 0) for trial in trials),
         },
         "trials": trials,
-        "refused": refused,
+        "rejected": rejected,
     }
 
 

@@ -96,7 +96,7 @@ def run_trial(
         "seeds": seeds,
         "depth": cost.depth,
         "parameters": cost.parameters,
-        "multiply_adds": cost.multiply_adds,
+        "macs": cost.macs,
         "worker": worker,
         "attempts": [*(known.get("attempts", []) if known else []), reached],
     }

@@ -158,7 +158,7 @@ def _check_success(results: JsonObject, oracle: Oracle, folder: Path) -> None:
             f"{how_to_resume(folder)}"
         )
     if not results["trials"]:
-        reasons = [row["reason"] for row in results["refused"]] or ["the space is empty"]
+        reasons = [row["reason"] for row in results["rejected"]] or ["the space is empty"]
         raise ReszooError(f"{results['name']}: every trial is rejected; the first: {reasons[0]}")
     if results["best"] is None:
         raise ReszooError(

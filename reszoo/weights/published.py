@@ -38,7 +38,7 @@ class Weights:
         top1: Published accuracy in percent on its test images (ImageNet: validation), one crop.
         top5: As `top1`; None if not published.
         transforms: The preprocessing of images.
-        `licence`: SPDX identifier.
+        license: SPDX identifier.
         source: Where accuracy and license are stated.
         files: Where they lie, the preferred first.
     """
@@ -50,7 +50,7 @@ class Weights:
     top1: float
     top5: float | None
     transforms: Preprocessing
-    licence: str
+    license: str
     source: str
     files: tuple[RemoteFile, ...]
 
@@ -77,7 +77,7 @@ class Weights:
         """Return a JSON-able dict, for cards and run.json."""
         values = {
             key: getattr(self, key)
-            for key in ("model", "tag", "data", "top1", "top5", "licence", "source")
+            for key in ("model", "tag", "data", "top1", "top5", "license", "source")
         }
         return {
             **values,
@@ -111,7 +111,7 @@ def _row(cells: dict[str, str]) -> Weights:
         url, digest = file.split("|")
         files.append(RemoteFile(url=url, digest=digest))
     return Weights(
-        **{key: cells[key] for key in ("model", "tag", "layout", "data", "licence", "source")},
+        **{key: cells[key] for key in ("model", "tag", "layout", "data", "license", "source")},
         top1=float(cells["top1"]),
         top5=float(cells["top5"]) if cells["top5"] else None,
         transforms=transforms,

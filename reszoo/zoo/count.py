@@ -22,7 +22,7 @@ class Part(NamedTuple):
         shape: The shape of its output, [height, width, channels].
         parameters: Weights that are trained.
         state: Weights that are not trained: moving mean and variance.
-        multiply_adds: MACs for one image; 1 MAC is 1 multiplication and 1 addition.
+        macs: MACs for one image; 1 MAC is 1 multiplication and 1 addition.
         main: Whether it is on the path along which depth is counted.
     """
 
@@ -30,7 +30,7 @@ class Part(NamedTuple):
     shape: Shape
     parameters: int
     state: int = 0
-    multiply_adds: int = 0
+    macs: int = 0
     main: bool = False
 
 
@@ -43,14 +43,14 @@ class Count:
             squeeze-and-excitation.
         parameters: Weights that are trained.
         state: Moving statistics of batch norm.
-        multiply_adds: MACs of convolutions and dense layers for one image.
+        macs: MACs of convolutions and dense layers for one image.
         parts: The layers.
     """
 
     depth: int
     parameters: int
     state: int
-    multiply_adds: int
+    macs: int
     parts: tuple[Part, ...]
 
     def by_group(self) -> list[tuple[str, Shape, int, int]]:
@@ -59,7 +59,7 @@ class Count:
         for part in self.parts:
             group = part.place.split("_")[0]
             _, parameters, cost = rows.get(group, (part.shape, 0, 0))
-            rows[group] = (part.shape, parameters + part.parameters, cost + part.multiply_adds)
+            rows[group] = (part.shape, parameters + part.parameters, cost + part.macs)
         return [(group, *row) for group, row in rows.items()]
 
 
@@ -131,7 +131,7 @@ def count(
         depth=sum(part.main for part in parts),
         parameters=sum(part.parameters for part in parts),
         state=sum(part.state for part in parts),
-        multiply_adds=sum(part.multiply_adds for part in parts),
+        macs=sum(part.macs for part in parts),
         parts=parts,
     )
 

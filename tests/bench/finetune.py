@@ -68,4 +68,4 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         )
         rows[-1] |= {"steps": steps, "images": test["examples"], "seconds": seconds}
         print(json.dumps(rows[-1]), flush=True)
-    return {"net": "resnet20", "rows": rows}
+    return {"model": "resnet20", "rows": rows}

@@ -57,7 +57,7 @@ def measured(run: reszoo.Run, name: str) -> dict[str, Any]:
     )
     reached, numbers, frozen = gradients(new, batches[:2])
     return {
-        "net": old.name,
+        "model": old.name,
         "grown": new.name,
         "data": pipeline.info.name.split("/")[-1],
         "images": len(some),

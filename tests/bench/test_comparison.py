@@ -31,7 +31,7 @@ def test_ratios_are_taken_within_a_round() -> None:
     torch, own = result["sides"]["torch"], result["sides"]["reszoo"]
     assert torch["reszoo_times_faster"] == 2 and torch["reszoo_times_faster_range"] == [2, 2]
     assert own["images_per_second"] == 200 and own["range"] == [200, 400]
-    work = 6 * reszoo.count("resnet20").multiply_adds / 1e9
+    work = 6 * reszoo.count("resnet20").macs / 1e9
     assert result["gflop_an_image"] == pytest.approx(work, rel=1e-3)
     assert result["matrix_product_gflops"] == pytest.approx(2 * PRODUCT_GFLOP)
     share = 200 * work / (2 * PRODUCT_GFLOP)

@@ -259,7 +259,7 @@ def test_show_adds_up_and_says_what_an_alias_means(capsys: pytest.CaptureFixture
     assert [row[1] for row in rows] == ["", "3", "4", "6", "3", ""]
     assert rows[1][2] == "56x56x256" and rows[-1][2] == "1x1x1000"
     assert sum(int(row[3]) for row in rows) == 25_557_032
-    assert sum(int(row[4]) for row in rows) == count("resnet50").multiply_adds
+    assert sum(int(row[4]) for row in rows) == count("resnet50").macs
     assert "depth 50, 25,557,032 parameters" in text
     assert "depths\t[3, 4, 6, 3]" in first
 
@@ -434,7 +434,7 @@ def test_the_table_of_weights_is_readable_in_80_columns(
     assert max(map(len, [header, *lines])) <= 80 and len(lines) == len(found)
     assert header.split()[:3] == ["model", "weights", "top-1"] and "license" in header
     for line, row in zip(lines, found, strict=True):
-        assert line.split()[:3] == [row.model, row.tag, f"{row.top1:.2f}"] and row.licence in line
+        assert line.split()[:3] == [row.model, row.tag, f"{row.top1:.2f}"] and row.license in line
     assert note.startswith("Not shown in 80 columns: source, parameters")
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["list", "--weights", pattern]) == 0

@@ -180,7 +180,7 @@ LICENSED = {
     "model": "resnet8",
     "tag": "someone/v1",
     "source": "example.org",
-    "licence": "CC-BY-NC-4.0",
+    "license": "CC-BY-NC-4.0",
 }
 
 
@@ -194,7 +194,7 @@ def test_the_card_names_the_license_of_the_weights(
     """A program reads it from card.json, a person from README.md."""
     source = dataclasses.replace(sharp, details={"weights": weights} if weights else {})
     reszoo.export(source, tmp_path / "out", format="onnx")
-    assert json.loads((tmp_path / "out" / "card.json").read_text())["licence"] == license
+    assert json.loads((tmp_path / "out" / "card.json").read_text())["license"] == license
     assert f"| license | {license} |" in (tmp_path / "out" / "README.md").read_text()
 
 

@@ -145,7 +145,7 @@ def test_the_cards_program_answers_as_keras_does(
         name,
         precision,
     )
-    assert card["multiply_adds"] == reszoo.count("resnet8", (8, 8, 1), 10).multiply_adds
+    assert card["macs"] == reszoo.count("resnet8", (8, 8, 1), 10).macs
     assert card["recipe"]["train"]["seed"] == 0 and card["test"]["examples"] == 360
     assert (report.folded, report.kept) == (7, 0)
     assert report.bytes == (out / FORMATS[name].file).stat().st_size or name == "savedmodel"
@@ -301,5 +301,5 @@ def test_another_image_size(run: reszoo.Run, pictures: list[Path], tmp_path: Pat
     answers = run_card(out, pictures, ("keras", "reszoo", "tensorflow"))
     assert [label for label, _ in answers] == [str(row.argmax()) for row in wanted]
     card = json.loads((out / "card.json").read_text())
-    assert card["multiply_adds"] == reszoo.count("resnet8", (16, 12, 1), 10).multiply_adds
+    assert card["macs"] == reszoo.count("resnet8", (16, 12, 1), 10).macs
     assert report.check.images == 360 and report.check.accuracy is not None

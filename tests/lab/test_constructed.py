@@ -25,10 +25,8 @@ def test_every_way_costs_the_same_and_grows_from_the_run_before(tmp_path: Path) 
         assert {recipe.train.seed for recipe in recipes} == {seed}
         sources = [recipe.train.grow_from for recipe in recipes]
         assert sources == ["", *(str(tmp_path / name) for name in names[:-1])]
-        cost = sum(
-            recipe.train.steps * reszoo.count(recipe.model.name).multiply_adds for recipe in recipes
-        )
-        assert cost == pytest.approx(300 * reszoo.count("resnet20").multiply_adds, rel=0.01)
+        cost = sum(recipe.train.steps * reszoo.count(recipe.model.name).macs for recipe in recipes)
+        assert cost == pytest.approx(300 * reszoo.count("resnet20").macs, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -60,9 +58,9 @@ def test_grown_models_start_where_the_shallow_ones_ended(tmp_path: Path) -> None
     }
     for row in ways:
         for before, part in zip(row["pieces"], row["pieces"][1:], strict=False):
-            assert part["grown"]["net"] == before["net"]
+            assert part["grown"]["model"] == before["model"]
             assert part["grown"]["difference"] <= (0 if row["kind"] == "residual" else 1e-4)
-        macs = [reszoo.count(part["net"], (8, 8, 1), 10).multiply_adds for part in row["pieces"]]
+        macs = [reszoo.count(part["model"], (8, 8, 1), 10).macs for part in row["pieces"]]
         spent = sum(part["steps"] * cost for part, cost in zip(row["pieces"], macs, strict=True))
-        assert row["pieces"][-1]["multiply_adds"][-1] == pytest.approx(3 * 20 * spent / 1e9)
+        assert row["pieces"][-1]["macs"][-1] == pytest.approx(3 * 20 * spent / 1e9)
     assert f"{compare_growth(ways, 'plain')['difference']:+.2f}" in finding(record)

@@ -48,7 +48,7 @@ def test_the_papers_protocol_is_the_default_for_other_datasets() -> None:
 
 
 def test_the_record_is_what_the_runs_say(done: Path) -> None:
-    models = read_record(done)["results"]["nets"]
+    models = read_record(done)["results"]["models"]
     assert [model["name"] for model in models] == ["plain8", "resnet8", "plain14", "resnet14"]
     for model in models:
         run = reszoo.Run.open(done / "runs" / f"{model['name']}-seed0")
@@ -80,7 +80,7 @@ def test_a_stopped_run_resumes_and_a_lost_one_is_trained_again(done: Path, tmp_p
     stopped.write_meta(status="running")
     (stopped.path / "checkpoints" / "step-00000004.npz").unlink()
     lab.degradation(copy, **OPTIONS)
-    one, other = (read_record(folder)["results"]["nets"] for folder in (done, copy))
+    one, other = (read_record(folder)["results"]["models"] for folder in (done, copy))
     assert [model["steps"] for model in one] == [model["steps"] for model in other]
     assert stopped.meta["status"] == "finished"
 
@@ -128,7 +128,7 @@ def test_each_panel_draws_the_models_of_its_kind(done: Path) -> None:
     figure = Figure()
     plot.draw(figure, LIGHT)
     for panel, kind in zip(figure.axes, ("plain", "residual"), strict=True):
-        models = [model for model in record["results"]["nets"] if model["kind"] == kind]
+        models = [model for model in record["results"]["models"] if model["kind"] == kind]
         names = [text.get_text() for text in panel.get_legend().get_texts()]
         assert names == [model["name"] for model in models]
         expected: list[list[list[float]]] = []

@@ -214,7 +214,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weights:
         top1=90.0,
         top5=None,
         transforms=Preprocessing((32, 32), 3, 0, (0.5, 0.4, 0.3), (0.3, 0.2, 0.1)),
-        licence="BSD-2-Clause",
+        license="BSD-2-Clause",
         source="https://weights.example",
         files=(file,),
     )

@@ -93,7 +93,7 @@ def photographs(net: str, tag: str, peer: Peer, files: list[Path]) -> dict[str, 
         assert assign(model, spec(net), read_arrays(file)).complete
         found = measure(row, model, transforms, peer, file, files)
     del found["answers"]
-    return {"net": net, "weights": "random", "transforms": tag} | found
+    return {"model": net, "weights": "random", "transforms": tag} | found
 
 
 def published(depth: int, peer: Peer, weights: Path, files: list[Path]) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def published(depth: int, peer: Peer, weights: Path, files: list[Path]) -> dict[
     labels = np.array([names.index(file.parent.name) for file in files])
     accuracy = 100 * float((found.pop("answers") == labels).mean())
     return {
-        "net": row.model,
+        "model": row.model,
         "weights": weights.name,
         "transforms": "akamaster",
         "accuracy": round(accuracy, 2),

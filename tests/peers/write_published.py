@@ -23,7 +23,7 @@ HALF = ("0.5,0.5,0.5", "0.5,0.5,0.5")
 # Caffe's: BGR in 0..255, the mean colour taken away; here of pixels in 0..1.
 CAFFE = (",".join(repr(m / 255) for m in (103.939, 116.779, 123.68)), ",".join([repr(1 / 255)] * 3))
 
-COLUMNS = "model tag layout data top1 top5 image_size resize interpolation mean std channel_order licence source files".split()
+COLUMNS = "model tag layout data top1 top5 image_size resize interpolation mean std channel_order license source files".split()
 
 NAMES = {f"resnet{d}": f"resnet{d}_v1_5" for d in (50, 101, 152)}
 NAMES |= {f"resnet{d}d": f"resnet{d}_d" for d in (18, 34, 50, 101, 152, 200)}
@@ -103,7 +103,7 @@ def torchvision_rows() -> list[dict]:
                     mean=IMAGENET[0],
                     std=IMAGENET[1],
                     channel_order="RGB",
-                    licence="BSD-3-Clause",
+                    license="BSD-3-Clause",
                     source=weights.meta["recipe"],
                     files=" ".join([*files, pth(weights.url)]),
                 )
@@ -129,7 +129,7 @@ def timm_rows(results: Path) -> list[dict]:
         size, crop = int(best["img_size"]), float(best["crop_pct"])
         stats = {(0.485, 0.456, 0.406): IMAGENET, (0.5, 0.5, 0.5): HALF}[cfg.mean]
         assert tuple(map(float, stats[1].split(","))) == cfg.std
-        licence = {
+        license = {
             "apache-2.0": "Apache-2.0",
             "bsd-3-clause": "BSD-3-Clause",
             "cc-by-nc-4.0": "CC-BY-NC-4.0",
@@ -148,13 +148,13 @@ def timm_rows(results: Path) -> list[dict]:
                 mean=stats[0],
                 std=stats[1],
                 channel_order="RGB",
-                licence=licence,
+                license=license,
                 source=f"https://huggingface.co/timm/{full}",
                 files=" ".join(filter(None, [hub(full), pth(cfg.url)])),
             )
         )
     # What may be used by anyone first, then the better.
-    return sorted(rows, key=lambda row: (row["licence"] == "CC-BY-NC-4.0", -row["top1"]))
+    return sorted(rows, key=lambda row: (row["license"] == "CC-BY-NC-4.0", -row["top1"]))
 
 
 def akamaster_rows() -> list[dict]:
@@ -173,7 +173,7 @@ def akamaster_rows() -> list[dict]:
             mean=IMAGENET[0],
             std=IMAGENET[1],
             channel_order="RGB",
-            licence="BSD-2-Clause",
+            license="BSD-2-Clause",
             source=base,
             files=f"{base}/raw/master/pretrained_models/resnet{depth}-{digest[:8]}.th|sha256:{digest}",
         )
@@ -211,7 +211,7 @@ def keras_rows(source: Path) -> list[dict]:
                 mean=mean,
                 std=std,
                 channel_order="RGB" if second else "BGR",
-                licence="Apache-2.0",
+                license="Apache-2.0",
                 source="https://keras.io/api/applications",
                 files=f"{base}{name}_weights_tf_dim_ordering_tf_kernels.h5|md5:{hashes[name][0]}",
             )

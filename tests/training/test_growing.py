@@ -47,7 +47,7 @@ def test_a_grown_run_starts_from_weights_slots_and_outputs(small: Path, tmp_path
     assert train(grown, run_dir=tmp_path / "grown", quiet=True).finished
     run = Run.open(tmp_path / "grown")
     record = run.meta["grown_from"]
-    assert record["net"] == "resnet8" and record["step"] == 6 and record["difference"] == 0
+    assert record["model"] == "resnet8" and record["step"] == 6 and record["difference"] == 0
     assert record["added"] == ["stage1_block2", "stage2_block2", "stage3_block2"]
     before, after = (
         {weight.path: weight.numpy() for weight in each.load_model().trainable_weights}

@@ -26,7 +26,7 @@ def end(oracle: Oracle, trial: Any, status: str = "COMPLETED") -> None:
         oracle.update_trial(trial.trial_id, {"val_accuracy": result})
     record = {"trial": trial.trial_id, "values": {}, "status": status.lower(), "seeds": [0]}
     record |= {"score": result, "scores": [result], "share": 1.0}
-    record |= {"depth": 8, "parameters": 1, "multiply_adds": 1}
+    record |= {"depth": 8, "parameters": 1, "macs": 1}
     write_json(folder_of(oracle.folder, trial.trial_id) / "trial.json", record)
     trial.status = status
     oracle.end_trial(trial)
@@ -60,11 +60,12 @@ def test_a_state_read_before_every_trial_gives_the_unbroken_search(
             trial = again
         found.append(dict(trial.hyperparameters.values))
         end(oracle, trial)
-        if version == "0.1":  # stored no number of draws, but KerasTuner's seed
+        if version == "0.1":  # other keys; KerasTuner's seed instead of the number of draws
             path = tmp_path / "oracle.json"
             state = json.loads(path.read_text())
             drawn = state.pop("drawn") if tuner != "grid" else state.pop("drawn") * 0
             state["seed_state"] = state["seed"] + drawn
+            state["refused"] = state.pop("rejected")
             path.write_text(json.dumps(state))
             assert make_oracle(plan, tmp_path).drawn == drawn
     names = [each.name for each in plan.space.hyperparameters]

@@ -88,8 +88,8 @@ def test_a_search_without_a_score_says_why(tmp_path: Path) -> None:
     ]
     running = write(tmp_path / "running", [trial(0, status="running")])
     assert finding(read_results(running)) == "No trial has completed yet: 1 running."
-    refused = [{"values": {}, "reason": f"{n} parameters, more than 9"} for n in ("1,200", "900")]
-    folder = write(tmp_path / "refused", [], refused)
+    rejected = [{"values": {}, "reason": f"{n} parameters, more than 9"} for n in ("1,200", "900")]
+    folder = write(tmp_path / "rejected", [], rejected)
     assert "most frequent reason: parameters, more than 9." in finding(read_results(folder))
     assert table(folder, "Failures and rejections") == [
         ["rejected", "parameters, more than 9", "2"]
@@ -100,8 +100,8 @@ def test_a_search_without_a_score_says_why(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    refused = [{"values": values(5, "B"), "reason": "1,234,567 parameters, more than 1,000,000"}]
-    folder = write(tmp_path_factory.mktemp("report") / "s", varied(), refused)
+    rejected = [{"values": values(5, "B"), "reason": "1,234,567 parameters, more than 1,000,000"}]
+    folder = write(tmp_path_factory.mktemp("report") / "s", varied(), rejected)
     report(folder)
     return folder
 
@@ -120,7 +120,7 @@ def test_the_page_holds_what_the_results_hold(done: Path) -> None:
         f"{100 * first['score']:.2f}",
         *(str(first["values"].get(name, "-")) for name in SPACE),
         f"{first['parameters']:,}",
-        f"{first['multiply_adds']:,}",
+        f"{first['macs']:,}",
         "1.5",
     ]
     costs = [row[0] for row in table(done, "Accuracy against cost")]
@@ -192,8 +192,8 @@ def test_one_trial_names_that_need_escapes_and_no_shortcut(tmp_path: Path) -> No
     row = {f"t.{nasty}": nasty, "schedule.rate": 0.012, "train.batch_size": 8}
     trials = [trial(0, 0.9, values=row), trial(1, reason=f"{nasty} broke", values={})]
     texts = {"name": nasty, "description": nasty, "command": nasty, "recipe": {"name": nasty}}
-    refused = [{"values": {}, "reason": nasty}]
-    page = report(write(tmp_path / "s", trials, refused, space=space, **texts)).read_text()
+    rejected = [{"values": {}, "reason": nasty}]
+    page = report(write(tmp_path / "s", trials, rejected, space=space, **texts)).read_text()
     assert "<b>" not in page and "</b>" not in page and '"x' not in page
     assert html.unescape(page).count(nasty) > 8
     assert "Depth by shortcut" not in page and page.count("<img") == 3

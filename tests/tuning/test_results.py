@@ -25,13 +25,11 @@ status = st.sampled_from(["completed", "failed", "running"])
 rows = st.lists(st.tuples(few, few, few, share, status), max_size=12)
 
 
-@given(rows, st.sampled_from(["parameters", "multiply_adds"]))
+@given(rows, st.sampled_from(["parameters", "macs"]))
 @settings(max_examples=100, deadline=None)
 def test_the_best_trial_and_the_front_are_what_nothing_beats(rows: Any, cost: Any) -> None:
     trials: Any = [
-        trial(
-            number, score / 4, parameters=parameters, multiply_adds=macs, share=share, status=status
-        )
+        trial(number, score / 4, parameters=parameters, macs=macs, share=share, status=status)
         for number, (score, parameters, macs, share, status) in enumerate(rows)
     ]
     own = comparable(trials)
@@ -136,14 +134,14 @@ def test_depth_is_compared_if_a_shortcut_has_two_and_plain_is_what_sets_none() -
 
 def test_results_hold_what_was_written_and_what_follows(tmp_path: Path) -> None:
     trials: Any = varied()
-    refused = [{"values": values(5, "B"), "reason": "1,234,567 parameters, more than 1,000,000"}]
-    results = read_results(write(tmp_path / "s", trials[::-1], refused))
+    rejected = [{"values": values(5, "B"), "reason": "1,234,567 parameters, more than 1,000,000"}]
+    results = read_results(write(tmp_path / "s", trials[::-1], rejected))
     assert {key: results[key] for key in SEARCH} == SEARCH
-    assert results["trials"] == trials and results["refused"] == refused
+    assert results["trials"] == trials and results["rejected"] == rejected
     best = best_trial(trials)
     assert best and results["best"] == best["trial"]
-    assert results["front"]["multiply_adds"] == pareto(trials, "multiply_adds")
-    counts = {"trials": 25, "completed": 22, "failed": 2, "running": 1, "refused": 1}
+    assert results["front"]["macs"] == pareto(trials, "macs")
+    counts = {"trials": 25, "completed": 22, "failed": 2, "running": 1, "rejected": 1}
     work = {"trained_steps": 22 * 160, "seconds": pytest.approx(22 * 1.5)}
     assert results["totals"] == counts | work
 
@@ -168,7 +166,7 @@ DAMAGE: list[tuple[str, Any, str]] = [
     ("search.json", {"space": {"n": {"options": {"3": 3}}}}, "search.json is damaged: space.n"),
     ("search.json", {"environment": {"versions": 3}}, "search.json is damaged"),
     ("oracle.json", "no", "oracle.json is damaged"),
-    ("oracle.json", {"refused": [3]}, "oracle.json is damaged: refused.0"),
+    ("oracle.json", {"rejected": [3]}, "oracle.json is damaged: rejected.0"),
     (RECORD, "", "trial.json is damaged"),
     (RECORD, {"trial": 0}, "trial.json is damaged: trial:"),
     (RECORD, {"status": "done"}, "trial.json is damaged: status:"),

@@ -114,7 +114,7 @@ def test_a_known_cause_is_the_reason_and_an_interruption_is_none(
 
 def test_only_the_checkpoints_of_the_best_trial_are_kept(tmp_path: Path) -> None:
     scored = {"score": 0.5, "share": 1.0, "scores": [0.5], "seeds": [0]}
-    cost = {"depth": 8, "parameters": 1, "multiply_adds": 1}
+    cost = {"depth": 8, "parameters": 1, "macs": 1}
     for name, status in (("0", "completed"), ("1", "failed"), ("2", "running"), ("3", "completed")):
         path = folder_of(tmp_path, name) / "seed0" / "checkpoints" / "step-00000001.npz"
         path.parent.mkdir(parents=True)

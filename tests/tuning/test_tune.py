@@ -75,9 +75,9 @@ def test_a_search_leaves_what_it_found(search: tuple[Path, JsonObject, Lines]) -
         assert trial["steps"] == trial["trained_steps"] == run.history[-1]["step"] == 6
         spec, cost = run.recipe.model.spec, reszoo.count(run.recipe.model.spec, (8, 8, 1), 10)
         assert spec.shortcut == trial["values"]["model.shortcut"] and run.recipe.train.seed == 5
-        assert (trial["parameters"], trial["multiply_adds"]) == (
+        assert (trial["parameters"], trial["macs"]) == (
             cost.parameters,
-            cost.multiply_adds,
+            cost.macs,
         )
         assert run.recipe.schedule.rate == trial["values"]["schedule.rate"]
         # The test split chooses nothing, and no search reads it.
@@ -158,7 +158,7 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> None:
         cost = plan.count(plan.space.recipe(values))
         record: Any = {"trial": trial_id, "values": plan.space.active(values), "share": options["share"]}  # fmt: skip
         record |= {"continues": options["continues"], "seeds": [0], "seconds": 1.0, "steps": 6}
-        record |= {"depth": cost.depth, "parameters": cost.parameters, "multiply_adds": 1}
+        record |= {"depth": cost.depth, "parameters": cost.parameters, "macs": 1}
         good = values["model.shortcut"] != "none"
         value = score(values, options["share"])
         record |= {"score": value, "scores": [value]} if good else {"reason": "it is plain"}

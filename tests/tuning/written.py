@@ -61,7 +61,7 @@ def trial(number: int, score: float | None = None, **changes: Any) -> dict[str, 
         "seeds": [0, 1],
         "depth": 20,
         "parameters": 1000,
-        "multiply_adds": 50_000,
+        "macs": 50_000,
         "worker": "tuner0",
         "attempts": [[0, 0]],
     }
@@ -71,15 +71,15 @@ def trial(number: int, score: float | None = None, **changes: Any) -> dict[str, 
     return {**record, **changes}
 
 
-def write(folder: Path, trials: list[dict[str, Any]], refused: Any = None, **changes: Any) -> Path:
+def write(folder: Path, trials: list[dict[str, Any]], rejected: Any = None, **changes: Any) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "search.json").write_text(json.dumps({**SEARCH, **changes}))
     for record in trials:
         path = folder / "trials" / record["trial"]
         path.mkdir(parents=True)
         (path / "trial.json").write_text(json.dumps(record))
-    if refused is not None:
-        (folder / "oracle.json").write_text(json.dumps({"refused": refused}))
+    if rejected is not None:
+        (folder / "oracle.json").write_text(json.dumps({"rejected": rejected}))
     return folder
 
 
@@ -92,7 +92,7 @@ def varied(count: int = 24, shares: tuple[float, ...] = (1.0,)) -> list[dict[str
         mean = 0.95 - (0.03 * n if shortcut == "none" else 0)
         score = None if number in (4, 9) else round(mean + float(random.normal(0, 0.01)), 4)
         rate = float(f"{random.uniform(0.01, 0.2):.4g}")
-        cost = {"parameters": 1000 * n + number // 9, "multiply_adds": 50_000 * n + number}
+        cost = {"parameters": 1000 * n + number // 9, "macs": 50_000 * n + number}
         more = {"values": values(n, shortcut, rate), "depth": 6 * n + 2, **cost}
         found.append(trial(number, score, share=shares[number % len(shares)], **more))
     return [*found, trial(count, status="running", reason="")]

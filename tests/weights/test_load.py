@@ -52,7 +52,7 @@ def row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weights:
         top1=90.0,
         top5=None,
         transforms=TRANSFORMS,
-        licence="BSD-2-Clause",
+        license="BSD-2-Clause",
         source="https://weights.example",
         files=(RemoteFile(url=URL, digest=digest),),
     )
@@ -135,7 +135,7 @@ def test_predict_evaluate_and_export_prepare_images_as_the_record_says(
     assert report.check.probability_difference < 1e-5 and report.check.accuracy is None
     card = json.loads((tmp_path / "served" / "card.json").read_text())
     assert card["parameters"] == reszoo.count("resnet8").parameters, "frozen weights count too"
-    assert card["weights"]["tag"] == "someone/v1" and card["weights"]["licence"] == "BSD-2-Clause"
+    assert card["weights"]["tag"] == "someone/v1" and card["weights"]["license"] == "BSD-2-Clause"
     told = json.loads((tmp_path / "served" / "1" / "assets" / "preprocessing.json").read_text())
     assert told["mean"] == pytest.approx(TRANSFORMS.mean) and told["std"] == pytest.approx(
         TRANSFORMS.std

@@ -19,7 +19,7 @@ def test_a_row_is_of_a_net_its_layout_can_hold_and_says_all(weights) -> None:  #
     assert find_weights(net, weights.tag) is weights and weights in find_compatible(net)
     assert len(weights.class_names) == len(weights.class_ids) == net.default_classes
     assert 50 < weights.top1 < 100 and (weights.top5 is None or weights.top1 < weights.top5 < 100)
-    assert weights.licence in ("BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "CC-BY-NC-4.0")
+    assert weights.license in ("BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "CC-BY-NC-4.0")
     assert (
         weights.transforms.resize == 0
         or weights.transforms.resize >= weights.transforms.image_size[0]

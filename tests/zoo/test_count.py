@@ -95,7 +95,7 @@ def test_plain_models_are_option_a_without_its_shortcuts(depth: int) -> None:
 def test_where_a_bottleneck_strides_costs_no_parameter(depth: int) -> None:
     first, second = count(f"resnet{depth}_v1"), count(f"resnet{depth}_v1_5")
     assert first.parameters == second.parameters
-    assert first.multiply_adds < second.multiply_adds
+    assert first.macs < second.macs
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_wide_parameters_by_summing_over_widths(factor: int, blocks: int) -> Non
 def test_cifar_multiply_adds(depth: int, millions: str) -> None:
     """Option A's, by hand arithmetic; a plain net's are the same, because padding costs nothing."""
     for name in (f"resnet{depth}", f"plain{depth}"):
-        assert _rounded(Decimal(count(name).multiply_adds) / 10**6, millions) == Decimal(millions)
+        assert _rounded(Decimal(count(name).macs) / 10**6, millions) == Decimal(millions)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_multiply_adds_of_the_paper(name: str, fields: dict[str, Any], billions:
     and 152 layers (11.282) are rounded. A printed figure is therefore ours either rounded or cut
     off at its last digit.
     """
-    ours = Decimal(count(name, **fields).multiply_adds) / 10**9
+    ours = Decimal(count(name, **fields).macs) / 10**9
     digit = Decimal(billions)
     assert digit in (ours.quantize(digit, ROUND_HALF_UP), ours.quantize(digit, ROUND_DOWN))
 
@@ -191,7 +191,7 @@ def test_multiply_adds_of_the_paper(name: str, fields: dict[str, Any], billions:
 )
 def test_multiply_adds_of_torchvision(name: str, billions: str) -> None:
     """torchvision's table of models, column GFLOPS (of v1.5)."""
-    assert _rounded(Decimal(count(name).multiply_adds) / 10**9, billions) == Decimal(billions)
+    assert _rounded(Decimal(count(name).macs) / 10**9, billions) == Decimal(billions)
 
 
 def _rounded(value: Decimal, printed: str) -> Decimal:
@@ -246,7 +246,7 @@ def test_built_weights_equal_the_count_of_whole_models(name: str) -> None:
     _agrees_with_keras(spec(name))
 
 
-def multiply_adds_of(model: Any) -> int:
+def macs_of(model: Any) -> int:
     """Sum a built net's multiply-adds over its layers: pixels that leave a layer times the size of its kernel."""
     total = 0
     for layer in model.layers:
@@ -283,7 +283,7 @@ def test_multiply_adds_equal_a_sum_over_keras_layers(
 ) -> None:
     model = _built(name, shape, classes=7, **fields)
     counted = count(name, shape, 7, **fields)
-    assert counted.multiply_adds == multiply_adds_of(model)
+    assert counted.macs == macs_of(model)
     assert counted.parameters == _sizes(model.trainable_variables)
 
 
@@ -315,7 +315,7 @@ def test_layer_groups_sum_to_the_whole() -> None:
         ("head", (1, 1, 1000)),
     ]
     assert sum(row[2] for row in rows) == counted.parameters
-    assert sum(row[3] for row in rows) == counted.multiply_adds
+    assert sum(row[3] for row in rows) == counted.macs
 
 
 def test_defaults_are_the_data_the_family_was_published_on() -> None:

@@ -213,7 +213,7 @@ def test_any_fields_are_rejected_in_a_line_or_count_and_come_back(drawn: dict[st
     back = Spec(**json.loads(json.dumps(made.to_dict())))
     assert back == made and hash(back) == hash(made)
     counted = count(made, (made.total_stride + 1, made.total_stride, 3))
-    assert counted.parameters > 0 and counted.multiply_adds > 0
+    assert counted.parameters > 0 and counted.macs > 0
     per_block = 2 if made.block == "basic" else 3
     assert counted.depth == (3 if made.stem == "deep" else 1) + 1 + sum(made.depths) * per_block
     assert 0 < made.survival(sum(made.depths) - 1) <= made.survival(0) <= 1
