@@ -43,7 +43,7 @@ def test_every_name_that_the_file_system_takes_is_written(name: str, tmp_path: P
     assert len(list((tmp_path / "d").iterdir())) == 1
 
 
-def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failure_leaves_no_files(tmp_path: Path) -> None:
     for write in (atomic_path, atomic_dir):
         with pytest.raises(RuntimeError), write(tmp_path / "a"):
             raise RuntimeError
@@ -86,7 +86,7 @@ def refusal(path: Path, **more: Any) -> str:
     return str(caught.value)
 
 
-def test_a_place_that_cannot_be_written_is_refused(
+def test_a_path_that_cannot_be_written_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -105,7 +105,7 @@ def test_a_place_that_cannot_be_written_is_refused(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "file"]
 
 
-def test_output_inside_the_data_is_refused(tmp_path: Path) -> None:
+def test_output_inside_the_data_is_rejected(tmp_path: Path) -> None:
     check_outside(
         tmp_path / "photos" / "run", tmp_path / "photos", "run folder"
     )  # nothing there: told elsewhere
@@ -117,7 +117,7 @@ def test_output_inside_the_data_is_refused(tmp_path: Path) -> None:
         check_outside(tmp_path / outside, tmp_path / "photos", "run folder")
 
 
-def test_too_little_space_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_space_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_space(tmp_path / "new" / "run", 1, "run folder")
     left: Any = shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000)  # type: ignore[attr-defined]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: left)
@@ -142,14 +142,16 @@ def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwnam", unknown)
 
 
-def test_home_is_put_in_place_of_the_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_tilde_is_replaced_by_the_home_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert expand_user("~/pets") == tmp_path / "pets"
     assert expand_user("a/~b") == Path("a/~b")
 
 
 @pytest.mark.usefixtures("homeless")
-def test_no_home_is_one_line() -> None:
+def test_no_home_is_reported_in_one_line() -> None:
     with pytest.raises(
         ReszooError, match=r"^~/pets: the home folder is unknown; .* Example: export HOME=/tmp$"
     ):
@@ -168,7 +170,9 @@ def test_prepared_datasets_need_a_folder(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.usefixtures("homeless")
 @pytest.mark.parametrize("command", [["data", "list"], ["data", "prepare", "folder:~/pets"]])
-def test_the_command_line_says_so(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_reports_it(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     from reszoo.cli.main import main
 
     assert main(command) == 2

@@ -138,7 +138,7 @@ def test_the_extras_are_what_the_container_and_the_ranges_expect() -> None:
     ]
 
 
-def test_the_container_tells_the_version() -> None:
+def test_the_container_has_the_version() -> None:
     text = (ROOT / "Dockerfile").read_text()
     assert re.findall(r"^ARG VERSION=(.*)$", text, re.MULTILINE) == [reszoo.__version__]
     assert 'image.version="${VERSION}"' in text

@@ -46,7 +46,7 @@ def test_every_generated_part_is_up_to_date(
     assert status == 0, capsys.readouterr().err
 
 
-def test_a_changed_number_is_found_and_written_anew(generator: ModuleType) -> None:
+def test_a_changed_number_is_found_and_rewritten(generator: ModuleType) -> None:
     page = ROOT / "docs" / "performance.md"
     text = page.read_text(encoding="utf-8")
     changed = text.replace("| 586.7 images/s |", "| 600.0 images/s |")

@@ -187,7 +187,7 @@ def test_a_run_on_two_replicas_is_evaluated_as_it_is_saved(
     assert again.top1 == before["top1"] and again.loss == pytest.approx(before["loss"], abs=1e-6)
 
 
-def test_a_full_disk_is_one_line_and_leaves_no_half_file(
+def test_a_full_disk_is_reported_in_one_line_and_leaves_no_half_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = write_recipe(tmp_path)
@@ -212,7 +212,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(
         (["--set", "data.name=folder:/nowhere/at/all", "data.examples=0"], "/nowhere/at/all"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(
+def test_bad_input_is_reported_in_one_line_and_leaves_nothing(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*write_recipe(tmp_path), *arguments]) == 2
@@ -272,7 +272,7 @@ def test_a_model_made_elsewhere_trains_and_resumes_as_the_recipes_does(tmp_path:
     assert "spec" not in meta and second.run.load_model().get_layer("head").units == 10
 
 
-def test_a_model_of_other_images_is_refused(tmp_path: Path) -> None:
+def test_a_model_of_other_images_is_rejected(tmp_path: Path) -> None:
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(10)], name="flat")
     with pytest.raises(
         ReszooError, match=r"model: flat maps \(5,\) to \(10,\); expected \(8, 8, 1\)"

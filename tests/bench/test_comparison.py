@@ -124,7 +124,7 @@ def test_peers_train_the_same_model(name: str, side: str) -> None:
         ),
     ],
 )
-def test_an_invalid_argument_is_one_line_before_anything_starts(
+def test_an_invalid_argument_is_reported_in_one_line_before_anything_starts(
     arguments: dict[str, Any], line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(comparison.sys, "executable", "/nowhere/python")

@@ -261,7 +261,7 @@ def test_nothing_starts_without_time(
     assert "missing: quickstart, train_resnet20_b128" in capsys.readouterr().out
 
 
-def test_wrong_arguments_are_one_line(
+def test_wrong_arguments_are_reported_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for split in ("train", "test"):

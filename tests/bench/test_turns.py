@@ -140,7 +140,7 @@ def test_sigterm_leaves_no_side_behind(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_side_that_cannot_run_is_one_line(program: str, line: str) -> None:
+def test_a_side_that_cannot_run_is_reported_in_one_line(program: str, line: str) -> None:
     commands = {"some": [sys.executable, "-c", program]}
     with pytest.raises(ReszooError, match=line):
         take_turns(commands, 1, device="cpu", threads=1, reporter=QUIET)

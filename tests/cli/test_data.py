@@ -12,7 +12,7 @@ from PIL import Image
 from reszoo.cli.main import main
 
 
-def test_list_names_every_first_class_set_and_says_which_are_here(
+def test_list_names_every_first_class_dataset_and_which_are_present(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mnist" / "3.0.1").mkdir(parents=True)
@@ -36,12 +36,14 @@ def test_list_names_every_first_class_set_and_says_which_are_here(
     assert str(tmp_path) in out
 
 
-def test_prepare_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_reports_the_content(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "prepare", "digits"]) == 0
     assert capsys.readouterr().out == "digits needs no preparation\n"
 
 
-def test_prepare_of_nothing_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prepare_of_nothing_is_reported_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["data", "prepare", f"folder:{tmp_path / 'none'}"]) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.strip().endswith(f"no folder '{tmp_path / 'none'}'")

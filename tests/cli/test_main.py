@@ -63,7 +63,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 @pytest.mark.smoke
-def test_alone_it_prints_help_with_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_arguments_it_prints_help_with_every_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert main([]) == 0
     alone = capsys.readouterr().out
     assert main(["--help"]) == 0
@@ -124,7 +126,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
         (["train", "--resume", "--run-dir", "nowhere"], "--run-dir: nowhere is invalid"),
     ],
 )
-def test_bad_input_is_one_line_on_standard_error_and_status_2(
+def test_bad_input_is_reported_in_one_line_on_standard_error_and_status_2(
     argv: list[str], says: str, trained: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(argv) == 2
@@ -147,7 +149,7 @@ def test_bad_input_is_one_line_on_standard_error_and_status_2(
         (KeyboardInterrupt(), 130, ""),
     ],
 )
-def test_errors_of_a_verb_become_a_line_and_a_status(
+def test_errors_of_a_command_become_a_line_and_a_status(
     error: BaseException,
     status: int,
     line: str,
@@ -162,7 +164,7 @@ def test_errors_of_a_verb_become_a_line_and_a_status(
     assert capsys.readouterr().err == line
 
 
-def test_a_defect_is_not_dressed_as_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_is_not_reported_as_invalid_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frame, "_dispatch", lambda argv: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         main([])
@@ -179,7 +181,7 @@ def test_a_closed_pipe_ends_it_quietly() -> None:
     process.stderr.close()
 
 
-def test_a_full_disk_is_one_line() -> None:
+def test_a_full_disk_is_reported_in_one_line() -> None:
     with open("/dev/full", "w") as full:
         process = run("list", stdout=full)
         _, error = process.communicate()
@@ -246,7 +248,7 @@ def test_on_a_terminal_tables_are_drawn_within_its_width(
 
 
 @pytest.mark.smoke
-def test_show_adds_up_and_says_what_an_alias_means(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_adds_up_and_explains_an_alias(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "resnet50"]) == 0
     text = capsys.readouterr().out
     assert (
@@ -324,7 +326,7 @@ def test_tensorflow_that_is_not_installed_is_an_error(
     )
 
 
-def test_train_hands_over_the_recipe(trained: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_train_passes_the_recipe(trained: list[dict[str, Any]], tmp_path: Path) -> None:
     argv = [
         "train",
         "quickstart",
@@ -395,7 +397,7 @@ def test_resume_may_name_the_recipe_too(trained: list[dict[str, Any]], tmp_path:
     ]
 
 
-def test_published_weights_are_listed_with_what_a_person_chooses_by(
+def test_published_weights_are_listed_with_scores_size_and_license(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["list", "--weights", "resnet18*"]) == 0

@@ -158,7 +158,7 @@ def test_export_predict_and_the_served_model_agree(
         ("export {run} {run}/model.keras/out", "model.keras"),
     ],
 )
-def test_invalid_input_is_one_line_with_status_2_and_leaves_nothing(
+def test_invalid_input_is_reported_in_one_line_with_status_2_and_leaves_nothing(
     command: str,
     message: str,
     digits_run: Path,

@@ -62,7 +62,7 @@ from reszoo.errors import ReszooError
         ),
     ],
 )
-def test_impossible_data_is_refused_by_key(fields: dict[str, Any], said: str) -> None:
+def test_impossible_data_is_rejected_by_key(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(ReszooError) as caught:
         DataConfig(**fields)
     assert said in str(caught.value)
@@ -97,7 +97,7 @@ def test_impossible_data_is_refused_by_key(fields: dict[str, Any], said: str) ->
         ({"crop": "inception", "area": (float("nan"), 1.0)}, "augment.area: [NaN, 1.0] is invalid"),
     ],
 )
-def test_impossible_augmentation_is_refused_by_key(fields: dict[str, Any], said: str) -> None:
+def test_impossible_augmentation_is_rejected_by_key(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(ReszooError) as caught:
         Augmentation.of(**fields)
     assert said in str(caught.value)
@@ -128,7 +128,7 @@ anything = (
         anything,
     )
 )
-def test_any_value_is_taken_or_refused_in_one_line(fields: dict[str, Any]) -> None:
+def test_any_value_is_taken_or_rejected_in_one_line(fields: dict[str, Any]) -> None:
     try:
         config = DataConfig(name="cifar10", **fields)
     except ReszooError as error:

@@ -72,7 +72,7 @@ def test_exactly_the_promised_recipes_are_packaged() -> None:
 
 
 @pytest.mark.parametrize("name", sorted({*PUBLISHED, *UNPUBLISHED}))
-def test_packaged_recipe_loads_tells_a_person_what_to_do_and_survives_writing(
+def test_packaged_recipe_loads_has_a_usage_comment_and_reads_back_equal(
     name: str, tmp_path: Path
 ) -> None:
     recipe = load_recipe(name)
@@ -92,7 +92,7 @@ def test_packaged_recipe_loads_tells_a_person_what_to_do_and_survives_writing(
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
-def test_published_figure_stands_in_the_recipe_its_header_and_the_table(name: str) -> None:
+def test_published_figure_is_in_the_recipe_its_header_and_the_table(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.published is not None and recipe.published.value == PUBLISHED[name]
     assert f"{PUBLISHED[name]} %" in (recipe_folder() / f"{name}.toml").read_text()
@@ -156,7 +156,7 @@ def test_imagenet_recipes_follow_the_paper(name: str) -> None:
 @pytest.mark.parametrize(
     "name", [name for name in sorted({*PUBLISHED, *UNPUBLISHED}) if "plain" in name]
 )
-def test_plain_twin_differs_in_the_net_alone(name: str) -> None:
+def test_plain_twin_differs_only_in_the_model(name: str) -> None:
     plain, residual = load_recipe(name), load_recipe(name.replace("plain", "resnet"))
     like_plain = dict.fromkeys(("name", "description", "published", "model"))
     assert residual.replace(**{key: getattr(plain, key) for key in like_plain}) == plain
@@ -185,7 +185,7 @@ def test_epochs_become_whole_steps_of_at_least_one() -> None:
 
 
 @pytest.mark.smoke
-def test_overrides_reach_every_table_in_toml_or_bare_words() -> None:
+def test_overrides_reach_every_table_as_toml_or_unquoted_text() -> None:
     recipe = load_recipe(
         "cifar10_resnet20",
         [
@@ -211,7 +211,7 @@ def test_text_is_taken_as_typed_even_where_it_looks_like_a_number() -> None:
 
 
 @pytest.mark.parametrize("spelt", ["plain20", '"plain20"', "'plain20'", " plain20 "])
-def test_text_may_stand_in_quotes(spelt: str) -> None:
+def test_text_may_be_quoted(spelt: str) -> None:
     recipe = load_recipe("quickstart", [f"model.name={spelt}", f"data.name={spelt}"])
     assert (recipe.model.name, recipe.data.name) == ("plain20", "plain20")
 
@@ -220,14 +220,14 @@ def test_the_last_of_two_overrides_of_a_key_holds() -> None:
     assert load_recipe("quickstart", ["train.seed=1", "train.seed=2"]).train.seed == 2
 
 
-def test_giving_epochs_drops_the_files_steps_and_the_other_way_round() -> None:
+def test_overriding_epochs_drops_the_files_steps_and_the_reverse() -> None:
     assert load_recipe("cifar10_resnet20", ["train.epochs=2"]).train.steps == 0
     assert load_recipe("cifar10_resnet20_cpu", ["train.steps=9"]).train.epochs == 0
     message = refusal(load_recipe, "cifar10_resnet20", ["train.steps=9", "train.epochs=2"])
     assert "exactly one" in message
 
 
-def test_giving_another_kind_drops_what_the_file_says_for_its_own() -> None:
+def test_overriding_the_kind_drops_the_keys_of_the_files_kind() -> None:
     recipe = load_recipe(
         "cifar10_resnet110", ["schedule.kind=cosine", "optimizer.name=adam", "augment.crop=none"]
     )
@@ -390,7 +390,9 @@ def test_override_equals_the_value_it_spells(batch: int, decay: float, word: str
         ("description = 3", "description: 3 is invalid; expected text"),
     ],
 )
-def test_bad_file_is_refused_in_one_line_naming_it(text: str, says: str, tmp_path: Path) -> None:
+def test_an_invalid_file_is_rejected_in_one_line_that_names_it(
+    text: str, says: str, tmp_path: Path
+) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(text)
     message = refusal(load_recipe, path)
@@ -426,13 +428,13 @@ def test_bad_file_is_refused_in_one_line_naming_it(text: str, says: str, tmp_pat
         (minimal(published={"value": 3}), "published.metric: missing; expected text"),
     ],
 )
-def test_bad_table_is_refused_naming_key_type_and_example(
+def test_an_invalid_table_is_rejected_with_key_type_and_example(
     tables: dict[str, Any], says: str
 ) -> None:
     assert says in refusal(Recipe, **tables)
 
 
-def test_missing_unreadable_and_binary_files_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_missing_unreadable_and_binary_files_are_rejected_in_one_line(tmp_path: Path) -> None:
     assert refusal(load_recipe, tmp_path / "none.toml") == f"no file {tmp_path / 'none.toml'}"
     assert "Is a directory" in refusal(load_recipe, tmp_path)
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
@@ -440,7 +442,7 @@ def test_missing_unreadable_and_binary_files_are_refused_in_one_line(tmp_path: P
 
 
 @pytest.mark.smoke
-def test_unknown_name_is_answered_with_the_nearest() -> None:
+def test_an_unknown_name_leads_to_the_nearest() -> None:
     assert "did you mean 'quickstart'" in refusal(load_recipe, "quickstrat")
     assert "`reszoo recipes`" in refusal(load_recipe, "zzzz")
 
@@ -543,7 +545,7 @@ def test_a_written_recipe_reads_back_equal(
     assert load_recipe(path) == resolve_recipe(recipe)
 
 
-def test_published_weights_fill_what_the_data_table_leaves_out() -> None:
+def test_published_weights_fill_the_omitted_keys_of_the_data_table() -> None:
     data = load_recipe("finetune").data
     assert (data.image_size, data.resize, data.channels, data.normalize) == (
         (224, 224),
@@ -588,7 +590,7 @@ def test_published_weights_fill_what_the_data_table_leaves_out() -> None:
         ),
     ],
 )
-def test_weights_that_a_recipe_cannot_mean_are_refused(overrides: list[str], says: str) -> None:
+def test_invalid_weights_of_a_recipe_are_rejected(overrides: list[str], says: str) -> None:
     with pytest.raises(ReszooError, match=says) as caught:
         load_recipe("finetune", overrides)
     assert "\n" not in str(caught.value)

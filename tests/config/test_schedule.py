@@ -75,12 +75,12 @@ def test_triangle_is_at_the_top_once_and_nowhere_0() -> None:
     assert rates(config, range(10), total=10) == pytest.approx(expected)
 
 
-def test_triangle_falls_to_its_final_rate() -> None:
+def test_triangle_falls_to_its_final_learning_rate() -> None:
     config = TriangularSchedule(kind="triangular", rate=0.9, peak=0.5, final_rate=0.4)
     assert rates(config, [5, 6, 9, 10], total=10) == pytest.approx([0.9, 0.8, 0.5, 0.4])
 
 
-def test_rates_stated_for_a_batch_follow_the_batch() -> None:
+def test_learning_rates_stated_for_a_batch_size_follow_the_batch_size() -> None:
     config = CosineSchedule(
         kind="cosine", rate=0.1, rate_batch=256, warmup=1, warmup_rate=0.02, final_rate=0.05
     )
@@ -130,7 +130,7 @@ def test_plateau_is_the_same_before_and_after_a_resume(accuracies: list[float], 
     peak=st.floats(0.01, 0.99),
     warmup=st.integers(0, 60),
 )
-def test_every_step_of_every_kind_has_a_rate_above_0_and_at_most_the_highest(
+def test_every_step_of_every_schedule_has_a_learning_rate_above_0_and_at_most_the_highest(
     kind: str, total: int, peak: float, warmup: int
 ) -> None:
     fields = {

@@ -43,7 +43,7 @@ def describe(root: Path, **fields: Any) -> dict[str, Any]:
     return open_dataset(data, NoCrop(), batch_size=4, seed=0).info.to_dict()
 
 
-def test_it_is_equal_wherever_the_images_lie(
+def test_it_is_the_same_for_every_location_of_the_images(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = {path.stat().st_size for path in photos.rglob("*.png")}

@@ -414,7 +414,7 @@ def test_whole_files_with_other_ends_are_decoded(make: Make, photo: Photo) -> No
     assert open_folder(path, INCEPTION, image_size=(12, 12)).info.examples["train"] == 7
 
 
-def test_wrong_folders_are_one_line(make: Make) -> None:
+def test_wrong_folders_are_reported_in_one_line(make: Make) -> None:
     path = make(*SPLIT_LAYOUT)
     assert refusal(path / "nowhere") == f"data.name: no folder '{path}/nowhere'"
     assert refusal(path / "train" / "a" / "00.png").startswith("data.name: no folder")

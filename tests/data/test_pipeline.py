@@ -73,7 +73,7 @@ def test_batches_depend_on_seed_epoch_and_step_alone(augment: AugmentConfig) -> 
 
 
 @pytest.mark.parametrize("augment", CROPS[1:], ids=lambda a: a.crop)
-def test_every_place_is_augmented_anew(augment: AugmentConfig) -> None:
+def test_every_position_is_augmented_again_in_every_epoch(augment: AugmentConfig) -> None:
     # All images are the same, so that a place differs by its augmentation alone.
     pipelines = [numbered(37, augment, seed=seed) for seed in (3, 4)]
     for pipeline in pipelines:
@@ -168,7 +168,7 @@ def test_info_is_json_able_and_exact() -> None:
         (DIGITS, PAD, {"seed": 2**63}, "is invalid"),
     ],
 )
-def test_contradictions_are_one_line(
+def test_contradictions_are_reported_in_one_line(
     data: DataConfig, augment: AugmentConfig, settings: dict[str, int], message: str
 ) -> None:
     with pytest.raises(ReszooError) as caught:

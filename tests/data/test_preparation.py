@@ -27,7 +27,7 @@ def refusal(name: str, **options: Any) -> str:
     return str(caught.value)
 
 
-def test_absent_and_offline_names_the_file_its_size_and_the_place(
+def test_a_missing_file_offline_is_named_with_its_size_and_location(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:

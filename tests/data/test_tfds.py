@@ -166,7 +166,7 @@ def test_memory_and_stream_agree_in_evaluation(home: Path) -> None:
         np.testing.assert_array_equal(y, v)
 
 
-def test_a_dataset_with_a_training_split_alone_tests_on_a_fifth(home: Path) -> None:
+def test_a_dataset_with_only_a_training_split_tests_on_a_fifth(home: Path) -> None:
     pipeline = open_set(home, "small", NoCrop(), image_size=None, validation=4)
     assert pipeline.info.examples == {"train": 20, "validation": 4, "test": 6}
     assert pipeline.info.input_shape == (6, 7, 1)
@@ -189,7 +189,7 @@ def test_cifar_is_read_in_the_archives_order(home: Path) -> None:
     np.testing.assert_array_equal(splits["validation"].labels, order[25:] % 3)
 
 
-def test_a_damaged_record_is_one_line(home: Path, tmp_path: Path) -> None:
+def test_a_damaged_record_is_reported_in_one_line(home: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(home / "tiny", tmp_path / "tiny")).parent
     file = sorted(copy.glob("tiny/1.0.0/*train*"))[2]
     damaged = bytearray(file.read_bytes())
@@ -216,7 +216,7 @@ def test_a_damaged_record_is_one_line(home: Path, tmp_path: Path) -> None:
         ("tiny", {"examples": 51}, "at most tiny's 50 training examples"),
     ],
 )
-def test_what_cannot_be_opened_is_one_line(
+def test_unreadable_inputs_are_reported_in_one_line(
     home: Path, name: str, fields: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ReszooError) as caught:

@@ -129,7 +129,7 @@ def test_values_at_the_ends_of_the_range_are_pixels() -> None:
 
 
 @pytest.mark.parametrize("given", [3, None, {"a": 1}, [3], [None], [["a.png"]], ...], ids=repr)
-def test_what_is_not_an_image_is_rejected(given: Any) -> None:
+def test_files_that_are_not_images_are_rejected(given: Any) -> None:
     with pytest.raises(ReszooError, match="is invalid; expected a file, a folder, the bytes of"):
         list_images(given)
 

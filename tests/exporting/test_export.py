@@ -266,7 +266,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(sharp: Source, tmp_path: Pa
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
-def test_an_occupied_place_is_an_error_and_kept(sharp: Source, tmp_path: Path) -> None:
+def test_an_existing_output_is_an_error_and_kept(sharp: Source, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("kept")
     for out, line in (
         (tmp_path, "is not empty; give a new folder"),

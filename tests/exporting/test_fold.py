@@ -82,7 +82,7 @@ def test_a_folded_convolution_is_the_affine_map_by_hand() -> None:
     assert kernel.item() == 5 and bias.item() == -13
 
 
-def test_what_is_read_twice_or_activated_or_shared_stays() -> None:
+def test_convolutions_that_are_read_twice_activated_or_shared_are_not_folded() -> None:
     inputs = keras.Input((4, 4, 2))
     twice = keras.layers.Conv2D(2, 1, name="twice")(inputs)
     after = keras.layers.BatchNormalization(name="reads_what_another_reads")(twice)
@@ -136,7 +136,7 @@ def test_a_batch_norm_without_offset_or_scale_folds_too(center: bool, scale: boo
     ],
     ids=str,
 )
-def test_a_float32_copy_computes_what_the_net_does(fields: dict[str, Any]) -> None:
+def test_a_float32_copy_has_the_outputs_of_the_model(fields: dict[str, Any]) -> None:
     model = {"classes": 4, "input_shape": (16, 16, 3), **fields}
     keras.config.set_dtype_policy("mixed_bfloat16")
     mixed = build("resnet8", **model)

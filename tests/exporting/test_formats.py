@@ -273,7 +273,7 @@ def test_a_pool_pads_by_itself_where_nothing_is_below_zero(activated: bool, tmp_
     np.testing.assert_allclose(run_onnx(path, images)[0], model(images / 255), atol=1e-5)
 
 
-def test_what_does_not_go_together_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_incompatible_options_are_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, precision in ALL:
         assert get_format(name, None if precision == "float32" else precision)[1] == precision
     for name in FORMATS:

@@ -148,7 +148,7 @@ def test_tensorflow_alone_gives_the_keras_outputs_for_floats_and_for_every_kind_
         np.testing.assert_array_equal(scores, given[order])
 
 
-def test_the_bound_tells_every_misread_image_from_the_right_one(exported: Any) -> None:
+def test_the_bound_separates_every_misread_image_from_the_right_one(exported: Any) -> None:
     """What a wrong decoder would see: turned, mirrored, inverted, gray, or with channels swapped."""
     flips = [np.rot90(one, times) for one in (BIG, BIG[:, ::-1]) for times in range(4)][1:]
     gray = np.repeat(np.asarray(Image.fromarray(BIG).convert("L"))[..., None], 3, axis=2)

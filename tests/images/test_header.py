@@ -115,7 +115,7 @@ APP0 = b"\xff\xe0" + struct.pack(">H", 2002) + bytes(2000)
     ],
     ids=range(22),
 )
-def test_the_tag_is_found_where_it_stands_and_nowhere_else(contents: bytes, expected: int) -> None:
+def test_the_tag_is_found_only_at_its_position(contents: bytes, expected: int) -> None:
     assert int(orientation(contents)) == expected
 
 
@@ -170,7 +170,9 @@ def test_pixels_are_counted_before_anything_is_decoded(mode: str) -> None:
     ],
     ids=range(9),
 )
-def test_a_header_that_lies_is_counted_as_it_states(contents: bytes, expected: int) -> None:
+def test_a_wrong_header_is_counted_by_the_size_that_it_states(
+    contents: bytes, expected: int
+) -> None:
     assert int(count_pixels(contents)) == expected
 
 

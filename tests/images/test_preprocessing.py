@@ -281,7 +281,9 @@ DAMAGE: list[dict[str, object]] = [
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_an_invalid_record_is_one_line(mean_image: Preprocessing, damage: dict[str, Any]) -> None:
+def test_an_invalid_record_is_reported_in_one_line(
+    mean_image: Preprocessing, damage: dict[str, Any]
+) -> None:
     with pytest.raises(ReszooError, match="preprocessing") as caught:
         Preprocessing.from_dict({**mean_image.to_dict(), **damage})
     assert "\n" not in str(caught.value)

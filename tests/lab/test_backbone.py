@@ -26,7 +26,7 @@ def test_logits_are_what_the_softmax_is_taken_of(end: str) -> None:
     np.testing.assert_allclose(logits, batch @ kernel + bias, rtol=1e-5)
 
 
-def test_another_end_is_refused() -> None:
+def test_another_final_activation_is_rejected() -> None:
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="sigmoid")])
     with pytest.raises(ReszooError, match="ends in the activation 'sigmoid'; expected logits"):
         remove_softmax(model)

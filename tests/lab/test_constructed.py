@@ -12,7 +12,7 @@ from reszoo.lab.report import finding
 from tests.lab.conftest import OPTIONS
 
 
-def test_every_way_costs_the_same_and_grows_from_the_run_before(tmp_path: Path) -> None:
+def test_every_path_costs_the_same_and_grows_from_the_run_before(tmp_path: Path) -> None:
     plan, ways = plan_runs(tmp_path, "digits", [8, 14, 20], 300, 2, [])
     paths = {"scratch": [20], "grown": [8, 20], "staged": [8, 14, 20]}
     assert set(ways) == {

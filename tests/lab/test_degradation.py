@@ -47,7 +47,7 @@ def test_the_papers_protocol_is_the_default_for_other_datasets() -> None:
     assert recipe.train.batch_size == 128
 
 
-def test_the_record_is_what_the_runs_say(done: Path) -> None:
+def test_the_record_agrees_with_the_runs(done: Path) -> None:
     models = read_record(done)["results"]["models"]
     assert [model["name"] for model in models] == ["plain8", "resnet8", "plain14", "resnet14"]
     for model in models:
@@ -85,7 +85,7 @@ def test_a_stopped_run_resumes_and_a_lost_one_is_trained_again(done: Path, tmp_p
     assert stopped.meta["status"] == "finished"
 
 
-def test_another_experiment_in_the_folder_is_refused(done: Path, tmp_path: Path) -> None:
+def test_another_experiment_in_the_folder_is_rejected(done: Path, tmp_path: Path) -> None:
     with pytest.raises(ReszooError, match=r"was begun with budget = 4, not 8; give the same"):
         lab.degradation(done, **{**OPTIONS, "budget": 8})
     (tmp_path / "mine").write_text("x")

@@ -180,7 +180,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_bad_input_is_refused_before_anything_is_written(
+def test_bad_input_is_rejected_before_anything_is_written(
     case: str, backbone: Path, tmp_path: Path
 ) -> None:
     given, reason = REFUSALS[case]
@@ -189,7 +189,7 @@ def test_bad_input_is_refused_before_anything_is_written(
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
-def test_a_file_of_other_data_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_other_data_is_rejected(tmp_path: Path) -> None:
     reszoo.build("resnet8").save(tmp_path / "cifar.keras")
     (tmp_path / "broken.keras").write_bytes(b"nothing")
     for name, reason in (
@@ -225,9 +225,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weights:
 
 
 @pytest.mark.slow
-def test_published_weights_are_fine_tuned_as_their_recipe_says(
-    weights: Weights, tmp_path: Path
-) -> None:
+def test_published_weights_are_fine_tuned_by_their_recipe(weights: Weights, tmp_path: Path) -> None:
     """A named model is trained first; its run is then a backbone itself."""
     overrides = ["data.name=digits", "data.validation=100", "data.examples=64"]
     overrides += ["train.batch_size=16", "model.weights=someone/v1"]

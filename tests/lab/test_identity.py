@@ -95,7 +95,7 @@ def test_a_stopped_experiment_resumes(tmp_path: Path, monkeypatch: pytest.Monkey
         lab.identity(tmp_path, **{**SETTINGS, "steps": 13})
 
 
-def test_the_report_says_what_the_record_holds() -> None:
+def test_the_report_shows_the_content_of_the_record() -> None:
     folder = Path(__file__).parents[2] / "docs" / "results" / "lab" / "identity"
     record = json.loads((folder / "record.json").read_text())
     deep = record["settings"]["depths"][-1]
@@ -131,7 +131,7 @@ def test_the_report_says_what_the_record_holds() -> None:
         {"rate": "fast"},
     ],
 )
-def test_refusals_name_the_setting_and_leave_nothing(wrong: dict[str, Any], tmp_path: Path) -> None:
+def test_errors_name_the_setting_and_leave_nothing(wrong: dict[str, Any], tmp_path: Path) -> None:
     (name,) = wrong
     with pytest.raises(ReszooError, match=f"^{name}: .* is invalid; expected [^\n]*$"):
         lab.identity(tmp_path / "out", **wrong)

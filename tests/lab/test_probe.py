@@ -56,7 +56,7 @@ def expected(model: keras.Model, x: np.ndarray[Any, Any]) -> list[tuple[float, f
     return [*rows, compare(x, f, x + f)]
 
 
-def test_ratios_and_cosines_are_what_numpy_says() -> None:
+def test_ratios_and_cosines_equal_numpys() -> None:
     keras.utils.set_random_seed(3)
     model, x = model_by_hand(), images((7, 2, 3, 4))
     found = measure_drift(model, x, batch_size=3)  # the last batch is short
@@ -99,7 +99,7 @@ def test_stacked_blocks_start_as_the_identity() -> None:
         assert row["cosine"] == pytest.approx(1, abs=1e-12)
 
 
-def test_models_without_blocks_and_bad_arguments_are_refused() -> None:
+def test_models_without_blocks_and_bad_arguments_are_rejected() -> None:
     with pytest.raises(ReszooError, match="plain8 has no residual blocks"):
         measure_drift(reszoo.build("plain8", input_shape=(8, 8, 3)), images((1, 8, 8, 3)))
     with pytest.raises(ReszooError, match="no graph"):

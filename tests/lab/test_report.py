@@ -28,7 +28,7 @@ def test_the_report_is_made_from_the_record_alone(done: Path, tmp_path: Path) ->
     assert finding(read_record(done)) in html.unescape(page)
 
 
-def test_a_bad_record_is_refused_in_one_line(
+def test_a_bad_record_is_rejected_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cases = {
@@ -67,7 +67,7 @@ def test_a_bad_record_is_refused_in_one_line(
         ([], "required: LAB"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(
+def test_bad_input_is_reported_in_one_line_and_leaves_nothing(
     argv: list[str],
     message: str,
     tmp_path: Path,

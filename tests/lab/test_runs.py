@@ -13,7 +13,7 @@ from reszoo.reporting.reporter import Reporter
 from tests.lab.conftest import OPTIONS
 
 
-def test_a_folder_of_another_recipe_is_refused_before_training(done: Path) -> None:
+def test_a_folder_of_another_recipe_is_rejected_before_training(done: Path) -> None:
     recipe, other = twin_recipes(8, base_recipe("digits", 4, OPTIONS["overrides"]), 0)
     recipe = recipe.replace(schedule=recipe.schedule.replace(rate=0.5))
     plan = {"new": other, "plain8-seed0": recipe}
@@ -22,7 +22,7 @@ def test_a_folder_of_another_recipe_is_refused_before_training(done: Path) -> No
     assert not (done / "runs" / "new").exists()
 
 
-def test_each_run_is_one_line(done: Path) -> None:
+def test_each_run_is_reported_in_one_line(done: Path) -> None:
     lines = (done / "degradation.log").read_text().splitlines()[:4]
     assert [line.split("  ")[1].split(":")[0] for line in lines] == [
         f"{number}/4 {name}-seed0"

@@ -185,7 +185,7 @@ def test_a_saved_model_reopens_as_this_layer(tmp_path: Any) -> None:
     np.testing.assert_array_equal(np.asarray(opened(batch)), np.asarray(model(batch)))
 
 
-def test_a_nets_weights_file_fits_the_same_net_of_keras_own_layers(tmp_path: Any) -> None:
+def test_a_models_weights_file_fits_the_same_model_of_keras_own_layers(tmp_path: Any) -> None:
     model = build("resnet8", input_shape=(8, 8, 3))
 
     def keras_own(layer: Any) -> Any:

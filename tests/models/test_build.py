@@ -31,7 +31,7 @@ def test_names_and_shapes_are_those_that_saved_weights_have(name: str) -> None:
     assert list(described["weights"].items()) == list(golden["weights"].items())
 
 
-def test_every_golden_has_a_net() -> None:
+def test_every_golden_has_a_model() -> None:
     assert {path.stem for path in FOLDER.glob("*.json")} == set(NETS)
 
 
@@ -55,7 +55,7 @@ def test_imagenet_defaults() -> None:
     assert model.input_shape == (None, 224, 224, 3) and model.output_shape == (None, 1000)
 
 
-def test_without_its_top_a_net_gives_pooled_features() -> None:
+def test_without_top_a_model_returns_pooled_features() -> None:
     whole, cut = build(BASIC, input_shape=(8, 8, 3)), build(BASIC, input_shape=(8, 8, 3), top=False)
     assert cut.output_shape == (None, BASIC.out_channels(1))
     assert [layer.name for layer in cut.layers] == [layer.name for layer in whole.layers][:-1]
@@ -109,7 +109,7 @@ def test_an_open_size_takes_any(net: Spec) -> None:
         ({"shortcutt": "B"}, "resnet8: no field 'shortcutt'; did you mean 'shortcut'"),
     ],
 )
-def test_what_cannot_be_built_is_refused(arguments: dict[str, Any], says: str) -> None:
+def test_impossible_models_are_rejected(arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(ReszooError, match=says):
         build("resnet8", **arguments)
     with pytest.raises(ReszooError, match="did you mean 'resnet8'"):
@@ -168,7 +168,7 @@ def test_features_are_the_stages_maps(order: str) -> None:
     assert maps.get_layer("stage1_block1_conv1") is model.get_layer("stage1_block1_conv1")
 
 
-def test_features_of_an_imagenet_net_stand_at_the_usual_strides() -> None:
+def test_features_of_an_imagenet_model_have_the_usual_strides() -> None:
     maps = features(
         build(
             "resnet50",
@@ -184,7 +184,7 @@ def test_features_of_an_imagenet_net_stand_at_the_usual_strides() -> None:
     }
 
 
-def test_features_of_another_model_are_refused() -> None:
+def test_features_of_another_model_are_rejected() -> None:
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="other")
     with pytest.raises(
         ReszooError, match="other is invalid; features expects a model that reszoo built"
@@ -250,7 +250,7 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
         ("resnet8", {"shortcut": "B"}, "'stage2_block1_shortcut_conv/kernel' is only in the model"),
     ],
 )
-def test_the_weights_of_another_net_are_refused(
+def test_the_weights_of_another_model_are_rejected(
     net: str, arguments: dict[str, Any], says: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "resnet8.weights.h5"
@@ -261,7 +261,7 @@ def test_the_weights_of_another_net_are_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_weights_that_the_net_has_no_place_for_are_refused(tmp_path: Path) -> None:
+def test_weights_without_a_layer_in_the_model_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "b.weights.h5"
     build("resnet8", shortcut="B").save_weights(path)
     with pytest.raises(
@@ -270,7 +270,7 @@ def test_weights_that_the_net_has_no_place_for_are_refused(tmp_path: Path) -> No
         build("resnet8", weights=path)
 
 
-def test_what_is_no_weights_file_is_refused(tmp_path: Path) -> None:
+def test_other_files_than_weights_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "net.weights.h5"
     with pytest.raises(ReszooError, match=f"no weights file {path}"):
         build("resnet8", weights=path)
@@ -345,7 +345,7 @@ np.testing.assert_array_equal(np.asarray(opened(batch)), np.asarray(model(batch)
 
 
 @pytest.mark.slow
-def test_the_deepest_net_is_built_saved_and_reopened_from_a_plain_script(tmp_path: Path) -> None:
+def test_the_deepest_model_is_built_saved_and_reopened_from_a_plain_script(tmp_path: Path) -> None:
     """In a process of its own, because Keras recurses through the net and pytest has used some of the stack already."""
     done = subprocess.run(
         [sys.executable, "-c", DEEPEST, tmp_path / "net.keras"], capture_output=True, text=True

@@ -102,7 +102,7 @@ OTHERS = [(field, *case) for field, cases in CASES.items() for case in cases[1:]
 @pytest.mark.parametrize(
     ("field", "base", "value", "what"), mostly_slow([*FIRST, *OTHERS], len(FIRST)), ids=str
 )
-def test_a_field_changes_the_net(field: str, base: Spec, value: Any, what: str) -> None:
+def test_a_field_changes_the_model(field: str, base: Spec, value: Any, what: str) -> None:
     assert getattr(base, field) != value
     after = base.replace(**{field: value})
     if what == "name":
@@ -114,11 +114,11 @@ def test_a_field_changes_the_net(field: str, base: Spec, value: Any, what: str) 
     assert change(base, after) == what
 
 
-def test_an_unchanged_net_counts_as_unchanged() -> None:
+def test_an_unchanged_model_counts_as_unchanged() -> None:
     assert change(BASIC, BASIC.replace(name="same")) == "nothing"
 
 
-def test_starts_are_what_the_fields_say() -> None:
+def test_initial_values_follow_the_fields() -> None:
     zeroed = by_name(build(BASIC.replace(zero_gamma=True), input_shape=SIZE))
     last = [name for name in zeroed if "block" in name and name.endswith("bn2/gamma")]
     assert len(last) == 3
@@ -136,7 +136,7 @@ def test_starts_are_what_the_fields_say() -> None:
     } == {0.0}
 
 
-def test_convolutions_start_as_he_initialised_them() -> None:
+def test_convolutions_start_with_he_initialization() -> None:
     """arXiv 1502.01852, equation 10: normal, of variance 2 / fan_in, so with tails beyond two deviations."""
     weights = by_name(
         build(BASIC.replace(depths=(1,), widths=(128,), stem_width=64), input_shape=SIZE)
@@ -213,7 +213,7 @@ def builds_as_it_counts_and_computes(net: Spec) -> None:
         for one, other in itertools.combinations(VALUES, 2)
     ],
 )
-def test_pairs_build_or_are_refused(first: str, second: str, block: str) -> None:
+def test_pairs_build_or_are_rejected(first: str, second: str, block: str) -> None:
     for one, other in itertools.product(VALUES[first], VALUES[second]):
         try:
             net = SMALLEST.replace(**{"block": block, first: one, second: other})
@@ -229,7 +229,7 @@ def test_pairs_build_or_are_refused(first: str, second: str, block: str) -> None
         optional={field: st.sampled_from(values) for field, values in VALUES.items()},
     )
 )
-def test_any_number_of_fields_together_build_or_are_refused(drawn: dict[str, Any]) -> None:
+def test_any_number_of_fields_together_build_or_are_rejected(drawn: dict[str, Any]) -> None:
     try:
         net = SMALLEST.replace(**drawn)
     except ReszooError:
@@ -237,7 +237,7 @@ def test_any_number_of_fields_together_build_or_are_refused(drawn: dict[str, Any
     builds_as_it_counts_and_computes(net)
 
 
-def test_dropped_branches_leave_the_shortcut_and_kept_ones_weigh_more() -> None:
+def test_dropped_branches_leave_the_shortcut_and_kept_ones_are_scaled_up() -> None:
     """arXiv 1603.09382: in training a branch is there or not for each example; in expectation it is the branch."""
     net = BASIC.replace(depths=(1,), widths=(6,), drop_path=0.5, order="relu_pre")
     model = build(net, input_shape=SIZE)

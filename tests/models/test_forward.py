@@ -106,7 +106,7 @@ def test_stems(base: Spec, fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet8", "plain8", "resnet8_v2", "wrn10_1"])
-def test_nets_by_name(name: str) -> None:
+def test_models_by_name(name: str) -> None:
     agrees(spec(name), (12, 12, 3))
 
 
@@ -123,6 +123,6 @@ def test_nets_by_name(name: str) -> None:
         "plain18",
     ],
 )
-def test_imagenet_nets_with_one_block_a_stage(name: str) -> None:
+def test_imagenet_models_with_one_block_per_stage(name: str) -> None:
     net = spec(name)
     agrees(net.replace(depths=(1, 1, 1, 1), widths=(16, 16, 16, 32), stem_width=8), (33, 35, 3))

@@ -56,7 +56,7 @@ def with_weights(model: keras.Model, *prefixes: str) -> set[str]:
 # Which layers
 
 
-def test_places_are_told_by_name() -> None:
+def test_layer_groups_follow_from_layer_names() -> None:
     groups = ["stem", "stage1", "stage2", "stage3", "head"]
     assert list(layer_groups(build("resnet8"))) == groups
     assert list(layer_groups(build("resnet8", top=False))) == groups[:-1]
@@ -74,7 +74,7 @@ def test_places_are_told_by_name() -> None:
 
 
 @pytest.mark.parametrize("order", ["post", "pre"])
-def test_all_up_to_the_place_is_frozen_and_an_earlier_one_thaws_the_rest(order: str) -> None:
+def test_all_up_to_the_stage_is_frozen_and_an_earlier_stage_unfreezes_the_rest(order: str) -> None:
     model = build("resnet8", input_shape=SHAPE, order=order)
     whole = trainable(model)
     stage3 = with_weights(model, "stage3", "head_bn")
@@ -94,7 +94,7 @@ def test_all_up_to_the_place_is_frozen_and_an_earlier_one_thaws_the_rest(order: 
     assert trainable(freeze(model, "stage2")) == expected["stage2"]
 
 
-def test_normalisations_may_go_on() -> None:
+def test_batch_norms_can_stay_trainable_in_frozen_stages() -> None:
     model = build("resnet8", input_shape=SHAPE)
     freeze(model, "stage2", batch_norm="train")
     norms = {
@@ -103,7 +103,7 @@ def test_normalisations_may_go_on() -> None:
     assert trainable(model) == norms | with_weights(model, "stage3", "head")
 
 
-def test_blocks_stacked_on_a_net_are_frozen_by_all_alone() -> None:
+def test_blocks_stacked_on_a_model_are_frozen_by_all_alone() -> None:
     model = reszoo.stack(small(), blocks=1)
     assert {"stack_block1_conv1", "head_dense"} < trainable(freeze(model, "stage3"))
     assert trainable(freeze(model, "all")) == {"head_dense"}
@@ -124,7 +124,7 @@ def test_blocks_stacked_on_a_net_are_frozen_by_all_alone() -> None:
         ),
     ],
 )
-def test_unknown_words_are_refused_in_one_line_and_change_nothing(
+def test_unknown_values_are_rejected_in_one_line_and_change_nothing(
     arguments: dict[str, Any], says: str
 ) -> None:
     model = freeze(build("resnet8", input_shape=SHAPE), "stem")
@@ -135,7 +135,7 @@ def test_unknown_words_are_refused_in_one_line_and_change_nothing(
     assert trainable(model) == before
 
 
-def test_a_net_without_places_is_refused() -> None:
+def test_a_model_without_stage_names_is_rejected() -> None:
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(2, name="head_dense")(inputs), name="mine")
     for call in (freeze, layer_groups):

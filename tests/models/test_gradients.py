@@ -135,7 +135,7 @@ def test_a_branch_at_zero_leaves_the_shortcuts_exactly(
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("base", [BASIC, BOTTLENECK], ids=["basic", "bottleneck"])
-def test_a_zero_gamma_net_with_projections_is_its_projections(base: Spec) -> None:
+def test_a_zero_gamma_model_with_projections_equals_its_projections(base: Spec) -> None:
     """With option C every block is relu(bn(1x1 convolution)), whatever its branch holds."""
     model = build(base.replace(zero_gamma=True, shortcut="C"), input_shape=(9, 8, 3))
     batch = images((4, 9, 8, 3))

@@ -72,7 +72,7 @@ def outputs(model: keras.Model, batch: Any, training: bool = False) -> np.ndarra
 
 
 @pytest.mark.parametrize("net", mostly_slow(EXACT, 8), ids=label)
-def test_residual_nets_agree_bit_for_bit(net: Spec) -> None:
+def test_residual_models_agree_bit_for_bit(net: Spec) -> None:
     old = trained(net)
     before = [np.asarray(weight) for weight in old.weights]
     new = grow(old, net.replace(**DEEPER))
@@ -90,7 +90,7 @@ def test_residual_nets_agree_bit_for_bit(net: Spec) -> None:
 
 
 @pytest.mark.parametrize("net", mostly_slow(ROUNDED, 1), ids=label)
-def test_blocks_that_normalise_their_input_agree_up_to_rounding(net: Spec) -> None:
+def test_blocks_that_normalize_their_input_agree_up_to_rounding(net: Spec) -> None:
     old = trained(net)
     calibration = images((64, 9, 9, 3), 2)
     # Moving statistics as training leaves them: those of the batches. Else a batch's own, in training, would be others.
@@ -151,7 +151,7 @@ def test_the_families_grow_by_name(small: str, large: str, fields: dict[str, Any
     assert new.name == reszoo.spec(large).name
 
 
-def test_plain_nets_grow_by_name_and_pictures_make_them_neutral() -> None:
+def test_plain_models_grow_by_name_and_images_make_the_growth_neutral() -> None:
     old = trained("plain8", side=16)
     new = grow(old, "plain20", images=images((64, 16, 16, 3)))
     assert 0 < new.growth.difference < 1e-4  # logits are of the order of 10
@@ -164,7 +164,7 @@ def test_plain_nets_grow_by_name_and_pictures_make_them_neutral() -> None:
     )
 
 
-def test_a_net_without_its_classifier_grows() -> None:
+def test_a_model_without_its_classifier_grows() -> None:
     old = build(BASIC, input_shape=(9, 9, 3), top=False)
     randomize(old, 0)
     new = grow(old, BASIC.replace(**DEEPER))
@@ -173,12 +173,12 @@ def test_a_net_without_its_classifier_grows() -> None:
     )
 
 
-def test_a_net_of_any_input_size_grows() -> None:
+def test_a_model_of_any_input_size_grows() -> None:
     old = build(BASIC, input_shape=(None, None, 3), classes=5)
     assert grow(old, BASIC.replace(**DEEPER)).growth.exact
 
 
-def test_a_grown_net_is_saved_and_grown_again(tmp_path: Path) -> None:
+def test_a_grown_model_is_saved_and_grown_again(tmp_path: Path) -> None:
     old = trained("resnet8", side=8)
     grow(old, "resnet14").save(tmp_path / "net.keras")
     again = grow(keras.models.load_model(tmp_path / "net.keras"), "resnet26")
@@ -224,14 +224,14 @@ REJECTED: list[tuple[Any, Any, str]] = [
 
 
 @pytest.mark.parametrize(("net", "to", "message"), REJECTED)
-def test_what_cannot_be_grown_is_refused_in_one_line(net: Any, to: Any, message: str) -> None:
+def test_impossible_growth_is_rejected_in_one_line(net: Any, to: Any, message: str) -> None:
     old = build(net, input_shape=(16, 16, 3))
     with pytest.raises(ReszooError, match=message) as refused:
         grow(old, to)
     assert "\n" not in str(refused.value)
 
 
-def test_only_nets_of_the_zoo_grow() -> None:
+def test_only_models_of_the_zoo_grow() -> None:
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     for wrong in (other, None, "resnet8"):
         with pytest.raises(ReszooError, match="reszoo.stack"):

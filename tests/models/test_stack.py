@@ -143,7 +143,7 @@ def test_every_new_weight_learns_by_the_second_step() -> None:
         ] == []
 
 
-def test_a_cut_that_can_be_negative_is_refused_or_gets_pre_activation() -> None:
+def test_a_cut_that_can_be_negative_is_rejected_or_gets_pre_activation() -> None:
     net = build("resnet8_v2", input_shape=(16, 16, 3))
     with pytest.raises(ReszooError, match=r"'stage2_block1_add' can be negative.*order='pre'"):
         stack(net, at="stage2_block1_add", order="post")
@@ -172,7 +172,7 @@ def test_a_post_activation_block_on_a_negative_map_would_be_found(
         stack(net, at="stage2_block1_add", order="post")
 
 
-def test_a_stacked_net_can_be_stacked_again_and_saved(tmp_path: Path) -> None:
+def test_a_stacked_model_can_be_stacked_again_and_saved(tmp_path: Path) -> None:
     backbone = vgg_like()
     again = stack(stack(backbone, blocks=1), blocks=2, at="conv1")
     assert again.growth.added == ("stack2_block1", "stack2_block2")
@@ -205,7 +205,7 @@ def test_free_sizes_are_checked_on_images_of_96_pixels() -> None:
     assert stack(build("resnet8", input_shape=(None, None, 3))).growth.exact
 
 
-def test_the_default_place_is_no_branch_and_more_than_a_pixel() -> None:
+def test_the_default_position_is_outside_branches_and_larger_than_one_pixel() -> None:
     """At 32x32 the fourth stage of an ImageNet net has one pixel, its first 1x1 convolution four, but in a branch."""
     net = build(
         "resnet50", input_shape=(32, 32, 3), widths=(4, 4, 8, 8), stem_width=4, depths=(1, 1, 1, 1)
@@ -250,7 +250,7 @@ REFUSALS: dict[str, tuple[Any, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_what_cannot_work_is_refused_in_one_line(case: str) -> None:
+def test_impossible_settings_are_rejected_in_one_line(case: str) -> None:
     make, given_, reason = REFUSALS[case]
     with pytest.raises(ReszooError, match=reason) as caught:
         stack(make(), **given_)
@@ -265,7 +265,7 @@ def test_what_cannot_work_is_refused_in_one_line(case: str) -> None:
     ),
     word=st.text().filter(lambda text: text not in ("auto", "pre", "post", "basic", "bottleneck")),
 )
-def test_any_bad_input_is_refused(blocks: Any, at: Any, word: str) -> None:
+def test_any_bad_input_is_rejected(blocks: Any, at: Any, word: str) -> None:
     for bad in ({"blocks": blocks}, {"at": at}, {"block": word}, {"order": word}):
         with pytest.raises(ReszooError):
             stack(small_net(), **bad)
@@ -317,7 +317,7 @@ def random_net(random: np.random.Generator) -> keras.Model:
     return keras.Model(inputs, made[1:])
 
 
-def test_what_is_called_positive_never_is_negative() -> None:
+def test_maps_marked_positive_are_never_negative() -> None:
     told = 0
     for seed in range(12):
         net = random_net(np.random.default_rng(seed))
@@ -332,7 +332,7 @@ def test_what_is_called_positive_never_is_negative() -> None:
     assert told > 60  # not all of them are called negative
 
 
-def test_what_can_be_negative_is_told_by_the_layer() -> None:
+def test_the_layer_decides_which_maps_can_be_negative() -> None:
     x = keras.Input((6, 6, 4))
     positive = L.ReLU()(x)
     for tensor in (

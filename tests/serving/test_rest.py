@@ -68,7 +68,7 @@ def test_any_answer_reads_back_to_the_bit(value: np.ndarray) -> None:
     np.testing.assert_array_equal(np.array(said, np.float32).reshape(value.shape), value)
 
 
-def test_numbers_are_said_in_the_digits_that_they_need() -> None:
+def test_numbers_are_printed_with_the_digits_that_they_need() -> None:
     assert json.dumps(to_json("x", np.array([0.1, 1 / 3], np.float32))) == "[0.1, 0.33333334]"
 
 
@@ -88,7 +88,7 @@ JSON = st.recursive(
         {}, optional={"instances": JSON, "inputs": JSON, "signature_name": JSON}
     )
 )
-def test_any_json_is_read_or_refused_in_one_line(body: Any) -> None:
+def test_any_json_is_read_or_rejected_in_one_line(body: Any) -> None:
     for one in (IMAGES, BYTES, TWO):
         try:
             request = read(body, one)
@@ -99,7 +99,7 @@ def test_any_json_is_read_or_refused_in_one_line(body: Any) -> None:
 
 
 @given(st.binary(max_size=60))
-def test_any_bytes_are_read_or_refused(body: bytes) -> None:
+def test_any_bytes_are_read_or_rejected(body: bytes) -> None:
     with pytest.raises(ReszooError):
         read(body)
 
@@ -189,12 +189,12 @@ def test_answers_by_row_and_by_column_as_tensorflow_serving_shapes_them() -> Non
 @pytest.mark.parametrize(
     "value", [np.array([np.nan]), np.array([np.inf], np.float32), np.array([1j])]
 )
-def test_values_that_json_has_no_word_for(value: np.ndarray) -> None:
+def test_values_that_json_cannot_express_are_rejected(value: np.ndarray) -> None:
     with pytest.raises(ReszooError, match="JSON cannot represent"):
         write_response({"p": value}, by_row=False)
 
 
-def test_rows_that_outputs_do_not_have() -> None:
+def test_rows_that_outputs_do_not_have_are_rejected() -> None:
     with pytest.raises(ReszooError, match="use 'inputs'"):
         write_response({"a": np.zeros(2), "b": np.zeros(3)}, by_row=True)
     with pytest.raises(ReszooError, match="use 'inputs'"):

@@ -222,7 +222,7 @@ def test_connections_over_the_limit_receive_503(server: Server) -> None:
         time.sleep(0.05)
 
 
-def test_an_internal_error_is_one_line_with_a_traceback_in_the_log(
+def test_an_internal_error_is_reported_in_one_line_with_a_traceback_in_the_log(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any) -> None:
@@ -243,7 +243,9 @@ def test_an_internal_error_is_one_line_with_a_traceback_in_the_log(
     assert status == 400 and answer["error"].startswith("the model rejects these inputs: ")
 
 
-def test_a_port_or_a_name_that_cannot_be_used_is_one_line(server: Server, export: Path) -> None:
+def test_a_port_or_a_name_that_cannot_be_used_is_reported_in_one_line(
+    server: Server, export: Path
+) -> None:
     assert server.url == f"http://127.0.0.1:{server.port}"
     used = f"port: {server.port} cannot be used .Address already in use"
     for port, line in ((server.port, used), (70_000, "0 to 65535")):

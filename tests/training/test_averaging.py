@@ -34,7 +34,7 @@ def test_shown_averages_are_taken_back() -> None:
         assert values(model, averages) == [1, 1, 5, 5]
 
 
-def test_what_is_written_meanwhile_becomes_weight_and_average() -> None:
+def test_values_written_while_averages_are_shown_become_weight_and_average() -> None:
     model, averages = model_and_averages()
     for shown, expected in ((averages, [1, 7, 5, 7]), ([], [1, 7, 5, 7])):
         exchange = WeightAverages(model.trainable_variables, shown)

@@ -261,7 +261,7 @@ def test_weights_that_a_callback_sets_are_trained_on_and_averaged(
             assert (held[name] == np.float32(0.25 + epoch)).all(), (hook, name)
 
 
-def test_a_callback_has_the_last_word_over_the_best_epoch(tmp_path: Path) -> None:
+def test_a_callback_can_replace_the_best_epoch(tmp_path: Path) -> None:
     """It finds the best weights in the model, and what it leaves there is the result."""
     found: list[np.ndarray] = []
 
@@ -473,7 +473,7 @@ class Mistaken(C.Callback):
         (Mistaken, KeyError, "val_f1"),
     ],
 )
-def test_what_a_hook_may_not_do(
+def test_invalid_actions_of_a_hook_are_rejected(
     make: type[C.Callback], error: type[Exception], message: str
 ) -> None:
     hooks = opened(make(), recipe(COSINE))

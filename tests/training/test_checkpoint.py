@@ -34,7 +34,7 @@ def test_arrays_and_meta_are_read_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["array/model/0/kernel", "meta"])
-def test_a_pickled_object_is_refused_and_not_unpickled(place: str, tmp_path: Path) -> None:
+def test_a_pickled_object_is_rejected_and_not_unpickled(place: str, tmp_path: Path) -> None:
     """All else in the file is as a checkpoint has it."""
     trap = tmp_path / "unpickled"
     meta = np.frombuffer(json.dumps({"net": "resnet8", "step": 1}).encode(), np.uint8)

@@ -53,7 +53,9 @@ def test_one_task_is_accepted(config: str, monkeypatch: pytest.MonkeyPatch) -> N
     "config",
     ["{worker", "[1]", "3", '{"cluster": [1]}', '{"cluster": {"worker": 2}}', "a\nb" * 99],
 )
-def test_malformed_text_is_one_line(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_malformed_text_is_reported_in_one_line(
+    config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TF_CONFIG", config)
     line = r"^TF_CONFIG: .* is invalid; expected JSON such as .*unset TF_CONFIG$"
     with pytest.raises(ReszooError, match=line) as caught:

@@ -96,7 +96,7 @@ EVERYTHING: dict[str, Any] = {
     ],
     ids=["coupled", "everything"],
 )
-def test_what_is_frozen_stays_to_the_bit_and_has_no_slots(settings: dict[str, Any]) -> None:
+def test_frozen_weights_stay_bit_equal_and_have_no_slots(settings: dict[str, Any]) -> None:
     stepper = make(until="stage2", **settings)
     before = values(stepper.model)
     for images, labels in batches(2):
@@ -320,7 +320,7 @@ def test_a_run_reports_what_learns_and_restarts_its_optimizer_after_the_probe(
     assert model.get_layer("stage1_block1_conv1").trainable
 
 
-def test_a_run_takes_the_steps_of_each_place(unbroken: Path) -> None:
+def test_each_stage_of_a_run_has_its_own_step_size(unbroken: Path) -> None:
     """Adam's sixth step is at most 1.016 times the learning rate.
 
     It is sqrt(sum a_i^2 / b_i) over the weights of its two means.
@@ -447,7 +447,7 @@ def test_the_lines_of_a_run() -> None:
         ({"probe_epoch": 4}, "probe_epoch", "did you mean 'probe_epochs'"),
     ],
 )
-def test_a_table_that_cannot_be_meant_is_rejected_in_one_line(
+def test_an_invalid_table_is_rejected_in_one_line(
     table: dict[str, Any], key: str, words: str
 ) -> None:
     with pytest.raises(ReszooError) as caught:

@@ -58,7 +58,7 @@ def test_a_saved_model_is_loaded_with_its_optimizer_on_request(
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
-def test_what_is_not_a_whole_model_is_rejected_in_one_line(run: reszoo.Run, tmp_path: Path) -> None:
+def test_an_incomplete_model_is_rejected_in_one_line(run: reszoo.Run, tmp_path: Path) -> None:
     model = build(PADDED, input_shape=(8, 8, 3), classes=2)
     model.save_weights(tmp_path / "a.weights.h5")
     model.save(tmp_path / "b.keras")

@@ -193,7 +193,7 @@ def test_the_location_of_prepared_datasets_is_given_as_a_folder(tmp_path: Path) 
         ("train", {"grow_from": "/gone/run"}, {"grow_from": "/new/run"}),
     ],
 )
-def test_what_training_started_from_is_not_needed_once_there_is_a_checkpoint(
+def test_the_initial_weights_are_not_needed_once_a_checkpoint_exists(
     table: str, gone: dict[str, Any], new: dict[str, Any], stopped: Path
 ) -> None:
     run = Run(stopped / "run")

@@ -87,7 +87,7 @@ def test_a_trial_whose_folder_is_gone_is_run_again(tiny: Path, tmp_path: Path) -
     assert play_oracle(oracle) == [found[2]] and len(oracle.end_order) == 4
 
 
-def test_failures_in_a_row_end_a_search_and_a_resumed_one_counts_anew(
+def test_failures_in_a_row_end_a_search_and_a_resumed_one_counts_again(
     tiny: Path, tmp_path: Path
 ) -> None:
     plan = plan_of(tiny, trials=20)

@@ -73,7 +73,7 @@ def test_hyperbands_trials_are_sorted_by_share(tmp_path: Path) -> None:
     )
 
 
-def test_a_search_without_a_score_says_why(tmp_path: Path) -> None:
+def test_a_search_without_a_score_reports_the_reason(tmp_path: Path) -> None:
     reasons = ("it broke", "out of memory", "out of memory\nTraceback", "")
     trials = [trial(number, reason=reason) for number, reason in enumerate(reasons)]
     folder = write(tmp_path / "s", trials)

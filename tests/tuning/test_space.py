@@ -335,7 +335,7 @@ def test_invalid_arguments_are_reported_before_tensorflow_loads(
     assert line in message and message.count("\n") == 1 and "Traceback" not in message
 
 
-def test_the_newest_search_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_newest_search_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for age, name in enumerate(("new", "old", "older")):
         path = tmp_path / "tune" / name / "search.json"

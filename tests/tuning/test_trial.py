@@ -70,7 +70,7 @@ def test_moved_data_is_where_a_resumed_run_looks_for_it(
     assert all(options["resume"] for options in prepared)
 
 
-def test_a_trial_handed_to_another_process_stops_here(tmp_path: Path) -> None:
+def test_a_trial_assigned_to_another_process_stops_here(tmp_path: Path) -> None:
     (tmp_path / "owner").write_text("mine")
     owned = trial_module._Owned(tmp_path, "mine")
     for step in range(trial_module.CHECK_EVERY):

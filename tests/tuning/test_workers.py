@@ -114,7 +114,7 @@ class Clock:
         time.sleep(seconds)
 
 
-def test_the_trial_of_a_silent_worker_is_handed_out_again(
+def test_the_trial_of_a_silent_worker_is_assigned_again(
     oracle: Oracle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reporter: Lines
 ) -> None:
     clock, port, handed_out = Clock(), free_port(), list[str]()

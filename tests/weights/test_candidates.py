@@ -67,7 +67,7 @@ def test_a_name_that_merely_ends_like_a_known_one_is_not_a_model() -> None:
         ("_forward_module.x", "x"),
     ],
 )
-def test_what_wrappers_put_into_names_is_taken_out(name: str, plain: str) -> None:
+def test_prefixes_of_wrappers_are_removed_from_names(name: str, plain: str) -> None:
     assert strip_wrappers([name]) == {plain: name}
 
 
@@ -92,7 +92,7 @@ def test_names_that_would_become_equal_stay_as_they_are() -> None:
         ("state_dict.model.", "callbacks.StochasticWeightAveraging.average_model_state."),
     ],
 )
-def test_averaged_weights_are_taken_before_raw_ones_and_said(raw: str, averaged: str) -> None:
+def test_averaged_weights_are_preferred_to_raw_ones_and_reported(raw: str, averaged: str) -> None:
     for values in (model(raw, 1) | model(averaged, 2), model(averaged, 2) | model(raw, 1)):
         assert chosen(values) == 2
         assert chosen(values, entry="raw") == 1
@@ -118,7 +118,7 @@ def test_an_averaged_model_is_known_by_its_count(name: str) -> None:
         select_model(model(prefix) | {name: np.array(3)}, entry="raw")
 
 
-def test_two_models_are_refused_with_both_names_unless_one_is_named() -> None:
+def test_two_models_are_rejected_with_both_names_unless_one_is_named() -> None:
     values = model("teacher.backbone.", 1) | model("student.backbone.", 2)
     with pytest.raises(
         ReszooError,
@@ -156,7 +156,7 @@ def test_mocos_query_encoder_is_taken() -> None:
     assert "query encoder 'module.encoder_q'" in lines[0] and "ignored module.queue" in lines[1]
 
 
-def test_what_is_left_over_is_named_and_counted() -> None:
+def test_ignored_entries_are_named_and_counted() -> None:
     beside = {
         "state_dict.criterion.weight": 1,
         "state_dict.train_acc.tp": 1,
@@ -187,19 +187,19 @@ def test_only_losses_and_metrics_are_ignored_among_layers(name: str, beside: boo
     assert (name in select_model(model() | {name: np.zeros(1)}).names) is not beside
 
 
-def test_counts_stay_and_are_told_only_beside_others() -> None:
+def test_counts_are_reported_only_with_other_ignored_entries() -> None:
     count = {"bn1.num_batches_tracked": np.array(1)}
     assert select_model(model() | count).describe("a.pth") == []
     (line,) = select_model(model() | count, others=["epoch"]).describe("a.pth")
     assert line == "a.pth: loaded the weights; ignored epoch, num_batches_tracked"
 
 
-def test_words_and_groups() -> None:
+def test_names_are_split_into_tokens_and_grouped() -> None:
     assert tokens("EMACallback.ema_model") == ["ema", "callback", "ema", "model"]
     assert group_names(["a.b", "a.c", "d"], "") == ["a.* (2 tensors)", "d"]
 
 
-def test_an_entry_of_a_file_without_known_names_is_refused() -> None:
+def test_an_entry_of_a_file_without_known_names_is_rejected() -> None:
     with pytest.raises(
         ReszooError, match="'#x' is invalid; the file holds no model whose names are known"
     ):

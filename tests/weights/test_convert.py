@@ -33,7 +33,7 @@ def fresh(layout: str, **arguments: Any) -> keras.Model:
 
 
 @pytest.mark.parametrize("layout", NETS)
-def test_a_converted_net_answers_as_pytorch_does(layout: str) -> None:
+def test_a_converted_model_has_the_outputs_of_pytorch(layout: str) -> None:
     arrays, images, logits = golden(layout)
     model = fresh(layout)
     found = assign(model, NETS[layout], arrays)
@@ -45,7 +45,7 @@ def test_a_converted_net_answers_as_pytorch_does(layout: str) -> None:
 
 
 @pytest.mark.parametrize("layout", NETS)
-def test_the_way_back_is_exact(layout: str) -> None:
+def test_the_conversion_back_is_exact(layout: str) -> None:
     arrays, *_ = golden(layout)
     model = fresh(layout)
     assign(model, NETS[layout], arrays)
@@ -58,7 +58,7 @@ def test_the_way_back_is_exact(layout: str) -> None:
 
 
 @pytest.mark.parametrize("second", [False, True], ids=["v1", "v2"])
-def test_keras_applications_nets(second: bool, tmp_path: Path) -> None:
+def test_keras_applications_models(second: bool, tmp_path: Path) -> None:
     """Keras' own builder with two short stages, its random weights, its answers; by both kinds of file that Keras writes."""
     from keras.src.applications import resnet
 
@@ -208,7 +208,7 @@ def test_more_channels_repeat_the_kernel_and_keep_what_equal_channels_give(chann
         ("resnet20_v2", {}, "akamaster", "order is 'pre', where it has 'post'"),
     ],
 )
-def test_a_layout_whose_nets_compute_something_else_is_refused(
+def test_a_layout_whose_models_compute_something_else_is_rejected(
     name: str, fields: dict[str, Any], layout: str, says: str
 ) -> None:
     net = spec(name, **fields)
@@ -241,7 +241,7 @@ def small(net: Spec) -> Spec:
 
 @settings(max_examples=30, deadline=None)
 @given(st.dictionaries(st.text(max_size=12), st.just(np.zeros(1)), max_size=4))
-def test_names_of_nobody_are_refused_in_one_line(arrays: dict[str, np.ndarray]) -> None:
+def test_names_of_an_unknown_layout_are_rejected_in_one_line(arrays: dict[str, np.ndarray]) -> None:
     with pytest.raises(ReszooError, match="names of no layout known here") as caught:
         detect_layout(arrays)
     assert len(str(caught.value)) < 400
@@ -271,7 +271,7 @@ def test_where_a_stage_shrinks_must_agree_too(
         (np.ones(4, np.complex64), "holds complex64 numbers"),
     ],
 )
-def test_tensors_that_hold_no_numbers_are_refused(value: np.ndarray, says: str) -> None:
+def test_tensors_that_hold_no_numbers_are_rejected(value: np.ndarray, says: str) -> None:
     arrays, *_ = golden("akamaster")
     model = fresh("akamaster")
     with pytest.raises(ReszooError, match=f"'layer1.0.bn1.bias' {says}"):

@@ -147,7 +147,7 @@ def test_a_file_is_downloaded_once_and_whole(
     assert len(stored(tmp_path)) == 1
 
 
-def test_places_are_those_of_the_hub_and_of_earlier_versions(tmp_path: Path) -> None:
+def test_cache_paths_are_those_of_the_hub_and_of_earlier_versions(tmp_path: Path) -> None:
     assert fetch([FILE]) == cache_path(FILE) == tmp_path / "home" / "weights" / PATH[1:]
     # The layout that huggingface_hub documents, and that timm and keras-hub therefore leave too.
     folder = tmp_path / "hub" / "hub" / "models--timm--net.tv_in1k"
@@ -249,7 +249,7 @@ def test_the_answer_of_the_server_is_named(
 
 
 @BOTH
-def test_without_a_network_the_line_says_what_to_do(
+def test_without_a_network_the_error_names_the_fix(
     file: RemoteFile,
     server: Server,
     tmp_path: Path,

@@ -113,7 +113,7 @@ def tar() -> bytes:
         ("a.h5", b"not HDF5", "other"),
     ],
 )
-def test_other_files_are_refused_with_the_true_reason(
+def test_other_files_are_rejected_with_the_true_reason(
     name: str, contents: bytes, kind: str, tmp_path: Path
 ) -> None:
     path = tmp_path / name
@@ -126,7 +126,7 @@ def test_other_files_are_refused_with_the_true_reason(
 
 
 @pytest.mark.parametrize("suffix", ["", ".index", ".data-00000-of-00001"])
-def test_a_tensorflow_checkpoint_is_called_one(suffix: str, tmp_path: Path) -> None:
+def test_a_tensorflow_checkpoint_is_reported_as_one(suffix: str, tmp_path: Path) -> None:
     path = f"{tensorflow_checkpoint(tmp_path)}{suffix}"
     with pytest.raises(ReszooError, match="it is a TensorFlow checkpoint; .*save_weights"):
         build(NET, weights=path)
@@ -134,7 +134,7 @@ def test_a_tensorflow_checkpoint_is_called_one(suffix: str, tmp_path: Path) -> N
         read_arrays(path)
 
 
-def test_json_that_is_no_index_is_refused(tmp_path: Path) -> None:
+def test_json_that_is_no_index_is_rejected(tmp_path: Path) -> None:
     for text, says in (("{}", "not an index of shards"), ("{", "not an index of shards"), ('{"weight_map": 3}', "not an index of shards"),
                        ('{"weight_map": {}}', "weight_map is invalid"), ('{"weight_map": {"a": "../b.bin"}}', "weight_map is invalid"),
                        ('{"weight_map": {"a": 3}}', "weight_map is invalid")):  # fmt: skip
@@ -221,7 +221,9 @@ def test_bfloat16_in_safetensors(tmp_path: Path) -> None:
         ("x.txt", "is a folder without weights"),
     ],
 )
-def test_folders_without_weights_say_what_they_are(file: str, says: str, tmp_path: Path) -> None:
+def test_folders_without_weights_are_rejected_with_what_they_are(
+    file: str, says: str, tmp_path: Path
+) -> None:
     (tmp_path / file).write_text("")
     with pytest.raises(ReszooError, match=says):
         find_in_folder(tmp_path)
@@ -241,7 +243,7 @@ def test_folders_without_weights_say_what_they_are(file: str, says: str, tmp_pat
      ("/a/b", True), ("m.safetensors.index.json", True), ("imagenet", False), ("timm/a1_in1k", False),
      ("torchvision/IMAGENET1K_V1", False)],
 )  # fmt: skip
-def test_which_words_are_files(text: str, file: bool) -> None:
+def test_file_names_are_recognized(text: str, file: bool) -> None:
     assert is_file_name(text) is file
 
 

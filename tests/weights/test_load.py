@@ -62,7 +62,7 @@ def row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weights:
 
 
 @pytest.mark.parametrize("tag", ["someone/v1", "v1", "cifar10"])
-def test_a_built_net_carries_its_record(tag: str, row: Weights) -> None:
+def test_a_built_model_carries_its_record(tag: str, row: Weights) -> None:
     model = build("resnet8", weights=tag)
     assert model.pretrained.weights is row and model.pretrained.transforms == TRANSFORMS
     assert model.pretrained.class_names == CIFAR10 and model.output_shape == (None, 10)
@@ -73,7 +73,7 @@ def test_a_built_net_carries_its_record(tag: str, row: Weights) -> None:
     assert all((arrays[name] == held[name]).all() for name in held if not name.endswith("tracked"))
 
 
-def test_other_classes_and_channels_are_said_aloud(
+def test_other_classes_and_channels_are_reported(
     row: Weights, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = build("resnet8", weights="cifar10", classes=7, input_shape=(16, 16, 1))
@@ -90,7 +90,7 @@ def test_other_classes_and_channels_are_said_aloud(
             reszoo.predict(net, [])
 
 
-def test_a_damaged_or_absent_file_is_refused_and_nothing_opens_it(row: Weights) -> None:
+def test_a_damaged_or_absent_file_is_rejected_and_not_opened(row: Weights) -> None:
     path = cache_path(row.files[0])
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
@@ -103,7 +103,7 @@ def test_a_damaged_or_absent_file_is_refused_and_nothing_opens_it(row: Weights) 
         build("resnet8", weights="cifar10")
 
 
-def test_predict_evaluate_and_export_prepare_images_as_the_record_says(
+def test_predict_evaluate_and_export_prepare_images_as_recorded(
     row: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng = np.random.default_rng(1)
@@ -148,7 +148,7 @@ OVERRIDES = [
 ]  # fmt: skip
 
 
-def test_finetuning_starts_from_the_weights_and_prepares_images_their_way(
+def test_finetuning_starts_from_the_weights_and_uses_their_transforms(
     row: Weights, tmp_path: Path
 ) -> None:
     recipe = load_recipe("finetune", OVERRIDES)
@@ -211,14 +211,12 @@ def test_a_new_classifier_is_made_where_as_many_classes_are_others(row: Weights)
         ),
     ],
 )
-def test_recipes_that_contradict_themselves_are_refused(
-    overrides: list[str], says: str, row: Weights
-) -> None:
+def test_contradictory_recipes_are_rejected(overrides: list[str], says: str, row: Weights) -> None:
     with pytest.raises(ReszooError, match=says):
         load_recipe("finetune", [*OVERRIDES, *overrides])
 
 
-def test_a_file_of_ones_own_starts_a_run_too(
+def test_a_users_own_file_starts_a_run_too(
     row: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build("resnet8").save_weights(tmp_path / "mine.weights.h5")
@@ -247,7 +245,7 @@ def test_a_file_of_ones_own_starts_a_run_too(
         ),
     ],
 )
-def test_the_command_line_refuses_in_one_line(
+def test_the_command_line_rejects_in_one_line(
     arguments: list[str], says: str, row: Weights, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 2
@@ -292,7 +290,7 @@ def test_convert_at_the_prompt(
     ]
 
 
-def test_what_needs_pytorch_is_refused_before_it_is_fetched(
+def test_weights_that_need_pytorch_are_rejected_before_the_download(
     row: Weights, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -312,7 +310,7 @@ class ResNet18_Weights(enum.Enum):
     [(True, "imagenet"), ("DEFAULT", "imagenet"), ("pretrained", "imagenet"),
      (ResNet18_Weights.IMAGENET1K_V1, "torchvision/IMAGENET1K_V1")],
 )  # fmt: skip
-def test_other_libraries_words_for_their_usual_weights_lead_to_ours(
+def test_other_libraries_values_for_their_default_weights_lead_to_ours(
     weights: Any, example: str
 ) -> None:
     with pytest.raises(ReszooError, match=f"Example: weights='{example}'"):
@@ -358,7 +356,7 @@ def test_an_entry_of_a_checkpoint_starts_a_run(
     ).all()
 
 
-def test_convert_takes_an_entry_and_says_what_it_ignored(
+def test_convert_takes_an_entry_and_prints_what_it_ignored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arrays = export_arrays(build("resnet8"), spec("resnet8"), "akamaster")
@@ -381,12 +379,12 @@ def test_convert_takes_an_entry_and_says_what_it_ignored(
 
 
 @pytest.mark.parametrize("weights", [5, b"cifar10", ["cifar10"]])
-def test_weights_of_no_kind_are_refused(weights: object) -> None:
+def test_weights_of_a_wrong_type_are_rejected(weights: object) -> None:
     with pytest.raises(ReszooError, match="expected a tag such as 'imagenet', or a file"):
         build("resnet8", weights=weights)  # type: ignore[arg-type]
 
 
-def test_a_run_from_a_file_that_is_not_there_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_run_from_a_file_that_is_not_there_is_rejected_at_once(tmp_path: Path) -> None:
     overrides = ["model.weights=none.weights.h5"]
     with pytest.raises(ReszooError, match="model.weights: no weights file .*none.weights.h5"):
         reszoo.train("quickstart", overrides=overrides, run_dir=tmp_path / "run", quiet=True)

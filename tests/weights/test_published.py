@@ -12,7 +12,7 @@ from reszoo.weights.published import differences, find_compatible, find_weights,
 
 
 @pytest.mark.parametrize("weights", published(), ids=lambda row: f"{row.model}-{row.tag}")
-def test_a_row_is_of_a_net_its_layout_can_hold_and_says_all(weights) -> None:  # type: ignore[no-untyped-def]
+def test_a_row_has_all_values_and_a_model_that_its_layout_supports(weights) -> None:  # type: ignore[no-untyped-def]
     net = spec(weights.model)
     assert net.name == weights.model and not differences(net, weights)
     assert not LAYOUTS[weights.layout].find_mismatch(net)
@@ -36,7 +36,7 @@ def test_a_row_is_of_a_net_its_layout_can_hold_and_says_all(weights) -> None:  #
 
 
 @pytest.mark.smoke
-def test_what_is_published_is_listed() -> None:
+def test_published_weights_are_listed() -> None:
     assert len(published()) == len({(row.model, row.tag) for row in published()}) == 119
     assert [row.tag for row in list_weights("resnet18")][:2] == [
         "torchvision/IMAGENET1K_V1",
@@ -67,7 +67,7 @@ def test_figures_are_the_publishers(net: str, tag: str, top1: float, parameters:
     assert weights.parameters == parameters or net.endswith("keras")
 
 
-def test_the_keras_nets_have_their_published_parameters() -> None:
+def test_the_keras_models_have_their_published_parameters() -> None:
     """keras.io's table: 25.6, 44.7, 60.4 million for both kinds; the exact numbers with moving statistics are model.summary()'s."""
     millions = {"50": (25.6, 25.6), "101": (44.7, 44.7), "152": (60.4, 60.4)}
     for depth, both in millions.items():
@@ -101,7 +101,7 @@ def test_the_keras_nets_have_their_published_parameters() -> None:
         ("plain20", {}, "nothing", "plain20 has no published weights; `reszoo list --weights`"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_field(net: str, fields: dict, tag: str, says: str) -> None:
+def test_mismatches_are_rejected_by_field(net: str, fields: dict, tag: str, says: str) -> None:
     with pytest.raises(ReszooError, match=says) as caught:
         find_weights(spec(net, **fields), tag)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 420

@@ -124,7 +124,7 @@ class Evaluate:
         (Harmful, "(getattr|pathlib)"),
     ],
 )
-def test_a_file_that_runs_a_program_is_refused_by_name_and_runs_nothing(
+def test_a_file_that_runs_a_program_is_rejected_by_name_and_runs_nothing(
     harm: Any, named: str, zipped: bool, tmp_path: Path
 ) -> None:
     trace = tmp_path / "trace"
@@ -139,7 +139,7 @@ def test_a_file_that_runs_a_program_is_refused_by_name_and_runs_nothing(
     assert trace.exists(), "the file does harm where it is unpickled freely"
 
 
-def test_a_whole_model_is_refused_by_its_class(tmp_path: Path) -> None:
+def test_a_whole_model_is_rejected_by_its_class(tmp_path: Path) -> None:
     torch.save(torch.nn.Sequential(torch.nn.Linear(1, 1)), tmp_path / "a.pth")
     with pytest.raises(
         ReszooError,
@@ -199,13 +199,13 @@ def test_nested_tables_become_dotted_names() -> None:
 
 
 @pytest.mark.parametrize("held", [[torch.ones(1)], torch.ones(1), 3, {}, {"epoch": 3}], ids=repr)
-def test_a_file_without_tensors_by_name_is_refused(held: Any, tmp_path: Path) -> None:
+def test_a_file_without_tensors_by_name_is_rejected(held: Any, tmp_path: Path) -> None:
     torch.save(held, tmp_path / "a.pth")
     with pytest.raises(ReszooError, match="a.pth .*(holds no tensors by name|not tensors by name)"):
         read_arrays(tmp_path / "a.pth")
 
 
-def test_half_precision_becomes_float32_and_sparse_tensors_are_refused() -> None:
+def test_half_precision_becomes_float32_and_sparse_tensors_are_rejected() -> None:
     assert to_array(torch.ones(2, dtype=torch.bfloat16)).dtype == np.float32
     assert to_array(torch.ones(2, dtype=torch.int64)).dtype == np.int64
     assert to_array(torch.nn.Parameter(torch.ones(2))).tolist() == [1, 1]
@@ -292,7 +292,7 @@ def test_self_supervised_encoders_load_without_their_projection(
         loaded(path, classes=None)
 
 
-def test_teacher_and_student_are_refused_with_both_names(tmp_path: Path) -> None:
+def test_teacher_and_student_are_rejected_with_both_names(tmp_path: Path) -> None:
     path = tmp_path / "dino.pth"
     torch.save(
         {

@@ -34,7 +34,7 @@ def test_every_listed_name_gives_a_spec_of_that_name() -> None:
 
 
 @pytest.mark.smoke
-def test_aliases_stand_for_rows() -> None:
+def test_aliases_resolve_to_rows() -> None:
     for alias, row in ALIASES.items():
         assert row in ROWS and alias not in ROWS
         assert spec(alias) == spec(row) and alias_of(alias) == row and alias_of(row) is None
@@ -122,7 +122,7 @@ def test_near_misses_name_what_was_meant(name: str, nearest: str) -> None:
         spec(name)
 
 
-def test_far_misses_say_where_the_names_are() -> None:
+def test_names_far_from_any_other_lead_to_the_list() -> None:
     for name in ("", "vgg16", "Mobile Net"):
         with pytest.raises(ReszooError, match=f"no model '{name}'; `reszoo list` shows every name"):
             spec(name)

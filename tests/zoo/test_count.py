@@ -110,7 +110,7 @@ def test_published_parameters(
 
 
 @pytest.mark.parametrize("depth", PRE_ACTIVATION)
-def test_pre_activation_has_no_second_normalisation_after_the_stem(depth: int) -> None:
+def test_pre_activation_has_no_second_normalization_after_the_stem(depth: int) -> None:
     # pytorchcv's first unit normalises what the stem has normalised already: one scale and one
     # offset for 64 channels more.
     assert count(f"resnet{depth}_v2").parameters == PRE_ACTIVATION[depth] - 2 * 64
@@ -156,7 +156,7 @@ def test_wide_parameters_by_summing_over_widths(factor: int, blocks: int) -> Non
     ("depth", "millions"),
     [(20, "40.55"), (32, "68.86"), (44, "97.17"), (56, "125.49"), (110, "252.89"), (1202, "2829")],
 )
-def test_cifar_multiply_adds(depth: int, millions: str) -> None:
+def test_cifar_macs(depth: int, millions: str) -> None:
     """Option A's, by hand arithmetic; a plain net's are the same, because padding costs nothing."""
     for name in (f"resnet{depth}", f"plain{depth}"):
         assert _rounded(Decimal(count(name).macs) / 10**6, millions) == Decimal(millions)
@@ -174,7 +174,7 @@ def test_cifar_multiply_adds(depth: int, millions: str) -> None:
         ("resnet152_v1", {}, "11.3"),
     ],
 )
-def test_multiply_adds_of_the_paper(name: str, fields: dict[str, Any], billions: str) -> None:
+def test_macs_of_the_paper(name: str, fields: dict[str, Any], billions: str) -> None:
     """arXiv 1512.03385, table 1.
 
     The paper's 50-layer figure, 3.8, is the true 3.858 cut off, not rounded; those of 101 (7.570)
@@ -189,7 +189,7 @@ def test_multiply_adds_of_the_paper(name: str, fields: dict[str, Any], billions:
 @pytest.mark.parametrize(
     ("name", "billions"), [("resnet18", "1.81"), ("resnet50", "4.09"), ("resnet152", "11.51")]
 )
-def test_multiply_adds_of_torchvision(name: str, billions: str) -> None:
+def test_macs_of_torchvision(name: str, billions: str) -> None:
     """torchvision's table of models, column GFLOPS (of v1.5)."""
     assert _rounded(Decimal(count(name).macs) / 10**9, billions) == Decimal(billions)
 
@@ -278,7 +278,7 @@ def macs_of(model: Any) -> int:
         ("resnet50_v2", {"depths": (1, 1, 1, 1), "order": "bn_after_add"}),
     ],
 )
-def test_multiply_adds_equal_a_sum_over_keras_layers(
+def test_macs_equal_a_sum_over_keras_layers(
     name: str, fields: dict[str, Any], shape: tuple[int, int, int]
 ) -> None:
     model = _built(name, shape, classes=7, **fields)

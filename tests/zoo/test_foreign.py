@@ -70,7 +70,7 @@ def test_examples_fit_the_family_of_the_model() -> None:
 
 
 @pytest.mark.parametrize("argument", UNSUPPORTED)
-def test_what_is_not_supported_is_said_with_the_reason(argument: str) -> None:
+def test_unsupported_arguments_are_reported_with_the_reason(argument: str) -> None:
     with pytest.raises(
         ReszooError, match=f"{argument}=8 is invalid; it is not supported, because "
     ):
@@ -88,7 +88,7 @@ def test_a_recipe_explains_them_too() -> None:
     ("argument", "meant"),
     [("wieghts", "weights"), ("class", "classes"), ("inputshape", "input_shape")],
 )
-def test_a_misspelt_argument_names_the_nearest(argument: str, meant: str) -> None:
+def test_a_misspelled_argument_names_the_nearest(argument: str, meant: str) -> None:
     with pytest.raises(
         ReszooError, match=f"build: {argument} is not an argument; did you mean '{meant}'"
     ):
@@ -96,7 +96,7 @@ def test_a_misspelt_argument_names_the_nearest(argument: str, meant: str) -> Non
 
 
 @pytest.mark.parametrize("shape", [(3, 224, 224), (1, 32, 32)])
-def test_channels_first_is_told_where_channels_belong(shape: tuple[int, int, int]) -> None:
+def test_channels_first_is_rejected_with_the_right_order(shape: tuple[int, int, int]) -> None:
     with pytest.raises(
         ReszooError,
         match=rf"channels come last. Example: input_shape=\({shape[1]}, {shape[2]}, {shape[0]}\)",
