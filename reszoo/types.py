@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -23,3 +24,6 @@ Shape: TypeAlias = tuple[int | None, ...]
 
 JsonObject: TypeAlias = dict[str, Any]
 """An object of a JSON file, such as a record or run.json."""
+
+JsonMapping: TypeAlias = Mapping[str, Any]
+"""A JSON object or a table of TOML that is only read."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from reszoo.config import tomlfile
 from reszoo.config.overrides import Overrides, apply_overrides, parse_overrides
 from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import ResolvedRecipe, resolve_recipe
 from reszoo.errors import ReszooError, did_you_mean
+from reszoo.types import JsonMapping
 from reszoo.validation.messages import show
 
 
@@ -72,7 +71,7 @@ def load_recipe(name_or_path: str | Path, overrides: Overrides = ()) -> Resolved
     return resolve_recipe(validate_recipe(tables, str(name_or_path), changes))
 
 
-def validate_recipe(tables: Mapping[str, Any], where: str, changes: Mapping[str, Any]) -> Recipe:
+def validate_recipe(tables: JsonMapping, where: str, changes: JsonMapping) -> Recipe:
     """Return the recipe that tables state.
 
     Args:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
 from reszoo.errors import ReszooError
 from reszoo.images.preprocessing import Preprocessing
+from reszoo.types import JsonMapping, JsonObject
 from reszoo.validation.table import Table
 from reszoo.weights.files import is_file_name
 from reszoo.weights.published import Weights, find_weights
@@ -48,7 +48,7 @@ class ModelConfig(Table):
         _ = self.spec, self.published
 
     @property
-    def fields(self) -> Mapping[str, Any]:
+    def fields(self) -> JsonMapping:
         """The fields of the spec that are changed."""
         return self.model_extra or {}
 
@@ -75,7 +75,7 @@ class ModelConfig(Table):
         """The preprocessing of those weights."""
         return self.published.transforms if self.published else None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return plain values for TOML and JSON, without weights if there are none."""
         return {
             key: value

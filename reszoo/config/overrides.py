@@ -11,15 +11,16 @@ from reszoo.config import tomlfile
 from reszoo.config.recipe import TABLES
 from reszoo.config.training import unused_with_freeze
 from reszoo.errors import ReszooError, did_you_mean
+from reszoo.types import JsonMapping, JsonObject
 from reszoo.validation.messages import invalid, show, with_constraints
 from reszoo.validation.table import Table
 from reszoo.zoo.spec import Spec
 
-Overrides: TypeAlias = Mapping[str, Any] | Sequence[str]
+Overrides: TypeAlias = JsonMapping | Sequence[str]
 """Values by recipe key, such as {"train.epochs": 2}, or texts such as "train.epochs=2"."""
 
 
-def parse_overrides(overrides: Overrides) -> dict[str, Any]:
+def parse_overrides(overrides: Overrides) -> JsonObject:
     """Return values by recipe key; of two overrides of a key, the last.
 
     Args:
@@ -83,14 +84,14 @@ def check_value(key: str, value: Any) -> None:
     raise invalid(key, value, fields[0])
 
 
-def apply_overrides(tables: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def apply_overrides(tables: JsonMapping, overrides: JsonMapping) -> JsonObject:
     """Return the tables of a recipe with overrides applied, not yet validated.
 
     A key that loses its meaning is dropped: train.steps where train.epochs is given and the
     reverse, and keys of another schedule.kind, optimizer.name, augment.crop or finetune.freeze than
     the one given.
     """
-    result, given = dict(tables), dict[str, dict[str, Any]]()
+    result, given = dict(tables), dict[str, JsonObject]()
     for key, value in overrides.items():
         table, _, name = key.partition(".")
         given.setdefault(table, {})[name] = value
@@ -103,7 +104,7 @@ def apply_overrides(tables: Mapping[str, Any], overrides: Mapping[str, Any]) -> 
     return result
 
 
-def _unused_keys(table: str, values: Mapping[str, Any]) -> set[str]:
+def _unused_keys(table: str, values: JsonMapping) -> set[str]:
     """Return the keys of a table that lose their meaning with overrides of it."""
     if table == "train":
         lengths = {"steps", "epochs"}

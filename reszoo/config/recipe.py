@@ -15,6 +15,7 @@ from reszoo.config.schedule import Schedule, ScheduleConfig
 from reszoo.config.training import FinetuneConfig, TrainConfig
 from reszoo.errors import ReszooError
 from reszoo.images.preprocessing import Preprocessing
+from reszoo.types import JsonMapping, JsonObject
 from reszoo.validation.table import Table
 
 TABLES: dict[str, type[Table]] = {
@@ -132,7 +133,7 @@ class Recipe(Table):
             )
         return steps
 
-    def batches(self, batch_size: int | None = None) -> dict[str, Any]:
+    def batches(self, batch_size: int | None = None) -> JsonObject:
         """Return the arguments of `open_pipeline`: batch_size, seed and transforms."""
         return {
             "batch_size": batch_size or self.train.batch_size,
@@ -140,7 +141,7 @@ class Recipe(Table):
             "transforms": self.model.transforms,
         }
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return the tables of the TOML file, with every key that is not None."""
         values = {key: getattr(self, key) for key in type(self).model_fields}
         return {
@@ -154,10 +155,10 @@ class Recipe(Table):
         return tomlfile.write(self.to_dict())
 
 
-def fill_from_transforms(data: Mapping[str, Any], transforms: Preprocessing) -> dict[str, Any]:
+def fill_from_transforms(data: JsonMapping, transforms: Preprocessing) -> JsonObject:
     """Return the table [data] with missing keys as published weights need them."""
     size = data.get("image_size", list(transforms.image_size))
-    filled: dict[str, Any] = {
+    filled: JsonObject = {
         "normalize": "weights",
         "channels": transforms.channels,
         "image_size": size,

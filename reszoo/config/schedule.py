@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal, NamedTuple, TypeAlias
 
 from pydantic import Field
 
+from reszoo.types import JsonMapping
 from reszoo.validation.table import Floats, Table
 
-History = Sequence[Mapping[str, Any]]
+History = Sequence[JsonMapping]
 Factor = Annotated[float, Field(gt=0, lt=1, description="Factor of each drop.")]
 FinalRate = Annotated[float, Field(ge=0, description="Learning rate at the end.")]
 

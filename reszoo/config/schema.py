@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from reszoo.config.recipe import Recipe
+from reszoo.types import JsonObject
 from reszoo.zoo.spec import Spec
 
 FILE = "recipe.schema.json"
 """The packaged file, in the folder of the recipes."""
 
 
-def recipe_schema() -> dict[str, Any]:
+def recipe_schema() -> JsonObject:
     """Return the JSON Schema (draft 2020-12) of a recipe, with all fields of [model]."""
     schema = Recipe.model_json_schema()
     fields = Spec.model_json_schema()["properties"]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from reszoo.errors import ReszooError
+from reszoo.types import JsonMapping, JsonObject
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> JsonObject:
     """Return the tables of a TOML file.
 
     Raises:
@@ -40,7 +40,7 @@ def parse_value(text: str) -> Any:
     return document["value"] if len(document) == 1 else text
 
 
-def write(tables: Mapping[str, Any]) -> str:
+def write(tables: JsonMapping) -> str:
     """Return the TOML text of top-level values and tables, with each list on one line.
 
     Raises:

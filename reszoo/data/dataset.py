@@ -13,7 +13,7 @@ import numpy as np
 from reszoo.data.random_keys import fold_in, shuffle_indices
 from reszoo.errors import ReszooError
 from reszoo.lazy import tf
-from reszoo.types import Array, Tensor
+from reszoo.types import Array, JsonMapping, Tensor
 
 MEMORY_LIMIT = 2**31  # bytes of a dataset's decoded images; a larger dataset is streamed
 
@@ -185,7 +185,7 @@ class ImageDataset:
     splits: dict[str, Split]
     skipped: tuple[str, ...] = ()
     ignored: Mapping[str, int] = field(default_factory=dict)
-    fingerprint: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: JsonMapping = field(default_factory=dict)
 
     def split(self, name: str) -> Split:
         """Return a split. Raises ReszooError if the dataset lacks it."""

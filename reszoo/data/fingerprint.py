@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from reszoo.types import Array
+from reszoo.types import Array, JsonMapping, JsonObject
 
 # Every file of a folder is read up to this many bytes in total; of larger folders, `SAMPLED` files
 # of each split.
@@ -26,7 +26,7 @@ THREADS = 8
 FORMAT = 1
 """Digests of another format are not compared."""
 
-Fingerprint: TypeAlias = dict[str, Any]
+Fingerprint: TypeAlias = JsonObject
 """`format`, `compares` (what the digests are made of) and `splits`.
 
 `splits` holds a SHA-256 digest of each split as it is stored.
@@ -91,7 +91,7 @@ def of_versions(facts: Mapping[str, Sequence[Any]]) -> Fingerprint:
     return {"format": FORMAT, "compares": "name, version, examples of each file", "splits": digests}
 
 
-def difference(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+def difference(recorded: JsonMapping, found: JsonMapping) -> str:
     """Return how the data found differs from the data recorded; "" if they are the same.
 
     Both are dicts of `DataInfo.to_dict`: class_names, examples, fingerprint. What a record lacks is
@@ -136,7 +136,7 @@ def _different_counts(before: Mapping[str, int], now: Mapping[str, int]) -> str:
     return f"the number of images differs: {', '.join(parts)}" if parts else ""
 
 
-def _different_contents(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _different_contents(before: JsonMapping, now: JsonMapping) -> str:
     if not before or not now or before.get("format") != now.get("format"):
         return ""
     ours, theirs = before.get("splits") or {}, now.get("splits") or {}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from reszoo.data.dataset import ArraySplit, FileSplit, ImageDataset
 from reszoo.images.preprocessing import Preprocessing
-from reszoo.types import JsonObject
+from reszoo.types import JsonMapping, JsonObject
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class DataInfo:
     skipped: tuple[str, ...] = ()
     ignored: dict[str, int] = field(default_factory=dict)
     class_counts: dict[str, list[int]] = field(default_factory=dict)
-    fingerprint: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: JsonMapping = field(default_factory=dict)
 
     @classmethod
     def of(cls, dataset: ImageDataset, preprocessing: Preprocessing) -> DataInfo:

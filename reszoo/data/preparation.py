@@ -6,11 +6,14 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from reszoo.commands import format_command
 from reszoo.data.catalog import EMBEDDED, KNOWN, data_home
 from reszoo.errors import ReszooError
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 # Seconds for a server's first answer, before a download that would otherwise be retried for long.
 TIMEOUT = 10
@@ -63,7 +66,7 @@ def prepare_dataset(
     return f"{name} is in {builder.data_dir}: {_counts(builder)}"
 
 
-def find_archives(builder: Any, name: str) -> Archives:
+def find_archives(builder: tfds.core.DatasetBuilder, name: str) -> Archives:
     """Return the files that a dataset is made of, as far as they are known."""
     infos = {
         (info.filename or url.rsplit("/", 1)[-1]): (url, int(info.size))
@@ -117,7 +120,11 @@ def _check_network(name: str, command: str, archives: Archives) -> None:
 
 
 def _write(
-    builder: Any, name: str, command: str, archives: Archives, from_dir: Path | None
+    builder: tfds.core.DatasetBuilder,
+    name: str,
+    command: str,
+    archives: Archives,
+    from_dir: Path | None,
 ) -> None:
     import tensorflow as tf
     import tensorflow_datasets as tfds
@@ -142,7 +149,7 @@ def _write(
         raise ReszooError(f"{name} cannot be prepared: {first_line(error)}{advice}") from error
 
 
-def _counts(builder: Any) -> str:
+def _counts(builder: tfds.core.DatasetBuilder) -> str:
     splits = builder.info.splits.items()
     return ", ".join(f"{info.num_examples:,} {split}" for split, info in splits)
 

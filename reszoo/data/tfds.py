@@ -26,7 +26,7 @@ from reszoo.data.normalization import unnormalized
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.images.decoding import decode_file
 from reszoo.images.preprocessing import Preprocessing
-from reszoo.types import Tensor
+from reszoo.types import JsonObject, Tensor
 
 NAME = r"\w+(/[\w.-]+)?"  # a dataset, perhaps with a configuration: `imagenette/320px-v2`
 VALIDATION_NAMES = ("validation", "val", "valid", "dev")
@@ -36,12 +36,12 @@ VALIDATION_NAMES = ("validation", "val", "valid", "dev")
 class Source:
     """A prepared builder, and the names of its image and label features."""
 
-    builder: Any
+    builder: tfds.core.DatasetBuilder
     image: str
     label: str
 
     @property
-    def decoders(self) -> dict[str, Any]:
+    def decoders(self) -> JsonObject:
         """Decoders that leave images as the bytes of their files."""
         return {self.image: tfds.decode.SkipDecoding()}
 
@@ -55,7 +55,7 @@ class Source:
         return self.builder.as_dataset(split=split, decoders=self.decoders, read_config=config)
 
 
-def find_builder(name: str, home: Path) -> Any:
+def find_builder(name: str, home: Path) -> tfds.core.DatasetBuilder:
     """Return TensorFlow Datasets' builder of a dataset. Raises ReszooError for unknown names."""
     if ":" in name:
         kind = name.split(":")[0]
@@ -174,7 +174,7 @@ def load_tfds(data: DataConfig, whole: bool) -> tuple[ImageDataset, Preprocessin
     return ImageDataset(data.name, classes, splits, fingerprint=identity), preprocessing
 
 
-def _identify(builder: Any, names: dict[str, str]) -> fingerprint.Fingerprint:
+def _identify(builder: tfds.core.DatasetBuilder, names: dict[str, str]) -> fingerprint.Fingerprint:
     config = builder.builder_config.name if builder.builder_config else ""
     about = (builder.name, config, str(builder.version))
     return fingerprint.of_versions(

@@ -15,6 +15,7 @@ from reszoo.models.build import build
 from reszoo.models.settings import fixed_settings
 from reszoo.reporting.reporter import Reporter
 from reszoo.training.run import Run
+from reszoo.types import JsonObject
 from reszoo.weights.checkpoint import read_checkpoint
 from reszoo.weights.convert import ENTRY, HEAD, Conversion, assign, check_layout, export_arrays
 from reszoo.weights.files import local_file
@@ -86,7 +87,7 @@ def _load(
     source: str | os.PathLike[str],
     model: str | Spec | None,
     layout: str | None,
-    fields: dict[str, Any],
+    fields: JsonObject,
 ) -> tuple[Spec, keras.Model, Conversion]:
     """Return the spec, a model with the source's weights, and what became of each tensor."""
     if (Path(source) / "recipe.toml").is_file():

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from reszoo.models.graph import nodes
+from reszoo.models.graph import Node, nodes
 from reszoo.models.settings import DATA_FORMAT, fixed_settings
-from reszoo.types import Array
+from reszoo.types import Array, Variable
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def fold(
     pairs = _find_pairs(model) if norms else {}
     removed = set(pairs.values())
 
-    def clone(layer: Any) -> Any:
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config() | ({"dtype": dtype} if dtype else {})
         if layer.name in pairs:
             config |= {"use_bias": True, "bias_initializer": "zeros"}
@@ -81,7 +81,7 @@ def fold(
 def _find_pairs(model: keras.Model) -> dict[str, str]:
     """Return the name of the batch norm that follows each convolution and alone reads it."""
     calls = nodes(model)
-    readers: dict[int, list[Any]] = {}
+    readers: dict[int, list[Node]] = {}
     for node in calls:
         for tensor in node.input_tensors:
             readers.setdefault(id(tensor), []).append(node.operation)
@@ -107,7 +107,7 @@ def _find_pairs(model: keras.Model) -> dict[str, str]:
 def _fold_weights(conv: keras.Layer, norm: keras.Layer) -> list[Array]:
     """Return the kernel and bias of a convolution that includes the batch norm after it."""
 
-    def read(value: Any) -> Array:
+    def read(value: Variable) -> Array:
         return np.asarray(value, np.float64)
 
     scale = 1 / np.sqrt(read(norm.moving_variance) + norm.epsilon)

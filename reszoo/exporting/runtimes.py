@@ -14,9 +14,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from reszoo.types import JsonMapping, JsonObject
 
 ROWS = 32  # images per batch, at most
 SECONDS = 0.25  # of a measurement of speed, at least
@@ -31,13 +33,13 @@ def main(kind: str, export: str, folder: str) -> None:
     np.savez(Path(folder) / "outputs.npz", **PROGRAMS[kind](export, Path(folder)))
 
 
-def run_savedmodel(export: str, folder: Path) -> dict[str, Any]:
+def run_savedmodel(export: str, folder: Path) -> JsonObject:
     """Run every signature of a SavedModel."""
     import numpy as np
     import tensorflow as tf
 
     loaded = tf.saved_model.load(export)  # kept: the signatures do not keep its variables alive
-    outputs: dict[str, Any] = {}
+    outputs: JsonObject = {}
     for path in sorted(folder.glob("float-*.npy")):
         images = tf.constant(np.load(path, allow_pickle=False))
         for name in {"serving_default", "features"} & set(loaded.signatures):
@@ -45,7 +47,7 @@ def run_savedmodel(export: str, folder: Path) -> dict[str, Any]:
             outputs |= {f"{path.stem}/{key}": value.numpy() for key, value in found.items()}
     files = [path.read_bytes() for path in sorted(folder.glob("image-*"))]
 
-    def run_files(some: list[bytes]) -> dict[str, Any]:
+    def run_files(some: list[bytes]) -> JsonObject:
         found = loaded.signatures["image_bytes"](image_bytes=tf.constant(some))
         return {key: value.numpy() for key, value in found.items() if value.dtype != tf.string}
 
@@ -56,7 +58,7 @@ def run_savedmodel(export: str, folder: Path) -> dict[str, Any]:
     return outputs | run_batches("bytes", files, run_files) | measure_speed(run_rows)
 
 
-def run_litert(export: str, folder: Path) -> dict[str, Any]:
+def run_litert(export: str, folder: Path) -> JsonObject:
     """Run a LiteRT file."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -66,28 +68,28 @@ def run_litert(export: str, folder: Path) -> dict[str, Any]:
     return run_pixels(folder, lambda pixels: runner(images=pixels.astype(dtype)))
 
 
-def run_onnx(export: str, folder: Path) -> dict[str, Any]:
+def run_onnx(export: str, folder: Path) -> JsonObject:
     """Run an ONNX file in onnxruntime on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(export, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
-    def run(pixels: Any) -> dict[str, Any]:
+    def run(pixels: Any) -> JsonObject:
         values = session.run(names, {"images": pixels.astype("float32")})
         return dict(zip(names, values, strict=True))
 
     return run_pixels(folder, run)
 
 
-PROGRAMS: dict[str, Callable[[str, Path], dict[str, Any]]] = {
+PROGRAMS: dict[str, Callable[[str, Path], JsonObject]] = {
     "savedmodel": run_savedmodel,
     "litert": run_litert,
     "onnx": run_onnx,
 }
 
 
-def run_pixels(folder: Path, run: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
+def run_pixels(folder: Path, run: Callable[[Any], JsonMapping]) -> JsonObject:
     """Run a model on the pixels of `folder`, and measure its speed."""
     import numpy as np
 
@@ -96,7 +98,7 @@ def run_pixels(folder: Path, run: Callable[[Any], Mapping[str, Any]]) -> dict[st
     return run_batches("pixels", pixels, run) | speed
 
 
-def run_batches(name: str, rows: Any, run: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
+def run_batches(name: str, rows: Any, run: Callable[[Any], JsonMapping]) -> JsonObject:
     """Return the outputs of all rows, computed in batches."""
     import numpy as np
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -14,7 +13,7 @@ from reszoo.exporting.formats import Artifact
 from reszoo.exporting.signatures import Classifier, Network
 from reszoo.files import write_json
 from reszoo.models.graph import producer
-from reszoo.types import Tensor
+from reszoo.types import Tensor, Variable
 
 
 def write_savedmodel(path: Path, artifact: Artifact) -> None:
@@ -57,7 +56,7 @@ def find_features(model: keras.Model) -> Tensor | None:
     return sources[0] if is_classifier else None
 
 
-def _make_network(artifact: Artifact, features: Tensor | None) -> tuple[Network, list[Any]]:
+def _make_network(artifact: Artifact, features: Tensor | None) -> tuple[Network, list[Variable]]:
     """Return the network and its variables; in "float16", copies of which large ones are halved."""
     logits = artifact.model.outputs[0]
     both = keras.Model(artifact.model.inputs, [logits, logits if features is None else features])

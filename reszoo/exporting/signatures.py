@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import tensorflow as tf
 
@@ -12,7 +12,7 @@ from reszoo.exporting.formats import Artifact
 from reszoo.images.formats import MAX_PIXELS
 from reszoo.images.header import pixel_count
 from reszoo.images.preprocessing import Preprocessing
-from reszoo.types import Tensor
+from reszoo.types import Tensor, Variable
 
 TOP = 5
 OK, UNDECODABLE, TOO_LARGE = 0, 1, 2
@@ -35,7 +35,7 @@ class Classifier(tf.Module):  # type: ignore[misc]
     def __init__(
         self,
         network: Network,
-        parameters: Sequence[Any],
+        parameters: Sequence[Variable],
         artifact: Artifact,
         assets: Sequence[Path],
         *,

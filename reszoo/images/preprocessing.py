@@ -14,7 +14,7 @@ from typing import Any
 
 from reszoo.errors import ReszooError
 from reszoo.lazy import tf
-from reszoo.types import Array, JsonObject, Tensor
+from reszoo.types import Array, JsonMapping, JsonObject, Tensor
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 CHANNEL_ORDERS = ("RGB", "BGR")
@@ -202,7 +202,7 @@ class Preprocessing:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+    def from_dict(cls, values: JsonMapping) -> Preprocessing:
         """Return the preprocessing that `to_dict` wrote, exact to the bit.
 
         Records of version 0.1 lack interpolation and channel order: bilinear and RGB.

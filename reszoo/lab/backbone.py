@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import keras
 
@@ -18,6 +17,7 @@ from reszoo.models.graph import producer
 from reszoo.models.settings import DATA_FORMAT
 from reszoo.training.run import Run
 from reszoo.training.setup import make_model
+from reszoo.types import JsonObject
 
 VGG16 = "vgg16"
 # VGG16 halves an image five times; without batch normalization it learns by small steps only.
@@ -38,7 +38,7 @@ def is_trained(backbone: str) -> bool:
 
 def recipe_for(backbone: str, name: str | None, overrides: Overrides) -> Recipe:
     """Return the recipe `name`; by default a run's own, or "quickstart", adapted for VGG16."""
-    changes: dict[str, Any] = parse_overrides(overrides)
+    changes: JsonObject = parse_overrides(overrides)
     run = is_trained(backbone) and not backbone.endswith(".keras")
     if name is None and run:
         return load_recipe(str(Path(backbone) / "recipe.toml"), changes)

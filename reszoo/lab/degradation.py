@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -137,7 +136,7 @@ def base_recipe(data: str, budget: int, overrides: Overrides = ()) -> Recipe:
             "that counts steps"
         )
     factor, schedule = budget / recipe.train.steps, recipe.schedule
-    scaled: dict[str, Any] = {}
+    scaled: JsonObject = {}
     if schedule.kind == "step":
         scaled["boundaries"] = tuple(round(at * factor) for at in schedule.boundaries)
     if schedule.kind != "triangular":

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -259,7 +260,11 @@ def _draw_line(
 
 
 def _draw_range(
-    axes: Any, x: Sequence[float], points: Sequence[Any], limits: tuple[float, float], **look: str
+    axes: Axes,
+    x: Sequence[float],
+    points: Sequence[Sequence[float | None]],
+    limits: tuple[float, float],
+    **look: Any,
 ) -> None:
     """Draw the median and the range of each point's seeds, on a log axis within `limits`."""
     seeds = np.array([[np.inf if v is None else v for v in point] for point in points], float)
@@ -273,7 +278,7 @@ def _draw_range(
     axes.set_ylim(limits[0] / 1.5, limits[1] * 1.5)
 
 
-def _set_depths(axes: Any, depths: Sequence[int]) -> None:
+def _set_depths(axes: Axes, depths: Sequence[int]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(depths, [str(depth) for depth in depths])
     axes.set_xlabel("depth (blocks)")

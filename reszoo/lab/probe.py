@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from reszoo.errors import ReszooError
 from reszoo.lab.record import check_count
 from reszoo.models.graph import producer
-from reszoo.types import Array, JsonObject
+from reszoo.types import Array, JsonObject, Tensor
 
 
 @dataclass(frozen=True)
@@ -23,9 +22,9 @@ class Block:
 
     name: str
     identity: bool
-    x: Any
-    branch: Any
-    output: Any
+    x: Tensor
+    branch: Tensor
+    output: Tensor
 
 
 class Probe:
@@ -45,7 +44,7 @@ class Probe:
         maps = [tensor for block in self.blocks for tensor in (block.x, block.branch, block.output)]
         self._maps = keras.Model(model.inputs[0], maps)
 
-    def __call__(self, images: Any, batch_size: int = 64) -> list[JsonObject]:
+    def __call__(self, images: Tensor | Array, batch_size: int = 64) -> list[JsonObject]:
         """Return {"block", "identity", "ratio", "cosine"} per block on images [n, h, w, c].
 
         ratio is |F(x)| / |x|, cosine that of the block's output to x. Norms and products are over
@@ -73,7 +72,9 @@ class Probe:
         ]
 
 
-def measure_drift(model: keras.Model, images: Any, batch_size: int = 64) -> list[JsonObject]:
+def measure_drift(
+    model: keras.Model, images: Tensor | Array, batch_size: int = 64
+) -> list[JsonObject]:
     """Return what `Probe` measures on images [n, h, w, c]: how far blocks are from the identity."""
     return Probe(model)(images, batch_size)
 
@@ -89,7 +90,7 @@ class DriftCallback(keras.callbacks.Callback):  # type: ignore[misc]
         every: Epochs between measurements.
     """
 
-    def __init__(self, images: Any, every: int = 1) -> None:
+    def __init__(self, images: Tensor | Array, every: int = 1) -> None:
         super().__init__()
         check_count("every", every, 1)
         self.images, self.every = images, every
@@ -137,7 +138,7 @@ def _blocks(model: keras.Model) -> list[Block]:
     return found
 
 
-def _rows(value: Any) -> Array:
+def _rows(value: Tensor) -> Array:
     values = np.asarray(keras.ops.convert_to_numpy(value), np.float64)
     return values.reshape(len(values), -1)
 

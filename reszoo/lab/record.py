@@ -14,7 +14,7 @@ from reszoo.errors import ReszooError
 from reszoo.files import check_output, write_json
 from reszoo.old_keys import LAB, rename_keys
 from reszoo.training.environment import environment
-from reszoo.types import JsonObject
+from reszoo.types import JsonMapping, JsonObject
 
 NAME = "record.json"
 
@@ -23,8 +23,8 @@ def write_record(
     folder: str | os.PathLike[str],
     lab: str,
     *,
-    settings: Mapping[str, Any],
-    results: Mapping[str, Any],
+    settings: JsonMapping,
+    results: JsonMapping,
 ) -> JsonObject:
     """Write `folder`/record.json and return what it holds.
 
@@ -65,7 +65,7 @@ def read_record(folder: str | os.PathLike[str]) -> JsonObject:
     return record
 
 
-def claim_folder(folder: str | os.PathLike[str], lab: str, settings: Mapping[str, Any]) -> Path:
+def claim_folder(folder: str | os.PathLike[str], lab: str, settings: JsonMapping) -> Path:
     """Make an experiment's folder, or reopen one that was begun with the same settings.
 
     Raises:

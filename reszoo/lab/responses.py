@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 import numpy as np
@@ -19,12 +18,12 @@ from reszoo.models.settings import fixed_settings
 from reszoo.reporting.page import Page, Section, Table
 from reszoo.reporting.plots import Plot, Theme, band
 from reszoo.training.run import Run
-from reszoo.types import Array, JsonObject
+from reszoo.types import Array, JsonObject, Tensor
 
 BATCH = 128
 
 
-def layer_responses(model: keras.Model, images: Any) -> list[JsonObject]:
+def layer_responses(model: keras.Model, images: Tensor | Array) -> list[JsonObject]:
     """Return {"layer", "std"} per 3x3 convolution, in order of depth, in inference.
 
     std is the standard deviation of the response over images, pixels and channels. The response is
@@ -55,7 +54,7 @@ def layer_responses(model: keras.Model, images: Any) -> list[JsonObject]:
     ]
 
 
-def _response_outputs(model: keras.Model) -> dict[str, Any]:
+def _response_outputs(model: keras.Model) -> JsonObject:
     """Return the tensor of each 3x3 convolution's response, by the convolution's name."""
     outputs = {}
     for layer in model.layers:
@@ -68,7 +67,7 @@ def _response_outputs(model: keras.Model) -> dict[str, Any]:
     return outputs
 
 
-def _moments(tensor: Any) -> Any:
+def _moments(tensor: Tensor) -> Tensor:
     """Return the mean and the mean square of a map, as a symbolic tensor [1, 2]."""
     flat = keras.ops.cast(keras.ops.reshape(tensor, (-1,)), "float32")
     both = keras.ops.stack([keras.ops.mean(flat), keras.ops.mean(keras.ops.square(flat))])
@@ -81,7 +80,7 @@ class LayerResponses(keras.callbacks.Callback):  # type: ignore[misc]
     `records` is [{"epoch": 0, "responses": [...]}, ...]; epoch 0 is the model before training.
     """
 
-    def __init__(self, images: Any, every: int = 1) -> None:
+    def __init__(self, images: Tensor | Array, every: int = 1) -> None:
         super().__init__()
         check_count("every", every, 1)
         self.images, self.every = images, every

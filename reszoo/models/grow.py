@@ -190,7 +190,7 @@ def _statistics(
         return {stage: (0.0, 1.0) for stage in stages}
     ends = {layer.name.split("_")[0]: layer.output for layer in model.layers if _block_of(layer)}
     maps = keras.Model(model.input, {stage: ends[stage] for stage in stages})
-    sums: dict[str, Any] = {stage: (0, 0.0, 0.0) for stage in stages}
+    sums: JsonObject = {stage: (0, 0.0, 0.0) for stage in stages}
     for start in range(0, len(images), BATCH):
         for stage, value in maps(images[start : start + BATCH], training=False).items():
             pixels = np.asarray(keras.ops.convert_to_numpy(value), np.float64)

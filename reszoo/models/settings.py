@@ -9,13 +9,15 @@ from typing import Any
 
 import keras
 
+from reszoo.types import JsonObject
+
 DATA_FORMAT = "channels_last"
 FLOATX = "float32"
 EPSILON = 1e-7
 
 _lock = threading.Lock()
 _depth = 0  # blocks of all threads that are open now
-_before: dict[str, Any] = {}
+_before: JsonObject = {}
 
 
 @contextlib.contextmanager

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from reszoo.files import write_bytes, write_text
 from reszoo.reporting.plots import DARK, LIGHT, Plot, render
 from reszoo.reporting.template import render_template
+from reszoo.types import JsonMapping
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def write_page(folder: Path, page: Page) -> Path:
     return path
 
 
-def provenance(command: str, environment: Mapping[str, Any], source: str) -> list[str]:
+def provenance(command: str, environment: JsonMapping, source: str) -> list[str]:
     """Return the lines at a page's foot.
 
     Args:

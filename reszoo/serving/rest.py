@@ -146,7 +146,7 @@ def _reject_constant(word: str) -> None:
     raise ValueError(f"{word} is not a JSON number")
 
 
-def _by_name(value: Any, specs: Specs, *, by_row: bool) -> dict[str, Any]:
+def _by_name(value: Any, specs: Specs, *, by_row: bool) -> JsonObject:
     """Return the value of each input; records of rows become one list per input."""
     records = value if by_row else [value]
     if not isinstance(records, list):
@@ -165,7 +165,7 @@ def _by_name(value: Any, specs: Specs, *, by_row: bool) -> dict[str, Any]:
     return {name: [record[name] for record in records] if by_row else value[name] for name in specs}
 
 
-def _to_bytes(leaf: str | dict[str, Any]) -> bytes:
+def _to_bytes(leaf: str | JsonObject) -> bytes:
     if isinstance(leaf, str):
         return leaf.encode()
     if set(leaf) != {"b64"} or not isinstance(leaf["b64"], str):

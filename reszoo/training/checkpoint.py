@@ -12,7 +12,6 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -40,7 +39,7 @@ class Checkpoint:
 
 def save(path: Path, arrays: Mapping[str, Array], meta: JsonObject) -> None:
     """Write a checkpoint, whole or not at all."""
-    contents: dict[str, Any] = {f"array/{name}": array for name, array in arrays.items()}
+    contents: JsonObject = {f"array/{name}": array for name, array in arrays.items()}
     contents["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     with atomic_path(path) as part, open(part, "wb") as file:
         np.savez(file, **contents)

@@ -67,7 +67,7 @@ class Loop:
         self.total = recipe.total_steps(pipeline.steps_per_epoch)
         self.probe = recipe.probe_steps(pipeline.steps_per_epoch)
         self.until, self.signalled = self.total, False
-        self._logs: dict[str, Any] = {}  # of the last epoch
+        self._logs: JsonObject = {}  # of the last epoch
         self._resumed: Checkpoint | None = None
         self._callbacks = Callbacks(
             callbacks,

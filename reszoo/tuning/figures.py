@@ -127,7 +127,7 @@ def draw_grid(figure: Figure, theme: Theme, grid: JsonObject) -> None:
     low = max(np.nanmin(means), middle - 3 * max(high - middle, 0.005))  # as with the dots
     colors = LinearSegmentedColormap.from_list("", [theme.grid, theme.residual])
     shades = (means - low) / (high - low) if high > low else 0.5 + 0 * means
-    style: dict[str, Any] = {"edgecolors": theme.background, "linewidth": 3}
+    style: JsonObject = {"edgecolors": theme.background, "linewidth": 3}
     axes.pcolormesh(np.ma.masked_invalid(shades), cmap=colors, vmin=0, vmax=1, **style)
     style = {"ha": "center", "va": "center", "fontsize": 9}
     for (row, column), shade in np.ndenumerate(shades):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import Field
 
 from reszoo.errors import ReszooError, did_you_mean
+from reszoo.types import JsonMapping, JsonObject
 from reszoo.validation.messages import contradiction, show
 from reszoo.validation.table import AS_TUPLE, Table
 
@@ -24,7 +25,7 @@ class Choice(Table):
     """A hyperparameter with options by label, each of which sets recipe keys."""
 
     name: str = Field(min_length=1)
-    options: dict[str, dict[str, Any]] = Field(
+    options: dict[str, JsonObject] = Field(
         min_length=1, examples=[{"small": {"model.widths": [8, 16, 32]}}]
     )
     when: dict[str, Labels] = {}
@@ -52,7 +53,7 @@ class Choice(Table):
         """The number of values."""
         return len(self.options)
 
-    def overrides(self, value: Value) -> dict[str, Any]:
+    def overrides(self, value: Value) -> JsonObject:
         """Return the recipe keys that a value sets."""
         return self.options[str(value)]
 
@@ -111,7 +112,7 @@ class Range(Table):
             return int(math.log(self.high / self.low, self.step) + 1e-8) + 1
         return int((self.high - self.low) / (self.step or 1) + 1e-8) + 1
 
-    def overrides(self, value: Value) -> dict[str, Any]:
+    def overrides(self, value: Value) -> JsonObject:
         """Return the recipe keys that a value sets."""
         return {self.name: value}
 
@@ -162,7 +163,7 @@ def round_number(number: float) -> float:
     return float(f"{number:.{DIGITS}g}")
 
 
-def read_hyperparameters(tables: Mapping[str, Any]) -> tuple[Hyperparameter, ...]:
+def read_hyperparameters(tables: JsonMapping) -> tuple[Hyperparameter, ...]:
     """Return the hyperparameters of a table [space], in order.
 
     Raises:
@@ -209,7 +210,7 @@ def _read(name: str, entry: Any, earlier: Mapping[str, Hyperparameter]) -> Hyper
     return Choice(name=name, **entry)
 
 
-def _label_choices(name: str, choices: Any) -> dict[str, dict[str, Any]]:
+def _label_choices(name: str, choices: Any) -> dict[str, JsonObject]:
     if not isinstance(choices, list) or any(isinstance(value, Mapping) for value in choices):
         raise contradiction("choices", choices, "a list of values")
     options = {_label(value): {name: value} for value in choices}
@@ -246,7 +247,7 @@ def _read_conditions(when: Any, earlier: Mapping[str, Hyperparameter]) -> dict[s
     return found
 
 
-def _between(other: Choice, bounds: Mapping[str, Any]) -> list[str]:
+def _between(other: Choice, bounds: JsonMapping) -> list[str]:
     """Return the labels that are numbers within bounds; none if one is not a number."""
     low, high = bounds.get("low", -math.inf), bounds.get("high", math.inf)
     try:
@@ -256,7 +257,7 @@ def _between(other: Choice, bounds: Mapping[str, Any]) -> list[str]:
 
 
 def _flatten(
-    tables: Mapping[str, Any], until: tuple[str, ...] = (), prefix: str = ""
+    tables: JsonMapping, until: tuple[str, ...] = (), prefix: str = ""
 ) -> Iterator[tuple[str, Any]]:
     """Yield values by their whole key, because TOML reads `model.shortcut` as a table in a table.
 

@@ -6,7 +6,6 @@ import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
@@ -46,8 +45,8 @@ class Oracle(keras_tuner.Oracle):  # type: ignore[misc]
         on_end: Called with the id of each trial that has ended.
     """
 
-    trials: dict[str, Any]
-    ongoing_trials: dict[str, Any]
+    trials: dict[str, Trial]
+    ongoing_trials: dict[str, Trial]
     _retry_queue: list[str]
     start_order: list[str]
     end_order: list[str]
@@ -97,7 +96,7 @@ class Oracle(keras_tuner.Oracle):  # type: ignore[misc]
         """Whether too many trials in a row failed."""
         return self.failures() >= self.plan.space.search.max_failures
 
-    def populate_space(self, trial_id: str) -> dict[str, Any]:
+    def populate_space(self, trial_id: str) -> JsonObject:
         """Return KerasTuner's answer to a worker: the next trial's values, "IDLE" or "STOPPED"."""
         proposal = Proposal(None, drawn=self.drawn)
         if not self.given_up:
@@ -113,7 +112,7 @@ class Oracle(keras_tuner.Oracle):  # type: ignore[misc]
         # While a trial runs, its worker may die; the trial then needs another one.
         return {"status": TrialStatus.IDLE if self.ongoing_trials else TrialStatus.STOPPED}
 
-    def end_trial(self, trial: Any) -> None:
+    def end_trial(self, trial: Trial) -> None:
         """Record the end of a trial, unless another worker ended it before."""
         trial_id = trial.trial_id
         if trial_id not in self.end_order:
@@ -149,7 +148,7 @@ class Oracle(keras_tuner.Oracle):  # type: ignore[misc]
         state = {**self.get_state(), "trials": trials, "rejected": self.rejected}
         write_json(self.folder / STATE, {**state, "drawn": self.drawn})
 
-    def _save_trial(self, trial: Any) -> None:
+    def _save_trial(self, trial: Trial) -> None:
         """Do nothing: `save` writes trials too."""
 
     def reload(self) -> None:
@@ -189,18 +188,18 @@ def make_oracle(
     return oracle
 
 
-def write_stage(stage: Stage | None) -> dict[str, Any]:
+def write_stage(stage: Stage | None) -> JsonObject:
     """Return a stage of hyperband as values under KerasTuner's names."""
     values = {key: getattr(stage, name) for key, name in STAGE.items()} if stage else {}
     return {key: value for key, value in values.items() if value is not None}
 
 
-def read_stage(values: dict[str, Any]) -> tuple[Values, Stage | None]:
+def read_stage(values: JsonObject) -> tuple[Values, Stage | None]:
     """Return hyperparameters and the stage of hyperband from KerasTuner's values."""
     own = {name: value for name, value in values.items() if name not in STAGE}
     if len(own) == len(values):
         return own, None
-    stage: dict[str, Any] = {name: values.get(key) for key, name in STAGE.items()}
+    stage: JsonObject = {name: values.get(key) for key, name in STAGE.items()}
     return own, Stage(**stage)
 
 

@@ -6,7 +6,7 @@ An alias is the name of a key in version 0.1.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, Required, TypeVar
+from typing import Annotated, Literal, NotRequired, Required, TypeVar
 
 from pydantic import AliasChoices, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
@@ -51,7 +51,7 @@ class Trial(TypedDict, total=False):
 class Options(TypedDict):
     """A choice in the table `space` of search.json."""
 
-    options: dict[str, dict[str, Any]]
+    options: dict[str, JsonObject]
 
 
 @with_config(FORMAT)

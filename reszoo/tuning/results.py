@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from reszoo.errors import ReszooError
 from reszoo.tuning.plan import NAME
 from reszoo.tuning.records import SEARCH, STATE, Trial, read_file, read_trial
-from reszoo.types import JsonObject
+from reszoo.types import JsonMapping, JsonObject
 
 SHORTCUT = "model.shortcut"
 STATUSES = ("completed", "failed", "running")
 
 Cost: TypeAlias = Literal["parameters", "macs"]
-SpaceTable: TypeAlias = Mapping[str, Any]
+SpaceTable: TypeAlias = JsonMapping
 """The table `space` of search.json."""
 
 

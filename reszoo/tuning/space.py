@@ -46,7 +46,7 @@ class SpaceFile(Table):
     recipe: str = Field(min_length=1, examples=["quickstart"])
     set: Annotated[tuple[str, ...], AS_TUPLE] = Field((), examples=[["train.epochs=10"]])
     search: SearchConfig = SearchConfig()
-    space: dict[str, Any] = Field(min_length=1)
+    space: JsonObject = Field(min_length=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ class Space:
 
     def recipe(self, values: Values, name: str | None = None) -> Recipe:
         """Return the recipe of values. Raises ReszooError if they contradict each other."""
-        active, overrides = self.active(values), dict[str, Any]()
+        active, overrides = self.active(values), JsonObject()
         for each in self.hyperparameters:
             if each.name in active:
                 overrides |= each.overrides(active[each.name])

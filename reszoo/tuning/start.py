@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from reszoo.commands import format_resume
 from reszoo.config.overrides import Overrides
@@ -18,14 +16,13 @@ from reszoo.training.data_location import advice_on_data, missing, relocate
 from reszoo.tuning.hyperparameters import Choice, Hyperparameter
 from reszoo.tuning.plan import CHANGEABLE, Plan, read_plan
 from reszoo.tuning.space import Space, load_space
+from reszoo.types import JsonMapping
 from reszoo.weights.files import is_file_name
 
 SpaceSource = str | Path | Space
 
 
-def new_plan(
-    folder: Path, space: SpaceSource, overrides: Overrides, search: Mapping[str, Any]
-) -> Plan:
+def new_plan(folder: Path, space: SpaceSource, overrides: Overrides, search: JsonMapping) -> Plan:
     """Return the plan of a new search. Raises ReszooError for an unusable folder or data."""
     check_output(folder, "search folder")
     # A search that was killed at its start may have left its lock, or a part of a file.
@@ -44,7 +41,7 @@ def resumed_plan(
     folder: Path,
     space: SpaceSource | None,
     overrides: Overrides,
-    search: Mapping[str, Any],
+    search: JsonMapping,
     data: str | None,
 ) -> Plan:
     """Return the plan of a search to resume; CHANGEABLE settings and the data's place can change.
@@ -80,7 +77,7 @@ def resumed_plan(
     return dataclasses.replace(resumed, epochs=plan.epochs)
 
 
-def resolve_space(space: SpaceSource, overrides: Overrides, search: Mapping[str, Any]) -> Space:
+def resolve_space(space: SpaceSource, overrides: Overrides, search: JsonMapping) -> Space:
     """Return a space with settings replaced and all paths absolute."""
     if not isinstance(space, Space):
         space = load_space(space, overrides, **search)

@@ -12,6 +12,7 @@ from typing import Any
 import keras_tuner
 import tensorflow as tf
 from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.engine.trial import Trial as KerasTrial
 from keras_tuner.engine.trial import TrialStatus
 
 from reszoo.errors import ReszooError
@@ -47,11 +48,11 @@ class Tuner(BaseTuner):  # type: ignore[misc]
             time.sleep(0.5)
         self._idle = True
 
-    def on_trial_begin(self, trial: Any) -> None:
+    def on_trial_begin(self, trial: KerasTrial) -> None:
         """Note that there is something to do."""
         self._idle = False
 
-    def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def run_trial(self, trial: KerasTrial, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Train a trial up to its share and return its score. Raises FailedTrialError."""
         if not (self.folder / NAME).is_file():
             raise ReszooError(f"{self.folder} is no longer a search folder: {NAME} was removed")
@@ -71,7 +72,7 @@ class Tuner(BaseTuner):  # type: ignore[misc]
         write_hparams(folder_of(self.folder, trial.trial_id), record)
         return {OBJECTIVE: record["score"]}
 
-    def _try_run_and_update_trial(self, trial: Any, *args: Any, **kwargs: Any) -> None:
+    def _try_run_and_update_trial(self, trial: KerasTrial, *args: Any, **kwargs: Any) -> None:
         """Let errors of the machine end the search; KerasTuner would blame the trial."""
         try:
             self._run_and_update_trial(trial, *args, **kwargs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from reszoo.errors import ReszooError, did_you_mean
+from reszoo.types import JsonMapping, JsonObject
 
 if TYPE_CHECKING:
     from reszoo.validation.table import Table
@@ -26,7 +27,7 @@ TYPES = {
 BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
 
-def explain(error: ValidationError, table: type[Table], values: Mapping[str, Any]) -> ReszooError:
+def explain(error: ValidationError, table: type[Table], values: JsonMapping) -> ReszooError:
     """Return the first problem of a validation as an error in one line.
 
     Args:
@@ -77,7 +78,7 @@ def contradiction(key: str, value: Any, expected: str, example: str = "") -> Res
     return ReszooError(f"{key}: {show(value)} is invalid; expected {expected}{hint}")
 
 
-def unknown_key(table: type[Table], name: str, values: Mapping[str, Any]) -> ReszooError:
+def unknown_key(table: type[Table], name: str, values: JsonMapping) -> ReszooError:
     """Return the error for a key that a table, or the chosen alternative of it, does not have."""
     key = full_key(table, name)
     owners = [each for each in table.alternatives() if name in each.model_fields]
@@ -145,7 +146,7 @@ def show(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _schema(field: FieldInfo) -> dict[str, Any]:
+def _schema(field: FieldInfo) -> JsonObject:
     return TypeAdapter(with_constraints(field)).json_schema()
 
 
@@ -154,7 +155,7 @@ def with_constraints(field: FieldInfo) -> Any:
     return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
 
 
-def _describe(schema: Mapping[str, Any]) -> str:
+def _describe(schema: JsonMapping) -> str:
     if "anyOf" in schema:
         arms = [arm for arm in schema["anyOf"] if arm.get("type") != "null"]
         return " or ".join(map(_describe, arms))
@@ -175,7 +176,7 @@ def _describe(schema: Mapping[str, Any]) -> str:
     return " ".join([TYPES.get(str(kind), TABLE_EXPECTED), " and ".join(bounds)]).strip()
 
 
-def _example(schema: Mapping[str, Any]) -> Any:
+def _example(schema: JsonMapping) -> Any:
     if "anyOf" in schema:
         return _example(next(arm for arm in schema["anyOf"] if arm.get("type") != "null"))
     if "enum" in schema:

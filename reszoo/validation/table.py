@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from reszoo.errors import ReszooError
+from reszoo.types import JsonMapping, JsonObject
 from reszoo.validation.messages import (
     choices,
     contradiction,
@@ -98,7 +99,7 @@ class Table(BaseModel):
         values = {name: getattr(self, name) for name in self.model_fields_set}
         return type(self)(**{**values, **(self.model_extra or {}), **changes})
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         """Return plain values for TOML and JSON, without fields that are None."""
         values = self.model_dump(mode="json", exclude_none=True)
         return {self.CHOICE: values.pop(self.CHOICE), **values} if self.CHOICE else values
@@ -143,7 +144,7 @@ class Table(BaseModel):
         }
 
     @classmethod
-    def _without_unused_defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _without_unused_defaults(cls, values: JsonMapping) -> JsonObject:
         """Omit keys that only other alternatives have, if they hold the default there.
 
         Recipes of version 0.1 state every key of every alternative, and 0 or [] for those that are

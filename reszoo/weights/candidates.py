@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from reszoo.errors import ReszooError
-from reszoo.types import Array
+from reszoo.types import Array, JsonMapping
 from reszoo.weights.files import RAW
 
 # A tensor that every model of a layout has. What stands before it in a file is a wrapper's prefix.
@@ -89,7 +89,7 @@ class Selection:
 
 
 def select_model(
-    values: Mapping[str, Any],
+    values: JsonMapping,
     *,
     others: Sequence[str] = (),
     entry: str = "",
@@ -240,7 +240,7 @@ def _list_names(candidates: Sequence[Candidate]) -> str:
 def _drop_copies(
     candidates: Sequence[Candidate],
     names: Mapping[str, str],
-    values: Mapping[str, Any],
+    values: JsonMapping,
     to_array: ToArray,
 ) -> list[Candidate]:
     """Drop candidates whose tensors equal an earlier one's: one module stored under two names."""

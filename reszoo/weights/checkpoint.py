@@ -7,7 +7,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,13 +15,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from reszoo.errors import ReszooError
-from reszoo.types import Array
+from reszoo.types import Array, JsonMapping, JsonObject
 from reszoo.weights.candidates import select_model
 from reszoo.weights.files import SHARD, LocalFile, find_content, find_in_folder
 from reszoo.weights.hdf5_file import load_hdf5
 from reszoo.weights.torch_file import flatten, load_torch, to_array
 
-Loaded: TypeAlias = tuple[Mapping[str, Any], list[str], Callable[[Any], Array]]
+Loaded: TypeAlias = tuple[JsonMapping, list[str], Callable[[Any], Array]]
 """Tensors by name, top-level names without tensors, and what makes an array of a tensor."""
 
 
@@ -112,7 +112,7 @@ def _load_shards(index: Path) -> Loaded:
         raise ReszooError(
             f"{index} names {len(files)} files, but {', '.join(missing[:3])} not found next to it"
         )
-    values: dict[str, Any] = {}
+    values: JsonObject = {}
     for name in files:
         tensors, _, convert = _load_tensors(index.parent / name, find_content(index.parent / name))
         values |= {key: convert(value) for key, value in tensors.items()}

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from reszoo.errors import ReszooError
-from reszoo.types import Array
+from reszoo.types import Array, JsonObject
 
 DEPTH = 12  # of nested tables; deeper ones are cycles or hold no models
 BUILTINS = (
@@ -146,11 +146,11 @@ def _make_table(*_: Any) -> collections.OrderedDict[Any, Any]:
     return collections.OrderedDict()
 
 
-def flatten(held: Any) -> tuple[dict[str, Any], list[str]]:
+def flatten(held: Any) -> tuple[JsonObject, list[str]]:
     """Return nested tables' tensors by name, joined by dots, and top-level names without any."""
     import torch
 
-    tensors: dict[str, Any] = {}
+    tensors: JsonObject = {}
 
     def walk(value: Any, name: str, depth: int) -> None:
         if isinstance(value, torch.Tensor) or (

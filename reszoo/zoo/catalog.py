@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Unpack
 
 from reszoo.errors import ReszooError, did_you_mean
+from reszoo.types import JsonMapping
 from reszoo.zoo.foreign import suggest_models
 from reszoo.zoo.spec import Spec, SpecFields
 
@@ -61,7 +61,7 @@ class Family:
     depths: tuple[int, ...] | str
     meaning: str
     source: str
-    fields: Mapping[str, Any]
+    fields: JsonMapping
 
     @property
     def models(self) -> list[Spec]:
