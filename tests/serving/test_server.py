@@ -323,7 +323,7 @@ def test_a_signal_ends_it_once_requests_in_progress_are_answered(
     process, lines = command
     host = lines[1].removeprefix("page").strip().removeprefix("http://").rstrip("/")
     if shutil.which("curl"):
-        (tmp_path / "picture.jpg").write_bytes(picture)
+        (tmp_path / "photo.jpg").write_bytes(picture)
         words = lines[2].removeprefix("REST  ")
         done = subprocess.run(words, shell=True, cwd=tmp_path, capture_output=True, check=True)
         assert json.loads(done.stdout)["predictions"][0]["status"] == 0
