@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -18,13 +17,14 @@ from reszoo.config.resolve import ResolvedRecipe
 from reszoo.data.pipeline import Pipeline
 from reszoo.evaluation.evaluate import write_scores
 from reszoo.evaluation.plots import draw_curves
-from reszoo.evaluation.run_summary import describe_result, describe_start, summarize_start
+from reszoo.evaluation.run_summary import Result, describe_result, describe_start, summarize_start
 from reszoo.evaluation.scores import Evaluator, Scores
 from reszoo.exporting.formats import check_class_names
 from reszoo.files import atomic_path, check_space
 from reszoo.keywords import explain_keywords
 from reszoo.lazy import tf
 from reszoo.models.settings import fixed_settings
+from reszoo.reporting.notebook import in_notebook
 from reszoo.reporting.page import base_name
 from reszoo.reporting.reporter import Reporter
 from reszoo.training.callback_checks import check_callbacks
@@ -39,24 +39,6 @@ from reszoo.training.run import Run
 from reszoo.training.setup import ModelSource, make_model, make_stepper, open_data
 from reszoo.training.start import check_data, find_run, has_checkpoint, stored_bytes
 from reszoo.training.step import Stepper
-
-
-@dataclass(frozen=True)
-class Result:
-    """What `train` returns.
-
-    Attributes:
-        run: The run folder.
-        test: The test scores; None when the run was stopped before its end.
-    """
-
-    run: Run
-    test: Scores | None
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run has finished."""
-        return self.test is not None
 
 
 @explain_keywords
@@ -114,14 +96,12 @@ def train(
 
 def _how_to_resume(trainer: Trainer) -> str:
     path, names = trainer.run.path, trainer.loop.callback_names
-    if not names:
+    if not names and not in_notebook():
         return f"resume with: {format_resume('train', path)}"
-    again = ", ".join(f"{name}(...)" for name in names)
-    recipe, folder = str(path / "recipe.toml"), str(path)
-    return (
-        f"resume with the same callbacks: reszoo.train({recipe!r}, run_dir={folder!r}, "
-        f"resume=True, callbacks=[{again}])"
-    )
+    same = " the same callbacks" if names else ""
+    more = f", callbacks=[{', '.join(f'{name}(...)' for name in names)}]" if names else ""
+    call = f"reszoo.train({str(path / 'recipe.toml')!r}, run_dir={str(path)!r}, resume=True{more})"
+    return f"resume with{same}: {call}"
 
 
 class Trainer:

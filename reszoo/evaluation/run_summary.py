@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import keras
 
@@ -10,11 +11,41 @@ from reszoo.config.recipe import Recipe
 from reszoo.data.pipeline import Pipeline
 from reszoo.data.summary import describe_classes, describe_ignored, is_imbalanced, warn_of_imbalance
 from reszoo.evaluation.scores import Scores, one_class_line
+from reszoo.reporting.notebook import html_image, html_table
 from reszoo.training.environment import environment
 from reszoo.training.finetuning import describe_finetuning
 from reszoo.training.run import Run
 from reszoo.types import JsonObject
 from reszoo.zoo.count import count
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `train` returns.
+
+    Attributes:
+        run: The run folder.
+        test: The test scores; None when the run was stopped before its end.
+    """
+
+    run: Run
+    test: Scores | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has finished."""
+        return self.test is not None
+
+    def _repr_html_(self) -> str:
+        """Return the scores and the curves for notebooks."""
+        if self.test is None:
+            return html_table(("run folder", "status"), [(self.run.path, "stopped")])
+        headers, *rows = result_rows(self.run, self.test)
+        rows.append(("run folder", str(self.run.path), ""))
+        title = " ".join(_warn_of_one_class(self.run, self.test))
+        table = html_table(headers, rows, title=title)
+        curves = self.run.path / "curves.png"
+        return f"{table}\n{html_image(curves, 'Curves of the run')}" if curves.is_file() else table
 
 
 def summarize_start(
@@ -106,6 +137,35 @@ def describe_result(run: Run, test: Scores) -> list[str]:
         run: The finished run.
         test: The scores on the test split.
     """
+    rows = result_rows(run, test)
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    exported = ", export/" if (run.path / "export").exists() else ""
+    files = f"curves.png, confusion.png, model.keras{exported}"
+    return [
+        "",
+        *lines,
+        "",
+        *_warn_of_one_class(run, test),
+        f"run folder: {run.path}  ({files})",
+    ]
+
+
+def _warn_of_one_class(run: Run, test: Scores) -> list[str]:
+    one_class = test.single_class
+    return [] if one_class is None else [one_class_line(run.class_names[one_class])]
+
+
+def result_rows(run: Run, test: Scores) -> list[tuple[str, str, str]]:
+    """Return the headers, then a name, a measured and a published value per row.
+
+    Args:
+        run: The finished run.
+        test: The scores on the test split.
+    """
     published, last = run.recipe.published, run.history[-1]
     rows = [("", "measured", "published" if published else "")]
 
@@ -130,13 +190,4 @@ def describe_result(run: Run, test: Scores) -> list[str]:
     add("training error, last", f"{100 * (1 - last['accuracy']):.2f} %")
     add("parameters", f"{run.meta['parameters']:,}")
     add("training time", f"{run.meta['seconds']:.0f} s")
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    one_class = test.single_class
-    warning = [] if one_class is None else [one_class_line(run.class_names[one_class])]
-    exported = ", export/" if (run.path / "export").exists() else ""
-    files = f"curves.png, confusion.png, model.keras{exported}"
-    return ["", *lines, "", *warning, f"run folder: {run.path}  ({files})"]
+    return rows

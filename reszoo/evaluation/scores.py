@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -13,6 +13,7 @@ from keras import ops
 
 from reszoo.errors import ReszooError
 from reszoo.lazy import tf
+from reszoo.reporting.notebook import html_table
 from reszoo.types import Array, JsonObject, Tensor
 
 TOP = 5
@@ -41,8 +42,8 @@ class Scores:
     top1: float
     top5: float | None
     loss: float
-    per_class: list[float | None]
-    confusion: list[list[int]]
+    per_class: list[float | None] = field(repr=False)
+    confusion: list[list[int]] = field(repr=False)
     not_finite: int = 0
 
     @property
@@ -72,6 +73,20 @@ class Scores:
             "not_finite": self.not_finite,
             "per_class": self.per_class,
         }
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks."""
+        rows = [
+            ("images", f"{self.examples:,}"),
+            ("error", f"{self.error:.2f} %"),
+            ("balanced accuracy", f"{100 * self.balanced_accuracy:.2f} %"),
+            ("loss", f"{self.loss:.4f}"),
+        ]
+        if self.top5 is not None:
+            rows.insert(2, ("error, top 5", f"{100 * (1 - self.top5):.2f} %"))
+        if self.not_finite:
+            rows.append(("outputs that are not finite", f"{self.not_finite:,}"))
+        return html_table(("score", "value"), rows)
 
 
 class Evaluator:

@@ -6,10 +6,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
+from reszoo.reporting.notebook import NotebookBar, in_notebook
 
 REFRESH_SECONDS = 0.5  # between updates of a bar
 LOG_SECONDS = 60.0  # without a terminal, between lines that show progress
@@ -29,7 +27,7 @@ class Reporter:
     ) -> None:
         self.quiet = quiet
         self._log, self._stderr = log, stderr
-        self._bar: Progress | None = None
+        self._bar: TerminalBar | NotebookBar | None = None
         self._shown = time.monotonic()
         self._total = 0
 
@@ -41,52 +39,81 @@ class Reporter:
         if self.quiet:
             return
         if self._bar:
-            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bar.line(text)
         else:
             print(text, file=sys.stderr if self._stderr else sys.stdout, flush=True)
 
     def start_bar(self, total: int, done: int = 0) -> None:
-        """Show a progress bar if the output is a terminal.
+        """Show a progress bar if the output is a terminal or the output of a notebook's cell.
 
         Args:
             total: Steps in all.
             done: Steps done before.
         """
         self._total, self._shown = total, time.monotonic()
-        if self.quiet or not (sys.stderr if self._stderr else sys.stdout).isatty():
+        if self.quiet:
             return
-        from rich import progress
-        from rich.console import Console
-
-        self._bar = progress.Progress(
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TimeRemainingColumn(),
-            progress.TextColumn("{task.fields[note]}"),
-            console=Console(stderr=self._stderr),
-            transient=True,
-        )
-        self._bar.add_task("", total=total, completed=done, note="")
-        self._bar.start()
+        if in_notebook():
+            self._bar = NotebookBar(total, done)
+        elif (sys.stderr if self._stderr else sys.stdout).isatty():
+            self._bar = TerminalBar(total, done, stderr=self._stderr)
 
     def update_bar(self, done: int, note: Callable[[], str]) -> None:
-        """Show that `done` steps are done: on the bar, or without a terminal in occasional lines.
+        """Show that `done` steps are done: on the bar, or without one in occasional lines.
 
         Args:
             done: Steps done so far.
             note: Returns the text to show; called only when something is shown.
         """
         passed = time.monotonic() - self._shown
-        if passed < (REFRESH_SECONDS if self._bar else LOG_SECONDS):
+        last = self._bar is not None and done == self._total
+        if passed < (REFRESH_SECONDS if self._bar else LOG_SECONDS) and not last:
             return
         self._shown = time.monotonic()
         if self._bar:
-            self._bar.update(self._bar.task_ids[0], completed=done, note=note())
+            self._bar.update(done, note())
         else:
             self.line(f"step {done}/{self._total}  {note()}")
 
     def stop_bar(self) -> None:
-        """Remove the progress bar."""
+        """Stop the progress bar."""
         if self._bar:
             self._bar.stop()
             self._bar = None
+
+
+class TerminalBar:
+    """A progress bar at the bottom of a terminal. It disappears when it stops.
+
+    Args:
+        total: Steps in all.
+        done: Steps done before.
+        stderr: Whether it is shown on standard error.
+    """
+
+    def __init__(self, total: int, done: int, *, stderr: bool) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        self._progress = progress.Progress(
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[note]}"),
+            console=Console(stderr=stderr),
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=total, completed=done, note="")
+        self._progress.start()
+
+    def update(self, done: int, note: str) -> None:
+        """Show that `done` steps are done, with a text."""
+        self._progress.update(self._task, completed=done, note=note)
+
+    def line(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        """Remove the bar."""
+        self._progress.stop()

@@ -11,6 +11,7 @@ from typing import Any
 
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.images.preprocessing import Preprocessing
+from reszoo.reporting.notebook import html_table
 from reszoo.types import JsonObject
 from reszoo.weights.files import RemoteFile
 from reszoo.zoo.catalog import ALIASES, list_models
@@ -86,6 +87,26 @@ class Weights:
         }
 
 
+class WeightsList(list[Weights]):
+    """A list of published weights, which a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        headers = ("model", "weights", "data", "image", "top-1", "top-5", "license")
+        rows = [
+            (
+                each.model,
+                each.tag,
+                each.data,
+                "x".join(map(str, each.transforms.image_size)),
+                f"{each.top1:g} %",
+                "" if each.top5 is None else f"{each.top5:g} %",
+                each.licence,
+            )
+            for each in self
+        ]
+        return html_table(headers, rows)
+
+
 @functools.cache
 def published() -> tuple[Weights, ...]:
     """Return every row. The first of a model is what its dataset's name stands for."""
@@ -127,7 +148,7 @@ def _imagenet() -> tuple[tuple[str, str], ...]:
     return tuple((number, name) for number, name in (line.split("\t") for line in lines))
 
 
-def list_weights(pattern: str = "*") -> list[Weights]:
+def list_weights(pattern: str = "*") -> WeightsList:
     """Return the published weights of models whose name or alias matches a shell-style wildcard.
 
     Those of a model stand together; the first is what its dataset's name stands for.
@@ -137,14 +158,14 @@ def list_weights(pattern: str = "*") -> list[Weights]:
     for alias, row in ALIASES.items():
         names.setdefault(row, []).append(alias)
     order = {name: place for place, name in enumerate(list_models())}
-    return [
+    return WeightsList(
         weights
         for weights in sorted(published(), key=lambda row: order[row.model])
         if any(
             fnmatch.fnmatchcase(name, pattern)
             for name in (weights.model, *names.get(weights.model, ()))
         )
-    ]
+    )
 
 
 def find_compatible(spec: Spec) -> list[Weights]:

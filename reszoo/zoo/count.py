@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Unpack
 
 from reszoo.errors import ReszooError
+from reszoo.reporting.notebook import html_table
 from reszoo.zoo.catalog import spec as get_spec
 from reszoo.zoo.spec import Spec, SpecFields
 
@@ -51,7 +52,7 @@ class Count:
     parameters: int
     state: int
     macs: int
-    parts: tuple[Part, ...]
+    parts: tuple[Part, ...] = field(repr=False)
 
     def by_group(self) -> list[tuple[str, Shape, int, int]]:
         """Return (layer group, shape of its output, parameters, MACs) for stem, stages and head."""
@@ -61,6 +62,16 @@ class Count:
             _, parameters, cost = rows.get(group, (part.shape, 0, 0))
             rows[group] = (part.shape, parameters + part.parameters, cost + part.macs)
         return [(group, *row) for group, row in rows.items()]
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks."""
+        rows = [
+            (group, "x".join(map(str, shape)), f"{parameters:,}", f"{cost:,}")
+            for group, shape, parameters, cost in self.by_group()
+        ]
+        rows.append(("all", "", f"{self.parameters:,}", f"{self.macs:,}"))
+        headers = ("layers", "output", "parameters", "MACs")
+        return html_table(headers, rows, title=f"depth {self.depth}")
 
 
 def check_input(spec: Spec, input_shape: tuple[int | None, int | None, int]) -> None:
