@@ -1,9 +1,10 @@
-"""Pages of the documentation site that are made from the package: commands, keys, models, API."""
+"""Pages of the site that are generated: the notebook, commands, keys, models, API."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,7 +139,27 @@ def python() -> str:
     return "\n\n".join(sections)
 
 
+def notebook() -> str:
+    """Show the notebook with its outputs, as Markdown and HTML."""
+    name = "why_residual.ipynb"
+    parts = []
+    for cell in json.loads((Path(__file__).parent / name).read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            if "text/html" in data:
+                parts.append(f"<div>\n{''.join(data['text/html'])}\n</div>")
+            elif "image/png" in data:
+                parts.append(f'<img alt="Figure" src="data:image/png;base64,{data["image/png"]}">')
+            else:
+                text = "".join(output.get("text") or data["text/plain"]).strip()
+                parts.append(f"```text\n{text}\n```")
+    return "\n\n".join([*parts, f"[Download this notebook]({name}).", ""])
+
+
 PAGES: dict[str, Callable[[], str]] = {
+    "notebook.md": notebook,
     "reference/cli.md": commands,
     "reference/recipe-keys.md": recipe_keys,
     "reference/models.md": models,

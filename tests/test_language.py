@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import re
 import tokenize
 from collections.abc import Iterator
@@ -54,6 +55,14 @@ def prose_of_code(path: Path) -> Iterator[tuple[int, str]]:
             yield token.start[0], token.string
 
 
+def prose_of_notebook(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (number of the cell, line) of each cell that is text, and of comments in code."""
+    for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"], 1):
+        for line in cell["source"]:
+            if cell["cell_type"] == "markdown" or "#" in line:
+                yield number, line
+
+
 def prose_of_text(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (line, text) of a document, without its code blocks; of a recipe, its comments."""
     fenced = False
@@ -63,11 +72,13 @@ def prose_of_text(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
+PROSE = {".py": prose_of_code, ".ipynb": prose_of_notebook}
 CODE = sorted((ROOT / "reszoo").rglob("*.py"))
 TEXT = sorted(
     [
         *(path for path in ROOT.glob("*.md") if path.name != "CHANGELOG.md"),
         *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("docs/*.ipynb"),
         *ROOT.glob("recipes/**/*.md"),
         *ROOT.glob("recipes/**/*.toml"),
     ]
@@ -76,7 +87,7 @@ TEXT = sorted(
 
 @pytest.mark.parametrize("path", [*CODE, *TEXT], ids=lambda path: str(path.relative_to(ROOT)))
 def test_prose_avoids_denied_words(path: Path) -> None:
-    prose = prose_of_code(path) if path.suffix == ".py" else prose_of_text(path)
+    prose = PROSE.get(path.suffix, prose_of_text)(path)
     if path.name == "CONTRIBUTING.md":  # its glossary lists the denied words
         prose = ((number, line) for number, line in prose if not line.startswith("|"))
     found = [

@@ -100,7 +100,7 @@ class WeightsList(list[Weights]):
                 "x".join(map(str, each.transforms.image_size)),
                 f"{each.top1:g} %",
                 "" if each.top5 is None else f"{each.top5:g} %",
-                each.licence,
+                each.license,
             )
             for each in self
         ]
