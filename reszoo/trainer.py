@@ -34,7 +34,8 @@ from reszoo.training.environment import now
 from reszoo.training.failures import record_failure
 from reszoo.training.growing import Growth, start_grown
 from reszoo.training.learning_rates import learning_rates
-from reszoo.training.loop import Loop, Watch
+from reszoo.training.loop import Loop
+from reszoo.training.protocols import Watch
 from reszoo.training.run import Run
 from reszoo.training.setup import ModelSource, make_model, make_stepper, open_data
 from reszoo.training.start import check_data, find_run, has_checkpoint, stored_bytes
@@ -112,6 +113,7 @@ class Trainer:
         recipe: The recipe, with absolute paths.
         pipeline: The data.
         model: The model, compiled with its optimizer.
+        stepper: Updates the model.
         evaluator: Scores the model on batches.
         reporter: Reports to the terminal and to train.log.
         loop: The training loop.
@@ -129,7 +131,7 @@ class Trainer:
         reporter: Reporter,
     ) -> None:
         self.run, self.recipe, self.pipeline, self.model = run, recipe, pipeline, stepper.model
-        self.evaluator, self.reporter, self._stepper = evaluator, reporter, stepper
+        self.evaluator, self.reporter, self.stepper = evaluator, reporter, stepper
 
     @classmethod
     def prepare(

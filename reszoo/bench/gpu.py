@@ -109,7 +109,7 @@ def train_overflow(folder: str, device: str, *settings: str) -> None:
     from reszoo.trainer import Trainer
 
     trainer = Trainer.prepare(load_recipe("quickstart", settings), run_dir=folder, devices=device)
-    trainer.loop.stepper.loss_scale.scale.assign(2.0**30)
+    trainer.stepper.loss_scale.scale.assign(2.0**30)
     if not trainer.fit():
         raise SystemExit(130)
 

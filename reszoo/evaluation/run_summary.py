@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import keras
 
 from reszoo.config.recipe import Recipe
-from reszoo.data.pipeline import Pipeline
 from reszoo.data.summary import describe_classes, describe_ignored, is_imbalanced, warn_of_imbalance
 from reszoo.evaluation.scores import Scores, one_class_line
 from reszoo.reporting.notebook import html_image, html_table
 from reszoo.training.environment import environment
 from reszoo.training.finetuning import describe_finetuning
+from reszoo.training.protocols import Pipeline
 from reszoo.training.run import Run
 from reszoo.types import JsonObject
 from reszoo.zoo.count import count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ from reszoo.lab.stacks import (
     RESIDUAL_ZERO,
     Form,
 )
-from reszoo.lab.statistics import format_number, median
+from reszoo.lab.statistics import format_number, format_range, median
 from reszoo.reporting.page import Page, Section, Table
 from reszoo.reporting.plots import Plot, Theme, legend_below
 from reszoo.types import JsonObject
@@ -54,6 +54,10 @@ class Results:
         return AT_NEGATION if target == "negation" else float(self.results["targets"][target]["G"])
 
 
+Seeds: TypeAlias = Sequence[float | None]
+Limits: TypeAlias = tuple[float, float]
+
+
 def make_page(record: JsonObject) -> Page:
     """Return the report of a record that `identity` wrote."""
     found = Results(record)
@@ -75,7 +79,7 @@ def make_page(record: JsonObject) -> Page:
 def _by_depth(found: Results) -> Section:
     deep = found.depths[-1]
     rows = [
-        [form.name, *(_range(found.seeds(form, deep, target)) for target in found.targets)]
+        [form.name, *(format_range(found.seeds(form, deep, target)) for target in found.targets)]
         for form in FORMS
     ]
     plot = Plot(
@@ -260,11 +264,7 @@ def _draw_line(
 
 
 def _draw_range(
-    axes: Axes,
-    x: Sequence[float],
-    points: Sequence[Sequence[float | None]],
-    limits: tuple[float, float],
-    **look: Any,
+    axes: Axes, x: Sequence[float], points: Sequence[Seeds], limits: Limits, **look: Any
 ) -> None:
     """Draw the median and the range of each point's seeds, on a log axis within `limits`."""
     seeds = np.array([[np.inf if v is None else v for v in point] for point in points], float)
@@ -296,9 +296,3 @@ def _look(form: Form, theme: Theme) -> JsonObject:
     starts = {"small": theme.series[2], "zero": theme.series[3], "identity": theme.series[4]}
     color = starts.get(form.start, theme.residual if form.residual else theme.plain)
     return {"color": color, "linestyle": ":" if form.linear else "-"}
-
-
-def _range(values: Sequence[float | None]) -> str:
-    numbers = [np.inf if value is None else value for value in values]
-    low, high = format_number(min(numbers)), format_number(max(numbers))
-    return format_number(median(values)) + ("" if low == high else f" ({low} to {high})")

@@ -34,3 +34,10 @@ def format_number(value: float) -> str:
 def round_numbers(values: Iterable[float]) -> list[float | None]:
     """Return numbers with six digits for a record; None if not finite."""
     return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
+
+
+def format_range(values: Sequence[float | None]) -> str:
+    """Return the median of values and, in parentheses, their range; None is infinite."""
+    numbers = [np.inf if value is None else value for value in values]
+    low, high = format_number(min(numbers)), format_number(max(numbers))
+    return format_number(median(values)) + ("" if low == high else f" ({low} to {high})")

@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Iterator
 
 from reszoo.config.recipe import Recipe
-from reszoo.data.pipeline import Pipeline
 from reszoo.errors import ReszooError
 from reszoo.lazy import tf
+from reszoo.training.protocols import Pipeline
 from reszoo.training.run import Run
 
 

@@ -8,14 +8,13 @@ import keras
 import numpy as np
 
 from reszoo.config.recipe import Recipe
-from reszoo.data.pipeline import Pipeline
 from reszoo.errors import ReszooError
 from reszoo.models.equivalence import check_equivalence
 from reszoo.models.grow import transfer_weights
 from reszoo.training import checkpoint
 from reszoo.training.optimizers import make_optimizer
+from reszoo.training.protocols import Pipeline, Stepper
 from reszoo.training.run import Run
-from reszoo.training.step import Stepper
 from reszoo.types import JsonObject, Variable
 
 IMAGES = 1024  # training images that set the statistics of new batch normalization on the shortcut

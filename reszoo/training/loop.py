@@ -5,29 +5,25 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
 
 import keras
 
 from reszoo.config.recipe import Recipe
-from reszoo.data.pipeline import Pipeline
+from reszoo.data.batches import Batch
 from reszoo.reporting.reporter import Reporter
 from reszoo.training.callbacks import Callbacks
 from reszoo.training.checkpoint import Checkpoint
 from reszoo.training.finetuning import describe_unfreezing
 from reszoo.training.progress import Progress
+from reszoo.training.protocols import Evaluator, Pipeline, Stepper
 from reszoo.training.run import Run
 from reszoo.training.signals import stop_on_signal
 from reszoo.training.state import BEST, RESULT, TrainingState
-from reszoo.training.step import Stepper
 from reszoo.training.tensorboard import TensorBoard
 from reszoo.types import JsonObject, Tensor
 
 CHECK_EVERY = 50  # steps between checks that the loss is finite
-
-Watch: TypeAlias = Callable[[Iterable[Any]], Iterable[Any]]
-Evaluate: TypeAlias = Callable[[Watch], Mapping[str, float]]
 
 
 class Loop:
@@ -57,7 +53,7 @@ class Loop:
         stepper: Stepper,
         pipeline: Pipeline,
         reporter: Reporter,
-        evaluate: Evaluate | None = None,
+        evaluate: Evaluator | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> None:
         self.run, self.recipe, self.stepper, self.pipeline = run, recipe, stepper, pipeline
@@ -276,7 +272,7 @@ class Loop:
                     self.state.save_weights(BEST)
         return row
 
-    def _validate(self, evaluate: Evaluate) -> dict[str, float]:
+    def _validate(self, evaluate: Evaluator) -> dict[str, float]:
         """Return the validation scores; callbacks are called as in Keras."""
         self._callbacks.call("on_test_begin", None)
         scores = dict(evaluate(self._watched))
@@ -284,7 +280,7 @@ class Loop:
         self._callbacks.call("on_test_end", logs)
         return scores
 
-    def _watched(self, batches: Iterable[Any]) -> Iterator[Any]:
+    def _watched(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Yield the batches; callbacks are called around each."""
         for index, batch in enumerate(batches):
             self._callbacks.call("on_test_batch_begin", index, None)

@@ -11,13 +11,12 @@ import keras
 
 from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import ResolvedRecipe, resolve_data, resolve_recipe
-from reszoo.data.pipeline import Pipeline
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.files import check_output, check_outside
 from reszoo.training import checkpoint
 from reszoo.training.data_location import advice_on_data, missing, relocate
+from reszoo.training.protocols import Pipeline, Stepper
 from reszoo.training.run import Run
-from reszoo.training.step import Stepper
 from reszoo.weights.files import is_file_name, local_file
 
 

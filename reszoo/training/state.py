@@ -11,8 +11,8 @@ from reszoo.errors import ReszooError
 from reszoo.training import checkpoint
 from reszoo.training.averaging import WeightAverages
 from reszoo.training.checkpoint import Checkpoint
+from reszoo.training.protocols import Stepper
 from reszoo.training.run import Run
-from reszoo.training.step import Stepper
 from reszoo.types import Array, JsonObject, Variable
 
 BEST, RESULT = "best.npz", "result.npz"  # best on validation; as callbacks left them at the end

@@ -22,6 +22,7 @@ from reszoo.training.block_functions import BlockByBlock
 from reszoo.training.compiled import Compiled
 from reszoo.training.loss_scale import LossScale
 from reszoo.training.micro_batches import share_of_micro_batch
+from reszoo.training.protocols import Strategy
 from reszoo.training.traced_call import TracedCall
 from reszoo.training.weight_update import WeightUpdate
 from reszoo.types import Tensor, Variable
@@ -62,7 +63,7 @@ class Stepper:
         optimizer: keras.optimizers.Optimizer,
         train: TrainConfig,
         decay: OptimizerConfig,
-        strategy: tf.distribute.Strategy,
+        strategy: Strategy,
         stage_decay: float = 1.0,
         images_on: str = "CPU:0",
     ) -> None:

@@ -10,6 +10,7 @@ from reszoo.config.optimizer import OptimizerConfig
 from reszoo.lazy import tf
 from reszoo.models.freeze import layer_groups
 from reszoo.training.optimizers import decays
+from reszoo.training.protocols import Strategy
 from reszoo.types import Tensor, Variable
 
 
@@ -38,7 +39,7 @@ class WeightUpdate:
         model: keras.Model,
         optimizer: keras.optimizers.Optimizer,
         config: OptimizerConfig,
-        strategy: tf.distribute.Strategy,
+        strategy: Strategy,
         *,
         clip_norm: float = 0.0,
         ema: float = 0.0,
