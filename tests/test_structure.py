@@ -1,0 +1,82 @@
+"""Tests mirror the package: each module has a test file of its name, or one that is named here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "reszoo"
+
+# Test file -> modules that it tests, below reszoo/.
+ELSEWHERE = {
+    "bench/test_comparison.py": "bench/torch_sides",
+    "bench/test_gpu.py": "bench/figure6 bench/plan",
+    "bench/test_sides.py": "bench/child bench/photographs bench/tensorflow_sides",
+    "bench/test_turns.py": "machine",
+    "cli/test_main.py": "__main__ cli/bench cli/convert cli/export cli/lab cli/list cli/output "
+    "cli/recipes cli/serve_check cli/show cli/train cli/tune",
+    "cli/test_scoring.py": "cli/evaluate cli/model_argument cli/predict",
+    "config/test_recipe.py": "config/load config/model config/optimizer config/overrides "
+    "config/resolve config/tomlfile config/training validation/messages validation/table",
+    "data/test_folder.py": "data/corruption data/file_reading data/loading images/bit_depth",
+    "data/test_pipeline.py": "data/batches data/dataset data/embedded data/random_keys",
+    "data/test_summary.py": "data/info",
+    "evaluation/test_plots.py": "reporting/plots",
+    "exporting/test_formats.py": "exporting/card exporting/float16 exporting/litert "
+    "exporting/onnx_file",
+    "exporting/test_parity.py": "exporting/runtimes",
+    "exporting/test_savedmodel.py": "exporting/pixels exporting/signatures",
+    "images/test_header.py": "images/exif",
+    "images/test_preprocessing.py": "images/decoding images/resizing",
+    "lab/test_drift.py": "lab/drift_page lab/sampling",
+    "lab/test_identity.py": "lab/identity_page",
+    "lab/test_report.py": "lab/record reporting/page reporting/template",
+    "lab/test_degradation.py": "lab/statistics",
+    "models/test_build.py": "models/blocks models/shortcuts models/stems",
+    "models/test_grow.py": "models/equivalence",
+    "serving/test_rest.py": "serving/servable",
+    "serving/test_server.py": "serving/versions",
+    "test_keywords.py": "errors",
+    "test_layers.py": "training/protocols",  # names only
+    "test_loading.py": "lazy",
+    "test_trainer.py": "training/failures training/run training/setup training/tensorboard",
+    "test_upstream.py": "models/graph",
+    "test_versions.py": "training/environment",
+    "training/test_block_functions.py": "training/traced_call",
+    "training/test_callbacks.py": "training/callback_checks training/callback_state",
+    "training/test_finetune.py": "training/finetuning",
+    "training/test_model_file.py": "registration",
+    "training/test_resume.py": "training/state training/progress",
+    "training/test_start.py": "training/data_location",
+    "training/test_step.py": "training/compiled training/optimizers training/weight_update",
+    "tuning/test_report.py": "tuning/figures tuning/formatting",
+    "tuning/test_proposals.py": "tuning/history tuning/sampling",
+    "tuning/test_results.py": "tuning/best_recipe tuning/records",
+    "tuning/test_space.py": "tuning/config tuning/hyperparameters tuning/plan",
+    "tuning/test_trial.py": "training/memory",
+    "tuning/test_tune.py": "tuning/progress tuning/start tuning/tuner",
+    "tuning/test_workers.py": "tuning/environment",
+    "weights/test_convert.py": "exporting/convert weights/layouts",
+    "weights/test_load.py": "weights/checkpoint weights/hdf5_file",
+    "zoo/test_spec.py": "zoo/conflicts",
+}
+
+
+def test_every_module_has_a_test_file() -> None:
+    named = [module for modules in ELSEWHERE.values() for module in modules.split()]
+    assert len(named) == len(set(named))
+    modules = {
+        path.relative_to(PACKAGE).with_suffix("").as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    mirrored = {
+        module
+        for module in modules
+        if (TESTS / Path(module).parent / f"test_{Path(module).name}.py").is_file()
+    }
+    assert modules - mirrored == set(named)
+
+
+def test_the_named_test_files_exist() -> None:
+    assert [name for name in ELSEWHERE if not (TESTS / name).is_file()] == []
