@@ -106,7 +106,7 @@ def test_the_report_shows_the_content_of_the_record() -> None:
     )
     small["identity"]["error"], small["G"]["error"] = [0.0111, 0.0122, 0.0133], [None, None, 1]
     page = make_page(record)
-    assert "error of 0.012 on the identity, not finite on a random net and" in page.finding
+    assert "error of 0.012 on the identity, not finite on a random model and" in page.finding
     table, line = page.sections[0].items[1], page.sections[3].items[1]
     assert isinstance(table, Table) and isinstance(line, Table)
     row = next(row for row in table.rows if row[0] == RESIDUAL_SMALL.name)
