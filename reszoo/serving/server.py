@@ -42,6 +42,7 @@ MEMORY_LIMIT = 2**20  # bytes of a body that wait in memory; the rest waits on d
 CONNECTIONS = 64
 CALLS = 2  # requests that are computed at a time
 TIMEOUT = 30.0
+GRACE = 10  # seconds for requests in progress when the server closes
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -97,7 +98,7 @@ class Server:
             proxy_headers=False,
             limit_concurrency=CONNECTIONS,
             timeout_keep_alive=timeout,  # type: ignore[arg-type]  # asyncio takes fractions
-            timeout_graceful_shutdown=10,
+            timeout_graceful_shutdown=GRACE,
         )
         self._uvicorn = uvicorn.Server(config)
         self._thread = threading.Thread(
@@ -122,7 +123,7 @@ class Server:
         """Accept no more requests; wait up to 10 seconds for those in progress."""
         self._uvicorn.should_exit = True
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(GRACE + 1)  # a daemon thread: nothing waits for it longer
         self._socket.close()
 
     def __enter__(self) -> Server:

@@ -7,9 +7,11 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from reszoo.bench import limits
 from reszoo.bench.limits import Clock, Outcome, exit_on_sigterm, run_commands
 
 # Writes its process id, and a file on SIGTERM, as a run writes its checkpoint.
@@ -76,13 +78,12 @@ def test_nothing_runs_on_after_the_limit(
     """What runs at the limit may write its checkpoint; what ignores SIGTERM is killed with its children."""
     log, real = tmp_path / "one.log", time.monotonic
 
-    def monotonic() -> (
-        float
-    ):  # the limit passes when the log has its lines, however slow the machine
+    def monotonic() -> float:
+        """Pass the limit when the log has its lines, however slow the machine."""
         ready = log.is_file() and log.read_text().count("\n") >= pids
         return real() + (1e6 if ready else 0)
 
-    monkeypatch.setattr("reszoo.bench.limits.time.monotonic", monotonic)
+    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
     command = [sys.executable, "-c", program, str(tmp_path / "saved")]
     assert run_commands({"one": command}, tmp_path, 1e5, grace)["one"].status is None
     assert (tmp_path / "saved").is_file() is saves
@@ -110,7 +111,7 @@ def test_an_interrupt_stops_the_commands(tmp_path: Path) -> None:
 
 def test_a_stage_leaves_time_to_stop_within_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("reszoo.bench.limits.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: now[0]))
     clock = Clock(600)
     assert clock.grace == 20 and clock.left() == 580 and clock.left(0.5) == 280
     now[0] += 300
