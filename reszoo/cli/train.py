@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train and leave the run folder. Return 130 if a signal stopped the run."""
     check_cluster()
-    source, run_dir = find_recipe(args.recipe, args.run_dir, args.resume)
+    source, run_dir = resolve_arguments(args.recipe, args.run_dir, args.resume)
     recipe = load_recipe(source, args.overrides)
     if not args.resume:
         if args.data is not None:
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if result.finished else 130
 
 
-def find_recipe(
+def resolve_arguments(
     recipe: str | None, run_dir: Path | None, resume: bool
 ) -> tuple[str | Path, Path | None]:
     """Return the recipe's name or file, and the run folder if one is given.
