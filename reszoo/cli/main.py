@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0: done. 2: invalid input or an error of the file system, reported in one line on standard
         error. 130: interrupted. 141: nobody reads standard output any more, as after `| head`.
+        200: another worker of a run on several hosts is missing or was lost.
     """
     try:
         status = _dispatch(sys.argv[1:] if argv is None else list(argv))
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return status
     except ReszooError as error:
-        return _fail(str(error))
+        return _fail(str(error), error.status)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -101,6 +102,6 @@ def _parser() -> Parser:
     return parser
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, status: int = 2) -> int:
     print(f"reszoo: {' '.join(message.split(chr(10)))}", file=sys.stderr)
-    return 2
+    return status

@@ -19,7 +19,7 @@ from reszoo.cli import output
 from reszoo.cli.main import COMMANDS, main
 from reszoo.config.load import load_recipe, recipe_folder, recipe_names
 from reszoo.config.recipe import Recipe
-from reszoo.errors import ReszooError
+from reszoo.errors import PeerLost, ReszooError
 from reszoo.weights.published import list_weights
 from reszoo.zoo.catalog import list_models
 from reszoo.zoo.count import count
@@ -144,6 +144,7 @@ def test_bad_input_is_reported_in_one_line_on_standard_error_and_status_2(
     ("error", "status", "line"),
     [
         (ReszooError("wrong"), 2, "reszoo: wrong\n"),
+        (PeerLost("worker 1 was lost"), 200, "reszoo: worker 1 was lost\n"),
         (OSError(28, "No space left on device", "/x"), 2, "reszoo: /x: No space left on device\n"),
         (OSError("odd"), 2, "reszoo: odd\n"),
         (KeyboardInterrupt(), 130, ""),
