@@ -2,6 +2,7 @@
 #     CPU:         docker build -t reszoo .
 #     NVIDIA GPUs: docker build --build-arg GPU=1 -t reszoo:gpu .
 #     Extras:      docker build --build-arg EXTRAS="onnx litert" -t reszoo:export .
+#     Fixed base:  docker build --build-context python:3.12-slim=docker-image://docker.io/library/python@sha256:DIGEST .
 
 FROM python:3.12-slim AS wheel
 COPY . /source
