@@ -41,7 +41,6 @@ ELSEWHERE = {
     "test_loading.py": "lazy",
     "test_trainer.py": "training/failures training/run training/setup training/tensorboard",
     "test_upstream.py": "models/graph",
-    "test_versions.py": "training/environment",
     "training/test_block_functions.py": "training/traced_call",
     "training/test_callbacks.py": "training/callback_checks training/callback_state",
     "training/test_finetune.py": "training/finetuning",

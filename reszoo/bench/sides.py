@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -60,7 +61,7 @@ class Job:
         return images, random.integers(0, self.classes, self.batch).astype(np.int32)
 
 
-class Side:
+class Side(ABC):
     """One library that is measured; raises LookupError for a job that it does not support.
 
     Attributes:
@@ -104,29 +105,29 @@ class Side:
                 "Example: --device cpu"
             )
 
+    @abstractmethod
     def make(self) -> Any:
         """Make the model."""
-        raise NotImplementedError
 
     def build(self) -> Any:
         """Make the model on its device."""
         return self.make()
 
+    @abstractmethod
     def count(self, model: Any) -> int:
         """Return the number of trainable parameters."""
-        raise NotImplementedError
 
+    @abstractmethod
     def train(self, model: Any) -> Calls:
         """Return training steps on one batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def infer(self, model: Any) -> Calls:
         """Return inference on one batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open_input(self) -> Iterator[Any]:
         """Return the batches of an input pipeline."""
-        raise LookupError("it has no input pipeline to compare")
 
 
 def repeat(call: Callable[[], Any], wait: Callable[[], Any] | None = None) -> Calls:

@@ -36,7 +36,7 @@ class Torch(Side):
         self.device = "cuda" if job.device == "gpu" else "cpu"
         self.versions = {"torch": torch.__version__}
         if job.what != "input":
-            self.make = self.find_model()  # type: ignore[method-assign]
+            self.make_model = self.find_model()
         if job.what == "first-step":
             torch.zeros(1, device=self.device).item()  # starts the device
 
@@ -52,6 +52,10 @@ class Torch(Side):
         if name not in torchvision.models.list_models(module=torchvision.models):
             raise LookupError(f"torchvision has no {name}")
         return lambda: torchvision.models.get_model(name, num_classes=classes)
+
+    def make(self) -> Any:
+        """Make the job's model."""
+        return self.make_model()
 
     def build(self) -> Any:
         """Make the model on its device."""

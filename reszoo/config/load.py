@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from reszoo.config import tomlfile
@@ -36,20 +37,33 @@ def list_recipes() -> list[Recipe]:
     return [load_recipe(name) for name in recipe_names()]
 
 
-def find_recipe(name_or_path: str | Path) -> Path:
-    """Return the file of a packaged recipe or of a path; a path ends in .toml or contains a folder.
+def find_file(
+    name_or_path: str | Path, kind: str, names: Collection[str], folder: Path, listing: str
+) -> Path:
+    """Return a packaged TOML file by name, or a path; a path ends in .toml or contains a folder.
+
+    Args:
+        name_or_path: One of `names`, or a path.
+        kind: What the file is, for the message: "recipe" or "space".
+        names: The packaged files in `folder`, without suffix.
+        folder: Where they are.
+        listing: The command that lists them, for the message.
 
     Raises:
-        ReszooError: For the name of no packaged recipe, with the nearest ones.
+        ReszooError: For the name of no packaged file, with the nearest ones.
     """
     path = Path(name_or_path)
     if path.suffix == ".toml" or len(path.parts) != 1:
         return path
-    names = recipe_names()
     if path.name not in names:
-        hint = "; expected one that `reszoo recipes` lists, or a file that ends in .toml"
-        raise ReszooError(f"no recipe '{path.name}'{did_you_mean(path.name, names) or hint}")
-    return recipe_folder() / f"{path.name}.toml"
+        hint = f"; expected one that `{listing}` lists, or a file that ends in .toml"
+        raise ReszooError(f"no {kind} '{path.name}'{did_you_mean(path.name, names) or hint}")
+    return folder / f"{path.name}.toml"
+
+
+def find_recipe(name_or_path: str | Path) -> Path:
+    """Return the file of a packaged recipe or of a path."""
+    return find_file(name_or_path, "recipe", recipe_names(), recipe_folder(), "reszoo recipes")
 
 
 def load_recipe(name_or_path: str | Path, overrides: Overrides = ()) -> ResolvedRecipe:

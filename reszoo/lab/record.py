@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 from reszoo.errors import ReszooError
 from reszoo.files import check_output, write_json
 from reszoo.old_keys import LAB, rename_keys
-from reszoo.training.environment import environment
+from reszoo.training.environment import command_line, environment
 from reszoo.types import JsonMapping, JsonObject
 
 NAME = "record.json"
@@ -34,11 +32,10 @@ def write_record(
         settings: What was asked for.
         results: What was measured. NaN and infinity become null.
     """
-    command = ["reszoo", *sys.argv[1:]] if Path(sys.argv[0]).stem == "reszoo" else []
     record: JsonObject = _plain(
         {
             "lab": lab,
-            "command": shlex.join(command),
+            "command": command_line(),
             "settings": settings,
             "results": results,
             "environment": environment(),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import datetime
 import platform
+import shlex
 import subprocess
+import sys
+from pathlib import Path
 
 from reszoo.types import JsonObject
 from reszoo.versions import module_versions
@@ -23,6 +26,14 @@ def environment() -> JsonObject:
         "git": _commit(),
         "started": now(),
     }
+
+
+def command_line() -> str:
+    """Return the `reszoo` command that this process runs, "" in any other program."""
+    program = Path(sys.argv[0])
+    if program.stem == "reszoo" or program.parts[-2:] == ("reszoo", "__main__.py"):
+        return shlex.join(["reszoo", *sys.argv[1:]])
+    return ""
 
 
 def now() -> str:

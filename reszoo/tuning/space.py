@@ -11,11 +11,11 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import Field
 
 from reszoo.config import tomlfile
-from reszoo.config.load import load_recipe, recipe_folder
+from reszoo.config.load import find_file, load_recipe, recipe_folder
 from reszoo.config.overrides import Overrides, apply_overrides, check_value, parse_overrides
 from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import ResolvedRecipe, resolve_recipe
-from reszoo.errors import ReszooError, did_you_mean
+from reszoo.errors import ReszooError
 from reszoo.tuning.config import SearchConfig
 from reszoo.tuning.hyperparameters import Choice, Hyperparameter, Value, read_hyperparameters
 from reszoo.types import JsonObject
@@ -134,21 +134,6 @@ def space_names() -> list[str]:
     return sorted(path.stem for path in space_folder().glob("*.toml"))
 
 
-def find_space(name_or_path: str | Path) -> Path:
-    """Return the file of a packaged space or of a path; a path ends in .toml or contains a folder.
-
-    Raises:
-        ReszooError: For the name of no packaged space, with the nearest ones.
-    """
-    path, names = Path(name_or_path), space_names()
-    if path.suffix == ".toml" or len(path.parts) != 1:
-        return path
-    if path.name not in names:
-        expected = f"; expected {', '.join(names)} or a .toml file"
-        raise ReszooError(f"no space '{path.name}'{did_you_mean(path.name, names) or expected}")
-    return space_folder() / f"{path.name}.toml"
-
-
 def load_space(name_or_path: str | Path, overrides: Overrides = (), **search: Any) -> Space:
     """Return a packaged space by name, or that of a TOML file.
 
@@ -161,7 +146,8 @@ def load_space(name_or_path: str | Path, overrides: Overrides = (), **search: An
         ReszooError: In one line, for an invalid file, a hyperparameter that no recipe can have or
             that would change what trials are scored on, or an override of a key that is searched.
     """
-    path, changes = find_space(name_or_path), parse_overrides(overrides)
+    path = find_file(name_or_path, "space", space_names(), space_folder(), "reszoo tune --help")
+    changes = parse_overrides(overrides)
     tables = tomlfile.read(path)
     asked = {key: value for key, value in search.items() if value is not None}
     try:

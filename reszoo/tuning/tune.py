@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from reszoo.config.overrides import Overrides
 from reszoo.errors import ReszooError
 from reszoo.reporting.reporter import Reporter
 from reszoo.training.devices import check_devices
-from reszoo.training.environment import environment
+from reszoo.training.environment import command_line, environment
 from reszoo.tuning.environment import IP, PORT, Role, find_role, interrupt_on_sigterm
 from reszoo.tuning.oracle import Oracle, make_oracle
 from reszoo.tuning.plan import Plan
@@ -173,9 +171,7 @@ def _provenance(folder: Path, resume: bool) -> JsonObject:
         return {key: before[key] for key in ("environment", "command")}
     made = environment()
     versions = {**made["versions"], "keras-tuner": keras_tuner.__version__}
-    program = Path(sys.argv[0]).stem
-    command = shlex.join(["reszoo", *sys.argv[1:]]) if program in ("reszoo", "__main__") else ""
-    return {"environment": {**made, "versions": versions}, "command": command}
+    return {"environment": {**made, "versions": versions}, "command": command_line()}
 
 
 @contextlib.contextmanager

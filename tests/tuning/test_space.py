@@ -311,6 +311,7 @@ CLI = [
     ("--export best.toml", "--run-dir: missing"),
     ("--run-dir somewhere", "somewhere: add --resume to resume this search, or --export FILE"),
     ("depth_shortcu", "reszoo: no space 'depth_shortcu'; did you mean 'depth_shortcut'"),
+    ("luck", "no space 'luck'; expected one that `reszoo tune --help` lists, or a file that ends"),
     ("depth_shortcut --max-params lots", '"lots" is invalid; expected an amount such as 1M'),
     ("depth_shortcut --trials -2", "search.trials: -2 is invalid; expected an integer >= 0"),
     ("depth_shortcut --set train.epochs=x", 'train.epochs: "x" is invalid; expected a number'),
