@@ -11,10 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 import reszoo  # noqa: F401  (sets what TensorFlow reads when it loads)
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# The same examples on every machine, so that a change fails or passes everywhere alike. The nightly
+# workflow sets RESZOO_FUZZ=1 to try new ones.
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+settings.register_profile("fuzz", deadline=None)
+settings.load_profile("fuzz" if os.environ.get("RESZOO_FUZZ") else "repeatable")
 
 
 @pytest.fixture(scope="session", autouse=True)

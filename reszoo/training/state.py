@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -81,6 +82,7 @@ class TrainingState:
         found = checkpoint.newest(self._folder, report)
         if found is None:
             return None
+        found = self._under_own_names(found)
         model = self._stepper.model.name
         if (other := found.meta["net"]) != model:
             raise ReszooError(
@@ -142,7 +144,7 @@ class TrainingState:
         path = self._folder / name
         if not path.is_file():
             return False
-        found = checkpoint.load(path)
+        found = self._under_own_names(checkpoint.load(path))
         if of_this_step and found.meta["step"] != self.step:
             return False
         if not of_this_step:
@@ -150,6 +152,23 @@ class TrainingState:
         for key, variable in self._weights.items():
             variable.assign(found.arrays[key])
         return True
+
+    def _under_own_names(self, found: Checkpoint) -> Checkpoint:
+        """Return a checkpoint with the names that the variables have in this process.
+
+        Keras numbers seed generators and unnamed layers over the life of a process, so a notebook
+        that made other models gives them other names. Their order in a model is fixed.
+        """
+        names: dict[str, str] = {}
+        for group in ("model/", "average/"):
+            own, theirs = (
+                [name for name in known if name.startswith(group)]
+                for known in (self._variables, found.arrays)
+            )
+            if len(own) == len(theirs):
+                names |= zip(theirs, own, strict=True)
+        arrays = {names.get(name, name): array for name, array in found.arrays.items()}
+        return dataclasses.replace(found, arrays=arrays)
 
     def diverged(self, reason: str) -> ReszooError:
         """Return the error for training that cannot continue, with the remedies."""

@@ -78,10 +78,12 @@ def unbroken(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def assert_same(one: Path, other: Path) -> None:
     """Two runs left the same weights, slots, averages, logs and scores, to the bit."""
-    for name in ("step-00000040.npz", "best.npz"):
-        a, b = (checkpoint.load(each / "checkpoints" / name).arrays for each in (one, other))
-        assert a.keys() == b.keys() and len(a) > 40
-        assert [key for key in a if not np.array_equal(a[key], b[key])] == []
+    for file in ("step-00000040.npz", "best.npz"):
+        a, b = (checkpoint.load(each / "checkpoints" / file).arrays for each in (one, other))
+        # The processes may number seed generators differently; their order is fixed.
+        assert len(a) == len(b) > 40
+        pairs = zip(a.items(), b.values(), strict=True)
+        assert [key for (key, array), other in pairs if not np.array_equal(array, other)] == []
     for name in ("history.json", "history.csv", "test.json", "confusion.json", "recipe.toml"):
         assert (one / name).read_text() == (other / name).read_text(), name
 
@@ -151,7 +153,10 @@ def test_a_run_that_is_stopped_and_then_breaks_off_equals_an_unbroken_one(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """SIGTERM stops it with a checkpoint; an error breaks it off two steps after a checkpoint."""
+    """SIGTERM stops it with a checkpoint; an error breaks it off two steps after a checkpoint.
+
+    Between the parts the process makes other models, as a notebook does.
+    """
     one, other = tmp_path / "unbroken", tmp_path / "run"
     train(recipe, run_dir=one, quiet=True)
     taken: list[int] = []
@@ -166,14 +171,13 @@ def test_a_run_that_is_stopped_and_then_breaks_off_equals_an_unbroken_one(
         take_step(stepper, *arguments)
 
     monkeypatch.setattr(Stepper, "__call__", take)
-    keras.backend.clear_session()  # as in a process of its own
     assert main(["train", str(recipe), "--run-dir", str(other)]) == 130
     assert f"resume with: reszoo train --resume --run-dir {other}" in capsys.readouterr().out
     assert Run(other).meta["status"] == "stopped"
-    keras.backend.clear_session()
+    keras.layers.Dropout(0.1)
     with pytest.raises(Broken):
         train(recipe, run_dir=other, resume=True, quiet=True)
-    keras.backend.clear_session()
+    keras.layers.Dropout(0.1)
     assert train(recipe, run_dir=other, resume=True, quiet=True).finished
     assert len(taken) == 40 + 3  # the steps 16 and 17 twice, and the one that broke
     assert_same(one, other)
