@@ -140,7 +140,9 @@ for name in {LIGHT}:
 
 def test_light_commands_load_no_tensorflow() -> None:
     commands = [["--help"], ["list"], ["recipes"], ["show", "resnet50"]]
-    commands += [[name, "--help"] for name in ("train", "lab", "tune", "serve-check", "bench")]
+    commands += [
+        [name, "--help"] for name in ("train", "launch", "lab", "tune", "serve-check", "bench")
+    ]
     script = f"""
 import sys
 from reszoo.cli.main import main

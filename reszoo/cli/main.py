@@ -18,6 +18,7 @@ COMMANDS = {
     "recipes": "list the training recipes, or print one in full",
     "data": "list datasets and prepare them",
     "train": "train a model by a recipe",
+    "launch": "train with several workers on this machine",
     "evaluate": "evaluate a trained model on every image of a split",
     "predict": "classify images with a trained model",
     "export": "write a trained model as SavedModel, LiteRT or ONNX, checked and described",
