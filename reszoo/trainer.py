@@ -21,6 +21,7 @@ from reszoo.evaluation.run_summary import Result, describe_result, describe_star
 from reszoo.evaluation.scores import Evaluator, Scores
 from reszoo.exporting.formats import check_class_names
 from reszoo.files import atomic_path, check_space
+from reszoo.images.views import Views
 from reszoo.keywords import explain_keywords
 from reszoo.lazy import tf
 from reszoo.models.settings import fixed_settings
@@ -251,6 +252,8 @@ class Trainer:
     def _draw_curves(self) -> None:
         rates = learning_rates(self.run.history, self.loop.scheduled_rate, self.loop.step)
         published = self.recipe.published
+        if published and published.views != Views():
+            published = None  # of another test than the curves
         draw_curves(
             self.run.history,
             self.run.path / "curves.png",

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 
 from reszoo.errors import ReszooError
 from reszoo.images.preprocessing import Preprocessing
+from reszoo.images.views import Views
 from reszoo.types import JsonMapping, JsonObject
 from reszoo.validation.table import Table
 from reszoo.weights.files import is_file_name
@@ -92,6 +93,29 @@ class Published(Table):
     metric: str = Field(examples=["test error"], description="The kind of error.")
     value: float = Field(ge=0, le=100, examples=[8.75], description="The error in percent.")
     source: str = Field(examples=["arXiv 1512.03385, table 6"], description="Its publication.")
+    test: str = Field(
+        "1-crop",
+        examples=["10-crop"],
+        description="The test that the error is of: `1-crop`, `10-crop` or `scales 224,256,...`, "
+        "then perhaps `flip`, `ratio X`, `bilinear` or `bicubic`, as options of `reszoo evaluate`.",
+    )
+
+    def check(self) -> None:
+        """Raise ReszooError for the name of an unknown test."""
+        try:
+            Views.parse(self.test)
+        except ReszooError:
+            expected = "1-crop, 10-crop or scales A,B,..., then perhaps flip, ratio X, or bicubic"
+            raise self.contradiction("test", expected, "10-crop") from None
+
+    @property
+    def views(self) -> Views:
+        """The views of an image in the test."""
+        return Views.parse(self.test)
+
+    def __str__(self) -> str:
+        """Return the error, its kind and its source."""
+        return f"{self.value:g} % ({self.metric}; {self.source})"
 
 
 def _as_tuples(value: Any) -> Any:

@@ -118,7 +118,7 @@ class DevicePipeline(Pipeline):
         )
 
     def _arrays(self, name: str) -> ArraySplit:
-        split = self._dataset.split(name)
+        split = self.dataset.split(name)
         assert isinstance(split, ArraySplit)
         return split
 

@@ -102,8 +102,8 @@ class Pipeline:
         seed: Of order and augmentation.
 
     Attributes:
+        dataset, preprocessing: As given.
         info: What the dataset holds.
-        preprocessing: As given.
         steps_per_epoch: ceil(training examples / batch size). The last batch of an epoch is short
             if the batch size does not divide the number of examples.
     """
@@ -121,7 +121,7 @@ class Pipeline:
             raise ReszooError(f"batch_size: {batch_size} is invalid; expected an integer >= 1")
         if not 0 <= seed < 2**63:
             raise ReszooError(f"seed: {seed} is invalid; expected an integer in 0 ... 2**63 - 1")
-        self._dataset, self._augment = dataset, augment
+        self.dataset, self._augment = dataset, augment
         self._batch_size, self._seed = batch_size, seed
         self.preprocessing = preprocessing
         self.info = DataInfo.of(dataset, preprocessing)
@@ -141,7 +141,7 @@ class Pipeline:
             ReszooError: If color noise is drawn for inputs in BGR.
         """
         self._check_color()
-        split = self._dataset.splits["train"]
+        split = self.dataset.splits["train"]
         if self._fits_input(split) and not isinstance(self._augment, ScaleCrop | InceptionCrop):
             batches = self._gather_batches(split, start_step)
         else:
@@ -155,7 +155,7 @@ class Pipeline:
         Raises:
             ReszooError: If the dataset lacks the split.
         """
-        source, apply = self._dataset.split(split), self.preprocessing.apply
+        source, apply = self.dataset.split(split), self.preprocessing.apply
 
         def load_batch(elements: Tensor) -> Batch:
             images, labels = source.load(elements)
@@ -180,7 +180,7 @@ class Pipeline:
         Raises:
             ReszooError: If the dataset lacks the split.
         """
-        source = self._dataset.split(split)
+        source = self.dataset.split(split)
         chosen = (
             source.elements(None).shard(-(-source.count // count), 0).map(_unpacked(source.load))
         )
@@ -190,7 +190,7 @@ class Pipeline:
 
     def explain(self, error: BaseException) -> ReszooError | None:
         """Return the one-line reason for an error that a batch raised; None if not the images'."""
-        return explain_error(self._dataset, error)
+        return explain_error(self.dataset, error)
 
     def _fits_input(self, split: Split) -> bool:
         """Return whether a split is in memory at the input's size."""

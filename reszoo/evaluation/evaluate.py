@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from reszoo.config.data import DataConfig, NoCrop
+from reszoo.config.data import DataConfig, InceptionCrop, NoCrop
+from reszoo.data.batches import Batch
 from reszoo.data.pipeline import Pipeline, open_dataset
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.evaluation.plots import draw_confusion
 from reszoo.evaluation.scores import Scores, evaluate_model
 from reszoo.evaluation.source import Named, Source, open_source
+from reszoo.evaluation.views import MeanOfViews, Probabilities, evaluate_scales, load_views
 from reszoo.files import check_output, check_outside, write_json, write_text
 from reszoo.images.preprocessing import Preprocessing
+from reszoo.images.views import Views
 from reszoo.keywords import explain_keywords
 from reszoo.lazy import tf
 from reszoo.models.settings import fixed_settings
 from reszoo.reporting.page import base_name
 from reszoo.training.devices import open_strategy
 from reszoo.types import JsonObject
+
+if TYPE_CHECKING:
+    import keras
 
 BATCH = 64
 LONGEST_TAG = 120  # bytes of a file name that a dataset's name may take
@@ -40,8 +48,15 @@ def evaluate(
     devices: str = "auto",
     out: str | os.PathLike[str] | None = None,
     weights: str | None = None,
+    crops: int = 1,
+    flip: bool = False,
+    scales: Sequence[int] = (),
+    crop_ratio: float | None = None,
+    interpolation: str | None = None,
 ) -> Scores:
     """Evaluate a trained model on every example of a split, and write the scores.
+
+    Of several views of an image, the probabilities are averaged.
 
     Args:
         model: A run or its folder, a model name with published weights, or a model built with them.
@@ -54,6 +69,13 @@ def evaluate(
         out: The folder for the files of `write_scores`; by default the run's. Scores of published
             weights are written only if it is given.
         weights: Which published weights, for a model name; by default the model's first.
+        crops: 1: the center crop. 10: the corners, the center, and their mirror images; small
+            images are padded by 4 zero pixels first.
+        flip: Whether each view's mirror image is evaluated too.
+        scales: Lengths of the shorter side at which whole images are evaluated, one by one on one
+            device; the model is applied as a convolution.
+        crop_ratio: Side of the crop / shorter side of the resized image; by default as in training.
+        interpolation: "bilinear" or "bicubic"; by default as in training.
 
     Returns:
         The scores.
@@ -69,6 +91,14 @@ def evaluate(
         raise ReszooError(f"split: {split!r} is invalid; expected train, validation or test")
     if batch_size is not None and batch_size < 1:
         raise ReszooError(f"batch_size: {batch_size} is invalid; expected an integer >= 1")
+    views = Views(
+        crops=crops,
+        flip=flip,
+        scales=tuple(scales),
+        crop_ratio=crop_ratio,
+        interpolation=interpolation,
+    )
+    preprocessing = views.adapt(source.preprocessing)
     name = data or (own.name if own else "")
     if not name:
         raise ReszooError(
@@ -83,21 +113,34 @@ def evaluate(
     if run:
         run.reject_unfinished()
     strategy = open_strategy(devices)
-    pipeline, is_own = _open_data(source, data, batch_size)
+    plain = views == Views()
+    pipeline, is_own = _open_data(source, data, batch_size, whole=not plain)
     with strategy.scope():
         loaded = source.load()
     if pipeline.info.class_names != source.class_ids:
         _check_classes(pipeline.info.name, pipeline.info.class_names, source.class_names)
-    pipeline.preprocessing = source.preprocessing  # not that of the dataset to evaluate
+    pipeline.preprocessing = preprocessing  # not that of the dataset to evaluate
+    classes = len(source.class_names)
+    tested: keras.Model | MeanOfViews | Probabilities = loaded
     try:
-        scores = evaluate_model(
-            loaded, pipeline.evaluation(split), classes=len(source.class_names), strategy=strategy
-        )
+        if plain:
+            batches: Iterable[Batch] = pipeline.evaluation(split)
+        else:
+            size = batch_size or (run.recipe.train.batch_size if run else BATCH)
+            examples = pipeline.dataset.split(split)
+            batches = load_views(examples, preprocessing, views, batch_size=size)
+            tested = MeanOfViews(loaded)
+            if views.scales:
+                batches, tested = evaluate_scales(loaded, batches), Probabilities(classes)
+        scores = evaluate_model(tested, batches, classes=classes, strategy=strategy)
     except tf.errors.OpError as error:
         raise pipeline.explain(error) or error from error
+    scores = dataclasses.replace(scores, test=str(views))
     if folder:
         tags = ([] if is_own else [_to_tag(name)]) + ([] if split == "test" else [split])
+        tags += [] if plain else [_to_tag(scores.test)]
         where = f"{base_name(source.name)}: {base_name(pipeline.info.name)}, {split}"
+        where += "" if plain else f", {scores.test}"
         title = f"{where}, error {scores.error:.2f} %"
         write_scores(scores, source.class_names, folder, tag="-".join(tags), title=title)
     return scores
@@ -152,20 +195,23 @@ def other_data(name: str, own: DataConfig | None, preprocessing: Preprocessing) 
     return DataConfig(**values)
 
 
-def _open_data(source: Source, data: str | None, batch_size: int | None) -> tuple[Pipeline, bool]:
+def _open_data(
+    source: Source, data: str | None, batch_size: int | None, *, whole: bool
+) -> tuple[Pipeline, bool]:
     """Open the dataset to evaluate, and return whether it is the run's own."""
     run = source.run
     own = run.recipe.data if run else None
     if run and own and data in (None, own.name):
         try:
-            return run.open_pipeline(batch_size), True
+            return run.open_pipeline(batch_size, whole=whole), True
         except ChangedDataError:
             if data is None:
                 raise  # given explicitly, changed images at the same location are another dataset
     other = other_data(str(data), own, source.preprocessing)
     if run:
-        return run.open_pipeline(batch_size, other), False
-    return open_dataset(other, NoCrop(), batch_size=batch_size or BATCH, seed=0), False
+        return run.open_pipeline(batch_size, other, whole=whole), False
+    augment = InceptionCrop() if whole else NoCrop()  # the former keeps larger images
+    return open_dataset(other, augment, batch_size=batch_size or BATCH, seed=0), False
 
 
 def _check_classes(name: str, found: Sequence[str], expected: Sequence[str]) -> None:

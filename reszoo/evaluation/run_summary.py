@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import keras
 
+from reszoo.config.model import Published
 from reszoo.config.recipe import Recipe
 from reszoo.data.summary import describe_classes, describe_ignored, is_imbalanced, warn_of_imbalance
 from reszoo.evaluation.scores import Scores, one_class_line
@@ -159,6 +160,18 @@ def _warn_of_one_class(run: Run, test: Scores) -> list[str]:
     return [] if one_class is None else [one_class_line(run.class_names[one_class])]
 
 
+def error_rows(published: Published | None, test: Scores) -> list[tuple[str, str, str]]:
+    """Return (name, measured, published value) of the test error.
+
+    A published error of another test has a row of its own, because it cannot be compared.
+    """
+    same = published is not None and str(published.views) == test.test
+    rows = [("test error", f"{test.error:.2f} %", str(published) if same else "")]
+    if published and not same:
+        rows.append((f"test error, {published.views}", "not measured", str(published)))
+    return rows
+
+
 def result_rows(run: Run, test: Scores) -> list[tuple[str, str, str]]:
     """Return the headers, then a name, a measured and a published value per row.
 
@@ -172,10 +185,7 @@ def result_rows(run: Run, test: Scores) -> list[tuple[str, str, str]]:
     def add(name: str, value: str, reference: str = "") -> None:
         rows.append((name, value, reference))
 
-    reference = (
-        f"{published.value:g} % ({published.metric}; {published.source})" if published else ""
-    )
-    add("test error", f"{test.error:.2f} %", reference)
+    rows += error_rows(published, test)
     add("test balanced accuracy", f"{100 * test.balanced_accuracy:.2f} %")
     sizes = [sum(row) for row in test.confusion]
     if min(sizes) and is_imbalanced(sizes):

@@ -36,6 +36,7 @@ class Scores:
         per_class: Accuracy in 0..1 of each class; None for a class without examples.
         confusion: `confusion[true][predicted]` counts examples.
         not_finite: Examples with a logit that is not finite.
+        test: Which views of an image were evaluated: the name of `Views`, such as "10-crop".
     """
 
     examples: int
@@ -45,6 +46,7 @@ class Scores:
     per_class: list[float | None] = field(repr=False)
     confusion: list[list[int]] = field(repr=False)
     not_finite: int = 0
+    test: str = "1-crop"
 
     @property
     def error(self) -> float:
@@ -64,6 +66,7 @@ class Scores:
     def to_dict(self) -> JsonObject:
         """Return all scores but the confusion matrix, for JSON. A loss of NaN becomes None."""
         return {
+            "test": self.test,
             "examples": self.examples,
             "top1": self.top1,
             "balanced_accuracy": self.balanced_accuracy,

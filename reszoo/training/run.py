@@ -210,19 +210,25 @@ class Run:
             )
 
     def open_pipeline(
-        self, batch_size: int | None = None, data: DataConfig | None = None
+        self,
+        batch_size: int | None = None,
+        data: DataConfig | None = None,
+        *,
+        whole: bool = False,
     ) -> Pipeline:
         """Open data for evaluation.
 
         Args:
             batch_size: Images per batch; None for the recipe's.
             data: Other data; None for the run's own.
+            whole: Whether images keep their own size, and no normalization is computed.
 
         Raises:
             ChangedDataError: If the run's own data is not the data that the run was trained on.
             ReszooError: If the data cannot be opened.
         """
-        from reszoo.data.pipeline import open_dataset, open_pipeline
+        from reszoo.config.data import InceptionCrop
+        from reszoo.data.pipeline import open_dataset
 
         recipe = self.recipe
         advice = (
@@ -231,9 +237,15 @@ class Run:
         )
         if data is None and (why := missing(recipe.data)):
             raise ReszooError(f"{why}; {advice}")
+        settings, augment = recipe.batches(batch_size), recipe.augment
+        own = recipe.data
+        if whole:
+            augment = InceptionCrop()  # crops out of larger images, which are therefore kept
+            size = self.preprocessing.image_size
+            own = own.replace(image_size=size, normalize="unit")
+        pipeline = open_dataset(data or own, augment, **settings)
         if data is not None:
-            return open_dataset(data, recipe.augment, **recipe.batches(batch_size))
-        pipeline = open_pipeline(recipe, batch_size=batch_size)
+            return pipeline
         try:
             self.reject_other_data(pipeline.info)
         except ChangedDataError as error:

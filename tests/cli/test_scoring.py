@@ -56,6 +56,22 @@ def test_evaluate_reports_that_a_model_predicts_one_class_only(
     assert "every image was predicted as '7': the model does not distinguish the classes" in printed
 
 
+@pytest.mark.parametrize(
+    ("test", "row"),
+    [("10-crop", "published\t3 %"), ("1-crop", "published, 1-crop: not compared\t3 %")],
+)
+def test_evaluate_compares_with_a_published_error_of_the_same_test_only(
+    test: str, row: str, digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(digits_run, tmp_path / "run"))
+    with (run / "recipe.toml").open("a") as file:
+        text = f'\n[published]\nmetric = "error"\nvalue = 3\nsource = "me"\ntest = "{test}"\n'
+        file.write(text)
+    assert main(["evaluate", str(run), "--crops", "10", "--devices", "cpu"]) == 0
+    assert f"{row} (error; me)" in capsys.readouterr().out
+    assert (run / "evaluation-10-crop.json").is_file()
+
+
 def test_the_summary_reports_logits_that_are_not_finite() -> None:
     scores = Scores(
         examples=2000,
@@ -141,6 +157,17 @@ def test_export_predict_and_the_served_model_agree(
         ("evaluate {run} --data synthetic --devices cpu", "class 0 of synthetic is 'stripes_000'"),
         ("evaluate {run} --devices tpu", "devices: tpu is invalid"),
         ("evaluate {run} --batch-size many", "--batch-size"),
+        ("evaluate {run} --crops 5", "crops: 5 is invalid; expected 1 or 10"),
+        ("evaluate {run} --scales a,b", "scales: 'a,b' is invalid; expected lengths in pixels"),
+        (
+            "evaluate {run} --scales 8",
+            "scales: [8] is invalid; the images are normalized by a mean",
+        ),
+        ("evaluate {run} --crop-ratio 0", "crop_ratio: 0.0 is invalid; expected a number above 0"),
+        (
+            "evaluate {run} --interpolation box",
+            "interpolation: 'box' is invalid; expected bilinear",
+        ),
         ("predict {run}", "IMAGE"),
         ("predict {run} {none}", "No such file"),
         (

@@ -292,6 +292,8 @@ BAD_OVERRIDES = {
     "finetune.freeze=stage4": "expected one of 'none', 'stem', 'stage1', 'stage2', 'stage3', 'all' with model resnet20",
     "finetune.frezee=stem": "did you mean 'finetune.freeze'",
     "finetune.probe_epochs=two": "expected a number >= 0",
+    "published.test=11-crop": 'published.test: "11-crop" is invalid; expected 1-crop, 10-crop or '
+    "scales A,B,..., then perhaps flip, ratio X, or bicubic. Example: --set published.test=10-crop",
     "published.value=101": "published.value: 101 is invalid; expected a number >= 0 and <= 100",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 
 from reszoo.config.data import DataConfig, NoCrop
 from reszoo.config.load import load_recipe
+from reszoo.config.model import Published
 from reszoo.data.dataset import ArraySplit, ImageDataset
 from reszoo.data.normalization import unnormalized
 from reszoo.data.pipeline import Pipeline
-from reszoo.evaluation.run_summary import describe_result, describe_start
+from reszoo.evaluation.run_summary import describe_result, describe_start, error_rows
 from reszoo.evaluation.scores import Scores
 
 
@@ -74,3 +76,17 @@ def test_unequal_classes_are_not_summed_up_by_accuracy_alone(
     for name, value in rows.items():
         assert any(name in line and value in line for line in lines), name
     assert any("always" in line for line in lines) == ("always 'cat'" in rows)
+
+
+def test_a_published_error_of_another_test_is_not_compared() -> None:
+    published = Published(metric="error", value=3, source="me", test="10-crop")
+    one, ten = (
+        scores([[9, 1], [0, 10]]),
+        dataclasses.replace(scores([[9, 1], [0, 10]]), test="10-crop"),
+    )
+    assert error_rows(None, one) == [("test error", "5.00 %", "")]
+    assert error_rows(published, ten) == [("test error", "5.00 %", "3 % (error; me)")]
+    assert error_rows(published, one) == [
+        ("test error", "5.00 %", ""),
+        ("test error, 10-crop", "not measured", "3 % (error; me)"),
+    ]

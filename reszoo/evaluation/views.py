@@ -1,0 +1,138 @@
+"""Evaluate several views of each image: the probabilities of all views are averaged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+
+from reszoo.data.batches import Batch, Batches, keep_order
+from reszoo.data.dataset import Split
+from reszoo.errors import ReszooError
+from reszoo.images.decoding import decode_file
+from reszoo.images.preprocessing import Preprocessing
+from reszoo.images.views import Views
+from reszoo.lazy import tf
+from reszoo.types import Tensor
+
+
+def load_views(
+    split: Split, preprocessing: Preprocessing, views: Views, *, batch_size: int
+) -> Batches:
+    """Return the views of each example once, in stored order, and its label.
+
+    Args:
+        split: The examples.
+        preprocessing: As `Views.adapt` returns it.
+        views: Which views.
+        batch_size: Views per batch; a batch holds at least one image.
+
+    Returns:
+        Batches of float32 [b, views, height, width, channels] and int32 [b]. With scales, single
+        examples: one float32 [1 or 2, h, w, channels] per scale, and an int32 scalar.
+    """
+
+    def load(*element: Any) -> tuple[Any, Tensor]:
+        image, label = split.load(element if len(element) > 1 else element[0])
+        if image.dtype == tf.string:
+            image = decode_file(image, preprocessing.channels)
+        take = views.rescale if views.scales else views.cut
+        return take(image, preprocessing), label
+
+    examples = split.elements(None).map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    if not views.scales:
+        examples = examples.batch(max(1, batch_size // views.count))
+    batches: Batches = keep_order(examples.prefetch(tf.data.AUTOTUNE))
+    return batches
+
+
+class MeanOfViews:
+    """A model of several views of each image, for `Evaluator`.
+
+    Args:
+        model: Maps float32 images [n, h, w, c] to logits [n, classes].
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self.model, self.output_shape = model, model.output_shape
+
+    def __call__(self, images: Tensor, *, training: bool) -> Tensor:
+        """Return the logarithms of the mean probabilities.
+
+        Args:
+            images: Float32 [n, views, h, w, c].
+            training: Passed to the model.
+
+        Returns:
+            Float32 [n, classes].
+        """
+        _, views, *shape = images.shape
+        logits = self.model(tf.reshape(images, [-1, *shape]), training=training)
+        return mean_probabilities(tf.reshape(logits, [-1, views, logits.shape[-1]]))
+
+
+class Probabilities:
+    """A model whose inputs are its outputs, for `Evaluator`.
+
+    Args:
+        classes: The number of classes.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.output_shape = (None, classes)
+
+    def __call__(self, inputs: Tensor, *, training: bool) -> Tensor:
+        """Return the inputs, float32 [n, classes]."""
+        return inputs
+
+
+def evaluate_scales(model: keras.Model, examples: Iterable[Batch]) -> Iterator[Batch]:
+    """Apply a model as a convolution to each scale of each image, on one device.
+
+    The last maps of any size are averaged before the classifier, which is linear: this equals the
+    mean of the classifier's logits over all places.
+
+    Args:
+        model: Maps float32 images [n, h, w, c] to logits [n, classes].
+        examples: As `load_views` returns them for scales.
+
+    Yields:
+        The logarithms of the mean probabilities, float32 [1, classes], and the label, int32 [1].
+
+    Raises:
+        ReszooError: If the model takes images of one size only.
+    """
+    inputs = keras.Input((None, None, model.input_shape[-1]), dtype="float32", name="images")
+    try:
+        flexible = keras.models.clone_model(model, input_tensors=inputs)
+    except ValueError as error:
+        raise ReszooError(
+            f"scales: {model.name} takes images of one size only; expected a model that averages "
+            "its last maps"
+        ) from error
+    flexible.set_weights(model.get_weights())
+
+    @tf.function(  # type: ignore[untyped-decorator]
+        input_signature=[tf.TensorSpec((None, *inputs.shape[1:]), tf.float32)]
+    )
+    def predict(images: Tensor) -> Tensor:
+        return tf.cast(flexible(images, training=False), tf.float32)
+
+    for views, label in examples:
+        logits = tf.concat([predict(view) for view in views], axis=0)
+        yield mean_probabilities(logits[tf.newaxis]), tf.reshape(label, [1])
+
+
+def mean_probabilities(logits: Tensor) -> Tensor:
+    """Return the logarithms of the mean probabilities over views.
+
+    Args:
+        logits: Float [n, views, classes].
+
+    Returns:
+        Float32 [n, classes].
+    """
+    log = tf.nn.log_softmax(tf.cast(logits, tf.float32))
+    return tf.reduce_logsumexp(log, axis=1) - math.log(logits.shape[1])
