@@ -46,32 +46,37 @@ def take_window(
     return tf.ensure_shape(image, preprocessing.input_shape)
 
 
-def draw_windows(
-    shapes: Tensor, augment: ScaleCrop | InceptionCrop, size: tuple[int, int], key: Tensor
+def draw_windows(count: Tensor | int, augment: ScaleCrop | InceptionCrop, key: Tensor) -> Tensor:
+    """Draw what `place_windows` needs for `count` images: float32 in [0, 1), first axis images."""
+    shape = [count, ATTEMPTS, 4] if isinstance(augment, InceptionCrop) else [count, 3]
+    return tf.random.stateless_uniform(shape, key, dtype=tf.float32)
+
+
+def place_windows(
+    shapes: Tensor, draws: Tensor, augment: ScaleCrop | InceptionCrop, size: tuple[int, int]
 ) -> Tensor:
-    """Draw the window of each image that a random crop shows.
+    """Return the window of each image that a random crop shows.
 
     Args:
         shapes: Height and width of each image, int32 [n, 2].
+        draws: Of each image, as `draw_windows` returns them.
         augment: The crop.
         size: Height and width of the model's input.
-        key: Of the random numbers.
 
     Returns:
         int32 [n, (y, x, height, width)].
     """
     if isinstance(augment, InceptionCrop):
-        return _draw_inception_windows(shapes, augment.area, key)
-    return _draw_scale_windows(shapes, augment.scale, size, key)
+        return _place_inception_windows(shapes, draws, augment.area)
+    return _place_scale_windows(shapes, draws, augment.scale, size)
 
 
-def _draw_inception_windows(shapes: Tensor, area: tuple[float, float], key: Tensor) -> Tensor:
-    """Draw windows of random area and aspect ratio.
+def _place_inception_windows(shapes: Tensor, draws: Tensor, area: tuple[float, float]) -> Tensor:
+    """Return windows of random area and aspect ratio.
 
     The share of the area is uniform in `area`, the aspect ratio uniform in log scale in 3/4..4/3.
     The first of 10 draws that fits is used; if none does, the largest centered square.
     """
-    draws = tf.random.stateless_uniform([tf.shape(shapes)[0], ATTEMPTS, 4], key, dtype=tf.float32)
     full = tf.cast(shapes, tf.float32)[:, tf.newaxis]
     target = full[..., 0] * full[..., 1] * (area[0] + draws[..., 0] * (area[1] - area[0]))
     low, high = map(math.log, ASPECT)
@@ -87,16 +92,15 @@ def _draw_inception_windows(shapes: Tensor, area: tuple[float, float], key: Tens
     return tf.concat([offset, size], axis=-1)
 
 
-def _draw_scale_windows(
-    shapes: Tensor, scale: tuple[int, int], size: tuple[int, int], key: Tensor
+def _place_scale_windows(
+    shapes: Tensor, draws: Tensor, scale: tuple[int, int], size: tuple[int, int]
 ) -> Tensor:
-    """Draw the windows of random crops of images resized to a random shorter side in `scale`.
+    """Return the windows of random crops of images resized to a random shorter side in `scale`.
 
     Cropping before resizing shows the same pixels, and the rest of a JPEG is not decoded.
 
     Reference: arXiv 1512.03385, section 3.4.
     """
-    draws = tf.random.stateless_uniform([tf.shape(shapes)[0], 3], key, dtype=tf.float32)
     length = scale[0] + tf.cast(draws[:, :1] * (scale[1] - scale[0] + 1), tf.int32)
     resized = scale_shorter_side(shapes, tf.minimum(length, scale[1]))
     offset = _to_offset(resized - tf.constant(size), draws[:, 1:])
@@ -111,15 +115,10 @@ def _to_offset(slack: Tensor, draws: Tensor) -> Tensor:
     return tf.minimum(tf.cast(draws * tf.cast(slack + 1, tf.float32), tf.int32), slack)
 
 
-def pad_crop_flip(images: Tensor, pad: int, flip: bool, key: Tensor) -> Tensor:
-    """Zero-pad a batch [b, h, w, c] on every side and crop it back; if `flip`, mirror half."""
-    return apply_crop_flip(images, pad, *draw_crop_flip(tf.shape(images)[0], pad, flip, key))
-
-
 def draw_crop_flip(
     count: Tensor, pad: int, flip: bool, key: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Draw what `pad_crop_flip` does to each of `count` images.
+    """Draw how `apply_crop_flip` crops each of `count` images, and mirrors half of them.
 
     Returns:
         The first row and column of each crop, int32 [count] in 0 ... 2 `pad`, and which images are
@@ -151,7 +150,7 @@ def apply_crop_flip(
 
 
 def draw_mirrored(count: Tensor, key: Tensor) -> Tensor:
-    """Return which of `count` images `pad_crop_flip` mirrors under `key`: bool [count]."""
+    """Return which of `count` images `draw_crop_flip` mirrors under `key`: bool [count]."""
     return tf.random.stateless_uniform([count, 3], key, 0, 1, tf.float32)[:, 2] >= 0.5
 
 
@@ -160,13 +159,10 @@ def mirror(image: Tensor, mirrored: Tensor) -> Tensor:
     return tf.cond(mirrored, lambda: tf.reverse(image, axis=[1]), lambda: image)
 
 
-def pca_noise(images: Tensor, std: Array, key: Tensor) -> Tensor:
-    """Add Krizhevsky's color noise to images [b, h, w, 1 or 3], normalized by `std` [c]."""
-    return images + draw_pca_noise(tf.shape(images)[0], images.shape[-1], std, key)
-
-
 def draw_pca_noise(count: Tensor, channels: int, std: Array, key: Tensor) -> Tensor:
-    """Draw the noise of `count` normalized images: float32 [count, 1, 1, channels].
+    """Draw Krizhevsky's color noise of `count` images: float32 [count, 1, 1, channels].
+
+    It is added to images in RGB or gray, normalized by `std` [channels].
 
     The noise of an image is one color: a mix of the principal components with weights of deviation
     0.1 times their values.

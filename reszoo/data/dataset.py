@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -34,14 +34,19 @@ class Split(Protocol):
     def take(self, indices: Array) -> Split:
         """Return the examples at `indices` (int64, rising) as a split."""
 
-    def elements(self, key: Tensor | None) -> tf.data.Dataset:
-        """Return each example's element once, in the order that `key` (int64 [2]) names.
-
-        None is the stored order.
-        """
+    def elements(self) -> tf.data.Dataset:
+        """Return each example's element once, in stored order."""
 
     def load(self, element: Any) -> tuple[Tensor, Tensor]:
         """Return an element's image (uint8 [h, w, c] or the bytes of a file) and label (int32)."""
+
+
+@runtime_checkable
+class IndexedSplit(Split, Protocol):
+    """A split whose examples can be read in any order."""
+
+    def pick(self, indices: tf.data.Dataset) -> tf.data.Dataset:
+        """Return the elements of the examples at `indices`, int64 each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +65,13 @@ class ArraySplit:
         """Return the examples at `indices`, int [n]."""
         return ArraySplit(self.images[indices], self.labels[indices])
 
-    def elements(self, key: Tensor | None) -> tf.data.Dataset:
-        """Return the examples' indices in the order that `key` names."""
-        return _order(self.count, key)
+    def elements(self) -> tf.data.Dataset:
+        """Return the examples' indices."""
+        return tf.data.Dataset.range(self.count)
+
+    def pick(self, indices: tf.data.Dataset) -> tf.data.Dataset:
+        """Return `indices`."""
+        return indices
 
     def load(self, element: Any) -> tuple[Tensor, Tensor]:
         """Return the image and label of one index, or of several."""
@@ -90,10 +99,14 @@ class FileSplit:
         """Return the examples at `indices`, int [n]."""
         return FileSplit(self.paths[indices], self.labels[indices])
 
-    def elements(self, key: Tensor | None) -> tf.data.Dataset:
-        """Return (path, label) of each example in the order that `key` names."""
+    def elements(self) -> tf.data.Dataset:
+        """Return (path, label) of each example."""
+        return self.pick(tf.data.Dataset.range(self.count))
+
+    def pick(self, indices: tf.data.Dataset) -> tf.data.Dataset:
+        """Return (path, label) of the examples at `indices`."""
         paths, labels = _constant(encode_paths(self.paths)), _constant(self.labels)
-        return _order(self.count, key).map(lambda i: (tf.gather(paths, i), tf.gather(labels, i)))
+        return indices.map(lambda i: (tf.gather(paths, i), tf.gather(labels, i)))
 
     def load(self, element: Any) -> tuple[Tensor, Tensor]:
         """Return the contents of a file and its label."""
@@ -135,21 +148,17 @@ class RecordSplit:
         files, firsts, takes = zip(*kept, strict=True)
         return RecordSplit(files, firsts, takes, self.parse)
 
-    def elements(self, key: Tensor | None) -> tf.data.Dataset:
-        """Return the records in the order that `key` names."""
-        files = tf.constant(self.files)
-        skips, takes = tf.constant(self.skips, tf.int64), tf.constant(self.takes, tf.int64)
+    def elements(self) -> tf.data.Dataset:
+        """Return the records in the order of the files."""
+        return tf.data.Dataset.range(len(self.files)).flat_map(self._read)
 
-        def read(index: Tensor) -> tf.data.Dataset:
-            records = tf.data.TFRecordDataset(tf.gather(files, index))
-            return records.skip(tf.gather(skips, index)).take(tf.gather(takes, index))
-
-        order = _order(len(self.files), key)
-        if key is None:
-            return order.flat_map(read)
+    def shuffled(self, key: Tensor) -> tf.data.Dataset:
+        """Return the records in the order that `key` (int64 [2]) names."""
+        files = tf.data.Dataset.range(len(self.files))
+        order = files.map(lambda place: shuffle_indices(place, len(self.files), key))
         # The order must not depend on the machine's cores or speed: deterministic, a fixed cycle.
         records = order.interleave(
-            read, cycle_length=READ_FILES, num_parallel_calls=READ_FILES, deterministic=True
+            self._read, cycle_length=READ_FILES, num_parallel_calls=READ_FILES, deterministic=True
         )
 
         def shuffle(number: Tensor, window: Tensor) -> Tensor:
@@ -164,6 +173,12 @@ class RecordSplit:
     def load(self, element: Any) -> tuple[Tensor, Tensor]:
         """Return the contents of the image file in a record, and its label."""
         return self.parse(element)
+
+    def _read(self, index: Tensor) -> tf.data.Dataset:
+        """Return the records of a file."""
+        records = tf.data.TFRecordDataset(tf.gather(self.files, index))
+        skips, takes = tf.constant(self.skips, tf.int64), tf.constant(self.takes, tf.int64)
+        return records.skip(tf.gather(skips, index)).take(tf.gather(takes, index))
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,11 +222,6 @@ def encode_paths(paths: Iterable[str]) -> list[bytes]:
 def fits_memory(counts: Iterable[int], shape: tuple[int, int, int]) -> bool:
     """Return whether so many uint8 images of `shape` take at most `MEMORY_LIMIT`."""
     return sum(counts) * math.prod(shape) <= MEMORY_LIMIT
-
-
-def _order(count: int, key: Tensor | None) -> tf.data.Dataset:
-    order = tf.data.Dataset.range(count)
-    return order if key is None else order.map(lambda place: shuffle_indices(place, count, key))
 
 
 def _constant(values: Array | list[bytes]) -> Tensor:

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from reszoo.config.data import AugmentConfig
 from reszoo.config.recipe import Recipe
-from reszoo.data.augmentation import apply_crop_flip, draw_crop_flip, draw_pca_noise
+from reszoo.data.batch_augmentation import Plan
 from reszoo.data.batches import Batch, keep_order
 from reszoo.data.dataset import ArraySplit, ImageDataset
-from reszoo.data.pipeline import BATCH, FOREVER, Pipeline, load_normalized
-from reszoo.data.random_keys import make_key
+from reszoo.data.micro_batches import Part
+from reszoo.data.pipeline import FOREVER, Pipeline, load_normalized
 from reszoo.errors import ReszooError
 from reszoo.images.preprocessing import Preprocessing
 from reszoo.lazy import tf
 from reszoo.types import Array, Tensor
-
-Plan: TypeAlias = dict[str, Tensor]
-"""Which images a batch holds and how they are augmented."""
 
 
 def open_device_pipeline(recipe: Recipe, *, device: str = "CPU:0") -> DevicePipeline:
@@ -52,7 +49,8 @@ class DeviceBatches:
     """Batches that are made on the device as they are read.
 
     Attributes:
-        plans: The plan and labels (int32 [b]) of each batch.
+        plans: The plan and labels (int32 [b]) of each batch. "indices" are its images; the rest is
+            drawn by `BatchAugmentation`.
         make: Makes the images of a batch, float32 [b, h, w, c] on the device, from its plan.
     """
 
@@ -75,7 +73,7 @@ class DeviceBatches:
 class DevicePipeline(Pipeline):
     """A `Pipeline` of the same batches to the bit, whose images lie on `device` as uint8.
 
-    The CPU makes the plan of a batch: its rows, and every random number, which another kind of
+    The CPU makes the plan of a batch: its images, and every random number, which another kind of
     device would draw otherwise. Only the plan (about 20 bytes per image) and the labels are copied
     per batch. Integers of a plan are int64, because TensorFlow computes with int32 on the CPU even
     where the device is a GPU.
@@ -96,14 +94,18 @@ class DevicePipeline(Pipeline):
         self._stored: dict[str, tf.Variable] = {}
         self._make = tf.function(self._make_batch, autograph=False, reduce_retracing=True)
 
-    def train(self, start_step: int = 0) -> DeviceBatches:
+    def train(self, start_step: int = 0, part: Part | None = None) -> DeviceBatches:
         """Return what `Pipeline.train` returns, with the images on the device."""
-        self._check_color()
+        augmentation, order, whole = self._augmentation(), self._order, part or Part()
         _, labels = self._arrays("train").tensors()
 
         def plan(step: Tensor) -> tuple[Plan, Tensor]:
-            rows = self._rows(step)
-            return {"rows": rows, **self._draw(step, tf.size(rows))}, tf.gather(labels, rows)
+            total = order.rows(step)
+            rows = whole.rows(total)
+            indices = order.indices(step, rows)
+            drawn = augmentation.draw(step, total, rows).items()
+            plan = {name: tf.cast(x, tf.int64) if x.dtype == tf.int32 else x for name, x in drawn}
+            return {"indices": indices, **plan}, tf.gather(labels, indices)
 
         steps = tf.data.Dataset.range(start_step, FOREVER)
         return self._batches("train", steps.map(plan, num_parallel_calls=tf.data.AUTOTUNE))
@@ -112,29 +114,14 @@ class DevicePipeline(Pipeline):
         """Return what `Pipeline.evaluation` returns, with the images on the device."""
         source = self._arrays(split)
         _, labels = source.tensors()
-        rows = source.elements(None).batch(self._batch_size)
-        return self._batches(
-            split, rows.map(lambda rows: ({"rows": rows}, tf.gather(labels, rows)))
-        )
+        batches = source.elements().batch(self._batch_size)
+        plans = batches.map(lambda indices: ({"indices": indices}, tf.gather(labels, indices)))
+        return self._batches(split, plans)
 
     def _arrays(self, name: str) -> ArraySplit:
         split = self.dataset.split(name)
         assert isinstance(split, ArraySplit)
         return split
-
-    def _draw(self, step: Tensor, count: Tensor) -> Plan:
-        """Return the random numbers of `Pipeline` for a training batch of `count` images."""
-        augment, plan = self._augment, {}
-        if augment.color == "pca":
-            key = make_key(self._seed, BATCH, step, 0)
-            channels, std = self.preprocessing.channels, self.preprocessing.std
-            plan["noise"] = draw_pca_noise(count, channels, std, key)
-        if self._moves:
-            key = make_key(self._seed, BATCH, step, 1)
-            top, left, mirrored = draw_crop_flip(count, self._pad, augment.flip, key)
-            plan |= {"top": tf.cast(top, tf.int64), "left": tf.cast(left, tf.int64)}
-            plan |= {} if mirrored is None else {"mirrored": mirrored}
-        return plan
 
     def _batches(self, split: str, plans: tf.data.Dataset) -> DeviceBatches:
         images = self._store(split)
@@ -156,10 +143,4 @@ class DevicePipeline(Pipeline):
 
     def _make_batch(self, images: Any, plan: Plan) -> Tensor:
         with tf.device(self._device):
-            batch = self.preprocessing.apply(tf.gather(images, plan["rows"]))
-            if "noise" in plan:
-                batch += plan["noise"]
-            if "top" in plan:
-                mirrored = plan.get("mirrored")
-                batch = apply_crop_flip(batch, self._pad, plan["top"], plan["left"], mirrored)
-            return batch
+            return self._augmentation().apply(tf.gather(images, plan["indices"]), plan)

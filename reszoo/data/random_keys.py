@@ -5,6 +5,9 @@ from __future__ import annotations
 from reszoo.lazy import tf
 from reszoo.types import Tensor
 
+# What a key is for: the order of an epoch, the crop of an example, the changes to a batch.
+ORDER, EXAMPLE, BATCH = range(3)
+
 
 def make_key(seed: int, *numbers: int | Tensor) -> Tensor:
     """Derive a key, int64 [2], from a seed and integers. Other integers give another key."""

@@ -41,7 +41,7 @@ def load_views(
         take = views.rescale if views.scales else views.cut
         return take(image, preprocessing), label
 
-    examples = split.elements(None).map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    examples = split.elements().map(load, num_parallel_calls=tf.data.AUTOTUNE)
     if not views.scales:
         examples = examples.batch(max(1, batch_size // views.count))
     batches: Batches = keep_order(examples.prefetch(tf.data.AUTOTUNE))

@@ -16,12 +16,12 @@ import keras
 
 from reszoo.config.optimizer import OptimizerConfig
 from reszoo.config.training import TrainConfig
+from reszoo.data.micro_batches import share_of_micro_batch
 from reszoo.errors import ReszooError
 from reszoo.lazy import tf
 from reszoo.training.block_functions import BlockByBlock
 from reszoo.training.compiled import Compiled
 from reszoo.training.loss_scale import LossScale
-from reszoo.training.micro_batches import share_of_micro_batch
 from reszoo.training.protocols import Strategy
 from reszoo.training.traced_call import TracedCall
 from reszoo.training.weight_update import WeightUpdate

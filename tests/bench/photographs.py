@@ -17,7 +17,7 @@ import numpy as np
 
 from reszoo.bench.photographs import write_photographs
 from reszoo.config.data import InceptionCrop
-from reszoo.data.augmentation import draw_windows, mirror, take_window
+from reszoo.data.augmentation import draw_windows, mirror, place_windows, take_window
 from reszoo.images.decoding import decode_window, find_layout
 from reszoo.images.preprocessing import Preprocessing
 from reszoo.lazy import tf
@@ -37,12 +37,9 @@ def pipelines(folder: Path) -> dict[str, Any]:
 
     def draw(number: Any, loaded: tuple[Any, Any]) -> tuple[Any, Any, Any]:
         payloads, layouts = loaded
-        key = tf.stack([number, 7])
-        return (
-            payloads,
-            layouts,
-            draw_windows(layouts[:, :2], augment, preprocessing.image_size, key),
-        )
+        draws = draw_windows(tf.size(payloads), augment, tf.stack([number, 7]))
+        size = preprocessing.image_size
+        return payloads, layouts, place_windows(layouts[:, :2], draws, augment, size)
 
     def decoded(payload: Any, layout: Any, window: Any) -> Any:
         return decode_window(payload, window, 3, layout)[0, 0]

@@ -13,11 +13,13 @@ from reszoo.config.data import DataConfig, InceptionCrop, ScaleCrop
 from reszoo.data.augmentation import (
     PCA_VALUES,
     PCA_VECTORS,
+    apply_crop_flip,
+    draw_crop_flip,
     draw_mirrored,
+    draw_pca_noise,
     draw_windows,
     mirror,
-    pad_crop_flip,
-    pca_noise,
+    place_windows,
     take_window,
 )
 from reszoo.data.normalization import unnormalized
@@ -47,7 +49,7 @@ def test_pad_crop_flip_is_a_slice_of_the_padded_image(
     shape: tuple[int, int, int], flip: bool
 ) -> None:
     images = np.random.default_rng(0).standard_normal((600, *shape)).astype(np.float32)
-    got = pad_crop_flip(tf.constant(images), 2, flip, make_key(0)).numpy()
+    got = apply_crop_flip(images, 2, *draw_crop_flip(600, 2, flip, make_key(0))).numpy()
     seen = [crops(image, 2, flip)[cut.tobytes()] for image, cut in zip(images, got, strict=True)]
     # 25 offsets, mirrored or not: all occur among 600 draws, none far too often.
     counts = {what: seen.count(what) for what in seen}
@@ -57,7 +59,7 @@ def test_pad_crop_flip_is_a_slice_of_the_padded_image(
 
 def test_half_of_the_images_are_mirrored() -> None:
     images = np.random.default_rng(1).integers(0, 255, (400, 4, 5, 3)).astype(np.float32)
-    got = pad_crop_flip(tf.constant(images), 0, True, make_key(1)).numpy()
+    got = apply_crop_flip(images, 0, *draw_crop_flip(400, 0, True, make_key(1))).numpy()
     kept = (got == images).all(axis=(1, 2, 3))
     np.testing.assert_array_equal(got[~kept], images[~kept][:, :, ::-1])
     assert 150 < kept.sum() < 250
@@ -74,14 +76,16 @@ def test_keys_differ_by_every_number_and_repeat() -> None:
     assert tuple(again) == tuple(make_key(5, 6, 7).numpy())
 
 
-def inception_windows(shapes: list[tuple[int, int]], area: tuple[float, float]) -> np.ndarray:
-    crop = InceptionCrop(area=area)
-    return draw_windows(tf.constant(shapes), crop, (32, 32), make_key(0)).numpy()
+def windows_of(
+    shapes: list[tuple[int, int]], crop: InceptionCrop | ScaleCrop, size: tuple[int, int] = (32, 32)
+) -> np.ndarray:
+    draws = draw_windows(len(shapes), crop, make_key(0))
+    return place_windows(tf.constant(shapes), draws, crop, size).numpy()
 
 
 @pytest.mark.parametrize("shape", [(300, 400), (64, 64), (100, 30), (1, 1)])
 def test_inception_windows_lie_inside_and_have_the_area_and_aspect(shape: tuple[int, int]) -> None:
-    y, x, height, width = inception_windows([shape] * 300, (0.08, 1.0)).T
+    y, x, height, width = windows_of([shape] * 300, InceptionCrop()).T
     assert (y >= 0).all() and (x >= 0).all() and (height >= 1).all() and (width >= 1).all()
     assert (y + height <= shape[0]).all() and (x + width <= shape[1]).all()
     if min(shape) == 64:
@@ -94,15 +98,14 @@ def test_inception_windows_lie_inside_and_have_the_area_and_aspect(shape: tuple[
 
 def test_inception_window_falls_back_to_the_central_square() -> None:
     # Of a strip ten times as wide as tall no window of 90 % of the area has an aspect near 1.
-    windows = inception_windows([(20, 200), (60, 60)], (0.9, 1.0))
+    windows = windows_of([(20, 200), (60, 60)], InceptionCrop(area=(0.9, 1.0)))
     assert windows[0].tolist() == [0, 90, 20, 20]
     assert windows[1, 2:].min() > 48  # its neighbor found one
 
 
 def test_scale_window_shows_what_resize_then_crop_shows(photo: Photo) -> None:
     image, crop = photo(60, 80), ScaleCrop(scale=(40, 50))
-    shapes = tf.constant([[60, 80]] * 20)
-    for window in draw_windows(shapes, crop, (32, 36), make_key(0)).numpy():
+    for window in windows_of([(60, 80)] * 20, crop, (32, 36)):
         y, x, height, width = window
         assert y >= 0 and x >= 0 and y + height <= 60 and x + width <= 80
         # The window's size shows the length that was drawn. Pillow resizes to it and crops.
@@ -114,8 +117,7 @@ def test_scale_window_shows_what_resize_then_crop_shows(photo: Photo) -> None:
 
 
 def test_scale_window_reaches_every_length_and_corner() -> None:
-    shapes = tf.constant([[64, 64]] * 400)
-    windows = draw_windows(shapes, ScaleCrop(scale=(32, 64)), (32, 32), make_key(0)).numpy()
+    windows = windows_of([(64, 64)] * 400, ScaleCrop(scale=(32, 64)))
     assert windows[:, 2].min() == 32 and windows[:, 2].max() == 64
     assert windows[:, 0].min() == 0 and (windows[:, 0] + windows[:, 2]).max() == 64
 
@@ -127,7 +129,7 @@ def test_partial_decode_equals_decode_then_crop(kind: str, channels: int, photo:
     contents = tf.io.encode_png(pixels) if kind == "PNG" else tf.io.encode_jpeg(pixels, quality=90)
     pixels = tf.io.decode_jpeg(contents, dct_method="INTEGER_ACCURATE")
     small = unnormalized((32, 32), channels, DIGITS)
-    for window in draw_windows(tf.constant([[97, 131]] * 12), InceptionCrop(), (32, 32), [0, 7]):
+    for window in windows_of([(97, 131)] * 12, InceptionCrop()):
         part = take_window(contents, window, small).numpy()
         whole = take_window(pixels, window, small).numpy()
         assert part.shape == (32, 32, channels)
@@ -138,8 +140,8 @@ def test_partial_decode_equals_decode_then_crop(kind: str, channels: int, photo:
 
 def test_pca_noise_has_the_covariance_of_the_paper() -> None:
     std = np.array([0.2, 0.3, 0.4], np.float32)
-    noise = pca_noise(tf.zeros([20000, 2, 2, 3]), std, make_key(0)).numpy()
-    assert (noise == noise[:, :1, :1]).all()
+    noise = draw_pca_noise(20000, 3, std, make_key(0)).numpy()
+    assert noise.shape == (20000, 1, 1, 3)
     color = noise[:, 0, 0] * std
     vectors, values = np.array(PCA_VECTORS), np.array(PCA_VALUES)
     expected = vectors @ np.diag((0.1 * values) ** 2) @ vectors.T
@@ -149,6 +151,6 @@ def test_pca_noise_has_the_covariance_of_the_paper() -> None:
 
 
 def test_pca_noise_of_gray_images_is_the_luminance_of_the_color() -> None:
-    color = pca_noise(tf.zeros([50, 1, 1, 3]), np.ones(3, np.float32), make_key(4)).numpy()
-    gray = pca_noise(tf.zeros([50, 1, 1, 1]), np.full(1, 0.5, np.float32), make_key(4)).numpy()
+    color = draw_pca_noise(50, 3, np.ones(3, np.float32), make_key(4)).numpy()
+    gray = draw_pca_noise(50, 1, np.full(1, 0.5, np.float32), make_key(4)).numpy()
     np.testing.assert_allclose(gray[..., 0], color @ [0.299, 0.587, 0.114] / 0.5, atol=1e-6)

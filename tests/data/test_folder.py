@@ -106,25 +106,25 @@ def test_class_layout_tests_on_the_same_fifth_of_each_class(make: Make) -> None:
 
 def test_validation_is_held_out_class_by_class_whatever_the_seed(make: Make) -> None:
     path = make(a=15, b=8)
-    splits: Any = open_folder(path, validation=6, examples=9)._dataset.splits
+    splits: Any = open_folder(path, validation=6, examples=9).dataset.splits
     assert np.bincount(splits["validation"].labels).tolist() == [4, 2]
     assert np.bincount(splits["train"].labels).tolist() == [6, 3]
     data = DataConfig(name=f"folder:{path}", validation=6, normalize="channel")
-    other: Any = open_dataset(data, NoCrop(), batch_size=1, seed=99)._dataset.splits["validation"]
+    other: Any = open_dataset(data, NoCrop(), batch_size=1, seed=99).dataset.splits["validation"]
     np.testing.assert_array_equal(splits["validation"].images, other.images)
 
 
 def test_memory_holds_what_pillow_decodes_and_resizes(make: Make, photo: Photo) -> None:
     path = make(*SPLIT_LAYOUT)
     files = list_folder(str(path)).splits["train"]
-    split: Any = open_folder(path)._dataset.splits["train"]
+    split: Any = open_folder(path).dataset.splits["train"]
     assert isinstance(split, ArraySplit)
     for pixels, file in zip(split.images, files.paths, strict=True):
         np.testing.assert_array_equal(pixels, as_shown(file))
     Image.fromarray(photo(50, 31)).save(path / "train" / "a" / "big.png")
     line = refusal(path)
     assert "train/a/big.png is 50x31 where others are 20x24; expected one size" in line
-    split = open_folder(path, image_size=(16, 16))._dataset.splits["train"]
+    split = open_folder(path, image_size=(16, 16)).dataset.splits["train"]
     for pixels, file in zip(
         split.images, list_folder(str(path)).splits["train"].paths, strict=True
     ):
@@ -135,7 +135,7 @@ def test_memory_holds_what_pillow_decodes_and_resizes(make: Make, photo: Photo) 
 def test_streaming_resumes_where_it_stopped(make: Make) -> None:
     path = make("train/a", "train/b", "test/a", "test/b", count=5)
     pipeline, again = (open_folder(path, INCEPTION, image_size=(12, 12)) for _ in range(2))
-    assert isinstance(pipeline._dataset.splits["train"], FileSplit)
+    assert isinstance(pipeline.dataset.splits["train"], FileSplit)
     assert pipeline.steps_per_epoch == 3
     whole = list(pipeline.train().take(8).as_numpy_iterator())
     for start in (1, 3, 5):
@@ -151,7 +151,7 @@ def test_streamed_batches_are_those_of_memory(make: Make, monkeypatch: pytest.Mo
     held = open_folder(path, **fields)
     monkeypatch.setattr(loading, "fits_memory", lambda counts, shape: False)
     streamed = open_folder(path, **fields)
-    assert isinstance(streamed._dataset.splits["train"], FileSplit)
+    assert isinstance(streamed.dataset.splits["train"], FileSplit)
     orders = []
     for epoch in range(2):
         images = []
@@ -238,7 +238,7 @@ def test_files_are_decided_by_their_first_bytes(make: Make, photo: Photo) -> Non
     assert pipeline.info.class_counts["train"] == [10, 3]
     assert pipeline.info.ignored == {".txt": 1, "HEIC": 1, "no suffix": 1}
     assert pipeline.info.to_dict()["ignored"] == pipeline.info.ignored
-    images = pipeline._dataset.splits["train"].images  # type: ignore[attr-defined]
+    images = pipeline.dataset.splits["train"].images  # type: ignore[attr-defined]
     for pixels, file in zip(images, list_folder(str(path)).splits["train"].paths, strict=True):
         np.testing.assert_array_equal(pixels, as_shown(file), err_msg=file)
     (folder / "text.jpg").write_text("hello")
@@ -310,7 +310,7 @@ def test_sixteen_bits_use_their_range_or_are_rejected(
             assert message in line and str(tmp_path) in line
             assert "expected values up to 65535" in line
     else:
-        splits: Any = open_folder(tmp_path / "set")._dataset.splits
+        splits: Any = open_folder(tmp_path / "set").dataset.splits
         largest = max(split.images.max() for split in splits.values())
         assert largest == pytest.approx(dim / 257, abs=2)
 
@@ -469,7 +469,7 @@ def test_photos_stream_at_real_sizes(shared_data: Path, tmp_path: Path) -> None:
     images = np.concatenate([x for x, _ in pipeline.train().take(5).as_numpy_iterator()])
     assert images.shape == (20, 224, 224, 3)
     assert np.isfinite(images).all() and 0.5 < images.std() < 2
-    split: Any = pipeline._dataset.splits["test"]
+    split: Any = pipeline.dataset.splits["test"]
     evaluated = next(pipeline.evaluation("test").as_numpy_iterator())[0]
     for pixels, path in zip(evaluated, split.paths, strict=False):
         contents = Path(path).read_bytes()

@@ -48,7 +48,7 @@ def test_splits_of_digits_are_disjoint_and_balanced() -> None:
     from sklearn.datasets import load_digits
 
     data = DataConfig(name="digits", validation=137)
-    splits: Any = open_dataset(data, NoCrop(), batch_size=9, seed=0)._dataset.splits
+    splits: Any = open_dataset(data, NoCrop(), batch_size=9, seed=0).dataset.splits
     images = np.concatenate([split.images.reshape(split.count, -1) for split in splits.values()])
     source = np.round(load_digits().data * 255 / 16).astype(np.uint8)
     assert sorted(map(bytes, images)) == sorted(map(bytes, source)) and len(images) == 1797

@@ -31,7 +31,7 @@ def test_channel_statistics_are_numpys() -> None:
 def test_only_the_training_split_counts(normalize: str) -> None:
     data = DataConfig(name="synthetic", validation=100, examples=300, normalize=normalize)
     pipeline = open_dataset(data, NoCrop(), batch_size=10, seed=0)
-    train: Any = pipeline._dataset.splits["train"]
+    train: Any = pipeline.dataset.splits["train"]
     assert train.count == 300
     pixels = train.images / 255
     mean = {"pixel_mean": pixels.mean(axis=0), "channel": pixels.mean(axis=(0, 1, 2)), "unit": 0}
@@ -66,7 +66,7 @@ def test_numbers_measured_for_bgr_are_in_bgr(normalize: str) -> None:
 def test_padding_and_noise_come_after_normalization() -> None:
     # He et al. pad the normalized image with zeros: every training image is a window of it.
     pipeline = open_dataset(DIGITS, PadCrop(pad=2, flip=True), batch_size=40, seed=0)
-    train: Any = pipeline._dataset.splits["train"]
+    train: Any = pipeline.dataset.splits["train"]
     normal = train.images / 255.0 - (train.images / 255.0).mean(axis=0)
     padded = np.pad(normal, ((0, 0), (2, 2), (2, 2), (0, 0)))
     windows = [padded[:, y : y + 8, x : x + 8] for y in range(5) for x in range(5)]

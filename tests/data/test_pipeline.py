@@ -77,7 +77,7 @@ def test_every_position_is_augmented_again_in_every_epoch(augment: AugmentConfig
     # All images are the same, so that a place differs by its augmentation alone.
     pipelines = [numbered(37, augment, seed=seed) for seed in (3, 4)]
     for pipeline in pipelines:
-        split: Any = pipeline._dataset.splits["train"]
+        split: Any = pipeline.dataset.splits["train"]
         split.images[:] = split.images[0]
     run, other = batches(pipelines[0], 8), batches(pipelines[1], 4)
     first = joined(run[:4])[0]
@@ -87,7 +87,7 @@ def test_every_position_is_augmented_again_in_every_epoch(augment: AugmentConfig
 
 def test_images_keep_their_labels() -> None:
     pipeline = numbered(37, NoCrop())
-    stored = pipeline._dataset.splits["train"].images  # type: ignore[attr-defined]
+    stored = pipeline.dataset.splits["train"].images  # type: ignore[attr-defined]
     for x, y in batches(pipeline, 8):
         np.testing.assert_allclose(x, stored[y] / 255.0, atol=1e-6)
 
@@ -123,7 +123,7 @@ def test_evaluation_shows_each_example_once_in_order(size: int) -> None:
     assert pipeline.info.examples == {"train": 1300, "validation": 137, "test": 360}
     for name, count in pipeline.info.examples.items():
         x, y = joined(list(pipeline.evaluation(name).as_numpy_iterator()))
-        split: Any = pipeline._dataset.splits[name]
+        split: Any = pipeline.dataset.splits[name]
         assert len(y) == count
         np.testing.assert_array_equal(y, split.labels)
         np.testing.assert_allclose(x, split.images / 255.0 - pipeline.preprocessing.mean, atol=2e-7)
@@ -134,7 +134,7 @@ def test_evaluation_and_prediction_see_the_same_image(augment: AugmentConfig) ->
     # In memory at the input's size, or resized one image at a time.
     data = DataConfig(name="digits", image_size=(12, 12), channels=3, normalize="channel")
     pipeline = open_dataset(data, augment, batch_size=50, seed=0)
-    stored: Any = open_dataset(DIGITS, NoCrop(), batch_size=1, seed=0)._dataset.splits["test"]
+    stored: Any = open_dataset(DIGITS, NoCrop(), batch_size=1, seed=0).dataset.splits["test"]
     images, _ = next(pipeline.evaluation("test").as_numpy_iterator())
     assert images.shape == (50, 12, 12, 3)
     for got, image in zip(images[:5], stored.images[:5], strict=True):
@@ -189,7 +189,7 @@ def test_a_sample_is_spread_evenly(count: int) -> None:
     pipeline = numbered(20, PAD)
     images, labels = pipeline.sample("train", count)
     assert labels.tolist() == list(range(0, 20, -(-20 // count))) and len(labels) <= count
-    stored = pipeline._dataset.splits["train"].images  # type: ignore[attr-defined]
+    stored = pipeline.dataset.splits["train"].images  # type: ignore[attr-defined]
     np.testing.assert_array_equal(images, stored[labels])
     for read in (lambda: pipeline.sample("test", count), lambda: pipeline.evaluation("test")):
         with pytest.raises(ReszooError, match="no 'test' split"):

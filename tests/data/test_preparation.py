@@ -107,6 +107,6 @@ def test_fashion_mnist_from_its_archives(shared_data: Path, tmp_path: Path) -> N
     data = DataConfig(name="fashion_mnist", dir=str(home), validation=5000)
     pipeline = open_dataset(data, NoCrop(), batch_size=100, seed=0)
     assert pipeline.info.examples == {"train": 55000, "validation": 5000, "test": 10000}
-    splits: dict[str, Any] = pipeline._dataset.splits
+    splits: dict[str, Any] = pipeline.dataset.splits
     assert sum(np.bincount(split.labels) for split in splits.values()).tolist() == [7000] * 10
     assert np.bincount(splits["validation"].labels).min() > 400

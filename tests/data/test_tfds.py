@@ -103,12 +103,13 @@ def open_set(
 
 def numbers(pipeline: Pipeline, name: str, key: Any = None) -> list[int]:
     """The numbers of a streamed split's examples, in the order they come."""
-    split = pipeline._dataset.splits[name]
+    split = pipeline.dataset.splits[name]
     assert isinstance(split, RecordSplit)
     builder = find_builder("tiny", Path(split.files[0]).parents[2])
     parse = builder.info.features.deserialize_example
     decoders = {"image": tfds.decode.SkipDecoding()}
-    return [int(parse(record, decoders=decoders)["number"]) for record in split.elements(key)]
+    records = split.elements() if key is None else split.shuffled(key)
+    return [int(parse(record, decoders=decoders)["number"]) for record in records]
 
 
 def test_streamed_splits_hold_every_example_once(home: Path) -> None:
@@ -116,7 +117,7 @@ def test_streamed_splits_hold_every_example_once(home: Path) -> None:
     # The unlabeled test split is not used; the validation split is for testing.
     assert pipeline.info.examples == {"train": 37, "validation": 13, "test": 9}
     assert pipeline.info.class_names == ("cat", "ant")
-    assert len(pipeline._dataset.splits["train"].files) < 5  # type: ignore[attr-defined]
+    assert len(pipeline.dataset.splits["train"].files) < 5  # type: ignore[attr-defined]
     train, held = numbers(pipeline, "train"), numbers(pipeline, "validation")
     assert sorted(train + held) == list(range(50))
     # The end of the dataset in its files' order is held out, and the first examples are kept.
@@ -132,7 +133,7 @@ def test_streamed_epochs_are_permutations_named_by_their_key(
     home: Path, examples: int, files: int
 ) -> None:
     pipeline = open_set(home, examples=examples)
-    assert len(pipeline._dataset.splits["train"].files) == files  # type: ignore[attr-defined]
+    assert len(pipeline.dataset.splits["train"].files) == files  # type: ignore[attr-defined]
     stored = numbers(pipeline, "train")
     keys = ((1, 0), (1, 1), (2, 0), (1, 0))
     orders = [numbers(pipeline, "train", make_key(*key)) for key in keys]
@@ -160,7 +161,7 @@ def test_streams_resume_and_ignore_tensorflows_global_seed(home: Path) -> None:
 
 def test_memory_and_stream_agree_in_evaluation(home: Path) -> None:
     held, streamed = (open_set(home, augment=a, normalize="unit") for a in (NoCrop(), INCEPTION))
-    assert isinstance(held._dataset.splits["test"], ArraySplit)
+    assert isinstance(held.dataset.splits["test"], ArraySplit)
     for (x, y), (u, v) in zip(held.evaluation("test"), streamed.evaluation("test"), strict=True):
         np.testing.assert_array_equal(x, u)
         np.testing.assert_array_equal(y, v)
@@ -173,7 +174,7 @@ def test_a_dataset_with_only_a_training_split_tests_on_a_fifth(home: Path) -> No
     assert pipeline.info.class_names == ("0", "1", "2")
     # Whole images in memory are cropped one by one.
     pipeline = open_set(home, "small", INCEPTION, channels=3)
-    assert pipeline._dataset.splits["train"].images.shape == (24, 6, 7, 3)  # type: ignore[attr-defined]
+    assert pipeline.dataset.splits["train"].images.shape == (24, 6, 7, 3)  # type: ignore[attr-defined]
     images, _ = next(iter(pipeline.train()))
     assert images.shape == (8, 16, 16, 3)
 
@@ -183,7 +184,7 @@ def test_cifar_is_read_in_the_archives_order(home: Path) -> None:
     assert pipeline.info.examples == {"train": 25, "validation": 5, "test": 30}
     source = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), dtype=np.uint8)
     order = np.argsort([(i * 7) % 30 for i in range(30)])
-    splits: dict[str, Any] = pipeline._dataset.splits
+    splits: dict[str, Any] = pipeline.dataset.splits
     np.testing.assert_array_equal(splits["train"].images, source[order][:25])
     np.testing.assert_array_equal(splits["validation"].images, source[order][25:])
     np.testing.assert_array_equal(splits["validation"].labels, order[25:] % 3)
