@@ -18,7 +18,7 @@ def import_quietly(name: str) -> ModuleType:
     TensorFlow's libraries write to the file descriptor of standard error before they read any log
     level, so no setting silences them; a search for GPUs prints more. What they wrote is shown only
     if the import fails. Afterwards TensorFlow's Python logger reports errors only, unless its level
-    was set before.
+    was set before the import. In a notebook, TensorFlow itself sets it to INFO.
 
     Args:
         name: The module's full name, such as "reszoo.models.build".
@@ -28,14 +28,27 @@ def import_quietly(name: str) -> ModuleType:
     """
     if name in sys.modules or "tensorflow" in sys.modules:
         return importlib.import_module(name)
+    logger = logging.getLogger("tensorflow")
+    chosen = logger.level != logging.NOTSET
     with held_standard_error():
         module = importlib.import_module(name)
         if tensorflow := sys.modules.get("tensorflow"):
             tensorflow.config.list_physical_devices()
-            logger = logging.getLogger("tensorflow")
-            if logger.level == logging.NOTSET:
+            if not chosen:
                 logger.setLevel(logging.ERROR)
     return module
+
+
+@contextmanager
+def quiet_logger(name: str) -> Iterator[None]:
+    """Let a library's logger report errors only, inside the block."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import reszoo
-from reszoo.loading import held_standard_error
+from reszoo.loading import held_standard_error, quiet_logger
 
 SCRIPT = """
 import reszoo
@@ -53,6 +54,31 @@ tf.get_logger().warning("a function is traced often")
 assert "keras" in sys.modules
 """
     assert run_python(script, tmp_path).stderr == ""
+
+
+def test_a_notebook_shows_no_log_lines_of_tensorflow(tmp_path: Path) -> None:
+    """In a kernel `sys.ps1` exists, and TensorFlow logs information to standard output."""
+    script = """
+import sys
+sys.ps1 = ">>> "
+import reszoo
+reszoo.build
+import tensorflow as tf
+tf.get_logger().info("assets written")
+"""
+    shown = run_python(script, tmp_path)
+    assert shown.stdout + shown.stderr == ""
+
+
+def test_a_logger_is_quiet_inside_the_block(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("library")
+    logger.setLevel(logging.INFO)
+    with pytest.raises(ImportError), quiet_logger("library"):
+        logger.warning("inside")
+        logger.error("failed")
+        raise ImportError
+    logger.info("after")
+    assert caplog.messages == ["failed", "after"]
 
 
 def test_a_log_level_that_the_user_set_stays(tmp_path: Path) -> None:

@@ -96,8 +96,8 @@ def list_folder(root: str) -> Listing:
         count = whole.count // TEST_SHARE
         if count > whole.count - len(names) or not count:
             raise ReszooError(
-                f"{path}: {whole.count} images are too few to test on a fifth; expected more, or "
-                "folders train and test"
+                f"{path}: {whole.count} images in {len(names)} classes are too few to test on a "
+                "fifth; expected at least 5 images and 2 per class, or folders train and test"
             )
         test = choose_stratified(whole.labels, count)
         splits = {"train": whole.take(complement(whole.count, test)), "test": whole.take(test)}

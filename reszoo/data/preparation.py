@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from reszoo.commands import format_command
 from reszoo.data.catalog import EMBEDDED, KNOWN, data_home
 from reszoo.errors import ReszooError
+from reszoo.loading import quiet_logger
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -48,7 +49,7 @@ def prepare_dataset(
 
     home = data_home(data_dir)
     builder = tfds.find_builder(name, home)
-    with tfds.quiet():
+    with quiet_logger("absl"):
         if builder.is_prepared():
             return f"{name} is already in {builder.data_dir}: {_counts(builder)}"
     archives = find_archives(builder, name)
@@ -129,12 +130,12 @@ def _write(
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    from reszoo.data.tfds import first_line, quiet
+    from reszoo.data.tfds import first_line
 
     (tfds.enable_progress_bar if sys.stderr.isatty() else tfds.disable_progress_bar)()
     config = tfds.download.DownloadConfig(manual_dir=None if from_dir is None else str(from_dir))
     try:
-        with quiet():
+        with quiet_logger("absl"):
             builder.download_and_prepare(download_config=config)
     except tfds.download.DownloadError as error:
         raise ReszooError(

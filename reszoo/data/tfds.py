@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from reszoo.data.normalization import unnormalized
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.images.decoding import decode_file
 from reszoo.images.preprocessing import Preprocessing
+from reszoo.loading import quiet_logger
 from reszoo.types import JsonObject, Tensor
 
 NAME = r"\w+(/[\w.-]+)?"  # a dataset, perhaps with a configuration: `imagenette/320px-v2`
@@ -66,7 +65,7 @@ def find_builder(name: str, home: Path) -> tfds.core.DatasetBuilder:
     unknown = f"data.name: no dataset {name!r}"
     if not re.fullmatch(NAME, name):
         raise ReszooError(unknown + _suggest_name(name))
-    with quiet():
+    with quiet_logger("absl"):
         try:
             return tfds.builder(name, data_dir=str(home))
         except tfds.core.DatasetNotFoundError:
@@ -98,7 +97,7 @@ def open_source(name: str, home: Path) -> Source:
         ReszooError: If it is not prepared or has no labeled images.
     """
     builder = find_builder(name, home)
-    with quiet():
+    with quiet_logger("absl"):
         if not builder.is_prepared():
             place = () if home == data_home() else ("--dir", home)
             command = format_command("data", "prepare", name, *place)
@@ -248,18 +247,6 @@ def _list_records(source: Source, split: str, name: str) -> RecordSplit:
         takes=tuple(int(file.examples_in_shard) for file in files),
         parse=parse,
     )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what TensorFlow Datasets logs about its own folders."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def first_line(error: BaseException) -> str:

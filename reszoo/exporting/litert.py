@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from reszoo.exporting.formats import Artifact
 from reszoo.exporting.pixels import PixelClassifier
+from reszoo.loading import quiet_logger
 from reszoo.types import Array
 
 SIGNATURE = "serving_default"
@@ -26,7 +27,8 @@ def write_litert(path: Path, artifact: Artifact) -> None:
     """
     classifier = PixelClassifier(artifact)
     with tempfile.TemporaryDirectory(prefix="reszoo-litert-") as folder:
-        tf.saved_model.save(classifier, folder, signatures={SIGNATURE: classifier.classify})
+        with quiet_logger("tensorflow"):
+            tf.saved_model.save(classifier, folder, signatures={SIGNATURE: classifier.classify})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
         if artifact.precision != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]

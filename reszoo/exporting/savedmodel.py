@@ -12,6 +12,7 @@ from reszoo.exporting.float16 import to_float16
 from reszoo.exporting.formats import Artifact
 from reszoo.exporting.signatures import Classifier, Network
 from reszoo.files import write_json
+from reszoo.loading import quiet_logger
 from reszoo.models.graph import producer
 from reszoo.types import Tensor, Variable
 
@@ -38,7 +39,8 @@ def write_savedmodel(path: Path, artifact: Artifact) -> None:
         )
         names = ["serving_default", "image_bytes", *(["features"] if features is not None else [])]
         signatures = {name: getattr(classifier, name) for name in names}
-        tf.saved_model.save(classifier, str(path), signatures=signatures)
+        with quiet_logger("tensorflow"):
+            tf.saved_model.save(classifier, str(path), signatures=signatures)
 
 
 def write_assets(folder: Path, artifact: Artifact) -> list[Path]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import http.client
-import logging
 import os
 import re
 import sys
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from reszoo.errors import ReszooError
 from reszoo.files import atomic_path, expand_user
+from reszoo.loading import quiet_logger
 from reszoo.reporting.reporter import Reporter
 from reszoo.weights.files import RemoteFile
 
@@ -45,7 +44,7 @@ def fetch(files: Sequence[RemoteFile]) -> Path:
                 reporter.line(f"{path}: {wrong}; the file is damaged")
                 damaged = path if file is files[0] else damaged
         file = files[0]
-        with _quiet_hub():
+        with quiet_logger("huggingface_hub"):
             return _download(file, damaged, reporter)
     except ReszooError:
         raise
@@ -75,18 +74,6 @@ def _find(file: RemoteFile) -> Path | None:
         return Path(found) if isinstance(found, str) else None
     path = cache_path(file)
     return path if path.exists() else None
-
-
-@contextlib.contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Silence huggingface_hub's warnings of failed attempts; `fetch` reports the failure."""
-    logger = logging.getLogger("huggingface_hub")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _download(file: RemoteFile, damaged: Path | None, reporter: Reporter) -> Path:

@@ -443,7 +443,7 @@ def test_wrong_folders_are_reported_in_one_line(make: Make) -> None:
 
 def test_too_few_classes_or_images(make: Make) -> None:
     path = make(a=2, b=2)
-    assert "4 images are too few to test on a fifth" in refusal(path)
+    assert "4 images in 2 classes are too few to test on a fifth" in refusal(path)
     shutil.rmtree(path / "b")
     assert "holds one class folder, 'a'; expected at least two" in refusal(path)
 
