@@ -74,6 +74,14 @@ class DataConfig(Table):
         ge=0,
         description="Number of training images to use, stratified by class. 0: all.",
     )
+    lanes: int = Field(
+        1,
+        ge=1,
+        examples=[8],
+        description="Streamed TFRecord files: parts of an epoch that are read side by side, an "
+        "equal number of rows of each in every batch. Several hosts share the lanes; the number of "
+        "hosts must divide it, and it must divide `train.batch_size`. It changes the order.",
+    )
     on_device: bool = Field(
         False,
         description="Keep the images in the memory of the training device, and make the batches "
@@ -95,6 +103,9 @@ class DataConfig(Table):
             self.reject_unused("on_corrupt", "name")
         if is_folder or self.name in ("digits", "synthetic"):
             self.reject_unused("dir", "name")
+            self.reject_unused("lanes", "name")
+        if self.on_device:
+            self.reject_unused("lanes", "on_device")
         if self.name == "synthetic":
             self.reject_unused("resize", "name")
             self.reject_unused("interpolation", "name")

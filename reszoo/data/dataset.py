@@ -150,16 +150,29 @@ class RecordSplit:
 
     def elements(self) -> tf.data.Dataset:
         """Return the records in the order of the files."""
-        return tf.data.Dataset.range(len(self.files)).flat_map(self._read)
+        return _slice_files(self.files, self.skips, self.takes).flat_map(_read)
 
-    def shuffled(self, key: Tensor) -> tf.data.Dataset:
-        """Return the records in the order that `key` (int64 [2]) names."""
-        files = tf.data.Dataset.range(len(self.files))
-        order = files.map(lambda place: shuffle_indices(place, len(self.files), key))
+    def shuffled(self, key: Tensor, lane: Tensor | int = 0, lanes: int = 1) -> tf.data.Dataset:
+        """Return the records of a lane in the order that `key` (int64 [2]) names.
+
+        `key` names an order of the files. Their records in that order are cut into `lanes` lanes
+        of equal size, whatever the files' sizes; each lane is read and shuffled by itself.
+        """
+        order = shuffle_indices(tf.range(len(self.files), dtype=tf.int64), len(self.files), key)
+        columns = (tf.constant(self.skips, tf.int64), tf.constant(self.takes, tf.int64))
+        skips, takes = (tf.gather(column, order) for column in columns)
+        ends = tf.cumsum(takes)
+        begins, lane = ends - takes, tf.cast(lane, tf.int64)
+        first, last = (number * self.count // lanes for number in (lane, lane + 1))
+        low = tf.minimum(tf.maximum(first, begins), ends)
+        high = tf.minimum(tf.maximum(last, begins), ends)
+        slices = _slice_files(tf.gather(self.files, order), skips + low - begins, high - low)
         # The order must not depend on the machine's cores or speed: deterministic, a fixed cycle.
-        records = order.interleave(
-            self._read, cycle_length=READ_FILES, num_parallel_calls=READ_FILES, deterministic=True
+        cycle = max(1, READ_FILES // lanes)
+        records = slices.filter(lambda file, skip, take: take > 0).interleave(
+            _read, cycle_length=cycle, num_parallel_calls=cycle, deterministic=True
         )
+        key = key if lanes == 1 else fold_in(key, lane)
 
         def shuffle(number: Tensor, window: Tensor) -> Tensor:
             size = tf.size(window, out_type=tf.int64)
@@ -168,17 +181,12 @@ class RecordSplit:
             )
 
         # Dataset.shuffle would depend on TensorFlow's global seed.
-        return records.batch(WINDOW).enumerate().map(shuffle).prefetch(1).unbatch()
+        window = max(1, WINDOW // lanes)
+        return records.batch(window).enumerate().map(shuffle).prefetch(1).unbatch()
 
     def load(self, element: Any) -> tuple[Tensor, Tensor]:
         """Return the contents of the image file in a record, and its label."""
         return self.parse(element)
-
-    def _read(self, index: Tensor) -> tf.data.Dataset:
-        """Return the records of a file."""
-        records = tf.data.TFRecordDataset(tf.gather(self.files, index))
-        skips, takes = tf.constant(self.skips, tf.int64), tf.constant(self.takes, tf.int64)
-        return records.skip(tf.gather(skips, index)).take(tf.gather(takes, index))
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,6 +218,16 @@ class ImageDataset:
                 f"{self.name}: no {name!r} split; expected one of {', '.join(self.splits)}{fix}"
             )
         return self.splits[name]
+
+
+def _slice_files(files: Any, skips: Any, takes: Any) -> tf.data.Dataset:
+    """Return the path of each file (string), its records to skip and those to take (int64)."""
+    counts = (tf.cast(skips, tf.int64), tf.cast(takes, tf.int64))
+    return tf.data.Dataset.from_tensor_slices((tf.convert_to_tensor(files), *counts))
+
+
+def _read(file: Tensor, skip: Tensor, take: Tensor) -> tf.data.Dataset:
+    return tf.data.TFRecordDataset(file).skip(skip).take(take)
 
 
 def encode_paths(paths: Iterable[str]) -> list[bytes]:

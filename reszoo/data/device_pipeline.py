@@ -12,7 +12,8 @@ from reszoo.data.batch_augmentation import Plan
 from reszoo.data.batches import Batch, keep_order
 from reszoo.data.dataset import ArraySplit, ImageDataset
 from reszoo.data.micro_batches import Part
-from reszoo.data.pipeline import FOREVER, Pipeline, load_normalized
+from reszoo.data.pipeline import Pipeline, load_normalized
+from reszoo.data.stream_batches import FOREVER
 from reszoo.errors import ReszooError
 from reszoo.images.preprocessing import Preprocessing
 from reszoo.lazy import tf

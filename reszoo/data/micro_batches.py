@@ -64,6 +64,14 @@ class Part:
         first, last, _ = self._shares(total)
         return tf.ragged.range(first, last).flat_values
 
+    def range(self, total: Tensor | int) -> Tensor:
+        """Return the adjoining rows of a batch of `total` rows that are counted: int32 [k].
+
+        With one micro-batch, `rows` are these and those that are repeated with weight 0.
+        """
+        first = self.worker * total // self.workers
+        return tf.range(first, (self.worker + 1) * total // self.workers)
+
     def local_share(
         self, total: Tensor | int, replica: Tensor | int, micro_batch: int = 0
     ) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,20 +16,18 @@ from reszoo.data.batch_augmentation import BatchAugmentation
 from reszoo.data.batch_order import BatchOrder
 from reszoo.data.batches import Batch, Batches, keep_order
 from reszoo.data.corruption import explain_error
-from reszoo.data.dataset import ArraySplit, ImageDataset, Split
+from reszoo.data.dataset import ArraySplit, ImageDataset, RecordSplit, Split
 from reszoo.data.info import DataInfo
 from reszoo.data.loading import load_dataset
 from reszoo.data.memory_batches import gather_batches
 from reszoo.data.micro_batches import Part
 from reszoo.data.normalization import fit_normalization
-from reszoo.data.stream_batches import resized_loader, stream_batches, unpacked
+from reszoo.data.stream_batches import FOREVER, resized_loader, stream_batches, unpacked
 from reszoo.errors import ReszooError
 from reszoo.images.formats import START, decode_pixels, find_format
 from reszoo.images.preprocessing import Preprocessing
 from reszoo.lazy import tf
 from reszoo.types import Array, Tensor
-
-FOREVER = 2**62  # steps of an endless stream
 
 
 def open_pipeline(recipe: Recipe, *, batch_size: int | None = None) -> Pipeline:
@@ -66,7 +64,9 @@ def open_dataset(
         ReszooError: If dataset, sizes and augmentation contradict each other.
     """
     dataset, preprocessing = load_normalized(data, augment, transforms)
-    return Pipeline(dataset, preprocessing, augment, batch_size=batch_size, seed=seed)
+    return Pipeline(
+        dataset, preprocessing, augment, batch_size=batch_size, seed=seed, lanes=data.lanes
+    )
 
 
 def load_normalized(
@@ -92,6 +92,7 @@ class Pipeline:
         augment: Random changes to training images.
         batch_size: Images per batch.
         seed: Of order and augmentation.
+        lanes: Parts into which an epoch of a streamed dataset is cut; see `data.lanes`.
 
     Attributes:
         dataset, preprocessing: As given.
@@ -108,13 +109,14 @@ class Pipeline:
         *,
         batch_size: int,
         seed: int,
+        lanes: int = 1,
     ) -> None:
         if batch_size < 1:
             raise ReszooError(f"batch_size: {batch_size} is invalid; expected an integer >= 1")
         if not 0 <= seed < 2**63:
             raise ReszooError(f"seed: {seed} is invalid; expected an integer in 0 ... 2**63 - 1")
         self.dataset, self._augment = dataset, augment
-        self._batch_size, self._seed = batch_size, seed
+        self._batch_size, self._seed, self._lanes = batch_size, seed, lanes
         self.preprocessing = preprocessing
         self.info = DataInfo.of(dataset, preprocessing)
         self._order = BatchOrder(self.info.examples["train"], batch_size, seed)
@@ -132,15 +134,22 @@ class Pipeline:
             part: Which rows of each batch to read, one of several workers' parts; None reads all.
 
         Raises:
-            ReszooError: If color noise is drawn for inputs in BGR.
+            ReszooError: If color noise is drawn for inputs in BGR, or `lanes` do not fit the batch
+                size or the part.
         """
         split, part = self.dataset.splits["train"], part or Part()
         augmentation = self._augmentation()
+        if self._lanes > 1 and not isinstance(split, RecordSplit):
+            raise ReszooError(
+                f"data.lanes: {self._lanes} is invalid for {self.dataset.name}; expected 1, "
+                "because its images can be read in any order. Example: --set data.lanes=1"
+            )
         if self._fits_input(split) and not isinstance(self._augment, ScaleCrop | InceptionCrop):
             steps = tf.data.Dataset.range(start_step, FOREVER)
             batches = gather_batches(split, self._order, part, augmentation, steps)
         else:
-            batches = stream_batches(split, self._order, part, augmentation, start_step)
+            order, lanes = self._order, self._lanes
+            batches = stream_batches(split, order, part, augmentation, start_step, lanes)
         ordered: Batches = keep_order(batches.prefetch(tf.data.AUTOTUNE))
         return ordered
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from reszoo.config.data import InceptionCrop, ScaleCrop
@@ -25,6 +26,8 @@ from reszoo.images.preprocessing import Preprocessing
 from reszoo.lazy import tf
 from reszoo.types import Tensor
 
+FOREVER = 2**62  # steps, or epochs, of an endless stream
+
 
 def stream_batches(
     split: Split,
@@ -32,78 +35,149 @@ def stream_batches(
     part: Part,
     augmentation: BatchAugmentation,
     start_step: int,
+    lanes: int = 1,
 ) -> tf.data.Dataset:
-    """Return a worker's rows of the batches of a split from a step on, without end."""
-    steps, size = order.steps_per_epoch, order.size
-    first_epoch, first_batch = divmod(start_step, steps)
-    full = order.count // size
-    rows, rows_of_last = part.rows(size), part.rows(order.count - full * size or size)
-    assert isinstance(split, IndexedSplit | RecordSplit)
-    if isinstance(split, RecordSplit) and part.workers > 1:
-        raise ReszooError("data.name: a streamed dataset is not supported on several hosts")
+    """Return a worker's rows of the batches of a split from a step on, without end.
 
-    def epoch_batches(epoch: Tensor) -> tf.data.Dataset:
-        first = tf.where(epoch == first_epoch, tf.constant(first_batch, tf.int64), 0)
-        if isinstance(split, RecordSplit):
-            elements = split.shuffled(make_key(order.seed, ORDER, epoch)).skip(first * size)
-            return _load_batches(split, elements, epoch, first, size, order, part, augmentation)
-        pick = split.pick
+    Args:
+        split: The split.
+        order: The order of its examples.
+        part: The part of each batch that the worker reads.
+        augmentation: The random changes.
+        start_step: The first step.
+        lanes: Parts of equal size into which the records of an epoch are cut.
 
-        def read(first: Tensor | int, last: int, rows: Tensor) -> tf.data.Dataset:
-            """Return `rows` of the batches `first` ... `last` - 1 of the epoch."""
-            batches = tf.data.Dataset.range(first, last)
-            indices = batches.map(lambda number: order.indices(epoch * steps + number, rows))
-            elements = pick(indices.unbatch())
-            return _load_batches(
-                split, elements, epoch, first, len(rows), order, part, augmentation
-            )
-
-        # A worker may have more rows of the short last batch than of the others.
-        return read(first, full, rows).concatenate(
-            read(tf.maximum(first, full), steps, rows_of_last)
-        )
+    Raises:
+        ReszooError: If lanes and part do not fit each other or the batch size.
+    """
+    own = part.rows
+    if isinstance(split, RecordSplit):
+        _check_lanes(order, part, lanes)
+        own = part.range
+        batches = _read_records(split, order, part, augmentation, start_step, lanes)
+    else:
+        assert isinstance(split, IndexedSplit)
+        batches = _read_indexed(split, order, part, augmentation, start_step)
 
     def augment(step: Tensor, batch: Batch) -> Batch:
         images, labels = batch
         total = order.rows(step)
-        plan = augmentation.draw(step, total, part.rows(total))
-        return augmentation.apply(images, plan), labels
+        images = augmentation.apply(images, augmentation.draw(step, total, own(total)))
+        if own == part.rows:
+            return images, labels
+        # A row that a replica repeats with weight 0 was read once.
+        places = part.rows(total) - own(total)[0]
+        return tf.gather(images, places), tf.gather(labels, places)
 
-    epochs = tf.data.Dataset.range(first_epoch, 2**62).flat_map(epoch_batches)
-    return epochs.enumerate(start_step).map(augment, num_parallel_calls=tf.data.AUTOTUNE)
+    return batches.enumerate(start_step).map(augment, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _load_batches(
-    split: Split,
-    elements: tf.data.Dataset,
-    epoch: Tensor,
-    first: Tensor | int,
-    size: int,
+def _read_indexed(
+    split: IndexedSplit,
     order: BatchOrder,
     part: Part,
+    augmentation: BatchAugmentation,
+    start_step: int,
+) -> tf.data.Dataset:
+    """Return a worker's rows of the batches of examples that can be read in any order."""
+    steps = order.steps_per_epoch
+    full, rest = divmod(order.count, order.size)
+
+    def read(run: Tensor) -> tf.data.Dataset:
+        epoch, short = run // 2, run % 2
+        first = tf.maximum(epoch * steps + short * full, start_step)
+        last = epoch * steps + tf.where(short == 0, tf.constant(full, tf.int64), steps)
+        rows = part.rows(tf.where(short == 0, order.size, rest or order.size))
+        every = tf.data.Dataset.range(first, last).map(lambda step: order.indices(step, rows))
+        size = tf.size(rows, tf.int64)
+        return _load(
+            split, split.pick(every.unbatch()), first, size, order, part.rows, augmentation
+        )
+
+    # Two runs per epoch: the full batches and the short one, of which a worker may have more rows.
+    return tf.data.Dataset.range(2 * (start_step // steps), FOREVER).flat_map(read)
+
+
+def _read_records(
+    split: RecordSplit,
+    order: BatchOrder,
+    part: Part,
+    augmentation: BatchAugmentation,
+    start_step: int,
+    lanes: int,
+) -> tf.data.Dataset:
+    """Return a worker's rows of the batches of records: an equal number of each lane."""
+    steps, block = order.steps_per_epoch, order.size // lanes
+    own = lanes // part.workers
+
+    def read(epoch: Tensor) -> tf.data.Dataset:
+        first = tf.maximum(epoch * steps, start_step)
+        key = make_key(order.seed, ORDER, epoch)
+        read_before = (first - epoch * steps) * block
+        numbers = tf.data.Dataset.range(part.worker * own, (part.worker + 1) * own)
+        elements = numbers.interleave(
+            lambda lane: split.shuffled(key, lane, lanes).skip(read_before),
+            cycle_length=own,
+            block_length=block,
+        )
+        return _load(split, elements, first, own * block, order, part.range, augmentation)
+
+    return tf.data.Dataset.range(start_step // steps, FOREVER).flat_map(read)
+
+
+def _check_lanes(order: BatchOrder, part: Part, lanes: int) -> None:
+    """Raise ReszooError if the rows of a worker are not those of whole lanes."""
+    size, last = order.size, int(order.rows(tf.constant(-1, tf.int64)))
+    if size % lanes:
+        raise ReszooError(
+            f"data.lanes: {lanes} is invalid; expected a divisor of train.batch_size = {size}. "
+            "Example: --set data.lanes=1"
+        )
+    if lanes % part.workers:
+        raise ReszooError(
+            f"data.lanes: {lanes} is invalid; expected a multiple of the number of workers, "
+            f"{part.workers}, for a streamed dataset. Example: --set data.lanes={part.workers}"
+        )
+    if part.workers > 1 and part.micro_batches > 1:
+        raise ReszooError(
+            f"train.accumulate: {part.micro_batches} is invalid; expected 1 for a streamed dataset "
+            "on several hosts. Example: --set train.accumulate=1"
+        )
+    for worker in range(part.workers):
+        each = replace(part, worker=worker)
+        if not set(each.rows(last).numpy()) <= set(each.range(last).numpy()):
+            raise ReszooError(
+                f"train.batch_size: {size} is invalid; the last batch of an epoch has {last} "
+                f"images for {part.workers * part.replicas} replicas, too few for a streamed "
+                "dataset on several hosts. Change train.batch_size or data.examples"
+            )
+
+
+def _load(
+    split: Split,
+    elements: tf.data.Dataset,
+    first: Tensor,
+    size: Tensor | int,
+    order: BatchOrder,
+    own: Callable[[Tensor], Tensor],
     augmentation: BatchAugmentation,
 ) -> tf.data.Dataset:
     """Return (uint8 images of the input's size, labels) of elements, `size` per batch.
 
     Args:
         split: The split.
-        elements: Its elements in the order of the batches, from batch `first` of the epoch on.
-        epoch: Number of the epoch.
-        first: Number of the first batch in the epoch.
-        size: Rows of each batch that this worker reads.
+        elements: Its elements in the order of the batches.
+        first: The step of the first batch.
+        size: Rows of each batch that are read.
         order: The order of the examples.
-        part: The part of each batch that this worker reads.
+        own: Maps the rows of a whole batch to those that are read.
         augmentation: The random changes.
     """
-    augment, preprocessing, auto = (
-        augmentation.augment,
-        augmentation.preprocessing,
-        tf.data.AUTOTUNE,
-    )
+    augment, preprocessing = augmentation.augment, augmentation.preprocessing
+    auto = tf.data.AUTOTUNE
     if not isinstance(augment, ScaleCrop | InceptionCrop):
         load = resized_loader(split, preprocessing)
         return elements.map(load, num_parallel_calls=auto).batch(size)
-    key = make_key(augmentation.seed, EXAMPLE, epoch)
 
     def find(*element: Any) -> tuple[Tensor, Tensor, Tensor]:
         payload, label = unpacked(split.load)(*element)
@@ -112,15 +186,16 @@ def _load_batches(
         return payload, tf.concat([tf.shape(payload)[:2], [1]], axis=0), label
 
     # For a batch at once: one by one, drawing takes a third of the time of decoding.
-    def draw(number: Tensor, found: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
+    def draw(step: Tensor, found: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
         payloads, layouts, labels = found
-        step = epoch * order.steps_per_epoch + number
-        total = order.rows(step)
-        rows = part.rows(total)
-        draws = tf.gather(draw_windows(total, augment, fold_in(key, number)), rows)
+        steps, total = order.steps_per_epoch, order.rows(step)
+        rows = own(total)
+        key = fold_in(make_key(augmentation.seed, EXAMPLE, step // steps), step % steps)
+        draws = tf.gather(draw_windows(total, augment, key), rows)
         windows = place_windows(layouts[:, :2], draws, augment, preprocessing.image_size)
         mirrored = draw_mirrored(total, make_key(augmentation.seed, BATCH, step, 1))
-        return payloads, layouts, windows, tf.gather(mirrored, rows), labels
+        mirrored = tf.gather(mirrored, rows)
+        return payloads, layouts, windows, mirrored, labels
 
     def cut(
         payload: Tensor, layout: Tensor, window: Tensor, mirrored: Tensor, label: Tensor
