@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +17,7 @@ from reszoo.config.resolve import ResolvedRecipe
 from reszoo.data.pipeline import Pipeline
 from reszoo.evaluation.evaluate import write_scores
 from reszoo.evaluation.plots import draw_curves
-from reszoo.evaluation.run_summary import Result, describe_result, describe_start, summarize_start
+from reszoo.evaluation.run_summary import Result, describe_result, describe_start, record_start
 from reszoo.evaluation.scores import Evaluator, Scores
 from reszoo.exporting.formats import check_class_names
 from reszoo.files import atomic_path, check_space
@@ -29,18 +29,19 @@ from reszoo.reporting.notebook import in_notebook
 from reszoo.reporting.page import base_name
 from reszoo.reporting.reporter import Reporter
 from reszoo.training.callback_checks import check_callbacks
-from reszoo.training.cluster import check_cluster
+from reszoo.training.cluster import Hosts, check_cluster
 from reszoo.training.devices import describe, missing_gpu, open_strategy, precision
 from reszoo.training.environment import now
 from reszoo.training.failures import record_failure
-from reszoo.training.growing import Growth, start_grown
+from reszoo.training.growing import start_grown
 from reszoo.training.learning_rates import learning_rates
 from reszoo.training.loop import Loop
 from reszoo.training.protocols import Watch
 from reszoo.training.run import Run
-from reszoo.training.setup import ModelSource, make_model, make_stepper, open_data
-from reszoo.training.start import check_data, find_run, has_checkpoint, stored_bytes
+from reszoo.training.setup import ModelSource, make_model, make_stepper, open_data, share_start
+from reszoo.training.start import check_data, find_run, has_checkpoint, stored_bytes, unite
 from reszoo.training.step import Stepper
+from reszoo.training.workers import Workers, explain_loss
 
 
 @explain_keywords
@@ -52,6 +53,7 @@ def train(
     resume: bool = False,
     data: str | None = None,
     devices: str = "auto",
+    hosts: Hosts | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     quiet: bool = False,
 ) -> Result:
@@ -67,6 +69,8 @@ def train(
         data: With `resume`, the new location of the same images: "folder:PATH", or the folder of
             prepared datasets.
         devices: "auto", "cpu", "cpu:N", "gpu" or "gpu:0,1", as for `reszoo train --devices`.
+        hosts: The hosts of the run, if there are several. Every host calls this alike; worker 0
+            alone reads and writes the run folder and prints.
         callbacks: Keras callbacks. They see the model that is evaluated and exported, with averaged
             weights if `train.ema` is set. They may change it, set model.stop_training, and set the
             learning rate if schedule.kind is "constant" without warmup. Give them again to resume;
@@ -86,6 +90,7 @@ def train(
         resume=resume,
         data=data,
         devices=devices,
+        hosts=hosts,
         callbacks=callbacks,
         quiet=quiet,
     )
@@ -116,6 +121,7 @@ class Trainer:
         model: The model, compiled with its optimizer.
         stepper: Updates the model.
         evaluator: Scores the model on batches.
+        workers: The workers of the run, on several hosts.
         reporter: Reports to the terminal and to train.log.
         loop: The training loop.
     """
@@ -130,9 +136,11 @@ class Trainer:
         stepper: Stepper,
         evaluator: Evaluator,
         reporter: Reporter,
+        workers: Workers,
     ) -> None:
         self.run, self.recipe, self.pipeline, self.model = run, recipe, pipeline, stepper.model
         self.evaluator, self.reporter, self.stepper = evaluator, reporter, stepper
+        self.workers = workers
 
     @classmethod
     def prepare(
@@ -143,6 +151,7 @@ class Trainer:
         resume: bool = False,
         data: str | None = None,
         devices: str = "auto",
+        hosts: Hosts | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         quiet: bool = False,
         model: ModelSource | None = None,
@@ -157,67 +166,64 @@ class Trainer:
         Raises:
             ReszooError: For invalid input, before anything is written.
         """
-        check_cluster()
-        run, recipe = find_run(recipe, run_dir=run_dir, resume=resume, data=data, model=model)
-        started, settings = has_checkpoint(run), recipe.train
-        strategy = open_strategy(devices)
-        if settings.deterministic:
-            tf.config.experimental.enable_op_determinism()
-        keras.utils.set_random_seed(settings.seed)
-        pipeline = open_data(recipe, strategy)
-        check_data(run, recipe, pipeline, resume)
-        if settings.export:
-            check_class_names(pipeline.info.class_names)
-        validation = bool(pipeline.info.examples["validation"])
-        callbacks = check_callbacks(callbacks, recipe, validation=validation, resume=started)
-        with strategy.scope(), precision(settings.precision):
-            built = make_model(recipe, pipeline, given=model, load_weights=not started)
-            stepper = make_stepper(built, recipe, strategy)
-            grown = None
-            if settings.grow_from and not started:
-                grown = start_grown(stepper, recipe, pipeline)
-        check_space(run.path, stored_bytes(built, stepper), "run folder")
-
-        if not resume:
-            run = Run.create(run.path, recipe)
-        reporter = Reporter(log=run.path / "train.log", quiet=quiet)
-        evaluator = Evaluator(built, classes=pipeline.info.classes, strategy=strategy)
-        trainer = cls(run, recipe, pipeline, stepper, evaluator, reporter)
-        with trainer._recording_failure():
-            trainer._record_start(describe(strategy), grown, resume, built if model else None)
-            stepper.spread_seeds()
-            validate = trainer._validate if validation else None
-            trainer.loop = Loop(run, recipe, stepper, pipeline, reporter, validate, callbacks)
-            if resume:
-                trainer.loop.resume()
-            trainer._report_start(grown)
-            if note := missing_gpu(devices):
-                reporter.line(note)
-        return trainer
-
-    def _record_start(
-        self, devices: list[str], grown: Growth | None, resume: bool, given: keras.Model | None
-    ) -> None:
-        """Record in run.json what the run starts with."""
-        run, recipe, pipeline = self.run, self.recipe, self.pipeline
-        if not resume or not (run.path / "run.json").is_file():
-            run.write_meta(**summarize_start(recipe, pipeline, given))
-        if resume:
-            run.relocate(pipeline.info, recipe.data)
-        if grown:
-            run.write_meta(grown_from=grown.to_dict())
-        run.write_meta(status="running", devices=devices)
-
-    def _report_start(self, grown: Growth | None) -> None:
-        devices, step = self.run.meta["devices"], self.loop.step
-        lines = describe_start(self.recipe, self.pipeline, self.run, devices, step, self.model.name)
-        if grown:
-            lines.append(
-                f"grown from {grown.model} of {grown.run}: {len(grown.added)} new blocks, logits "
-                f"differ by at most {grown.difference:.2g}"
-            )
-        for line in lines:
-            self.reporter.line(line)
+        if hosts is None:
+            check_cluster()
+        with explain_loss(hosts):
+            settings = recipe.train
+            strategy = open_strategy(devices, hosts, settings.worker_timeout)
+            workers = Workers(strategy, hosts)
+            with workers.together():
+                run, recipe = find_run(
+                    recipe, run_dir=run_dir, resume=resume, data=data, model=model, workers=workers
+                )
+            started = workers.exchange(has_checkpoint(run))[0]
+            if settings.deterministic:
+                tf.config.experimental.enable_op_determinism()
+            keras.utils.set_random_seed(settings.seed)
+            with workers.together():
+                pipeline = open_data(recipe, strategy)
+                check_data(run, recipe, pipeline, resume and run.writes)
+                if settings.export:
+                    check_class_names(pipeline.info.class_names)
+                held_out = bool(pipeline.info.examples["validation"])
+                callbacks = check_callbacks(callbacks, recipe, validation=held_out, resume=started)
+            unite(workers, recipe, pipeline, callbacks)
+            load_weights = workers.first and not started
+            with workers.together(), strategy.scope(), precision(settings.precision):
+                built = make_model(recipe, pipeline, given=model, load_weights=load_weights)
+                stepper = make_stepper(built, recipe, strategy, workers)
+            with workers.together(), precision(settings.precision):
+                grown = None
+                if settings.grow_from and load_weights:
+                    grown = start_grown(stepper, recipe, pipeline)
+                if run.writes:
+                    check_space(run.path, stored_bytes(built, stepper), "run folder")
+                    run = run if resume else Run.create(run.path, recipe)
+            if not started:
+                share_start(stepper, workers)
+            log, quiet = (run.path / "train.log", quiet) if run.writes else (None, True)
+            reporter, classes = Reporter(log=log, quiet=quiet), pipeline.info.classes
+            evaluator = Evaluator(built, classes=classes, strategy=strategy, workers=workers)
+            trainer = cls(run, recipe, pipeline, stepper, evaluator, reporter, workers)
+            with trainer._recording_failure():
+                names = workers.label(workers.exchange(describe(strategy)))
+                with workers.together():
+                    if run.writes:
+                        given = built if model else None
+                        record_start(run, recipe, pipeline, names, grown, given, resume=resume)
+                stepper.spread_seeds()
+                check = trainer._validate if held_out else None
+                trainer.loop = Loop(
+                    run, recipe, stepper, pipeline, reporter, workers, check, callbacks
+                )
+                if resume:
+                    trainer.loop.resume()
+                step, name = trainer.loop.step, built.name
+                for line in describe_start(recipe, pipeline, run, names, step, name, grown):
+                    reporter.line(line)
+                if note := missing_gpu(devices):
+                    reporter.line(note)
+            return trainer
 
     def fit(self, until: int = 0) -> bool:
         """Train to the end, or to step `until`; return whether training is complete.
@@ -226,7 +232,10 @@ class Trainer:
         """
         with self._recording_failure(), fixed_settings():
             complete = self.loop.fit(until)
-            status, seconds = "trained" if complete else "stopped", round(self.loop.seconds, 1)
+            status, seconds = (
+                "trained" if complete else "stopped",
+                round(self.loop.state.seconds, 1),
+            )
             self.run.write_meta(status=status, seconds=seconds)
             return complete
 
@@ -234,20 +243,30 @@ class Trainer:
         """Save the model, draw the curves, evaluate the test split, export and report scores."""
         with self._recording_failure(), fixed_settings():
             report = self.reporter.line
-            report("saving the model: model.keras")
-            with atomic_path(self.run.path / "model.keras") as part:
-                self.model.save(part)
-            report("drawing the curves: curves.png")
-            self._draw_curves()
+            with self.workers.together():
+                if self.run.writes:
+                    report("saving the model: model.keras")
+                    with atomic_path(self.run.path / "model.keras") as part:
+                        self.model.save(part)
+                    report("drawing the curves: curves.png")
+                    self._draw_curves()
             report(f"evaluating the test split: {self.pipeline.info.examples['test']} images")
-            test = self._evaluate()
-            if self.recipe.train.export and not (self.run.path / "export").exists():
-                report("exporting a SavedModel: export/ (train.export=false skips this)")
-                self._export()
-            self.run.write_meta(status="finished", finished=now())
-            for line in describe_result(self.run, test):
-                report(line)
+            test = self.evaluator(self.pipeline.evaluation("test"))
+            with self.workers.together():  # if worker 0 left first, the others would fail
+                if self.run.writes:
+                    self._write_results(test)
             return test
+
+    def _write_results(self, test: Scores) -> None:
+        report, info = self.reporter.line, self.pipeline.info
+        title = f"{self.recipe.name}: {base_name(info.name)}, test, error {test.error:.2f} %"
+        write_scores(test, info.class_names, self.run.path, title=title)
+        if self.recipe.train.export and not (self.run.path / "export").exists():
+            report("exporting a SavedModel: export/ (train.export=false skips this)")
+            self._export()
+        self.run.write_meta(status="finished", finished=now())
+        for line in describe_result(self.run, test):
+            report(line)
 
     def _draw_curves(self) -> None:
         rates = learning_rates(self.run.history, self.loop.scheduled_rate, self.loop.step)
@@ -263,13 +282,6 @@ class Trainer:
             source=f"{published.metric}, {published.source}" if published else "",
         )
 
-    def _evaluate(self) -> Scores:
-        info = self.pipeline.info
-        test = self.evaluator(self.pipeline.evaluation("test"))
-        title = f"{self.recipe.name}: {base_name(info.name)}, test, error {test.error:.2f} %"
-        write_scores(test, info.class_names, self.run.path, title=title)
-        return test
-
     def _export(self) -> None:
         from reszoo.exporting.export import export
         from reszoo.exporting.samples import CHECKED, draw
@@ -281,5 +293,8 @@ class Trainer:
         scores = self.evaluator(watch(self.pipeline.evaluation("validation")))
         return {"val_loss": scores.loss, "val_accuracy": scores.top1}
 
-    def _recording_failure(self) -> contextlib.AbstractContextManager[None]:
-        return record_failure(self.run, self.recipe, self.pipeline)
+    @contextlib.contextmanager
+    def _recording_failure(self) -> Iterator[None]:
+        hosts = self.workers.hosts
+        with record_failure(self.run, self.recipe, self.pipeline), explain_loss(hosts):
+            yield

@@ -78,6 +78,12 @@ class TrainConfig(Table):
         description="Compile forward pass, loss and gradients of each replica with XLA. Not with "
         "`batch_norm` `sync`, dropout or drop_path.",
     )
+    worker_timeout: int = Field(
+        600,
+        ge=1,
+        description="On several hosts: seconds after which a worker that stands still counts as "
+        "lost.",
+    )
     export: bool = Field(True, description="Write a SavedModel into the run folder.")
     grow_from: str = Field(
         "",

@@ -14,6 +14,7 @@ from reszoo.evaluation.scores import Scores, one_class_line
 from reszoo.reporting.notebook import html_image, html_table
 from reszoo.training.environment import environment
 from reszoo.training.finetuning import describe_finetuning
+from reszoo.training.growing import Growth
 from reszoo.training.protocols import Pipeline
 from reszoo.training.run import Run
 from reszoo.types import JsonObject
@@ -85,8 +86,44 @@ def summarize_start(
     }
 
 
+def record_start(
+    run: Run,
+    recipe: Recipe,
+    pipeline: Pipeline,
+    devices: list[str],
+    grown: Growth | None,
+    given: keras.Model | None,
+    *,
+    resume: bool,
+) -> None:
+    """Record in run.json what a run starts with.
+
+    Args:
+        run: The run folder.
+        recipe: The recipe.
+        pipeline: Its data.
+        devices: A description of each device.
+        grown: How the run was grown, if it was.
+        given: The model if it was not made by the recipe.
+        resume: Whether the run resumes.
+    """
+    if not resume or not (run.path / "run.json").is_file():
+        run.write_meta(**summarize_start(recipe, pipeline, given))
+    if resume:
+        run.relocate(pipeline.info, recipe.data)
+    if grown:
+        run.write_meta(grown_from=grown.to_dict())
+    run.write_meta(status="running", devices=devices)
+
+
 def describe_start(
-    recipe: Recipe, pipeline: Pipeline, run: Run, devices: list[str], step: int, model: str
+    recipe: Recipe,
+    pipeline: Pipeline,
+    run: Run,
+    devices: list[str],
+    step: int,
+    model: str,
+    grown: Growth | None = None,
 ) -> list[str]:
     """Return the lines that a run starts with.
 
@@ -97,6 +134,7 @@ def describe_start(
         devices: A description of each device.
         step: The step from which the run resumes; 0 for a new run.
         model: The name of the model.
+        grown: How the run was grown, if it was.
     """
     info, size = pipeline.info, recipe.train.batch_size
     sizes = ", ".join(f"{images} {split}" for split, images in info.examples.items() if images)
@@ -115,6 +153,16 @@ def describe_start(
         *([] if step else _describe_weights(recipe, pipeline)),
         *describe_finetuning(recipe, pipeline.steps_per_epoch, step),
         *([f"resuming from step {step}"] if step else []),
+        *_describe_growth(grown),
+    ]
+
+
+def _describe_growth(grown: Growth | None) -> list[str]:
+    if grown is None:
+        return []
+    return [
+        f"grown from {grown.model} of {grown.run}: {len(grown.added)} new blocks, logits differ by "
+        f"at most {grown.difference:.2g}"
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from keras import ops
 from reszoo.errors import ReszooError
 from reszoo.lazy import tf
 from reszoo.reporting.notebook import html_table
+from reszoo.training.workers import Workers
 from reszoo.types import Array, JsonObject, Tensor
 
 TOP = 5
@@ -95,13 +97,14 @@ class Scores:
 class Evaluator:
     """Evaluates one model, traced once: later calls use its weights of that moment.
 
-    Each of several workers evaluates every example on its own devices.
+    Several workers take turns with the batches, on their own devices; each gets all scores.
 
     Args:
         model: Maps float32 images [n, h, w, c] to logits [n, classes]. For several replicas it must
             have been made in the strategy's scope.
         classes: Number of classes.
         strategy: Distributes batches over replicas; by default the current strategy.
+        workers: The workers of the strategy, on several hosts.
 
     Raises:
         ReszooError: The model does not return `classes` logits.
@@ -113,6 +116,7 @@ class Evaluator:
         *,
         classes: int,
         strategy: tf.distribute.Strategy | None = None,
+        workers: Workers | None = None,
     ) -> None:
         shape = tuple(model.output_shape)
         if len(shape) != 2 or shape[-1] != classes:
@@ -121,6 +125,7 @@ class Evaluator:
             )
         self.classes = classes
         self._strategy = strategy or tf.distribute.get_strategy()
+        self._workers = workers or Workers(self._strategy)
         self._replicas = len(self._local(self._distribute(lambda _: 0)))
         self._rows = 0  # per replica: those of the largest batch so far
 
@@ -142,17 +147,24 @@ class Evaluator:
         Raises:
             ReszooError: There are no examples, or a label is not a class.
         """
+        workers = self._workers
         rows: list[tuple[Array, ...]] = []
         # A batch's results are read while the next one is computed, so that a GPU is never idle.
         waiting = None
-        for images, labels in batches:
+        for images, labels in itertools.islice(batches, workers.index, None, workers.count):
             done, waiting = waiting, self._start(images, np.asarray(labels))
             if done:
                 rows.append(_read(*done))
-        if waiting is None:
+        if waiting:
+            rows.append(_read(*waiting))
+        # Labels, classes and ranks are small integers, and losses float32: exact in float64.
+        own = np.concatenate([np.zeros((4, 0)), *map(np.stack, rows)], axis=1)
+        every = [np.frombuffer(each).reshape(4, -1) for each in workers.gather(own.tobytes())]
+        labels, predicted, rank, loss = np.concatenate(every, axis=1)
+        if not labels.size:
             raise ReszooError("nothing to evaluate: the split holds no examples")
-        rows.append(_read(*waiting))
-        return _compute_scores(self.classes, *map(np.concatenate, zip(*rows, strict=True)))
+        labels, predicted, rank = (each.astype(np.int64) for each in (labels, predicted, rank))
+        return _compute_scores(self.classes, labels, predicted, rank, loss)
 
     def _start(self, images: Tensor | Array, labels: Array) -> tuple[Array, list[Any]]:
         """Start a batch: pad it with copies of its last row, and distribute it over replicas.

@@ -76,7 +76,7 @@ def fit(trainer: Trainer, reporter: Reporter, until: int = 0) -> None:
         trainer.fit(until)
     except ReszooError as error:
         raise ReszooError(f"{path}: {error}") from None
-    if trainer.loop.signalled:
+    if trainer.loop.stopping.signalled:
         reporter.line(f"stopped in {path.name}; the same command resumes there")
         raise KeyboardInterrupt
 

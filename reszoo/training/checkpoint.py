@@ -6,6 +6,7 @@ Nothing is unpickled.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import zipfile
@@ -45,14 +46,21 @@ def save(path: Path, arrays: Mapping[str, Array], meta: JsonObject) -> None:
         np.savez(file, **contents)
 
 
-def load(path: Path) -> Checkpoint:
+def load(path: Path, content: bytes | None = None) -> Checkpoint:
     """Read a checkpoint.
+
+    Args:
+        path: Its file.
+        content: What the file holds, if it was read on another host.
 
     Raises:
         ReszooError: If the file is truncated, or not a checkpoint.
     """
     try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with (
+            open(path, "rb") if content is None else io.BytesIO(content) as opened,
+            np.load(opened, allow_pickle=False) as file,
+        ):
             arrays = {
                 name.removeprefix("array/"): file[name]
                 for name in file.files

@@ -6,6 +6,8 @@ import contextlib
 import functools
 import os
 import re
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,19 +16,27 @@ import keras
 from reszoo.errors import ReszooError
 from reszoo.lazy import check_backend, tf
 from reszoo.models.settings import fixed_settings
+from reszoo.training.cluster import Hosts
 
+BYTES_PER_PACK = 2**24  # of a collective: half the time of one large buffer (docs/performance.md)
 DRIVER = Path("/proc/driver/nvidia/version")
 """Exists if NVIDIA's kernel module is loaded, also inside a container."""
 
 
-def open_strategy(devices: str = "auto") -> tf.distribute.Strategy:
-    """Return the strategy over some devices.
+def open_strategy(
+    devices: str = "auto", hosts: Hosts | None = None, timeout: float = 600
+) -> tf.distribute.Strategy:
+    """Return the strategy over some devices, on one host or on several.
 
     The same devices give the same object, because TensorFlow's collectives do not survive a second
-    one in a process.
+    one in a process. On several hosts this waits for all of them, without an end and deaf to
+    signals; let them meet before.
 
     Args:
-        devices: "auto" (all GPUs, or the CPU), "cpu", "cpu:N" (N replicas), "gpu" or "gpu:0,1".
+        devices: "auto" (all GPUs, or the CPU), "cpu", "cpu:N" (N replicas), "gpu" or "gpu:0,1". On
+            several hosts those of each host.
+        hosts: The hosts; None for this one.
+        timeout: On several hosts, seconds after which a worker that stands still counts as lost.
 
     Raises:
         ReszooError: If `devices` is another text, a GPU does not exist, TensorFlow has divided the
@@ -41,6 +51,14 @@ def open_strategy(devices: str = "auto") -> tf.distribute.Strategy:
             "tf.distribute scope, because reszoo opens its own. Example: leave the scope and give "
             'devices="cpu:2" or "gpu:0,1"'
         )
+    if hosts is not None:
+        if kind == "cpu" and int(numbers or 1) > 1:
+            raise ReszooError(
+                f"devices: {devices} is invalid on several hosts; expected cpu, because TensorFlow "
+                "makes one replica of each host's CPU. Example: --devices cpu, with one worker per "
+                "replica"
+            )
+        return _over_hosts(hosts, kind, numbers, timeout)
     if kind == "cpu":
         replicas = int(numbers or 1)
         return _mirrored(_logical_cpus(replicas)) if replicas > 1 else tf.distribute.get_strategy()
@@ -114,23 +132,50 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(list(devices), cross_device_ops=reduce)
 
 
+@functools.cache
+def _over_hosts(hosts: Hosts, kind: str, numbers: str, timeout: float) -> tf.distribute.Strategy:
+    gpus = tf.config.list_physical_devices("GPU")
+    chosen = _choose_gpus(numbers, len(gpus)) if kind == "gpu" else []
+    # TensorFlow takes every GPU that it sees.
+    tf.config.set_visible_devices([gpus[number] for number in chosen], "GPU")
+    cluster = tf.train.ClusterSpec({"worker": list(hosts.addresses)})
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        cluster,
+        task_type="worker",
+        task_id=hosts.index,
+        num_accelerators={"GPU": len(chosen)},
+        rpc_layer="grpc",
+    )
+    options = tf.distribute.experimental.CommunicationOptions(
+        bytes_per_pack=BYTES_PER_PACK, timeout_seconds=timeout
+    )
+    handler = signal.getsignal(signal.SIGTERM)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # TensorFlow has taken it
+    return strategy
+
+
+def _devices_of(strategy: tf.distribute.Strategy) -> tuple[str, ...]:
+    """Return this host's devices of a strategy; none for the default strategy."""
+    several = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
+    return tuple(strategy.extended.worker_devices) if isinstance(strategy, several) else ()
+
+
 def first_device(strategy: tf.distribute.Strategy) -> str:
-    """Return the name of the strategy's first device."""
-    mirrored = isinstance(strategy, tf.distribute.MirroredStrategy)
-    return strategy.extended.worker_devices[0] if mirrored else "CPU:0"
+    """Return the name of the strategy's first device on this host."""
+    return next(iter(_devices_of(strategy)), "CPU:0")
 
 
 def describe(strategy: tf.distribute.Strategy) -> list[str]:
-    """Return one line per device of the strategy, such as "GPU:0 NVIDIA A100" or "CPU:0"."""
-    if not isinstance(strategy, tf.distribute.MirroredStrategy):
-        return ["CPU:0"]
+    """Return one line per device of this host, such as "GPU:0 NVIDIA A100" or "CPU:0"."""
     names = []
-    for device in strategy.extended.worker_devices:
+    for device in _devices_of(strategy) or ("CPU:0",):
         short = ":".join(device.split(":")[-2:])
         details = {}
         if short.startswith("GPU"):
             details = tf.config.experimental.get_device_details(
-                tf.config.list_physical_devices("GPU")[int(short[4:])]
+                tf.config.get_visible_devices("GPU")[int(short[4:])]
             )
         names.append(f"{short} {details.get('device_name', '')}".strip())
     return names

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -18,9 +17,10 @@ from reszoo.training.finetuning import describe_unfreezing
 from reszoo.training.progress import Progress
 from reszoo.training.protocols import Evaluator, Pipeline, Stepper
 from reszoo.training.run import Run
-from reszoo.training.signals import stop_on_signal
 from reszoo.training.state import BEST, RESULT, TrainingState
+from reszoo.training.stopping import Stopping
 from reszoo.training.tensorboard import TensorBoard
+from reszoo.training.workers import Workers
 from reszoo.types import JsonObject, Tensor
 
 CHECK_EVERY = 50  # steps between checks that the loss is finite
@@ -37,13 +37,14 @@ class Loop:
         stepper: Updates the model.
         pipeline: The data.
         reporter: Reports to the terminal and to train.log.
+        workers: The workers of the run; all call the same methods.
         evaluate: Returns val_loss and val_accuracy, passing the batches through its argument; None
             without validation images.
         callbacks: Keras callbacks, as `check_callbacks` returns them.
 
     Attributes:
         total: Steps of the whole run.
-        signalled: Whether a signal has stopped training.
+        stopping: Whether a signal or a callback stops training.
     """
 
     def __init__(
@@ -53,16 +54,19 @@ class Loop:
         stepper: Stepper,
         pipeline: Pipeline,
         reporter: Reporter,
+        workers: Workers,
         evaluate: Evaluator | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> None:
         self.run, self.recipe, self.stepper, self.pipeline = run, recipe, stepper, pipeline
         self.reporter, self.evaluate, self.model = reporter, evaluate, stepper.model
         self.progress = Progress(reporter)
-        self.state = TrainingState(run, stepper)
+        self.state = TrainingState(run, stepper, workers)
+        self.stopping = Stopping(workers, stepper)
+        self._part = stepper.part if workers.count > 1 else None
         self.total = recipe.total_steps(pipeline.steps_per_epoch)
         self.probe = recipe.probe_steps(pipeline.steps_per_epoch)
-        self.until, self.signalled = self.total, False
+        self.until = self.total
         self._logs: JsonObject = {}  # of the last epoch
         self._resumed: Checkpoint | None = None
         self._callbacks = Callbacks(
@@ -88,11 +92,6 @@ class Loop:
     def history(self) -> list[JsonObject]:
         """The rows of the history so far."""
         return self.state.history
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of training so far."""
-        return self.state.seconds
 
     @property
     def complete(self) -> bool:
@@ -131,10 +130,9 @@ class Loop:
         board = TensorBoard(self.run, self.history)
         try:
             self._begin()
-            with stop_on_signal() as stopped:
+            with self.stopping.catch_signals():
                 if not self.complete:
-                    self._take_steps(board, stopped)
-                self.signalled = stopped.is_set()
+                    self._take_steps(board)
         finally:
             self.progress.end()
             board.close()
@@ -171,17 +169,18 @@ class Loop:
         if self.complete and self._callbacks.may_change("on_train_end"):
             self.state.save_weights(RESULT)
 
-    def _take_steps(self, board: TensorBoard, stopped: threading.Event) -> None:
-        """Take steps up to `until`, or until `stopped` is set or a callback stops training."""
-        begun = time.monotonic() - self.seconds
-        for images, labels in self.pipeline.train(self.step).take(max(self.until - self.step, 0)):
+    def _take_steps(self, board: TensorBoard) -> None:
+        """Take steps up to `until`, or until a signal or a callback stops training."""
+        begun = time.monotonic() - self.state.seconds
+        batches = self.pipeline.train(self.step, self._part)
+        for images, labels in batches.take(max(self.until - self.step, 0)):
             self._take_step(images, labels)
             self.state.seconds = time.monotonic() - begun
             self._after_step()
             if self._epoch_ends():
                 self._end_epoch(board)
-            self.state.ended = bool(self.model.stop_training)
-            stop = stopped.is_set() or self.state.ended
+            self.state.ended = self.stopping.ended
+            stop = self.stopping.signalled or self.state.ended
             if stop or self._checkpoint_due():
                 self.state.save(*self._callbacks.state())
             if stop:
@@ -199,7 +198,7 @@ class Loop:
             self.stepper.restart()
             self.reporter.line(describe_unfreezing(self.recipe, self.step))
         take_step = self.stepper.probe if self.step < self.probe else self.stepper
-        take_step(images, labels, rate)
+        take_step(images, labels, rate, self.pipeline.rows(self.step), self.stopping.wishes)
         self._callbacks.stepped(rate)
 
     def scheduled_rate(self, step: int) -> float:
@@ -222,20 +221,21 @@ class Loop:
         if self.step % CHECK_EVERY == 0:
             self._check_finite()
         self.progress.step(self.step, self.state.mean)
+        self.stopping.after_step(self.step, last=self._epoch_ends())
 
     def _epoch(self, step: int) -> int:
         return math.ceil(step / self.pipeline.steps_per_epoch)
 
     def _epoch_ends(self) -> bool:
         last = self.step % self.pipeline.steps_per_epoch == 0 or self.step == self.until
-        return last or self.model.stop_training
+        return last or self.stopping.ended
 
     def _end_epoch(self, board: TensorBoard) -> None:
         epoch = self._epoch(self.step)
         logs = self.state.epoch_mean()
         learning_rate = self.stepper.rate
         regular = epoch % self.recipe.train.evaluate_every == 0
-        due = regular or self.step == self.until or self.model.stop_training
+        due = regular or self.step == self.until or self.stopping.ended
         if due:
             row = self._add_row(epoch, board)
             known = ("epoch", "step", "rate", *logs)
@@ -244,7 +244,9 @@ class Loop:
             self.state.start_epoch()
         self._logs = logs | {"learning_rate": learning_rate}
         self._callbacks.call("on_epoch_end", epoch - 1, self._logs)
-        if self.model.stop_training and not due:
+        if self._callbacks.given:
+            self.stopping.after_epoch()
+        if self.stopping.ended and not due:
             self._add_row(epoch, board)
 
     def _add_row(self, epoch: int, board: TensorBoard) -> JsonObject:

@@ -14,6 +14,7 @@ import keras
 
 from reszoo.data.batches import Batch, Batches
 from reszoo.data.info import DataInfo
+from reszoo.data.micro_batches import Part
 from reszoo.errors import ReszooError
 from reszoo.images.preprocessing import Preprocessing
 from reszoo.lazy import tf
@@ -33,8 +34,11 @@ class Pipeline(Protocol):
     preprocessing: Preprocessing
     steps_per_epoch: int
 
-    def train(self, start_step: int = 0) -> Batches:
-        """Return the training batches from a step on, without end."""
+    def train(self, start_step: int = 0, part: Part | None = None) -> Batches:
+        """Return the training batches from a step on, without end; of each only `part`."""
+
+    def rows(self, step: int) -> int:
+        """Return how many images the whole batch of a step holds."""
 
     def evaluation(self, split: str) -> Batches:
         """Return a split once, in order, without augmentation."""
@@ -51,15 +55,21 @@ class Stepper(Protocol):
     weights: list[Variable]
     averages: list[Variable]
     totals: Variable
+    wishes: Variable
+    part: Part
 
     @property
     def rate(self) -> float:
         """The learning rate of the last update."""
 
-    def __call__(self, images: Tensor, labels: Tensor, rate: float) -> None:
-        """Take one step on a global batch."""
+    def __call__(
+        self, images: Tensor, labels: Tensor, rate: float, rows: int, wishes: tuple[bool, bool]
+    ) -> None:
+        """Take one step on a global batch, of which `images` are this worker's part."""
 
-    def probe(self, images: Tensor, labels: Tensor, rate: float) -> None:
+    def probe(
+        self, images: Tensor, labels: Tensor, rate: float, rows: int, wishes: tuple[bool, bool]
+    ) -> None:
         """Take one step of a linear probe."""
 
     def restart(self) -> None:

@@ -45,10 +45,12 @@ class Run:
 
     Args:
         path: The folder.
+        writes: Whether this process may write; on several hosts only worker 0 may. Others neither
+            need the folder nor read it.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike[str], *, writes: bool = True) -> None:
+        self.path, self.writes = Path(path), writes
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], recipe: Recipe) -> Run:
@@ -254,12 +256,16 @@ class Run:
 
     def write_meta(self, **values: Any) -> None:
         """Set keys of run.json; other keys stay."""
+        if not self.writes:
+            return
         path = self.path / "run.json"
         known = self.meta if path.is_file() else {}
         write_json(path, {**known, **values})
 
     def write_history(self, history: Sequence[JsonObject]) -> None:
         """Write history.json and history.csv, which hold the same rows."""
+        if not self.writes:
+            return
         write_json(self.path / "history.json", list(history))
         text = io.StringIO()
         columns = list(dict.fromkeys(key for row in history for key in row))

@@ -18,6 +18,7 @@ from reszoo.models.freeze import freeze
 from reszoo.training.devices import first_device
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.step import Stepper
+from reszoo.training.workers import Workers
 from reszoo.weights.load import renew_head
 
 ModelSource: TypeAlias = keras.Model | Callable[[Pipeline], keras.Model]
@@ -86,7 +87,18 @@ def _check_shapes(model: keras.Model, pipeline: Pipeline) -> None:
         )
 
 
-def make_stepper(model: keras.Model, recipe: Recipe, strategy: tf.distribute.Strategy) -> Stepper:
+def share_start(stepper: Stepper, workers: Workers) -> None:
+    """Give every worker the values that worker 0 starts with."""
+    variables = [*stepper.model.variables, *stepper.state().values()]
+    values = workers.share([variable.numpy() for variable in variables])
+    for variable, value in zip(variables, values, strict=True):
+        if not workers.first:
+            variable.assign(value)
+
+
+def make_stepper(
+    model: keras.Model, recipe: Recipe, strategy: tf.distribute.Strategy, workers: Workers
+) -> Stepper:
     """Return the stepper of a recipe, and compile the model. Call it in the strategy's scope."""
     if recipe.train.batch_norm == "sync":
         synchronize_batch_norm(model)
@@ -105,4 +117,6 @@ def make_stepper(model: keras.Model, recipe: Recipe, strategy: tf.distribute.Str
         strategy,
         recipe.finetune.stage_decay,
         images_on=first_device(strategy) if recipe.data.on_device else "CPU:0",
+        worker=workers.index,
+        workers=workers.count,
     )

@@ -5,18 +5,29 @@ from __future__ import annotations
 import datetime
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 
 from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import ResolvedRecipe, resolve_data, resolve_recipe
+from reszoo.data.fingerprint import difference
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.files import check_output, check_outside
+from reszoo.images.preprocessing import Preprocessing
 from reszoo.training import checkpoint
-from reszoo.training.data_location import advice_on_data, missing, relocate
+from reszoo.training.callback_checks import class_name
+from reszoo.training.data_location import (
+    advice_on_data,
+    ignore_location,
+    ignore_start,
+    missing,
+    relocate,
+)
 from reszoo.training.protocols import Pipeline, Stepper
 from reszoo.training.run import Run
+from reszoo.training.workers import Workers
 from reszoo.weights.files import is_file_name, local_file
 
 
@@ -27,11 +38,12 @@ def find_run(
     resume: bool,
     data: str | None,
     model: object = None,
+    workers: Workers,
 ) -> tuple[Run, ResolvedRecipe]:
     """Return the run to train, whose folder does not exist yet if it is new, and its recipe.
 
-    The arguments are those of `Trainer.prepare`. The recipe is resolved; it names the present
-    location of the data.
+    The arguments are those of `Trainer.prepare`, and the workers, of which only worker 0 needs the
+    folder. The recipe is resolved; it names the present location of the data.
 
     Raises:
         ReszooError: If the folder cannot hold the run, holds another run, or a file or run that
@@ -43,6 +55,10 @@ def find_run(
             f"For a new run: --set data.name={data}"
         )
     recipe = resolve_recipe(recipe)
+    if not workers.first:
+        if data is not None:
+            recipe = recipe.replace(data=resolve_data(relocate(recipe.data, data)))
+        return Run(run_dir or "runs", writes=False), recipe
     if not resume:
         check_start(recipe)
         return _new_run(recipe, run_dir), recipe
@@ -133,6 +149,50 @@ def check_data(run: Run, recipe: Recipe, pipeline: Pipeline, resume: bool) -> No
             "validation images. Example: --set data.validation=5000"
         )
     recipe.probe_steps(pipeline.steps_per_epoch)  # rejects a probe longer than the run
+
+
+def unite(
+    workers: Workers,
+    recipe: Recipe,
+    pipeline: Pipeline,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> None:
+    """Compare what the workers train, and give all of them worker 0's preprocessing.
+
+    Raises:
+        ReszooError: If a worker has another recipe, other data or other callbacks.
+    """
+    if workers.count == 1:
+        return
+    found = workers.exchange(
+        {
+            "recipe": recipe.to_dict(),
+            "data": pipeline.info.to_dict(),
+            "preprocessing": pipeline.preprocessing.to_dict(),
+            "callbacks": [class_name(callback) for callback in callbacks],
+        }
+    )
+    first = found[0]
+    for index, other in enumerate(found[1:], 1):
+        ignore_location(first["recipe"], other["recipe"])
+        ignore_start(first["recipe"], other["recipe"])
+        for table, before in first["recipe"].items():
+            if before != other["recipe"].get(table):
+                raise ReszooError(
+                    f"worker {index} has another [{table}] than worker 0; expected the same "
+                    "recipe. Give all workers the same recipe and the same --set"
+                )
+        if first["callbacks"] != other["callbacks"]:
+            raise ReszooError(
+                f"callbacks: worker {index} has {other['callbacks']}; expected those of worker 0, "
+                f"{first['callbacks']}. Give all workers the same callbacks"
+            )
+        if why := difference(first["data"], other["data"]):
+            raise ReszooError(
+                f"data.name: {pipeline.info.name} of worker {index} is not the data of worker 0: "
+                f"{why}"
+            )
+    pipeline.preprocessing = Preprocessing.from_dict(first["preprocessing"])
 
 
 def stored_bytes(model: keras.Model, stepper: Stepper) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from reszoo.training.averaging import WeightAverages
 from reszoo.training.checkpoint import Checkpoint
 from reszoo.training.protocols import Stepper
 from reszoo.training.run import Run
+from reszoo.training.workers import Workers
 from reszoo.types import Array, JsonObject, Variable
 
 BEST, RESULT = "best.npz", "result.npz"  # best on validation; as callbacks left them at the end
@@ -25,6 +27,7 @@ class TrainingState:
     Args:
         run: The run folder.
         stepper: Holds the model and every other variable.
+        workers: The workers of the run; worker 0 reads and writes, and shares what it reads.
 
     Attributes:
         step: Updates so far.
@@ -35,8 +38,8 @@ class TrainingState:
         averaging: Exchanges the raw and the averaged weights in the model.
     """
 
-    def __init__(self, run: Run, stepper: Stepper) -> None:
-        self._folder, self._stepper = run.checkpoints, stepper
+    def __init__(self, run: Run, stepper: Stepper, workers: Workers) -> None:
+        self._folder, self._stepper, self._workers = run.checkpoints, stepper, workers
         self.step = 0
         self.history: list[JsonObject] = []
         self.best = -1.0
@@ -79,7 +82,9 @@ class TrainingState:
         Raises:
             ReszooError: If the checkpoint belongs to another model or recipe, or none is readable.
         """
-        found = checkpoint.newest(self._folder, report)
+        with self._workers.together():
+            own = checkpoint.newest(self._folder, report) if self._workers.first else None
+        found = self._share(own)
         if found is None:
             return None
         found = self._under_own_names(found)
@@ -118,21 +123,44 @@ class TrainingState:
             arrays: Their arrays by name.
 
         Raises:
-            ReszooError: If a variable is not finite.
+            ReszooError: If a variable is not finite, or the workers hold different weights.
         """
         self.averaging.hide()
         values = {name: variable.numpy() for name, variable in self._variables.items()}
-        for name, array in values.items():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise self.diverged(f"{name.split('/', 2)[-1]} holds values that are not finite")
+        with self._workers.together():
+            for name, array in values.items():
+                if array.dtype.kind == "f" and not np.isfinite(array).all():
+                    what = name.split("/", 2)[-1]
+                    raise self.diverged(f"{what} holds values that are not finite")
+        self._compare(values)
         meta = self._meta() | {"callbacks": list(callbacks)}
-        checkpoint.save(checkpoint.step_path(self._folder, self.step), {**values, **arrays}, meta)
-        checkpoint.prune(self._folder)
+        with self._workers.together():
+            if self._workers.first:
+                path = checkpoint.step_path(self._folder, self.step)
+                checkpoint.save(path, {**values, **arrays}, meta)
+                checkpoint.prune(self._folder)
+
+    def _compare(self, values: Mapping[str, Array]) -> None:
+        """Raise ReszooError if the workers hold different weights, by their checksum."""
+        if self._workers.count == 1:
+            return
+        checksum = 0
+        for array in values.values():
+            if array.dtype.kind == "f":  # each replica has its own random seeds
+                checksum = zlib.crc32(array.tobytes(), checksum)
+        found = self._workers.exchange(checksum)
+        if other := [index for index, each in enumerate(found) if each != found[0]]:
+            raise ReszooError(
+                f"at step {self.step} the weights of worker {other[0]} are not those of worker 0; "
+                "expected equal ones. Give all workers the same callbacks, processors and versions"
+            )
 
     def save_weights(self, name: str) -> None:
         """Write the model's weights as they are to a file of the folder of checkpoints."""
-        weights = {key: variable.numpy() for key, variable in self._weights.items()}
-        checkpoint.save(self._folder / name, weights, self._meta())
+        with self._workers.together():
+            if self._workers.first:
+                weights = {key: variable.numpy() for key, variable in self._weights.items()}
+                checkpoint.save(self._folder / name, weights, self._meta())
 
     def load_weights(self, name: str, *, of_this_step: bool = False) -> bool:
         """Load weights that `save_weights` wrote; return False if there are none.
@@ -142,9 +170,13 @@ class TrainingState:
             of_this_step: Load them only if they were written at the present step.
         """
         path = self._folder / name
-        if not path.is_file():
+        with self._workers.together():
+            exists = self._workers.first and path.is_file()
+            own = checkpoint.load(path) if exists else None
+        found = self._share(own)
+        if found is None:
             return False
-        found = self._under_own_names(checkpoint.load(path))
+        found = self._under_own_names(found)
         if of_this_step and found.meta["step"] != self.step:
             return False
         if not of_this_step:
@@ -172,12 +204,19 @@ class TrainingState:
 
     def diverged(self, reason: str) -> ReszooError:
         """Return the error for training that cannot continue, with the remedies."""
-        good = checkpoint.steps(self._folder)
+        good = checkpoint.steps(self._folder) if self._workers.first else []
         kept = f"the last good checkpoint is {good[-1]}" if good else "there is no checkpoint yet"
         return ReszooError(
             f"at step {self.step} {reason}; {kept}; try a lower schedule.rate, a longer warmup or "
             "train.clip_norm"
         )
+
+    def _share(self, found: Checkpoint | None) -> Checkpoint | None:
+        """Return the checkpoint that worker 0 has read."""
+        if self._workers.count == 1:
+            return found
+        content = self._workers.share_bytes(found.path.read_bytes() if found else b"")
+        return checkpoint.load(self._folder / "shared", content) if content else None
 
     def _sums(self) -> Array:
         """Return the sums since the last row: loss, right answers, images, skipped steps."""

@@ -1,4 +1,4 @@
-"""One update of the weights, equal on one device and on N replicas.
+"""One update of the weights, equal on one device and on N replicas, of one host or of several.
 
 Under a strategy, Keras' `fit` clips before the reduction, weights a ragged last batch by replica
 instead of by image, and applies a float16 overflow of one replica. Here each replica computes the
@@ -8,7 +8,7 @@ receives the whole gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -16,21 +16,23 @@ import keras
 
 from reszoo.config.optimizer import OptimizerConfig
 from reszoo.config.training import TrainConfig
-from reszoo.data.micro_batches import share_of_micro_batch
+from reszoo.data.micro_batches import Part
 from reszoo.errors import ReszooError
 from reszoo.lazy import tf
 from reszoo.training.block_functions import BlockByBlock
 from reszoo.training.compiled import Compiled
 from reszoo.training.loss_scale import LossScale
 from reszoo.training.protocols import Strategy
+from reszoo.training.reduction import find_statistics, reduce_sums
 from reszoo.training.traced_call import TracedCall
 from reszoo.training.weight_update import WeightUpdate
 from reszoo.types import Tensor, Variable
 from reszoo.weights.convert import HEAD
 
-STATISTICS = ("moving_mean", "moving_variance")
 Gradients: TypeAlias = "tuple[list[Tensor], Tensor]"
 """Gradients of one micro-batch, and its sums [loss, right answers, images] (float64)."""
+Wishes: TypeAlias = tuple[bool, bool]
+NO_WISHES = (False, False)
 
 
 class Stepper:
@@ -46,11 +48,15 @@ class Stepper:
         strategy: The strategy.
         stage_decay: Factor on the learning rate from each stage to the one below it.
         images_on: The device that holds the batches; only a replica's share leaves it.
+        worker: The number of this worker, on several hosts.
+        workers: How many workers there are.
 
     Attributes:
+        part: The part of every batch that this worker reads.
         weights: The weights that were trainable at construction. Only these have slots.
         averages: Their exponential moving averages; empty without `train.ema`.
         totals: [sum of the losses, right answers, images, skipped steps], a float64 variable [4].
+        wishes: The wishes of all workers in the last step, added up, a float64 variable [2].
 
     Raises:
         ReszooError: If `train.jit` does not support the model, or `stage_decay` needs stages that
@@ -66,15 +72,19 @@ class Stepper:
         strategy: Strategy,
         stage_decay: float = 1.0,
         images_on: str = "CPU:0",
+        worker: int = 0,
+        workers: int = 1,
     ) -> None:
         self.model, self.optimizer, self.strategy = model, optimizer, strategy
         self._accumulate, self._images_on = train.accumulate, images_on
+        replicas = strategy.num_replicas_in_sync // workers
+        self.part = Part(worker, workers, replicas, train.accumulate)
         # A shared function would also compute the gradients of frozen parts.
         alone = strategy.num_replicas_in_sync == 1 and all(each.trainable for each in model.layers)
         # XLA compiles the whole model as one program, which shared functions would only hide.
         shared = alone and not train.jit
         self._forward = BlockByBlock(model) if shared else partial(model, training=True)
-        self._statistics = list(_statistics(model))
+        self._statistics = list(find_statistics(model))
         others = model.non_trainable_variables
         self._seeds = [each for each in others if each.path.endswith("seed_generator_state")]
         if train.jit and self._seeds:
@@ -101,9 +111,12 @@ class Stepper:
         self.weights, self.averages = self._update.weights, self._update.averages
         self._all = list(range(len(self.weights)))
         self.totals = tf.Variable(tf.zeros(4, tf.float64), trainable=False, name="totals")
+        self.wishes = tf.Variable(tf.zeros(2, tf.float64), trainable=False, name="wishes")
         self.loss_scale = LossScale(enabled=train.precision == "mixed_float16")
         images = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
-        signature = [images, tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.float32)]
+        labels, rows = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)
+        rate, wishes = tf.TensorSpec([], tf.float32), tf.TensorSpec([2], tf.float64)
+        signature = [images, labels, rate, rows, wishes]
         # No code here branches on a tensor, so AutoGraph would only cost time.
         traced = partial(tf.function, input_signature=signature, autograph=False)
         self._step, self._probe = traced(self._full_step), traced(self._probe_step)
@@ -113,22 +126,25 @@ class Stepper:
             gradients = partial(self._differentiate, training)
             self._gradients[training] = Compiled(model, gradients) if train.jit else gradients
 
-    def __call__(self, images: Tensor, labels: Tensor, rate: float) -> None:
+    def __call__(
+        self, images: Tensor, labels: Tensor, rate: float, rows: int = 0, wishes: Wishes = NO_WISHES
+    ) -> None:
         """Take one step on a global batch.
 
         Args:
-            images: float32 [n, h, w, c].
+            images: float32 [n, h, w, c]: the rows of the batch that belong to `part`.
             labels: int32 [n].
             rate: The learning rate.
+            rows: Rows of the whole batch; by default n.
+            wishes: What this worker wants all to know after the step; added up in `wishes`.
         """
-        self._take_step(images, labels, tf.constant(rate, tf.float32))
+        self._take_step(*_arguments(images, labels, rate, rows, wishes))
 
-    def probe(self, images: Tensor, labels: Tensor, rate: float) -> None:
-        """Take one step of a linear probe: only the classifier learns, on features of inference.
-
-        The arguments are those of a step.
-        """
-        self._take_probe(images, labels, tf.constant(rate, tf.float32))
+    def probe(
+        self, images: Tensor, labels: Tensor, rate: float, rows: int = 0, wishes: Wishes = NO_WISHES
+    ) -> None:
+        """Take the same step of a linear probe: the classifier alone learns, as in inference."""
+        self._take_probe(*_arguments(images, labels, rate, rows, wishes))
 
     @property
     def rate(self) -> float:
@@ -160,13 +176,14 @@ class Stepper:
             for seed in self._seeds:
                 seed.value.assign(seed.value + tf.cast(tf.stack([replica, 0]), seed.value.dtype))
 
-        self.strategy.run(spread)
+        if self._seeds:
+            tf.function(lambda: self.strategy.run(spread), autograph=False)()
 
-    def _full_step(self, images: Tensor, labels: Tensor, rate: Tensor) -> None:
-        self._global_step(images, labels, rate, self._all, True)
+    def _full_step(self, *arguments: Tensor) -> None:
+        self._global_step(arguments, self._all, True)
 
-    def _probe_step(self, images: Tensor, labels: Tensor, rate: Tensor) -> None:
-        self._global_step(images, labels, rate, self._trained(False), False)
+    def _probe_step(self, *arguments: Tensor) -> None:
+        self._global_step(arguments, self._trained(False), False)
 
     def _trained(self, training: bool) -> list[int]:
         """Return the indices of the weights to update: all, or in a probe the classifier's."""
@@ -175,19 +192,16 @@ class Stepper:
         own = {id(weight) for weight in self.model.get_layer(HEAD).trainable_variables}
         return [index for index in self._all if id(self.weights[index]) in own]
 
-    def _global_step(
-        self, images: Tensor, labels: Tensor, rate: Tensor, indices: list[int], training: bool
-    ) -> None:
+    def _global_step(self, batch: Sequence[Tensor], indices: list[int], training: bool) -> None:
         """Update the weights of the given indices.
 
         Args:
-            images: float32 [n, h, w, c].
-            labels: int32 [n].
-            rate: The learning rate, float32 [].
+            batch: The arguments of a step as tensors.
             indices: Which weights to update.
             training: Whether the model computes as in training.
         """
-        arguments = (images, labels, indices, training)
+        images, labels, rate, rows, wishes = batch
+        arguments = (images, labels, rows, wishes, indices, training)
         gradients, sums, finite = self.strategy.run(self._replica_step, args=arguments)
         self.optimizer.learning_rate = rate
         scaled = self.loss_scale.enabled
@@ -199,25 +213,30 @@ class Stepper:
             self.loss_scale.update(finite)
         else:
             self._update.apply(gradients, rate, indices)
-        sums = tf.concat([self.strategy.reduce("SUM", sums, axis=None), [0.0]], 0)
+        sums, wished = tf.split(self.strategy.reduce("SUM", sums, axis=None), [3, 2])
+        sums = tf.concat([sums, [0.0]], 0)
         if scaled:  # the loss of a skipped step may not be finite; only the skip is counted
             sums = tf.where(finite, sums, [0.0, 0.0, 0.0, 1.0])
         self.totals.assign_add(sums)
+        self.wishes.assign(wished)
 
     def _replica_step(
-        self, images: Tensor, labels: Tensor, indices: list[int], training: bool
+        self,
+        images: Tensor,
+        labels: Tensor,
+        rows: Tensor,
+        wishes: Tensor,
+        indices: list[int],
+        training: bool,
     ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Return the batch's gradient, this replica's sums, and whether the gradient is finite."""
+        """Return the batch's gradient, the sums and wishes, and whether the gradient is finite."""
         context = tf.distribute.get_replica_context()
-        rows = tf.shape(images)[0]
         weights = [self.weights[index] for index in indices]
         gradients: list[Tensor | None] = [None] * len(weights)
         sums = tf.zeros(3, tf.float64)
         for micro_batch in range(self._accumulate):
-            replica, replicas = context.replica_id_in_sync_group, context.num_replicas_in_sync
-            first, last, weight = share_of_micro_batch(
-                rows, replica, replicas, micro_batch, self._accumulate
-            )
+            replica = context.replica_id_in_sync_group
+            first, last, weight = self.part.local_share(rows, replica, micro_batch)
             with tf.device(self._images_on):  # only the share goes to the replica's device
                 x = images[first:last]
             with tf.device("CPU:0"):
@@ -227,14 +246,14 @@ class Stepper:
             gradients = [added if known is None else known + added for known, added in pairs]
             sums += more
         if self.strategy.num_replicas_in_sync > 1:
-            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-            if training:
-                self._average_statistics(context)
+            statistics = self._statistics if training else []
+            gradients = reduce_sums(context, gradients, statistics)
         gradients, finite = self.loss_scale.unscale(gradients)
         # In a deep model, reading the weights a second time is a tenth of all operations.
         forward = self._forward if training else None
         read = forward.values if isinstance(forward, BlockByBlock) else {}
-        return self._update.regularize(gradients, weights, read), sums, finite
+        gradients = self._update.regularize(gradients, weights, read)
+        return gradients, tf.concat([sums, wishes], 0), finite
 
     def _differentiate(
         self, training: bool, x: Tensor, y: Tensor, rows: Tensor, weight: Tensor, scale: Tensor
@@ -265,23 +284,10 @@ class Stepper:
         loss = tf.cast(tf.reduce_sum(losses), tf.float64)
         return gradients, tf.stack([loss, tf.reduce_sum(right), count])
 
-    def _average_statistics(self, context: tf.distribute.ReplicaContext) -> None:
-        """Set the moving statistics of all replicas to their mean."""
-        if self._statistics:
-            own = [tf.identity(variable.value) for variable in self._statistics]
-            means = context.all_reduce(tf.distribute.ReduceOp.MEAN, own)
-            for variable, mean in zip(self._statistics, means, strict=True):
-                variable.value.assign(mean)
 
-
-def _statistics(layer: keras.layers.Layer) -> Iterator[Variable]:
-    """Yield the moving statistics that training changes; those of frozen layers do not change."""
-    if not layer.trainable:
-        return
-    if inner := getattr(layer, "layers", ()):
-        for each in inner:
-            yield from _statistics(each)
-    else:
-        yield from (
-            each for each in layer.non_trainable_variables if each.path.endswith(STATISTICS)
-        )
+def _arguments(
+    images: Tensor, labels: Tensor, rate: float, rows: int, wishes: Wishes
+) -> tuple[Tensor, ...]:
+    """Return the arguments of a step as tensors."""
+    count, wanted = tf.constant(rows or len(labels), tf.int32), tf.constant(wishes, tf.float64)
+    return images, labels, tf.constant(rate, tf.float32), count, wanted

@@ -20,8 +20,11 @@ class TensorBoard:
 
     def __init__(self, run: Run, history: Sequence[JsonObject]) -> None:
         folder = run.path / "tensorboard"
-        shutil.rmtree(folder, ignore_errors=True)
-        self._writer = tf.summary.create_file_writer(str(folder))
+        if run.writes:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._writer = tf.summary.create_file_writer(str(folder))
+        else:
+            self._writer = tf.summary.create_noop_writer()
         for row in history:
             self.add(row)
 

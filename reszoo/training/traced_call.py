@@ -45,6 +45,14 @@ class TracedCall:
         options.graph_options.rewrite_options.disable_meta_optimizer = True
         settings = {"config": "", "config_proto": options.SerializeToString(), "executor_type": ""}
         captured = traced.captured_inputs
-        return lambda *args: tf.raw_ops.StatefulPartitionedCall(
-            args=[*args, *captured], Tout=[], f=traced, **settings
-        )
+        # On several hosts some inputs are made for each call: the keys of its collectives.
+        again = zip(captured, traced.captured_inputs, strict=True)
+        fixed = all(one is other for one, other in again)
+
+        def call(*args: Tensor) -> object:
+            inputs = captured if fixed else traced.captured_inputs
+            return tf.raw_ops.StatefulPartitionedCall(
+                args=[*args, *inputs], Tout=[], f=traced, **settings
+            )
+
+        return call

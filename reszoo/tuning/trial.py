@@ -170,7 +170,7 @@ def _execute(
         epoch = trainer.pipeline.steps_per_epoch
         until = min(loop.total, -(-round(share * loop.total) // epoch) * epoch)
         trainer.fit(until)
-        if loop.signalled or loop.step < until:
+        if loop.stopping.signalled or loop.step < until:
             raise Stopped  # the trial resumes from what was reached
         accuracies = [row["val_accuracy"] for row in loop.history]
         return {
@@ -178,7 +178,7 @@ def _execute(
             "training": loop.history[-1]["accuracy"],
             "steps": loop.step,
             "trained_steps": loop.step - first_step,
-            "seconds": loop.seconds - seconds_before,
+            "seconds": loop.state.seconds - seconds_before,
         }
     finally:
         release_memory()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -35,6 +36,7 @@ def make(
     policy: str = "",
     fields: dict[str, Any] = SMALL,
     images_on: str = "CPU:0",
+    workers: Mapping[str, int] = {},
     **train: Any,
 ) -> Stepper:
     """Return a stepper over a small model that starts alike every time."""
@@ -47,7 +49,13 @@ def make(
         if sync:
             synchronize_batch_norm(model)
         return Stepper(
-            model, make_optimizer(config), settings, config, strategy, images_on=images_on
+            model,
+            make_optimizer(config),
+            settings,
+            config,
+            strategy,
+            images_on=images_on,
+            **workers,
         )
 
 

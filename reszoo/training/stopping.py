@@ -1,0 +1,69 @@
+"""How a run stops before its end: by a signal or a callback, on all workers at the same step."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from reszoo.training.protocols import Stepper
+from reszoo.training.signals import stop_on_signal
+from reszoo.training.workers import Workers
+
+READ_EVERY = 8  # steps between readings on a GPU, which waits for each
+
+
+class Stopping:
+    """Whether training stops after the present step.
+
+    On one host a wish to stop applies at once. On several hosts the next step carries the wishes of
+    all workers to all of them, in the sum that it computes anyway.
+
+    Args:
+        workers: The workers of the run.
+        stepper: Carries the wishes. Callbacks wish by `stop_training` of its model.
+
+    Attributes:
+        ended: Whether a callback ends training.
+    """
+
+    def __init__(self, workers: Workers, stepper: Stepper) -> None:
+        self._workers, self._stepper = workers, stepper
+        self._event = threading.Event()
+        self._signalled = self.ended = False
+        self._every = READ_EVERY if "GPU" in stepper.wishes.device else 1
+
+    @contextlib.contextmanager
+    def catch_signals(self) -> Iterator[None]:
+        """Take Ctrl-C and SIGTERM as wishes."""
+        self._signalled = self.ended = False
+        with stop_on_signal() as self._event:
+            yield
+
+    @property
+    def signalled(self) -> bool:
+        """Whether a signal stops training."""
+        return self._event.is_set() if self._workers.count == 1 else self._signalled
+
+    @property
+    def wishes(self) -> tuple[bool, bool]:
+        """Whether a signal and a callback of this worker wish to stop."""
+        return self._event.is_set(), bool(self._stepper.model.stop_training)
+
+    def after_step(self, step: int, *, last: bool) -> None:
+        """Take the wishes that apply after a step.
+
+        Args:
+            step: Steps so far.
+            last: Whether an epoch ends.
+        """
+        if self._workers.count == 1:
+            self.ended = self.wishes[1]
+        elif last or step % self._every == 0:
+            self._signalled, self.ended = (bool(each) for each in self._stepper.wishes.numpy())
+            self._stepper.model.stop_training |= self.ended
+
+    def after_epoch(self) -> None:
+        """Take the wishes of callbacks at the end of an epoch, which apply at once on all hosts."""
+        self.ended = any(self._workers.exchange(self.wishes[1]))
+        self._stepper.model.stop_training |= self.ended
