@@ -34,6 +34,7 @@ def block(
         out = _scale_and_drop(out, spec, name, survival)
         # An identity takes the raw input; a projection the activated one, as its branch does.
         raw = is_identity(spec, x, channels, stride) or is_subsampled(spec, x, channels, stride)
+        raw = raw or spec.shortcut_from == "input"
         out = join(out, shortcut(x if raw else active, spec, channels, stride, name), spec, name)
     if spec.order == "bn_after_add":
         out = batch_norm(out, f"{name}_bn{last}", spec.bn_epsilon)
@@ -66,7 +67,10 @@ def _branch(x: KerasTensor, spec: Spec, stage: int, stride: int, name: str) -> K
             x = layers.Dropout(spec.dropout, name=f"{name}_dropout")(x)
         normed = not (last and spec.order in ("pre", "bn_after_add"))
         bias = 0.0 if spec.has_bias(normed=normed) else None
-        x = conv(x, filters, kernel, f"{name}_conv{number}", stride=step, groups=groups, bias=bias)
+        x = conv(
+            x, filters, kernel, f"{name}_conv{number}",
+            stride=step, groups=groups, bias=bias, padding=spec.padding,
+        )  # fmt: skip
         if normed and spec.order != "pre":
             zero = last and spec.zero_gamma
             x = batch_norm(x, f"{name}_bn{number}", spec.bn_epsilon, zero=zero)

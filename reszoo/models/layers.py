@@ -18,12 +18,12 @@ BN_MOMENTUM = 0.9
 
 def conv(
     x: KerasTensor, filters: int, kernel: int, name: str,
-    *, stride: int = 1, groups: int = 1, bias: float | None = None,
+    *, stride: int = 1, groups: int = 1, bias: float | None = None, padding: str = "both",
 ) -> KerasTensor:  # fmt: skip
-    """Apply a square convolution with the same padding on all sides.
+    """Apply a square convolution.
 
     Weights start as normal numbers of variance 2 / fan_in. Keras' padding "same" pads a strided
-    convolution on one side only, which would shift published weights by a pixel.
+    convolution on one side only, which would shift most published weights by a pixel.
 
     Args:
         x: The input, [n, h, w, c].
@@ -33,16 +33,18 @@ def conv(
         stride: The stride.
         groups: Groups of channels.
         bias: Initial value of the bias, None for no bias.
+        padding: Of a strided convolution: "both" pads all sides equally, "same" as TensorFlow.
 
     Reference: arXiv 1502.01852, equation 10.
     """
-    if stride > 1 and kernel > 1:
+    pads = stride > 1 and kernel > 1 and padding == "both"
+    if pads:
         x = keras.layers.ZeroPadding2D(kernel // 2, data_format=DATA_FORMAT, name=f"{name}_pad")(x)
     return keras.layers.Conv2D(
         filters,
         kernel,
         strides=stride,
-        padding="valid" if stride > 1 else "same",
+        padding="valid" if pads else "same",
         data_format=DATA_FORMAT,
         groups=groups,
         use_bias=bias is not None,

@@ -31,7 +31,7 @@ def shortcut(x: KerasTensor, spec: Spec, channels: int, stride: int, block: str)
         x = layers.AveragePooling2D(stride, stride, "same", DATA_FORMAT, name=name)(x)
         stride = 1
     # Normalized as the branch: not if the sum is normalized, nor before the next activation.
-    normed = spec.order not in ("pre", "bn_after_add")
+    normed = spec.shortcut_bn and spec.order not in ("pre", "bn_after_add")
     bias = 0.0 if spec.has_bias(normed=normed) else None
     x = conv(x, channels, 1, f"{block}_shortcut_conv", stride=stride, bias=bias)
     return batch_norm(x, f"{block}_shortcut_bn", spec.bn_epsilon) if normed else x

@@ -22,11 +22,18 @@ def stem(x: KerasTensor, spec: Spec) -> KerasTensor:
     }.get(spec.stem, [(width, 7, 2)])
     for index, (filters, kernel, stride) in enumerate(convs, 1):
         bias = 0.0 if spec.has_bias(normed=spec.stem != "bare") else None
-        x = conv(x, filters, kernel, f"stem_conv{index}", stride=stride, bias=bias)
+        x = conv(
+            x, filters, kernel, f"stem_conv{index}",
+            stride=stride, bias=bias, padding=spec.padding,
+        )  # fmt: skip
         if spec.stem != "bare":
             x = relu(batch_norm(x, f"stem_bn{index}", spec.bn_epsilon), f"stem_relu{index}")
     if spec.stem != "cifar":
         # After a ReLU the zeros of the padding never win; after "bare" they can, as published.
-        x = layers.ZeroPadding2D(1, data_format=DATA_FORMAT, name="stem_pool_pad")(x)
-        x = layers.MaxPooling2D(3, 2, data_format=DATA_FORMAT, name="stem_pool")(x)
+        same = spec.padding == "same"
+        if not same:
+            x = layers.ZeroPadding2D(1, data_format=DATA_FORMAT, name="stem_pool_pad")(x)
+        x = layers.MaxPooling2D(
+            3, 2, "same" if same else "valid", data_format=DATA_FORMAT, name="stem_pool"
+        )(x)
     return x

@@ -86,7 +86,8 @@ def _load(path: Path) -> Loaded:
         )
     if kind == "keras":
         with zipfile.ZipFile(path) as archive:
-            return load_hdf5(io.BytesIO(archive.read("model.weights.h5"))), [], np.asarray
+            weights = io.BytesIO(archive.read("model.weights.h5"))
+            return load_hdf5(weights, archive.read("config.json")), [], np.asarray
     if kind == "hdf5":
         return load_hdf5(path), [], np.asarray
     return _load_tensors(path, kind)

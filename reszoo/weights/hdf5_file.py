@@ -9,10 +9,15 @@ import numpy as np
 
 from reszoo.errors import ReszooError
 from reszoo.types import Array
+from reszoo.weights.keras_graph import number_layers
 
 
-def load_hdf5(source: Path | IO[bytes]) -> dict[str, Array]:
+def load_hdf5(source: Path | IO[bytes], config: bytes = b"") -> dict[str, Array]:
     """Return the weights of a `.weights.h5` file, or of a `.h5` file of Keras 2.
+
+    Args:
+        source: The file.
+        config: The JSON text of the model, if another file holds it.
 
     Raises:
         ReszooError: If it is another HDF5 file.
@@ -21,15 +26,16 @@ def load_hdf5(source: Path | IO[bytes]) -> dict[str, Array]:
 
     with h5py.File(source, "r") as file:
         root = file.get("model_weights", file)
+        config = config or file.attrs.get("model_config", b"")
         if "layer_names" in root.attrs:
-            return _load_legacy(root)
+            return number_layers(_load_legacy(root), config)
         found: dict[str, Array] = {}
         _load_groups(file, "", found)
         if not found and "layers" not in file:
             raise ReszooError(
                 f"{getattr(source, 'name', 'the file')} is HDF5, but not weights that Keras wrote"
             )
-        return found
+        return number_layers(found, config)
 
 
 def _load_legacy(root: Any) -> dict[str, Array]:

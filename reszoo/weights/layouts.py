@@ -6,17 +6,22 @@ a publisher calls a layer and its tensors, so that one table serves both directi
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from reszoo.errors import ReszooError
 from reszoo.types import Array
+from reszoo.zoo.count import count
 from reszoo.zoo.layer_names import parse_block_layer
 from reszoo.zoo.spec import Spec
 
-# Fields that only reszoo's layout supports; each has its default in every published model.
-OWN_FIELDS = ("shortcut_scale", "branch_scale", "gate", "rezero")
+# Fields that have their default in every model of a publisher whose layout does not name them.
+OWN_FIELDS = (
+    "shortcut_scale", "branch_scale", "gate", "rezero",
+    "expansions", "padding", "shortcut_bn", "shortcut_from",
+)  # fmt: skip
 
 TORCH_CONV = {"kernel": "weight", "bias": "bias"}
 TORCH_BATCH_NORM = {
@@ -52,11 +57,12 @@ class Layout:
         """Return why the publisher's models do not compute what `spec` computes; "" if they do."""
         if self.allowed is None:
             return ""
-        for name, values in self.allowed(spec).items():
+        allowed = self.allowed(spec)
+        for name, values in allowed.items():
             if (value := getattr(spec, name)) not in values:
                 return f"{name} is {value!r}, where it has {' or '.join(map(repr, values))}"
         for name in OWN_FIELDS:
-            if getattr(spec, name) != Spec.model_fields[name].default:
+            if name not in allowed and getattr(spec, name) != Spec.model_fields[name].default:
                 return f"it has no {name}"
         return ""
 
@@ -157,6 +163,41 @@ def _keras_fields(spec: Spec) -> Mapping[str, tuple[object, ...]]:
     }
 
 
+def _kerasio_layer(name: str, spec: Spec) -> str:
+    """Return the number of a layer among those of its kind, as `keras_graph` numbers them."""
+    if name == "head_dense":
+        return "dense_1"
+    kind = "conv" if "conv" in name else "bn"
+    return f"{kind}_{_list_layers(spec, kind).index(name) + 1}"
+
+
+@functools.cache
+def _list_layers(spec: Spec, kind: str) -> list[str]:
+    return [part.place for part in count(spec).parts if kind in part.place]
+
+
+def _kerasio_fields(spec: Spec) -> Mapping[str, tuple[object, ...]]:
+    second = spec.order == "pre"
+    return {
+        "block": ("bottleneck",) if second else ("basic",),
+        "stem": ("cifar",),
+        "shortcut": ("B",),
+        "padding": ("both",) if second else ("same",),  # of strided 1x1 convolutions there is none
+        "shrink": ("stride",),
+        "shrink_at": ("first",),
+        "stride_at": ("conv1",),
+        "shortcut_bn": (second,),
+        "shortcut_from": ("input",) if second else ("activation",),
+        "expansions": (spec.expansions,),
+        "order": ("pre",) if second else ("post",),
+        "bias": ("all",),
+        "bn_epsilon": (1e-3,),
+        "se_ratio": (0.0,),
+        "groups": (1,),
+        "group_width": (64,),
+    }
+
+
 LAYOUTS = {
     layout.name: layout
     for layout in (
@@ -201,6 +242,7 @@ LAYOUTS = {
             allowed=_keras_fields,
             renamed={"probs/": "predictions/", "fc1000/": "predictions/"},
         ),
+        Layout(name="kerasio", layer=_kerasio_layer, allowed=_kerasio_fields),
     )
 }
 
@@ -218,6 +260,7 @@ def detect_layout(names: Iterable[str]) -> str:
     signs = {
         "reszoo": "stem_conv1/kernel",
         "keras": "conv1_conv/kernel",
+        "kerasio": "conv_1/kernel",
         "akamaster": "linear.weight",
         "timm": "conv1.0.weight",
     }

@@ -36,7 +36,8 @@ class Weights:
         tag: Their name, "publisher/variant" or "publisher".
         layout: The layout of their tensors.
         data: The dataset that they classify, "imagenet" or "cifar10".
-        top1: Published accuracy in percent on its test images (ImageNet: validation), one crop.
+        top1: Accuracy in percent on its test images (ImageNet: validation), one crop; published,
+            except that of "mlperf", which was measured here.
         top5: As `top1`; None if not published.
         transforms: The preprocessing of images.
         license: SPDX identifier.

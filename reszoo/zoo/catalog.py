@@ -42,6 +42,7 @@ ALIASES |= {
     "wrn50_2": "wide_resnet50_2",
     "wrn101_2": "wide_resnet101_2",
     "seresnet50": "se_resnet50",
+    "resnet8_mlperf": "resnet8_kerasio",  # MLPerf Tiny's reference is the example's for n = 1
 }
 
 
@@ -94,6 +95,8 @@ RESNET_D, KERAS = "arXiv 1812.01187, section 4.2", "keras.applications"
 DEEP = (50, 101, 152, 200)
 V1_5 = {"stride_at": "conv2"}
 AS_KERAS = {"bn_epsilon": 1.001e-5}
+KERAS_IO = "keras-team/keras, examples/cifar10_resnet.py"
+AS_KERAS_IO = {"shortcut": "B", "bias": "all", "bn_epsilon": 1e-3}
 AS_D = {"stem": "deep", "shrink": "avgpool"}
 BOTTLENECK = {"block": "bottleneck", "shortcut": "B"}
 RESNEXT_29 = {"widths": (64, 128, 256), "stem_width": 64, "group_width": 64, **BOTTLENECK, **V1_5}
@@ -106,6 +109,11 @@ RULES = (
     _cifar("resnet{}_sd", "6n+2", "with stochastic depth", "arXiv 1603.09382", drop_path=0.5),
     _cifar("wrn{}_k", "6n+4", "CIFAR, k times as wide, pre-activation, option B",
            "arXiv 1605.07146, table 1", shortcut="B", order="pre"),
+    _cifar("resnet{}_kerasio", "6n+2", "v1 of keras.io's CIFAR-10 example; resnet8_mlperf: "
+           "MLPerf Tiny", KERAS_IO, shortcut_bn=False, padding="same", **AS_KERAS_IO),
+    _cifar("resnet{}_v2_kerasio", "9n+2", "v2 of keras.io's CIFAR-10 example, bottlenecks",
+           KERAS_IO, block="bottleneck", widths=(16, 64, 128), expansions=(4, 2, 2),
+           order="pre", shortcut_from="input", **AS_KERAS_IO),
 )  # fmt: skip
 # Option B where the shape changes, as in the authors' resnet-1k-layers.
 FAMILIES = (
@@ -155,6 +163,7 @@ ROWS = {model.name: model for family in FAMILIES for model in family.models}
 _BY_DEPTH = re.compile(
     r"(?:cifar_)?(?P<kind>resnet|plain)(?P<depth>[1-9]\d{0,3})(?P<end>_v2|_sd|)", re.A
 )
+_KERAS_IO = re.compile(r"resnet(?P<depth>[1-9]\d{0,3})(?P<end>(_v2)?_kerasio)", re.A)
 _WIDE = re.compile(r"wrn(?P<depth>[1-9]\d{0,2})_(?P<factor>[1-9]\d?)", re.A)
 
 
@@ -162,6 +171,15 @@ def _by_rule(name: str) -> Spec | None:
     """Return the CIFAR model that a name with a depth in it describes, None for another name."""
     if found := _BY_DEPTH.fullmatch(name):
         return _by_depth(name, found["kind"] == "plain", int(found["depth"]), found["end"])
+    if found := _KERAS_IO.fullmatch(name):
+        depth, step = int(found["depth"]), 9 if found[3] else 6
+        if depth % step != 2 or not step < depth <= MAX_CIFAR_DEPTH:
+            raise ReszooError(
+                f"no model '{name}': its depth is {step}n+2 up to {MAX_CIFAR_DEPTH}, such as "
+                f"resnet{2 * step + 2}{found['end']}"
+            )
+        fields = next(each.fields for each in RULES if each.form == f"resnet{{}}{found['end']}")
+        return Spec(name=name, **{**fields, "depths": ((depth - 2) // step,) * 3})
     if found := _WIDE.fullmatch(name):
         depth, factor = int(found["depth"]), int(found["factor"])
         if depth % 6 != 4 or depth < 10:
@@ -207,6 +225,8 @@ def list_models(pattern: str = "*") -> list[str]:
     names += [f"cifar_{kind}{depth}" for kind in ("plain", "resnet") for depth in (50, 152, 200)]
     names += [f"resnet{depth}_v2" for depth in LISTED_DEPTHS]
     names += [f"resnet{depth}_sd" for depth in (56, 110, 1202)]
+    names += [f"resnet{depth}_kerasio" for depth in (8, 20, 32, 44, 56, 110)]
+    names += [f"resnet{depth}_v2_kerasio" for depth in (20, 29, 56, 110)]
     names += ["wrn16_4", "wrn16_8", "wrn28_10", "wrn40_4", *ROWS, *ALIASES]
     return [name for name in dict.fromkeys(names) if fnmatch.fnmatchcase(name, pattern.lower())]
 

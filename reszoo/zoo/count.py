@@ -229,9 +229,10 @@ class _Counter:
         changes = entry != out or (stride == 2 and spec.shrink_at == "first")
         if spec.shortcut == "C" or (spec.shortcut == "B" and changes):
             self.channels = entry
-            bias = spec.has_bias(normed=normed_last)
+            normed = normed_last and spec.shortcut_bn
+            bias = spec.has_bias(normed=normed)
             yield self.conv(f"{place}_shortcut_conv", out, 1, bias=bias, main=False)
-            if normed_last:
+            if normed:
                 yield self.norm(f"{place}_shortcut_bn")
         if spec.gate != "none":
             yield self.conv(f"{place}_gate_conv", out, 1, bias=True, main=False)

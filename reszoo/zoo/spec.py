@@ -37,6 +37,11 @@ class Spec(Table):
         examples=[[16, 32, 64]],
         description="Channels inside the blocks of each stage.",
     )
+    expansions: Counts = Field(
+        (),
+        examples=[[4, 2, 2]],
+        description="Output channels / `widths` of each stage's bottlenecks, if not 4.",
+    )
     stem: Literal["cifar", "imagenet", "deep", "bare"] = Field(
         description="`cifar`: 3x3. `imagenet`: 7x7 of stride 2, then 3x3 max pooling of stride 2. "
         "`deep`: three 3x3, the first of stride 2, the first two half as wide, then the pooling "
@@ -54,6 +59,11 @@ class Spec(Table):
         description="Where option A puts its zero channels: half before and half behind "
         "(akamaster), or all behind (fb.resnet.torch).",
     )
+    padding: Literal["both", "same"] = Field(
+        "both",
+        description="How convolutions and pooling of stride 2 are padded: equally on both sides, "
+        "or as TensorFlow's `same`, which pads even sizes at the end only.",
+    )
     shrink: Literal["stride", "avgpool"] = Field(
         "stride",
         description="How a projection halves its input: by stride, or by 2x2 average pooling "
@@ -64,6 +74,14 @@ class Spec(Table):
         description="Which block of a stage halves its maps: the first of all stages but stage 1, "
         "or the last of all stages but the last, whose identity keeps every second pixel "
         "(keras.applications, resnet_v2.py).",
+    )
+    shortcut_bn: bool = Field(
+        True, description="Whether a batch norm follows a projection where one ends the branch."
+    )
+    shortcut_from: Literal["activation", "input"] = Field(
+        "activation",
+        description="What a projection takes where batch norm and ReLU come first: their output, "
+        "as the branch does, or the block's input (keras.io).",
     )
     shortcut_scale: float = Field(
         1.0, gt=0, description="Constant factor of the shortcut (arXiv 1603.05027, section 3.1)."
@@ -142,6 +160,11 @@ class Spec(Table):
         stages = len(self.depths)
         if stages != len(self.widths):
             raise self._error("depths", f"as many numbers as widths = {list(self.widths)}")
+        if len(self.expansions) not in (0, stages):
+            raise self._error("expansions", f"as many numbers as widths = {list(self.widths)}")
+        small = self.block == "bottleneck" and self.stride_at == "conv1"
+        if self.padding == "same" and self.stem == "cifar" and (small or stages == 1):
+            raise self._error("padding", "'both', because only 1x1 convolutions have stride 2")
         if self.stem == "deep" and self.stem_width == 1:
             raise self._error("stem_width", "at least 2 with stem='deep', which halves it")
         if conflict := find_conflict(self):
@@ -164,7 +187,8 @@ class Spec(Table):
 
     def out_channels(self, stage: int) -> int:
         """Return the channels that leave stage `stage` (from 0)."""
-        return self.widths[stage] * EXPANSION[self.block]
+        own = self.expansions[stage] if self.expansions else EXPANSION[self.block]
+        return self.widths[stage] * own
 
     def inner_channels(self, stage: int) -> int:
         """Return the channels of the 3x3 convolution in the blocks of stage `stage` (from 0)."""
@@ -234,12 +258,16 @@ class SpecFields(TypedDict, total=False):
     block: str
     depths: Sequence[int]
     widths: Sequence[int]
+    expansions: Sequence[int]
     stem: str
     stem_width: int
     shortcut: str
     pad_at: str
+    padding: str
     shrink: str
     shrink_at: str
+    shortcut_bn: bool
+    shortcut_from: str
     shortcut_scale: float
     branch_scale: float
     gate: str

@@ -43,7 +43,7 @@ def forward(spec: Spec, weights: Weights, images: Array) -> Array:
 def _stem(spec: Spec, weights: Weights, x: Array) -> Array:
     strides = {"cifar": [1], "imagenet": [2], "bare": [2], "deep": [2, 1, 1]}[spec.stem]
     for number, stride in enumerate(strides, 1):
-        x = _convolve(weights, x, f"stem_conv{number}", stride)
+        x = _convolve(weights, x, f"stem_conv{number}", stride, spec.padding)
         if spec.stem != "bare":
             x = np.maximum(_norm(weights, x, f"stem_bn{number}", spec.bn_epsilon), 0)
     if spec.stem != "cifar":
@@ -52,6 +52,8 @@ def _stem(spec: Spec, weights: Weights, x: Array) -> Array:
             [(0, 0), (1, 1), (1, 1), (0, 0)],
             constant_values=0 if spec.stem == "bare" else -np.inf,
         )
+        if spec.padding == "same":
+            padded = np.pad(x, _same(x, 3), constant_values=-np.inf)
         x = _windows(padded, 3, 2).max(axis=(-2, -1))
     return x
 
@@ -81,7 +83,11 @@ def _block(spec: Spec, weights: Weights, x: Array, stage: int, index: int) -> Ar
         if step == "c":
             convolutions += 1
             x = _convolve(
-                weights, x, f"{place}_conv{convolutions}", stride if convolutions == striding else 1
+                weights,
+                x,
+                f"{place}_conv{convolutions}",
+                stride if convolutions == striding else 1,
+                spec.padding,
             )
         elif step == "n":
             norms += 1
@@ -120,11 +126,12 @@ def _add(
     elif spec.shrink_at == "last" and spec.shortcut == "B" and entered.shape[-1] == x.shape[-1]:
         carried = entered[:, ::stride, ::stride]
     else:
+        active = entered if spec.shortcut_from == "input" else active
         if stride == 2 and spec.shrink == "avgpool":
             carried = _convolve(weights, _average(active), f"{place}_shortcut_conv", 1)
         else:
             carried = _convolve(weights, active, f"{place}_shortcut_conv", stride)
-        if spec.order not in ("pre", "bn_after_add"):
+        if spec.shortcut_bn and spec.order not in ("pre", "bn_after_add"):
             carried = _norm(weights, carried, f"{place}_shortcut_bn", spec.bn_epsilon)
     if spec.gate != "none":  # 1603.05027, section 3.1: g(x) = sigmoid(W x + b)
         opened = _sigmoid(
@@ -162,12 +169,20 @@ def _windows(x: Array, size: int, stride: int) -> Array:
     return views[:, ::stride, ::stride]
 
 
-def _convolve(weights: Weights, x: Array, name: str, stride: int) -> Array:
-    """Convolve with kernel [k, k, c / groups, out], padded by k // 2 on every side, and add the bias if there is one."""
+def _same(x: Array, size: int) -> list[tuple[int, int]]:
+    """Return TensorFlow's padding "same" for stride 2: the larger half comes last."""
+    totals = [max((-(-side // 2) - 1) * 2 + size - side, 0) for side in x.shape[1:3]]
+    return [(0, 0), *((total // 2, total - total // 2) for total in totals), (0, 0)]
+
+
+def _convolve(weights: Weights, x: Array, name: str, stride: int, padding: str = "both") -> Array:
+    """Convolve with kernel [k, k, c / groups, out], padded, and add the bias if there is one."""
     kernel = weights[f"{name}/kernel"]
     size, _, inside, out = kernel.shape
     half = size // 2
-    seen = _windows(np.pad(x, [(0, 0), (half, half), (half, half), (0, 0)]), size, stride)
+    margins = [(0, 0), (half, half), (half, half), (0, 0)]
+    margins = _same(x, size) if padding == "same" and stride == 2 else margins
+    seen = _windows(np.pad(x, margins), size, stride)
     groups = x.shape[-1] // inside
     seen = seen.reshape(*seen.shape[:3], groups, inside, size, size)
     grouped = kernel.reshape(size, size, inside, groups, out // groups)

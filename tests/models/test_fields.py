@@ -28,6 +28,7 @@ CASES: dict[str, tuple[tuple[Spec, Any, str], ...]] = {
     "block": ((BASIC, "bottleneck", "weights"),),
     "depths": ((BASIC, (1, 1), "weights"), (BASIC, (1, 2), "weights")),
     "widths": ((BASIC, (6, 13), "weights"),),
+    "expansions": ((BOTTLENECK, (4, 2), "weights"),),
     "stem": (
         (BASIC, "imagenet", "weights"),
         (BASIC, "deep", "weights"),
@@ -36,8 +37,15 @@ CASES: dict[str, tuple[tuple[Spec, Any, str], ...]] = {
     "stem_width": ((BASIC, 5, "weights"),),
     "shortcut": ((BASIC, "none", "inference"), (BASIC, "B", "weights"), (BASIC, "C", "weights")),
     "pad_at": ((BASIC, "end", "inference"), (BOTTLENECK, "end", "inference")),
+    "padding": (
+        (BASIC, "same", "inference"),
+        (B.replace(stride_at="conv2"), "same", "inference"),
+        (BASIC.replace(stem="imagenet"), "same", "inference"),
+    ),
     "shrink": ((BASIC.replace(shortcut="B"), "avgpool", "inference"), (B, "avgpool", "inference")),
     "shrink_at": ((BASIC.replace(shortcut="B"), "last", "inference"), (B, "last", "inference")),
+    "shortcut_bn": ((BASIC.replace(shortcut="B"), False, "weights"), (B, False, "weights")),
+    "shortcut_from": ((B.replace(order="pre"), "input", "inference"),),
     "shortcut_scale": ((BASIC, 0.5, "inference"), (B, 2.0, "inference")),
     "branch_scale": ((BASIC, 0.5, "inference"), (B, 2.0, "inference")),
     "gate": (
@@ -154,6 +162,10 @@ def test_convolutions_start_with_he_initialization() -> None:
 VALUES: dict[str, tuple[Any, ...]] = {
     "depths": ((2, 1),),
     "widths": ((8, 8),),
+    "expansions": ((3, 2),),
+    "padding": ("same",),
+    "shortcut_bn": (False,),
+    "shortcut_from": ("input",),
     "stem": ("imagenet", "deep", "bare"),
     "stem_width": (3,),
     "shortcut": ("none", "B", "C"),
