@@ -76,7 +76,7 @@ PROSE = {".py": prose_of_code, ".ipynb": prose_of_notebook}
 CODE = sorted((ROOT / "reszoo").rglob("*.py"))
 TEXT = sorted(
     [
-        *(path for path in ROOT.glob("*.md") if path.name != "CHANGELOG.md"),
+        *ROOT.glob("*.md"),
         *ROOT.glob("docs/**/*.md"),
         *ROOT.glob("docs/*.ipynb"),
         *ROOT.glob("recipes/**/*.md"),
