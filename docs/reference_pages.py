@@ -22,7 +22,7 @@ HIDE_CONTENTS = "---\nhide: [toc]\n---\n"
 API = {
     "Models": "build features count spec Spec list_models freeze grow stack",
     "Published weights": "list_weights convert",
-    "Recipes and training": "train load_recipe list_recipes Recipe Run load_model tune",
+    "Recipes and training": "train load_recipe list_recipes Recipe Run load_model Hosts tune",
     "Evaluation, export and serving": "evaluate predict export Preprocessing Server",
     "Errors": "ReszooError",
 }

@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getat
     from reszoo.models.stack import stack as stack
     from reszoo.serving.server import Server as Server
     from reszoo.trainer import train as train
+    from reszoo.training.cluster import Hosts as Hosts
     from reszoo.training.model_file import load_model as load_model
     from reszoo.training.run import Run as Run
     from reszoo.tuning.tune import tune as tune
@@ -45,6 +46,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getat
 
 # Where each public name lives. Imported when first used, so that `import reszoo` costs nothing.
 _PUBLIC = {
+    "Hosts": "reszoo.training.cluster",
     "Preprocessing": "reszoo.images.preprocessing",
     "Recipe": "reszoo.config.recipe",
     "ReszooError": "reszoo.errors",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 import keras
 
-from reszoo.commands import format_resume
 from reszoo.config.load import load_recipe
 from reszoo.config.overrides import Overrides
 from reszoo.config.recipe import Recipe
@@ -17,7 +17,13 @@ from reszoo.config.resolve import ResolvedRecipe
 from reszoo.data.pipeline import Pipeline
 from reszoo.evaluation.evaluate import write_scores
 from reszoo.evaluation.plots import draw_curves
-from reszoo.evaluation.run_summary import Result, describe_result, describe_start, record_start
+from reszoo.evaluation.run_summary import (
+    Result,
+    advice_to_resume,
+    describe_result,
+    describe_start,
+    record_start,
+)
 from reszoo.evaluation.scores import Evaluator, Scores
 from reszoo.exporting.formats import check_class_names
 from reszoo.files import atomic_path, check_space
@@ -25,11 +31,11 @@ from reszoo.images.views import Views
 from reszoo.keywords import explain_keywords
 from reszoo.lazy import tf
 from reszoo.models.settings import fixed_settings
-from reszoo.reporting.notebook import in_notebook
 from reszoo.reporting.page import base_name
 from reszoo.reporting.reporter import Reporter
+from reszoo.training.agreement import agree
 from reszoo.training.callback_checks import check_callbacks
-from reszoo.training.cluster import Hosts, check_cluster
+from reszoo.training.cluster import Hosts, find_hosts
 from reszoo.training.devices import describe, missing_gpu, open_strategy, precision
 from reszoo.training.environment import now
 from reszoo.training.failures import record_failure
@@ -46,7 +52,7 @@ from reszoo.training.workers import Workers, explain_loss
 
 @explain_keywords
 def train(
-    recipe: Recipe | str | Path,
+    recipe: Recipe | str | Path | None,
     *,
     overrides: Overrides = (),
     run_dir: str | Path | None = None,
@@ -62,15 +68,15 @@ def train(
     A signal stops the run after the current step, with a checkpoint.
 
     Args:
-        recipe: A recipe, its name or its file.
+        recipe: A recipe, its name or its file. None, not on worker 0: the recipe of worker 0.
         overrides: Recipe keys to change, as {"train.epochs": 2} or ["train.epochs=2"].
         run_dir: A new or empty folder; runs/NAME-TIME by default.
-        resume: Resume the run in `run_dir`, exactly at its newest checkpoint.
+        resume: Resume the run in `run_dir` exactly at its newest checkpoint, or start it.
         data: With `resume`, the new location of the same images: "folder:PATH", or the folder of
             prepared datasets.
         devices: "auto", "cpu", "cpu:N", "gpu" or "gpu:0,1", as for `reszoo train --devices`.
-        hosts: The hosts of the run, if there are several. Every host calls this alike; worker 0
-            alone reads and writes the run folder and prints.
+        hosts: The hosts of the run, if there are several; by default those of TF_CONFIG or Slurm.
+            Every host calls this alike; worker 0 alone reads and writes the run folder and prints.
         callbacks: Keras callbacks. They see the model that is evaluated and exported, with averaged
             weights if `train.ema` is set. They may change it, set model.stop_training, and set the
             learning rate if schedule.kind is "constant" without warmup. Give them again to resume;
@@ -83,7 +89,12 @@ def train(
     Raises:
         ReszooError: For invalid input, before anything is written; and if the loss is not finite.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
+    hosts = hosts or find_hosts(os.environ)
+    resume = resume and (run_dir is None or Run(run_dir).is_occupied)
+    if hosts is not None:
+        recipe, resume, data = agree(hosts, recipe, overrides, resume, data, devices, quiet)
+    elif not isinstance(recipe, Recipe):
+        recipe = load_recipe(str(recipe), overrides)
     trainer = Trainer.prepare(
         recipe,
         run_dir=run_dir,
@@ -96,19 +107,9 @@ def train(
     )
     if trainer.fit():
         return Result(trainer.run, trainer.finish())
-    loop = trainer.loop
-    trainer.reporter.line(f"stopped at step {loop.step} of {loop.total}; {_how_to_resume(trainer)}")
+    loop, advice = trainer.loop, advice_to_resume(trainer.run, trainer.loop.callback_names)
+    trainer.reporter.line(f"stopped at step {loop.step} of {loop.total}; {advice}")
     return Result(trainer.run, None)
-
-
-def _how_to_resume(trainer: Trainer) -> str:
-    path, names = trainer.run.path, trainer.loop.callback_names
-    if not names and not in_notebook():
-        return f"resume with: {format_resume('train', path)}"
-    same = " the same callbacks" if names else ""
-    more = f", callbacks=[{', '.join(f'{name}(...)' for name in names)}]" if names else ""
-    call = f"reszoo.train({str(path / 'recipe.toml')!r}, run_dir={str(path)!r}, resume=True{more})"
-    return f"resume with{same}: {call}"
 
 
 class Trainer:
@@ -166,12 +167,11 @@ class Trainer:
         Raises:
             ReszooError: For invalid input, before anything is written.
         """
-        if hosts is None:
-            check_cluster()
         with explain_loss(hosts):
             settings = recipe.train
             strategy = open_strategy(devices, hosts, settings.worker_timeout)
             workers = Workers(strategy, hosts)
+            resume = workers.exchange(resume)[0]
             with workers.together():
                 run, recipe = find_run(
                     recipe, run_dir=run_dir, resume=resume, data=data, model=model, workers=workers

@@ -287,3 +287,23 @@ def test_a_sequential_model_trains(tmp_path: Path) -> None:
     trainer = Trainer.prepare(recipe(), run_dir=tmp_path / "run", quiet=True, model=model)
     trainer.fit(until=1)
     assert trainer.model.name == "flat" and np.ptp(model.layers[-1].kernel) > 0
+
+
+@pytest.mark.parametrize("found", ["nothing", "an empty folder", "a folder", "a file"])
+def test_resume_starts_a_run_that_does_not_exist(
+    found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prepare(recipe: Any, *, resume: bool, **options: Any) -> Trainer:
+        raise ReszooError(f"resumes: {resume}")
+
+    monkeypatch.setattr(Trainer, "prepare", prepare)
+    path = tmp_path / "run"
+    if "folder" in found:
+        path.mkdir()
+    if found.endswith("a folder"):
+        (path / "run.json").touch()
+    elif found == "a file":
+        path.touch()
+    resumes = found in ("a folder", "a file")  # or is rejected
+    with pytest.raises(ReszooError, match=f"resumes: {resumes}"):
+        train(recipe(), run_dir=path, resume=True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from pathlib import Path
 
 from reszoo.cli.output import load_tensorflow
 from reszoo.cli.recipes import add_overrides
 from reszoo.config.load import load_recipe
+from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
-from reszoo.training.cluster import check_cluster
+from reszoo.training.cluster import find_hosts
 from reszoo.training.run import Run
 
 
@@ -21,7 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser)
     folder = "folder of the run (default: a new one under runs)"
     add("--run-dir", type=Path, metavar="DIR", help=folder)
-    add("--resume", action="store_true", help="resume the run in DIR exactly where it stopped")
+    add(
+        "--resume",
+        action="store_true",
+        help="resume the run in DIR exactly where it stopped; with a recipe, start it if there is "
+        "none yet",
+    )
     data = (
         "with --resume: where the same images are now, as folder:PATH or the folder of prepared "
         "datasets"
@@ -32,28 +39,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "default %(default)s"
     )
     add("--devices", default="auto", help=devices)
+    hosts = (
+        "addresses of all workers, HOST:PORT separated by commas (default: those of TF_CONFIG or "
+        "of a Slurm step)"
+    )
+    add("--hosts", metavar="LIST", help=hosts)
+    add("--host-index", type=int, metavar="I", help="with --hosts: which of them this worker is")
     parser.epilog = "To resume: reszoo train --resume --run-dir DIR, or reszoo train --resume DIR."
 
 
 def run(args: argparse.Namespace) -> int:
     """Train and leave the run folder. Return 130 if a signal stopped the run."""
-    check_cluster()
-    source, run_dir = resolve_arguments(args.recipe, args.run_dir, args.resume)
-    recipe = load_recipe(source, args.overrides)
-    if not args.resume:
-        if args.data is not None:
-            example = shlex.quote(f"data.name={args.data}")
-            raise ReszooError(
-                f"--data: {args.data} is only for --resume. For a new run: --set {example}"
-            )
-        if run_dir is not None:
+    hosts = find_hosts(os.environ, args.hosts, args.host_index)
+    if not args.resume and args.data is not None:
+        example = shlex.quote(f"data.name={args.data}")
+        raise ReszooError(
+            f"--data: {args.data} is only for --resume. For a new run: --set {example}"
+        )
+    recipe: Recipe | str | Path | None
+    if hosts is None:
+        source, run_dir = resolve_arguments(args.recipe, args.run_dir, args.resume)
+        recipe = load_recipe(source, args.overrides)
+        if not args.resume and run_dir is not None:
             Run(run_dir).reject_occupied()  # before TensorFlow is loaded
+    elif hosts.first:  # an error is reported on all hosts, when the workers meet
+        recipe, run_dir = resolve_arguments(args.recipe, args.run_dir, args.resume)
+    else:  # worker 0 has the run folder, which may be given in place of the recipe
+        recipe = None if args.resume and args.run_dir is None else args.recipe
+        run_dir = None
 
     load_tensorflow()
     from reszoo import trainer
 
     result = trainer.train(
-        recipe, run_dir=run_dir, resume=args.resume, data=args.data, devices=args.devices
+        recipe,
+        overrides=args.overrides if hosts else (),
+        run_dir=run_dir,
+        resume=args.resume,
+        data=args.data,
+        devices=args.devices,
+        hosts=hosts,
     )
     return 0 if result.finished else 130
 

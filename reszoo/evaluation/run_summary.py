@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
 
+from reszoo.commands import format_resume
 from reszoo.config.model import Published
 from reszoo.config.recipe import Recipe
 from reszoo.data.summary import describe_classes, describe_ignored, is_imbalanced, warn_of_imbalance
 from reszoo.evaluation.scores import Scores, one_class_line
-from reszoo.reporting.notebook import html_image, html_table
+from reszoo.reporting.notebook import html_image, html_table, in_notebook
 from reszoo.training.environment import environment
 from reszoo.training.finetuning import describe_finetuning
 from reszoo.training.growing import Growth
@@ -249,3 +251,14 @@ def result_rows(run: Run, test: Scores) -> list[tuple[str, str, str]]:
     add("parameters", f"{run.meta['parameters']:,}")
     add("training time", f"{run.meta['seconds']:.0f} s")
     return rows
+
+
+def advice_to_resume(run: Run, callbacks: Sequence[str]) -> str:
+    """Return how to resume a stopped run with the callbacks of these names."""
+    path = run.path
+    if not callbacks and not in_notebook():
+        return f"resume with: {format_resume('train', path)}"
+    same = " the same callbacks" if callbacks else ""
+    more = f", callbacks=[{', '.join(f'{name}(...)' for name in callbacks)}]" if callbacks else ""
+    call = f"reszoo.train({str(path / 'recipe.toml')!r}, run_dir={str(path)!r}, resume=True{more})"
+    return f"resume with{same}: {call}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -208,15 +207,3 @@ def expand_nodes(nodelist: str) -> list[str]:
             choices.append(numbers or [text])
         nodes += itertools.islice(map("".join, itertools.product(*choices)), 100_000)
     return nodes
-
-
-def check_cluster() -> None:
-    """Raise ReszooError if TF_CONFIG describes several hosts, on which training does not run yet.
-
-    Without this check each host trains a copy of the same run.
-    """
-    if hosts := _from_tf_config(os.environ.get("TF_CONFIG", "").strip()):
-        raise ReszooError(
-            f"TF_CONFIG: a cluster of {hosts.count} workers is invalid; expected one task, because "
-            "reszoo trains on one host. Example: unset TF_CONFIG, and run the command on one host"
-        )

@@ -17,6 +17,7 @@ from reszoo.errors import ReszooError
 from reszoo.lazy import check_backend, tf
 from reszoo.models.settings import fixed_settings
 from reszoo.training.cluster import Hosts
+from reszoo.training.meeting import limit_start
 
 BYTES_PER_PACK = 2**24  # of a collective: half the time of one large buffer (docs/performance.md)
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -150,7 +151,8 @@ def _over_hosts(hosts: Hosts, kind: str, numbers: str, timeout: float) -> tf.dis
         bytes_per_pack=BYTES_PER_PACK, timeout_seconds=timeout
     )
     handler = signal.getsignal(signal.SIGTERM)
-    strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+    with limit_start():
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # TensorFlow has taken it
     return strategy

@@ -1,4 +1,4 @@
-"""What the workers of a run tell each other before training, and compare. Standard library only."""
+"""What the workers of a run exchange before training, and compare. Standard library only."""
 
 from __future__ import annotations
 

@@ -79,10 +79,15 @@ class Run:
             raise ReszooError(f"{run.path} is not a run folder: it does not hold recipe.toml")
         return run
 
+    @property
+    def is_occupied(self) -> bool:
+        """Whether the folder is a file, or not empty."""
+        return self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+
     def reject_occupied(self) -> None:
         """Raise ReszooError if the folder is not empty, is a file, or cannot be written."""
         check_output(self.path, "run folder")
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.is_occupied:
             raise ReszooError(
                 f"run folder {self.path} exists; add --resume to resume it, or give another "
                 "--run-dir"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import types
@@ -20,6 +21,7 @@ from reszoo.cli.main import COMMANDS, main
 from reszoo.config.load import load_recipe, recipe_folder, recipe_names
 from reszoo.config.recipe import Recipe
 from reszoo.errors import PeerLost, ReszooError
+from reszoo.training.cluster import Hosts
 from reszoo.weights.published import list_weights
 from reszoo.zoo.catalog import list_models
 from reszoo.zoo.count import count
@@ -51,7 +53,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def train(recipe: Recipe, **options: Any) -> types.SimpleNamespace:
         calls.append({"recipe": recipe, **options})
-        return types.SimpleNamespace(finished="stopped" not in recipe.name)
+        return types.SimpleNamespace(finished="stopped" not in getattr(recipe, "name", ""))
 
     stand_in.train = train  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "reszoo.trainer", stand_in)
@@ -327,27 +329,23 @@ def test_tensorflow_that_is_not_installed_is_an_error(
     )
 
 
+DEFAULTS: dict[str, Any] = {
+    "overrides": (),
+    "run_dir": None,
+    "resume": False,
+    "data": None,
+    "devices": "auto",
+    "hosts": None,
+}
+
+
 def test_train_passes_the_recipe(trained: list[dict[str, Any]], tmp_path: Path) -> None:
-    argv = [
-        "train",
-        "quickstart",
-        "--set",
-        "train.epochs=2",
-        "train.seed=5",
-        "--run-dir",
-        str(tmp_path / "run"),
-    ]
-    assert main([*argv, "--set", "model.shortcut=B", "--devices", "cpu:2"]) == 0
+    argv = ["train", "quickstart", "--set", "train.epochs=2", "train.seed=5"]
+    argv += ["--run-dir", str(tmp_path / "run"), "--devices", "cpu:2"]
+    assert main([*argv, "--set", "model.shortcut=B"]) == 0
     recipe = load_recipe("quickstart", ["train.epochs=2", "train.seed=5", "model.shortcut=B"])
-    assert trained == [
-        {
-            "recipe": recipe,
-            "run_dir": tmp_path / "run",
-            "resume": False,
-            "data": None,
-            "devices": "cpu:2",
-        }
-    ]
+    given = {"recipe": recipe, "run_dir": tmp_path / "run", "devices": "cpu:2"}
+    assert trained == [DEFAULTS | given]
 
 
 def test_a_stopped_run_ends_with_130(trained: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -360,15 +358,7 @@ def test_a_stopped_run_ends_with_130(trained: list[dict[str, Any]], tmp_path: Pa
 
 def test_train_defaults(trained: list[dict[str, Any]]) -> None:
     assert main(["train", "quickstart"]) == 0
-    assert trained == [
-        {
-            "recipe": load_recipe("quickstart"),
-            "run_dir": None,
-            "resume": False,
-            "data": None,
-            "devices": "auto",
-        }
-    ]
+    assert trained == [DEFAULTS | {"recipe": load_recipe("quickstart")}]
 
 
 @pytest.mark.parametrize(
@@ -380,22 +370,69 @@ def test_resume_takes_the_recipe_from_the_run(
     recipe: Recipe = load_recipe("quickstart", ["train.seed=9"])
     (tmp_path / "recipe.toml").write_text(recipe.to_toml())
     assert main(["train", "--resume", *(word.format(run=tmp_path) for word in form)]) == 0
-    assert trained == [
-        {"recipe": recipe, "run_dir": tmp_path, "resume": True, "data": None, "devices": "auto"}
-    ]
+    assert trained == [DEFAULTS | {"recipe": recipe, "run_dir": tmp_path, "resume": True}]
 
 
 def test_resume_may_name_the_recipe_too(trained: list[dict[str, Any]], tmp_path: Path) -> None:
     assert main(["train", "quickstart", "--resume", "--run-dir", str(tmp_path)]) == 0
-    assert trained == [
-        {
-            "recipe": load_recipe("quickstart"),
-            "run_dir": tmp_path,
-            "resume": True,
-            "data": None,
-            "devices": "auto",
+    given = {"recipe": load_recipe("quickstart"), "run_dir": tmp_path, "resume": True}
+    assert trained == [DEFAULTS | given]
+
+
+@pytest.mark.parametrize(
+    ("argv", "first", "other"),
+    [
+        (["quickstart"], {"recipe": "quickstart"}, {"recipe": "quickstart"}),
+        (
+            ["quickstart", "--resume", "--run-dir", "RUN"],
+            {"recipe": "quickstart", "run_dir": "RUN"},
+            {"recipe": "quickstart"},
+        ),
+        (["--resume", "RUN"], {"recipe": "RUN/recipe.toml", "run_dir": "RUN"}, {"recipe": None}),
+        (
+            ["quickstart", "--set", "train.seed=x"],  # reported when the workers meet
+            {"recipe": "quickstart", "overrides": ["train.seed=x"]},
+            {"recipe": "quickstart", "overrides": ["train.seed=x"]},
+        ),
+    ],
+)
+def test_all_hosts_take_one_command_and_worker_0_has_the_run(
+    argv: list[str],
+    first: dict[str, Any],
+    other: dict[str, Any],
+    trained: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for index, given in enumerate((first, other)):
+        (tmp_path / "RUN").mkdir()
+        (tmp_path / "RUN" / "recipe.toml").touch()
+        if index:  # another host, which has no run folder
+            shutil.rmtree(tmp_path / "RUN")
+        hosts = ["--hosts", "a:1,b:2", "--host-index", str(index)]
+        assert main(["train", *argv, *hosts]) == 0
+        shutil.rmtree(tmp_path / "RUN", ignore_errors=True)
+        found = {
+            key: str(each) if isinstance(each, Path) else each for key, each in trained[-1].items()
         }
-    ]
+        common = {
+            "overrides": [],
+            "resume": "--resume" in argv,
+            "hosts": Hosts(("a:1", "b:2"), index),
+        }
+        assert found == DEFAULTS | common | given
+
+
+def test_train_alone_looks_for_hosts(
+    trained: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TF_CONFIG", "{")
+    assert main(["train", "quickstart"]) == 2 and trained == []
+    assert capsys.readouterr().err.startswith("reszoo: TF_CONFIG: '{' is invalid; expected JSON")
+    assert main(["show", "resnet20"]) == main(["recipes"]) == 0
 
 
 def test_published_weights_are_listed_with_scores_size_and_license(

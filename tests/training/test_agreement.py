@@ -20,10 +20,17 @@ QUICK = load_recipe("quickstart", ["train.seed=4"])
 def agree_all(*workers: dict[str, Any]) -> list[Any]:
     """Return what `agree` returned or raised on each worker."""
     addresses = free_addresses(len(workers))
-    start = {"recipe": None, "overrides": (), "resume": False, "data": None, "devices": "cpu"}
+    start = {
+        "recipe": None,
+        "overrides": (),
+        "resume": False,
+        "data": None,
+        "devices": "cpu",
+        "quiet": True,
+    }
     with ThreadPoolExecutor(len(workers)) as pool:
         futures = [
-            pool.submit(agree, Hosts(addresses, index), report=print, **{**start, **worker})
+            pool.submit(agree, Hosts(addresses, index), **{**start, **worker})
             for index, worker in enumerate(workers)
         ]
         return [future.exception(60) or future.result() for future in futures]
@@ -33,7 +40,7 @@ def test_followers_get_the_recipe_and_resume_of_worker_0(tmp_path: Path) -> None
     (tmp_path / "own.toml").write_text(QUICK.to_toml())
     own = {"recipe": tmp_path / "own.toml", "resume": True}
     given = {"recipe": "quickstart", "overrides": ["train.seed=4"], "resume": True}
-    assert agree_all(given, {}, own) == [(QUICK, True)] * 3
+    assert agree_all(given, {}, own) == [(QUICK, True, None)] * 3
 
 
 def test_each_worker_keeps_its_own_location_of_the_data(tmp_path: Path) -> None:
@@ -41,7 +48,7 @@ def test_each_worker_keeps_its_own_location_of_the_data(tmp_path: Path) -> None:
     first = {"recipe": "finetune", "overrides": [f"data.name={folders[0]}"]}
     second = {"recipe": "finetune", "overrides": [f"data.name={folders[1]}"]}
     found = agree_all(first, second, {"data": folders[2]}, {})
-    names = [recipe.data.name for recipe, _ in found]
+    names = [recipe.data.name for recipe, *_ in found]
     assert names == [*folders, folders[0]]
 
 
@@ -52,7 +59,7 @@ def test_each_worker_keeps_its_own_location_of_the_data(tmp_path: Path) -> None:
         (({"recipe": QUICK}, {"recipe": "quickstart"}), "worker 1 (ADDRESS): train.seed: 0 is inv"),
         (({"recipe": QUICK}, {"devices": "cpu:2"}), "worker 1 (ADDRESS): devices: '2 CPU' is inv"),
         (({"recipe": QUICK}, {"devices": "tpu"}), "worker 1 (ADDRESS): devices: tpu is invalid; e"),
-        (({}, {"recipe": QUICK}), "recipe: none is given; expected a recipe on worker 0"),
+        (({}, {"recipe": QUICK}), "recipe: none is given; expected one, except on"),
     ],
 )
 def test_an_error_is_the_same_line_on_all(workers: tuple[dict[str, Any], ...], line: str) -> None:
