@@ -40,6 +40,11 @@ class TrainConfig(Table):
         description="Batch norm statistics of each replica (`local`, as in the papers) or of the "
         "whole batch (`sync`).",
     )
+    reduction: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Dtype in which the gradients of several replicas are added up. `bfloat16` "
+        "halves what slow links between hosts carry, and rounds.",
+    )
     accumulate: int = Field(
         1,
         ge=1,

@@ -20,8 +20,9 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
 
     Weight files depend on the class name: a file written with either layer loads into the other.
     Keras' layer on TensorFlow is a chain of operations; `FusedBatchNormV3` does the same in one
-    kernel, forward and backward, for inputs [n, height, width, channels]. Synchronized statistics,
-    other ranks and other backends use Keras' own code.
+    kernel, forward and backward, for inputs [n, height, width, channels]. Other ranks and other
+    backends use Keras' own code. Synchronized statistics too, but with one collective per direction
+    where Keras has three: between hosts, each takes over a millisecond.
     """
 
     def call(
@@ -50,6 +51,27 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
             self.moving_mean.assign(self.moving_mean.value * keep + mean * (1 - keep))
             self.moving_variance.assign(self.moving_variance.value * keep + variance * (1 - keep))
         return output
+
+    def _moments(self, inputs: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return mean and variance [channels]; synchronized, those of all replicas."""
+        context = None
+        if self.synchronized and mask is None and keras.config.backend() == "tensorflow":
+            import tensorflow as tf
+
+            context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            moments: tuple[Tensor, Tensor] = super()._moments(inputs, mask)
+            return moments
+        axes, channels = self._reduction_axes, inputs.shape[self.axis]
+        total = tf.reduce_sum(inputs, axes)
+        squares = tf.reduce_sum(tf.square(inputs), axes)
+        count = tf.cast(tf.size(inputs) / channels, inputs.dtype)
+        packed = tf.concat([total, squares, count[None]], 0)
+        packed = context.all_reduce(tf.distribute.ReduceOp.SUM, packed)
+        total, squares, count = tf.split(packed, [channels, channels, 1])
+        mean = tf.math.divide_no_nan(total, count)
+        variance = tf.math.divide_no_nan(squares, count) - tf.square(mean)
+        return mean, tf.maximum(variance, 0.0)
 
     def _fused(self, inputs: Tensor, mask: Tensor | None) -> bool:
         return (

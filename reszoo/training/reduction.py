@@ -29,6 +29,7 @@ def reduce_sums(
     context: tf.distribute.ReplicaContext,
     gradients: Sequence[Tensor],
     statistics: Sequence[Variable],
+    dtype: str = "float32",
 ) -> list[Tensor]:
     """Return the gradients added up over the replicas, and set the statistics to their means.
 
@@ -38,14 +39,18 @@ def reduce_sums(
         context: The context of the replica.
         gradients: The gradients of this replica's share of the batch.
         statistics: The moving statistics; none where the model computes as in inference.
+        dtype: In which the gradients are added up: "bfloat16" or, for their own, "float32".
     """
+    own = [gradient.dtype for gradient in gradients]
+    if dtype == "bfloat16":
+        gradients = [tf.cast(gradient, tf.bfloat16) for gradient in gradients]
     values = [*gradients, *(tf.identity(variable.value) for variable in statistics)]
     sums: list[Tensor] = list(values)
-    for dtype in dict.fromkeys(value.dtype for value in values):
-        same = [index for index, value in enumerate(values) if value.dtype == dtype]
+    for each in dict.fromkeys(value.dtype for value in values):
+        same = [index for index, value in enumerate(values) if value.dtype == each]
         found = context.all_reduce(tf.distribute.ReduceOp.SUM, [values[at] for at in same])
         for index, total in zip(same, found, strict=True):
             sums[index] = total
     for variable, total in zip(statistics, sums[len(gradients) :], strict=True):
         variable.value.assign(total / context.num_replicas_in_sync)
-    return sums[: len(gradients)]
+    return [tf.cast(total, each) for total, each in zip(sums, own, strict=False)]

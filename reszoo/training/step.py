@@ -77,6 +77,7 @@ class Stepper:
     ) -> None:
         self.model, self.optimizer, self.strategy = model, optimizer, strategy
         self._accumulate, self._images_on = train.accumulate, images_on
+        self._reduction = train.reduction
         replicas = strategy.num_replicas_in_sync // workers
         self.part = Part(worker, workers, replicas, train.accumulate)
         # A shared function would also compute the gradients of frozen parts.
@@ -247,7 +248,7 @@ class Stepper:
             sums += more
         if self.strategy.num_replicas_in_sync > 1:
             statistics = self._statistics if training else []
-            gradients = reduce_sums(context, gradients, statistics)
+            gradients = reduce_sums(context, gradients, statistics, self._reduction)
         gradients, finite = self.loss_scale.unscale(gradients)
         # In a deep model, reading the weights a second time is a tenth of all operations.
         forward = self._forward if training else None

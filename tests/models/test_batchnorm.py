@@ -33,7 +33,7 @@ def pair(
 
 def step(layer: Any, batch: Any, upstream: Any, training: bool) -> tuple[Any, Any, list[Any]]:
     """Return a layer's output and its gradients by its input and by its scale and offset."""
-    x = tf.cast(tf.constant(batch), layer.compute_dtype)
+    x = tf.cast(batch, layer.compute_dtype)
     trained = [weight.value for weight in (layer.gamma, layer.beta)]
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -129,6 +129,37 @@ def test_other_ranks_equal_keras_too() -> None:
     batch = images((8, 3))
     for training in (True, False):
         _near(ours(batch, training=training), theirs(batch, training=training), 2e-5)
+
+
+def test_synchronized_statistics_equal_keras_with_fewer_collectives(
+    strategy: tf.distribute.Strategy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = [images((3 + 2 * replica, 5, 4, 3), replica) * 2 + replica for replica in range(2)]
+    reduced: list[Any] = []
+    reduce = tf.distribute.ReplicaContext.all_reduce
+
+    def count(self: Any, op: Any, value: Any, options: Any = None) -> Any:
+        reduced.append(value)
+        return reduce(self, op, value, options)
+
+    monkeypatch.setattr(tf.distribute.ReplicaContext, "all_reduce", count)
+    with strategy.scope():
+        layers = pair("float64", synchronized=True)
+
+    def take_step(layer: Any) -> Any:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        batch = tf.cond(tf.equal(replica, 0), lambda: batches[0], lambda: batches[1])
+        return step(layer, batch, batch**2, True)
+
+    found, calls = [], []
+    for layer in layers:
+        result = tf.function(lambda layer=layer: strategy.run(take_step, args=(layer,)))()
+        local = [strategy.experimental_local_results(each) for each in tf.nest.flatten(result)]
+        found.append([*tf.nest.flatten(local), *layer.weights])
+        calls.append(len(reduced) - sum(calls))
+    for mine, other in zip(*found, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=0, atol=1e-12)
+    assert calls == [4, 12]  # one or three for each of two replicas and two directions
 
 
 def test_one_kernel_does_the_work() -> None:

@@ -16,7 +16,7 @@ from typing import Self
 from reszoo.training.cluster import Hosts
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 240.0  # seconds that a test waits for a process
+PATIENCE = 900.0  # seconds that a test waits for a process
 
 
 def free_ports(count: int) -> list[int]:

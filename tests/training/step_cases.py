@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -22,6 +23,7 @@ MORE: dict[str, dict[str, Any]] = {
     "float32": {"policy": "float32"},
     "float32 local": {"policy": "float32", "sync": False, "accumulate": 2, "rows": 13},
     "one row": {"rows": 1, "sync": False},
+    "bfloat16": {"policy": "float32", "reduction": "bfloat16", "sync": False},
     "masks": {"policy": "float32", "fields": {"drop_path": 0.5}, "sync": False},
     "overflow 0": {"precision": "mixed_float16", "policy": "", "broken": 0},
     "overflow 1": {"precision": "mixed_float16", "policy": "", "broken": 15},
@@ -42,6 +44,16 @@ def run(case: str, strategy: tf.distribute.Strategy, hosts: Hosts | None = None)
         own = stepper.part.rows(rows)
         take_step = stepper.probe if number == 2 else stepper
         take_step(tf.gather(images, own), tf.gather(labels, own), 0.01, rows)
+    graph = stepper._step.get_concrete_function().graph.as_graph_def()
+    nodes = [*graph.node, *(node for each in graph.library.function for node in each.node_def)]
+    collectives = sum(node.op == "CollectiveReduceV2" for node in nodes)
+    if hosts:  # one for statistics and gradients, one for totals, two per synchronized batch norm
+        sync = settings.get("sync", True)
+        norms = len(find_norms(stepper.model)) if sync else 0
+        expected = (
+            2 + 2 * norms * settings.get("accumulate", 1) + (settings.get("reduction", "") != "")
+        )
+        assert collectives == expected, (collectives, expected)
     lists = {
         "weight": [each for each in weights(stepper) if each.dtype.kind == "f"],
         "average": arrays(stepper.averages),
@@ -49,6 +61,10 @@ def run(case: str, strategy: tf.distribute.Strategy, hosts: Hosts | None = None)
         "totals": [stepper.totals.numpy(), stepper.loss_scale.scale.numpy()],
     }
     return {f"{name} {at}": each for name, found in lists.items() for at, each in enumerate(found)}
+
+
+def find_norms(model: keras.Model) -> list[keras.layers.Layer]:
+    return [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
 
 
 def main(addresses: str, index: str, folder: str, *cases: str) -> None:
