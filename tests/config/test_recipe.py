@@ -27,19 +27,24 @@ PUBLISHED = {  # percent error, typed from the papers' tables
     "cifar10_resnet20": 8.75, "cifar10_resnet32": 7.51, "cifar10_resnet44": 7.17, "cifar10_resnet56": 6.97,
     "cifar10_resnet110": 6.61, "cifar10_resnet1202": 7.93, "cifar10_resnet20_50k": 8.75,
     "cifar10_resnet110_v2": 6.37, "cifar10_resnet164_v2": 5.46, "cifar10_resnet1001_v2": 4.92,
+    "cifar10_wrn28_10": 4.0, "cifar10_resnet110_sd": 5.23, "cifar10_resnet20_akamaster": 8.27,
+    "cifar100_wrn28_10": 19.25, "cifar100_resnet110_sd": 24.58, "cifar100_resnet164_v2": 24.33,
+    "cifar100_resnet1001_v2": 22.71,
     "imagenet_plain18": 27.94, "imagenet_plain34": 28.54, "imagenet_resnet18": 27.88, "imagenet_resnet34": 25.03,
     "imagenet_resnet50": 24.7, "imagenet_resnet101": 23.6, "imagenet_resnet152": 23.0,
 }  # fmt: skip
 UNPUBLISHED = {"quickstart", "lab_digits", "finetune", "cifar10_resnet20_cpu"} | {
     f"cifar10_plain{depth}" for depth in (20, 32, 44, 56, 110)
 }
+FASHION = {f"fashion_{kind}{depth}" for kind in ("plain", "resnet") for depth in (20, 56)}
+UNPUBLISHED |= FASHION | {"fashion_wrn28_10"}
 WARMED = {f"cifar10_{net}" for net in ("resnet110", "plain110", "resnet1202")} | {
     f"cifar10_resnet{depth}_v2" for depth in (110, 164, 1001)
 }
 HE_CIFAR = sorted(
     name
     for name in {*PUBLISHED, *UNPUBLISHED}
-    if name.startswith("cifar10") and not name.endswith("_cpu")
+    if name.startswith("cifar10_") and not name.endswith(("_cpu", "_sd", "wrn28_10", "akamaster"))
 )
 HE_IMAGENET = sorted(name for name in PUBLISHED if name.startswith("imagenet"))
 
@@ -132,6 +137,39 @@ def test_cifar_recipes_follow_the_papers(name: str) -> None:
     steps_per_epoch = math.ceil((50_000 - held_out) / 128)
     assert steps_per_epoch == (391 if name.endswith("50k") else 352)
     assert recipe.total_steps(steps_per_epoch) == 64_000
+
+
+# Epochs, where the learning rate drops, by which factor, weight decay, Nesterov, images held out.
+OTHERS: dict[str, tuple[float, tuple[float, ...], float, float, bool, int]] = {
+    "cifar10_wrn28_10": (200, (60, 120, 160), 0.2, 5e-4, True, 0),
+    "cifar10_resnet110_sd": (500, (250, 375), 0.1, 1e-4, True, 5_000),
+    "cifar10_resnet20_akamaster": (200, (100, 150), 0.1, 1e-4, False, 0),
+    "fashion_wrn28_10": (300, (150, 225), 0.1, 5e-4, False, 5_000),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_recipes_of_other_authors_follow_their_code(name: str) -> None:
+    recipe, (epochs, boundaries, factor, decay, nesterov, held_out) = (
+        load_recipe(name),
+        OTHERS[name],
+    )
+    assert (recipe.train.epochs, recipe.train.batch_size) == (epochs, 128)
+    schedule = StepSchedule(
+        kind="step", rate=0.1, factor=factor, boundaries=boundaries, unit="epochs"
+    )
+    assert recipe.schedule == schedule
+    assert recipe.optimizer == SGD(momentum=0.9, nesterov=nesterov, weight_decay=decay)
+    assert recipe.augment == PadCrop(pad=4, flip=True)
+    assert (recipe.data.validation, recipe.data.normalize) == (held_out, "channel")
+    assert recipe.train.select == ("best" if name.endswith("_sd") else "last")
+
+
+@pytest.mark.parametrize("name", sorted(n for n in PUBLISHED if n.startswith("cifar100")))
+def test_a_recipe_on_cifar100_differs_only_in_the_data(name: str) -> None:
+    other, own = load_recipe(name.replace("cifar100", "cifar10")), load_recipe(name)
+    changed = {key: getattr(own, key) for key in ("name", "description", "published")}
+    assert other.replace(**changed, data=other.data.replace(name="cifar100")) == own
 
 
 @pytest.mark.parametrize("name", HE_IMAGENET)
