@@ -43,6 +43,9 @@ from reszoo.errors import ReszooError
             'data.on_corrupt: not used with data.name = "cifar10"',
         ),
         ({"name": "digits", "dir": "/x"}, 'data.dir: not used with data.name = "digits"'),
+        ({"name": "folder:x", "lanes": 2}, 'data.lanes: not used with data.name = "folder:x"'),
+        ({"name": "x", "on_device": True, "lanes": 2}, "not used with data.on_device = true"),
+        ({"name": "x", "lanes": 0}, "data.lanes: 0 is invalid"),
         ({"name": "folder:x", "dir": "/x"}, 'data.dir: not used with data.name = "folder:x"'),
         (
             {"name": "cifar10", "resize": 40},
