@@ -26,7 +26,7 @@ MISTAKES = {
     'reszoo.build("resnet20", clases=7)': 'Unexpected keyword argument "clases" for "build"; did you mean "classes"?',
     'reszoo.buidl("resnet20")': 'Module has no attribute "buidl"',
     'reszoo.train("quickstart", resume="yes")': 'Argument "resume" to "train" has incompatible type "str"',
-    'reszoo.spec("resnet20").shortcutt': '"Spec" has no attribute "shortcutt"; maybe "shortcut"?',
+    'reszoo.spec("resnet20").shortcutt': '"Spec" has no attribute "shortcutt"; maybe "shortcut"',
 }
 
 
