@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -72,8 +73,8 @@ def evaluate(
         crops: 1: the center crop. 10: the corners, the center, and their mirror images; small
             images are padded by 4 zero pixels first.
         flip: Whether each view's mirror image is evaluated too.
-        scales: Lengths of the shorter side at which whole images are evaluated, one by one on one
-            device; the model is applied as a convolution.
+        scales: Lengths of the shorter side at which whole images are evaluated, on one device;
+            the model is applied as a convolution.
         crop_ratio: Side of the crop / shorter side of the resized image; by default as in training.
         interpolation: "bilinear" or "bicubic"; by default as in training.
 
@@ -131,7 +132,9 @@ def evaluate(
             batches = load_views(examples, preprocessing, views, batch_size=size)
             tested = MeanOfViews(loaded)
             if views.scales:
-                batches, tested = evaluate_scales(loaded, batches), Probabilities(classes)
+                pixels = size * math.prod(preprocessing.image_size)
+                batches = evaluate_scales(loaded, batches, pixels=pixels)
+                tested = Probabilities(classes)
         scores = evaluate_model(tested, batches, classes=classes, strategy=strategy)
     except tf.errors.OpError as error:
         raise pipeline.explain(error) or error from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -88,7 +89,9 @@ class Probabilities:
         return inputs
 
 
-def evaluate_scales(model: keras.Model, examples: Iterable[Batch]) -> Iterator[Batch]:
+def evaluate_scales(
+    model: keras.Model, examples: Iterable[Batch], *, pixels: int
+) -> Iterator[Batch]:
     """Apply a model as a convolution to each scale of each image, on one device.
 
     The last maps of any size are averaged before the classifier, which is linear: this equals the
@@ -96,10 +99,11 @@ def evaluate_scales(model: keras.Model, examples: Iterable[Batch]) -> Iterator[B
 
     Args:
         model: Maps float32 images [n, h, w, c] to logits [n, classes].
-        examples: As `load_views` returns them for scales.
+        examples: As `load_views` returns them for scales. Neighbors of one size are batched.
+        pixels: Pixels per batch, at most; a batch holds at least one image.
 
     Yields:
-        The logarithms of the mean probabilities, float32 [1, classes], and the label, int32 [1].
+        The logarithms of the mean probabilities, float32 [n, classes], and the labels, int32 [n].
 
     Raises:
         ReszooError: If the model takes images of one size only.
@@ -120,9 +124,13 @@ def evaluate_scales(model: keras.Model, examples: Iterable[Batch]) -> Iterator[B
     def predict(images: Tensor) -> Tensor:
         return tf.cast(flexible(images, training=False), tf.float32)
 
-    for views, label in examples:
-        logits = tf.concat([predict(view) for view in views], axis=0)
-        yield mean_probabilities(logits[tf.newaxis]), tf.reshape(label, [1])
+    for shapes, group in itertools.groupby(examples, lambda one: [tuple(v.shape) for v in one[0]]):
+        count, largest = shapes[0][0], max(math.prod(shape[:3]) for shape in shapes)
+        while chunk := list(itertools.islice(group, max(1, pixels // largest))):
+            scales = zip(*(views for views, _ in chunk), strict=True)
+            logits = [predict(tf.concat(views, axis=0)) for views in scales]
+            rows = [tf.reshape(each, [-1, count, each.shape[-1]]) for each in logits]
+            yield mean_probabilities(tf.concat(rows, axis=1)), tf.stack([one for _, one in chunk])
 
 
 def mean_probabilities(logits: Tensor) -> Tensor:
