@@ -251,7 +251,7 @@ class Trainer:
                     report("drawing the curves: curves.png")
                     self._draw_curves()
             report(f"evaluating the test split: {self.pipeline.info.examples['test']} images")
-            test = self.evaluator(self.pipeline.evaluation("test"))
+            test = self.evaluator(self.pipeline.evaluation("test", self.loop.part))
             with self.workers.together():  # if worker 0 left first, the others would fail
                 if self.run.writes:
                     self._write_results(test)
@@ -290,7 +290,7 @@ class Trainer:
 
     def _validate(self, watch: Watch) -> dict[str, float]:
         """Return the scores of the model on the validation split."""
-        scores = self.evaluator(watch(self.pipeline.evaluation("validation")))
+        scores = self.evaluator(watch(self.pipeline.evaluation("validation", self.loop.part)))
         return {"val_loss": scores.loss, "val_accuracy": scores.top1}
 
     @contextlib.contextmanager

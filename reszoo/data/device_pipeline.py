@@ -111,11 +111,12 @@ class DevicePipeline(Pipeline):
         steps = tf.data.Dataset.range(start_step, FOREVER)
         return self._batches("train", steps.map(plan, num_parallel_calls=tf.data.AUTOTUNE))
 
-    def evaluation(self, split: str) -> DeviceBatches:
+    def evaluation(self, split: str, part: Part | None = None) -> DeviceBatches:
         """Return what `Pipeline.evaluation` returns, with the images on the device."""
         source = self._arrays(split)
         _, labels = source.tensors()
-        batches = source.elements().batch(self._batch_size)
+        whole = part or Part()
+        batches = source.elements().batch(self._batch_size).shard(whole.workers, whole.worker)
         plans = batches.map(lambda indices: ({"indices": indices}, tf.gather(labels, indices)))
         return self._batches(split, plans)
 

@@ -158,8 +158,12 @@ class Pipeline:
         first = step % self.steps_per_epoch * self._batch_size
         return min(self._batch_size, self.info.examples["train"] - first)
 
-    def evaluation(self, split: str) -> Batches:
+    def evaluation(self, split: str, part: Part | None = None) -> Batches:
         """Return the batches of a split without augmentation: each example once, in stored order.
+
+        Args:
+            split: The name of the split.
+            part: On several hosts, whose part to return: worker w of W reads batches w, w + W, ...
 
         Raises:
             ReszooError: If the dataset lacks the split.
@@ -171,10 +175,13 @@ class Pipeline:
             return apply(images), labels
 
         elements, size = source.elements(), self._batch_size
+        whole = part or Part()
+        dealt = elements.batch(size).shard(whole.workers, whole.worker)
         if self._fits_input(source):
-            batches = elements.batch(size).map(load_batch, num_parallel_calls=tf.data.AUTOTUNE)
+            batches = dealt.map(load_batch, num_parallel_calls=tf.data.AUTOTUNE)
         else:
             load = resized_loader(source, self.preprocessing)
+            elements = dealt.unbatch() if part else elements
             examples = elements.map(load, num_parallel_calls=tf.data.AUTOTUNE)
             batches = examples.batch(size).map(lambda images, labels: (apply(images), labels))
         ordered: Batches = keep_order(batches.prefetch(tf.data.AUTOTUNE))

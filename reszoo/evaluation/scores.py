@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -97,7 +96,7 @@ class Scores:
 class Evaluator:
     """Evaluates one model, traced once: later calls use its weights of that moment.
 
-    Several workers take turns with the batches, on their own devices; each gets all scores.
+    Each of several workers evaluates its own batches on its own devices, and gets all scores.
 
     Args:
         model: Maps float32 images [n, h, w, c] to logits [n, classes]. For several replicas it must
@@ -142,16 +141,16 @@ class Evaluator:
         """Evaluate all batches.
 
         Args:
-            batches: Float images [n, h, w, c] and integer labels [n] in 0..classes-1.
+            batches: This worker's batches: float images [n, h, w, c] and integer labels [n] in
+                0..classes-1.
 
         Raises:
             ReszooError: There are no examples, or a label is not a class.
         """
-        workers = self._workers
         rows: list[tuple[Array, ...]] = []
         # A batch's results are read while the next one is computed, so that a GPU is never idle.
         waiting = None
-        for images, labels in itertools.islice(batches, workers.index, None, workers.count):
+        for images, labels in batches:
             done, waiting = waiting, self._start(images, np.asarray(labels))
             if done:
                 rows.append(_read(*done))
@@ -159,7 +158,8 @@ class Evaluator:
             rows.append(_read(*waiting))
         # Labels, classes and ranks are small integers, and losses float32: exact in float64.
         own = np.concatenate([np.zeros((4, 0)), *map(np.stack, rows)], axis=1)
-        every = [np.frombuffer(each).reshape(4, -1) for each in workers.gather(own.tobytes())]
+        gathered = self._workers.gather(own.tobytes())
+        every = [np.frombuffer(each).reshape(4, -1) for each in gathered]
         labels, predicted, rank, loss = np.concatenate(every, axis=1)
         if not labels.size:
             raise ReszooError("nothing to evaluate: the split holds no examples")

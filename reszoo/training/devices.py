@@ -133,12 +133,25 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(list(devices), cross_device_ops=reduce)
 
 
-@functools.cache
+_over_hosts_of_process: dict[tuple[object, ...], tf.distribute.Strategy] = {}
+
+
 def _over_hosts(hosts: Hosts, kind: str, numbers: str, timeout: float) -> tf.distribute.Strategy:
+    """Return the strategy over several hosts, of which a process can have only one.
+
+    Raises:
+        ReszooError: If TensorFlow has started, or this process has opened another one.
+    """
+    wanted = (hosts, kind, numbers, timeout)
+    if found := _over_hosts_of_process.get(wanted):
+        return found
+    if _over_hosts_of_process:
+        raise ReszooError(
+            "hosts: this process has trained with other hosts, devices or another "
+            "train.worker_timeout; expected the same. Example: train in a new process"
+        )
     gpus = tf.config.list_physical_devices("GPU")
     chosen = _choose_gpus(numbers, len(gpus)) if kind == "gpu" else []
-    # TensorFlow takes every GPU that it sees.
-    tf.config.set_visible_devices([gpus[number] for number in chosen], "GPU")
     cluster = tf.train.ClusterSpec({"worker": list(hosts.addresses)})
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         cluster,
@@ -151,8 +164,19 @@ def _over_hosts(hosts: Hosts, kind: str, numbers: str, timeout: float) -> tf.dis
         bytes_per_pack=BYTES_PER_PACK, timeout_seconds=timeout
     )
     handler = signal.getsignal(signal.SIGTERM)
-    with limit_start():
-        strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+    try:
+        # TensorFlow takes every GPU that it sees.
+        tf.config.set_visible_devices([gpus[number] for number in chosen], "GPU")
+        with limit_start():
+            strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+    except RuntimeError as error:
+        if "program startup" not in str(error) and "after being initialized" not in str(error):
+            raise
+        raise ReszooError(
+            "hosts: TensorFlow has started without them; expected no computation before. "
+            "Example: train in a new process"
+        ) from None
+    _over_hosts_of_process[wanted] = strategy
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # TensorFlow has taken it
     return strategy

@@ -44,6 +44,7 @@ class Loop:
 
     Attributes:
         total: Steps of the whole run.
+        part: The part of each batch that this worker reads; None on one host.
         stopping: Whether a signal or a callback stops training.
     """
 
@@ -63,7 +64,7 @@ class Loop:
         self.progress = Progress(reporter)
         self.state = TrainingState(run, stepper, workers)
         self.stopping = Stopping(workers, stepper)
-        self._part = stepper.part if workers.count > 1 else None
+        self.part = stepper.part if workers.count > 1 else None
         self.total = recipe.total_steps(pipeline.steps_per_epoch)
         self.probe = recipe.probe_steps(pipeline.steps_per_epoch)
         self.until = self.total
@@ -172,7 +173,7 @@ class Loop:
     def _take_steps(self, board: TensorBoard) -> None:
         """Take steps up to `until`, or until a signal or a callback stops training."""
         begun = time.monotonic() - self.state.seconds
-        batches = self.pipeline.train(self.step, self._part)
+        batches = self.pipeline.train(self.step, self.part)
         for images, labels in batches.take(max(self.until - self.step, 0)):
             self._take_step(images, labels)
             self.state.seconds = time.monotonic() - begun

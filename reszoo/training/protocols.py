@@ -40,8 +40,8 @@ class Pipeline(Protocol):
     def rows(self, step: int) -> int:
         """Return how many images the whole batch of a step holds."""
 
-    def evaluation(self, split: str) -> Batches:
-        """Return a split once, in order, without augmentation."""
+    def evaluation(self, split: str, part: Part | None = None) -> Batches:
+        """Return a split once, in order, without augmentation; only the batches of `part`."""
 
     def explain(self, error: Exception) -> ReszooError | None:
         """Return the error of a damaged image if it is the cause of `error`."""

@@ -17,6 +17,7 @@ from reszoo.config.data import Augmentation, AugmentConfig, DataConfig, NoCrop
 from reszoo.config.recipe import Recipe
 from reszoo.data import loading
 from reszoo.data.device_pipeline import DevicePipeline, open_device_pipeline
+from reszoo.data.micro_batches import Part
 from reszoo.data.pipeline import Pipeline, open_dataset
 from reszoo.errors import ReszooError
 
@@ -81,6 +82,8 @@ def test_evaluation_is_the_pipelines_to_the_bit(split: str, count: int) -> None:
     theirs, ours = both({}, AUGMENTS["all"], device="CPU:1")
     assert compare(ours.evaluation(split), theirs.evaluation(split)) == count
     assert all(images.device.endswith("CPU:1") for images, _ in ours.evaluation(split))
+    part = Part(1, 2)
+    assert compare(ours.evaluation(split, part), theirs.evaluation(split, part)) < count
 
 
 def test_inputs_in_bgr_are_the_pipelines_to_the_bit() -> None:

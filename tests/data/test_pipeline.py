@@ -19,6 +19,7 @@ from reszoo.config.data import (
     ScaleCrop,
 )
 from reszoo.data.dataset import ArraySplit, FileSplit, ImageDataset, Split
+from reszoo.data.micro_batches import Part
 from reszoo.data.normalization import unnormalized
 from reszoo.data.pipeline import Pipeline, open_dataset
 from reszoo.data.random_keys import make_key, shuffle_indices
@@ -127,6 +128,19 @@ def test_evaluation_shows_each_example_once_in_order(size: int) -> None:
         assert len(y) == count
         np.testing.assert_array_equal(y, split.labels)
         np.testing.assert_allclose(x, split.images / 255.0 - pipeline.preprocessing.mean, atol=2e-7)
+
+
+@pytest.mark.parametrize("side", [8, 12], ids=["gathered", "resized"])
+def test_hosts_take_turns_with_the_batches_of_an_evaluation(side: int) -> None:
+    data = DataConfig(name="digits", image_size=(side, side), normalize="unit")
+    pipeline = open_dataset(data, NoCrop(), batch_size=100, seed=0)
+    whole = list(pipeline.evaluation("test").as_numpy_iterator())
+    for workers in (2, 5):  # one of five has no batch
+        for worker in range(workers):
+            own = pipeline.evaluation("test", Part(worker, workers)).as_numpy_iterator()
+            for one, other in zip(whole[worker::workers], own, strict=True):
+                for mine, theirs in zip(one, other, strict=True):
+                    np.testing.assert_array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize("augment", [NoCrop(), ScaleCrop(scale=(12, 16))], ids=lambda a: a.crop)

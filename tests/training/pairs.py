@@ -80,6 +80,10 @@ class Processes:
         """Send a signal to a worker."""
         self._running[index].send_signal(number)
 
+    def poll(self, index: int) -> int | None:
+        """Return the exit status of a worker, None while it runs."""
+        return self._running[index].poll()
+
     def wait(self, index: int, seconds: float = PATIENCE) -> int:
         """Return the exit status of a worker; a signal's number is negative."""
         return self._running[index].wait(seconds)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -31,14 +33,34 @@ TINY: dict[str, Any] = {
 }
 
 
+SIGNALS = {"signal": signal.SIGTERM, "kill": signal.SIGKILL, "stop": signal.SIGSTOP}
+
+
 class Job(TypedDict, total=False):
-    """A run: its folder, its overrides, those of worker 1 alone, and what stops it after step 2."""
+    """A run.
+
+    Keys:
+        folder: Of the run.
+        overrides: Of TINY.
+        more: Overrides on worker 1 alone.
+        resume: Whether it resumes.
+        stop: What a worker does after a step: "signal" (SIGTERM), "callback", "kill" or "stop"
+            (SIGKILL, SIGSTOP) or "sleep".
+        victim: Which worker that is; 1 by default.
+        step: After which step; 2 by default.
+        once: A file: if it exists, nothing happens.
+        disk: The largest file that worker 0 can write.
+    """
 
     folder: str
     overrides: list[str]
     more: list[str]
     resume: bool
     stop: str
+    victim: int
+    step: int
+    once: str
+    disk: int
 
 
 def train(job: Job, devices: str, hosts: Any = None) -> Any:
@@ -56,13 +78,20 @@ def train(job: Job, devices: str, hosts: Any = None) -> Any:
         taken = 0
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            """Stop after step 2."""
+            """Stop after a step."""
             self.taken += 1
-            if self.taken == 2 and index == 1:
-                if job["stop"] == "signal":
-                    os.kill(os.getpid(), signal.SIGTERM)
-                else:
-                    self.model.stop_training = True
+            if self.taken != job.get("step", 2) or index != job.get("victim", 1):
+                return
+            if "once" in job:
+                if Path(job["once"]).exists():
+                    return
+                Path(job["once"]).touch()
+            if job["stop"] == "callback":
+                self.model.stop_training = True
+            elif job["stop"] == "sleep":
+                time.sleep(3600)
+            else:
+                os.kill(os.getpid(), SIGNALS[job["stop"]])
 
     overrides = [*job.get("overrides", []), *(job.get("more", []) if index else [])]
     return reszoo.train(
@@ -83,12 +112,16 @@ def main(addresses: str, index: str, jobs: str, outcomes: str) -> int:
 
     hosts = Hosts(tuple(addresses.split(",")), int(index))
     found: list[tuple[int, str]] = []
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     for job in json.loads(Path(jobs).read_text()):
+        if "disk" in job and hosts.first:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (job["disk"], unlimited[1]))
         try:
             found.append((0 if train(job, "cpu", hosts).finished else 130, ""))
-        except reszoo.ReszooError as error:
+        except (reszoo.ReszooError, OSError) as error:
             print(f"reszoo: {error}", flush=True)
-            found.append((error.status, str(error)))
+            found.append((getattr(error, "status", 2), str(error)))
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
         Path(outcomes).write_text(json.dumps(found))
     return found[-1][0]
 

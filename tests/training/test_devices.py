@@ -20,6 +20,7 @@ from reszoo.data import loading
 from reszoo.data.device_pipeline import DevicePipeline
 from reszoo.trainer import Trainer, train
 from reszoo.training import checkpoint, devices
+from reszoo.training.cluster import Hosts
 
 IMAGE = "no GPU found by TensorFlow; computing on the CPU (docker run needs --gpus all)"
 DRIVER = "no GPU found by TensorFlow; computing on the CPU (pip install 'reszoo[gpu]' brings CUDA)"
@@ -59,6 +60,15 @@ def test_a_missing_gpu_is_reported_where_one_was_expected(
     monkeypatch.setattr(devices, "DRIVER", tmp_path if driver else tmp_path / "none")
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [object()] * gpus)
     assert devices.missing_gpu(asked) == expected
+
+
+def test_several_hosts_need_one_replica_per_cpu_and_a_new_process(two_devices: None) -> None:
+    hosts = Hosts(("127.0.0.1:1", "127.0.0.1:2"), 0)
+    tf.constant(0)
+    with pytest.raises(ReszooError, match="^devices: cpu:2 is invalid on several hosts; expected"):
+        devices.open_strategy("cpu:2", hosts)
+    with pytest.raises(ReszooError, match="^hosts: TensorFlow has started without them; expected"):
+        devices.open_strategy("cpu", hosts)
 
 
 def test_training_reports_it_in_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from reszoo.training.devices import open_strategy
 from tests.training import step_cases
 from tests.training.pairs import Processes
 
@@ -46,3 +47,16 @@ def test_two_workers_equal_two_replicas(
             assert sorted(found) == sorted(expected)
             for name, value in expected.items():
                 np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.slow
+def test_three_workers_equal_three_replicas(tmp_path: Path, two_devices: None) -> None:
+    """To the order of additions in the ring of three."""
+    cases = ("all", "adamw")
+    run_workers(tmp_path, cases, 3)
+    for case in cases:
+        expected = step_cases.run(case, open_strategy("cpu:3"))
+        for index in range(3):
+            with np.load(tmp_path / f"{case}-{index}.npz") as found:
+                for name, value in expected.items():
+                    np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-12)

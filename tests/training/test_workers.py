@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from reszoo.errors import PeerLost
 from reszoo.training import checkpoint
 from reszoo.training.run import Run
 from reszoo.training.workers import Workers
@@ -51,7 +52,7 @@ class Outcome:
         one, other = (
             json.loads((folder / f"outcomes-{index}.json").read_text()) for index in range(2)
         )
-        self.outcomes = dict(zip(JOBS, zip(one, other, strict=True), strict=True))
+        self.outcomes = dict(zip(JOBS, zip(one, [*other, [-9, ""]], strict=True), strict=True))
 
 
 JOBS: dict[str, Job] = {
@@ -64,6 +65,8 @@ JOBS: dict[str, Job] = {
     "recipe": {"more": ["train.batch_size=16"]},
     "weights": {"overrides": ["model.weights=/proc/none/w.weights.h5"]},
     "data": {"overrides": PICTURES},
+    "disk": {"disk": 30_000},
+    "killed": {"stop": "kill"},
 }
 
 
@@ -86,7 +89,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
                 str(path),
                 str(folder / f"outcomes-{index}.json"),
             )
-        assert processes.wait_all() == [2, 2]
+        assert processes.wait_all() == [200, -9]
         assert "epoch" in processes.text(0) and "epoch" not in processes.text(1)
     return Outcome(folder)
 
@@ -153,6 +156,7 @@ def test_worker_0_alone_reads_the_run_to_grow_from(pair: Outcome, alone: Path) -
         ("occupied", r"run folder .* exists; add --resume", "worker 0 failed: run folder"),
         ("recipe", r"worker 1 has another \[train\] than worker 0", "worker 1 has another"),
         ("weights", "model.weights: no weights file", "worker 0 failed: model.weights"),
+        ("disk", "File too large", "worker 0 failed: .*File too large"),
         ("data", "data.name: folder:.* of worker 1 is not the data of worker 0", "data.name"),
     ],
 )
@@ -164,7 +168,14 @@ def test_what_fails_on_one_worker_ends_all_in_a_line(
     for (_, line), expected in zip(outcomes, (own, other), strict=True):
         assert "\n" not in line
         assert re.search(expected, line), line
-    assert not (pair.folder / name / "run.json").exists()
+    assert name == "disk" or not (pair.folder / name / "run.json").exists()
+
+
+def test_the_loss_of_a_worker_is_one_line_and_its_own_status(pair: Outcome) -> None:
+    (status, line), _ = pair.outcomes["killed"]
+    assert status == PeerLost.status == 200
+    assert re.fullmatch(r"worker 0 \(.*\): another of the 2 workers was lost; .* --resume", line)
+    assert Run(pair.folder / "killed").meta["status"] == "failed"
 
 
 def test_one_host_exchanges_with_itself() -> None:
