@@ -164,6 +164,25 @@ def photographs(page: Path) -> str:
     return measured(page, path, "up to | ms per image", lines)
 
 
+def augmentation(page: Path) -> str:
+    """Show the cost of each random change, by the size of the image."""
+    path, lines = "augmentation.json", []
+    rows = record(path)["rows"]
+    for small, large in zip(
+        *([row for row in rows if row["size"] == size] for size in (32, 224)), strict=True
+    ):
+        name = f"{small['change']} {small['interpolation']}".strip()
+        cells = [f"`{name}`"]
+        for row in (small, large):
+            cells.append(f"{row['core_microseconds']:,.0f}")
+            pillow = row.get("pillow_core_microseconds")
+            cells.append(f"{pillow:,.0f}" if pillow else "")
+        shares = [row["differing_percent"] for row in (small, large) if "differing_percent" in row]
+        lines.append(" | ".join([*cells, f"{max(shares):g}" if shares else ""]))
+    sizes = " | ".join(f"{size} x {size} | Pillow" for size in (32, 224))
+    return measured(page, path, f"change | {sizes} | pixels differing, %", lines)
+
+
 def engine(page: Path) -> str:
     """Show the cost of everything around the training steps."""
     found = record("engine.json")
@@ -335,6 +354,16 @@ def finetune(page: Path) -> str:
 
 
 GENERATORS: tuple[Callable[..., str], ...] = (bench, depth, kernels, precision, convolutions)
-GENERATORS += (photographs, engine, experiment, search, tuners, workers, faults, memory)
+GENERATORS += (
+    photographs,
+    augmentation,
+    engine,
+    experiment,
+    search,
+    tuners,
+    workers,
+    faults,
+    memory,
+)
 GENERATORS += (exports, folds, export_parity, fuzz, load, weights_parity, images, finetune)
 """Each takes the page and the arguments of its marker, and returns Markdown."""

@@ -20,7 +20,7 @@ ELSEWHERE = {
     "config/resolve config/tomlfile config/training validation/messages validation/table",
     "data/test_folder.py": "data/corruption data/file_reading data/loading images/bit_depth",
     "data/test_pipeline.py": "data/batches data/dataset data/embedded data/random_keys",
-    "data/test_stream_batches.py": "data/batch_augmentation data/batch_order data/memory_batches",
+    "data/test_stream_batches.py": "data/batch_order data/memory_batches",
     "data/test_summary.py": "data/info",
     "evaluation/test_plots.py": "reporting/plots",
     "exporting/test_formats.py": "exporting/card exporting/float16 exporting/litert "

@@ -28,7 +28,7 @@ class RandomChanges(Table):
     flip_mode: Literal["random", "alternating"] = Field(
         "random",
         description="`alternating` mirrors each image in every second epoch (arXiv 2404.00498, "
-        "section 3.6). Only for images in memory at the input's size.",
+        "section 3.6). Not for datasets in TFRecord files.",
     )
     policy: Literal["none", "trivial", "rand", "auto_cifar", "auto_imagenet"] = Field(
         "none",
@@ -87,6 +87,9 @@ class RandomChanges(Table):
         """Raise ReszooError for keys that contradict each other or have no effect."""
         if not self.flip:
             self.reject_unused("flip_mode", "flip")
+        elif self.flip_mode == "alternating" and self.repeats > 1:
+            expected = f'"random" with augment.repeats = {self.repeats}'
+            raise self.contradiction("flip_mode", expected, "random")
         if self.policy != "rand":
             for name in ("rand_layers", "rand_magnitude", "rand_noise", "rand_probability"):
                 self.reject_unused(name, "policy")
@@ -108,3 +111,10 @@ class RandomChanges(Table):
     def mixes(self) -> bool:
         """Whether labels become soft targets, float32 [n, classes]."""
         return bool(self.mixup or self.cutmix)
+
+    def reject_mix_of(self, hosts: int) -> None:
+        """Raise ReszooError if images are mixed with images that another host reads."""
+        if self.mixes and hosts > 1:
+            name = "mixup" if self.mixup else "cutmix"
+            expected = f"0 on {hosts} hosts, because each reads only a part of a batch"
+            raise self.contradiction(name, expected, 0)

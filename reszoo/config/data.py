@@ -6,10 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
+from reszoo.config.augmentation import Fraction, RandomChanges
 from reszoo.validation.table import AS_TUPLE, Table
 
 Pixels = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
 def _reject_bool(value: Any) -> Any:
@@ -111,17 +111,11 @@ class DataConfig(Table):
             self.reject_unused("interpolation", "name")
 
 
-class Augmentation(Table):
+class Augmentation(RandomChanges):
     """Random changes to training images. The subclasses differ in how an image is cropped."""
 
-    TABLE: ClassVar[str] = "augment"
     CHOICE: ClassVar[str] = "crop"
     DEFAULT: ClassVar[str | None] = "none"
-
-    flip: bool = Field(False, description="Mirror left and right with probability 0.5.")
-    color: Literal["none", "pca"] = Field(
-        "none", description="`pca`: color noise of Krizhevsky et al. 2012, section 4.1."
-    )
 
 
 class NoCrop(Augmentation):
@@ -146,7 +140,8 @@ class ScaleCrop(Augmentation):
     )
 
     def check(self) -> None:
-        """Raise ReszooError for a falling range."""
+        """Raise ReszooError for a falling range, and as `RandomChanges` does."""
+        super().check()
         if self.scale[0] > self.scale[1]:
             raise self.contradiction("scale", "two integers in rising order", [256, 480])
 
@@ -160,7 +155,8 @@ class InceptionCrop(Augmentation):
     )
 
     def check(self) -> None:
-        """Raise ReszooError for a falling range."""
+        """Raise ReszooError for a falling range, and as `RandomChanges` does."""
+        super().check()
         if self.area[0] > self.area[1]:
             raise self.contradiction("area", "two numbers in rising order", [0.08, 1.0])
 

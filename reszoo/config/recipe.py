@@ -67,6 +67,13 @@ class Recipe(Table):
             crop = f'augment.crop = "{self.augment.crop}"'
             expected = f"false with {crop}, which crops images before they are resized"
             raise self.data.contradiction("on_device", expected, False)
+        for key, used in (
+            ("policy", self.augment.policy != "none"),
+            ("color_jitter", any(self.augment.color_jitter)),
+        ):
+            if self.data.on_device and used:
+                expected = f"false with augment.{key}, which changes images on the CPU"
+                raise self.data.contradiction("on_device", expected, False)
         for key in ("dropout", "shortcut_dropout", "drop_path"):
             if self.train.jit and getattr(self.model.spec, key):
                 expected = f"false with model.{key}, because XLA draws other random numbers"

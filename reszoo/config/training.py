@@ -64,6 +64,18 @@ class TrainConfig(Table):
         description="Share of the target that is spread over all classes (arXiv 1512.00567, "
         "section 7).",
     )
+    loss: Literal["categorical", "binary", "binary_sum"] = Field(
+        "categorical",
+        description="Cross-entropy of the softmax, or of one sigmoid per class: the mean over the "
+        "classes (`binary`, arXiv 2110.00476, section 3.1) or their sum. Evaluation reports the "
+        "categorical one.",
+    )
+    target_threshold: Fraction = Field(
+        0.0,
+        examples=[0.2],
+        description="`binary`: targets above it become 1, all others 0. 0: targets stay as they "
+        "are.",
+    )
     evaluate_every: int = Field(
         1, ge=1, description="Epochs between evaluations. The last step is always evaluated."
     )
@@ -106,6 +118,8 @@ class TrainConfig(Table):
                 'false with train.batch_norm = "sync", because XLA compiles each replica alone'
             )
             raise self.contradiction("jit", expected, False)
+        if self.loss == "categorical":
+            self.reject_unused("target_threshold", "loss")
         if bool(self.steps) == bool(self.epochs):
             expected = f"exactly one > 0 of train.steps and train.epochs = {self.epochs:g}"
             raise self.contradiction("steps", expected, "train.epochs=20")

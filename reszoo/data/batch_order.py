@@ -18,11 +18,13 @@ class BatchOrder:
         size: Rows of a batch. The last batch of an epoch is short if `size` does not divide
             `count`.
         seed: Of the order.
+        repeats: How often an example stands in a row. An epoch keeps its length.
     """
 
     count: int
     size: int
     seed: int
+    repeats: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -38,4 +40,5 @@ class BatchOrder:
         """Return which training examples stand in `rows` (int32 [k]) of a batch: int64 [k]."""
         first = step % self.steps_per_epoch * self.size
         key = make_key(self.seed, ORDER, step // self.steps_per_epoch)
-        return shuffle_indices(first + tf.cast(rows, tf.int64), self.count, key)
+        places = (first + tf.cast(rows, tf.int64)) // self.repeats
+        return shuffle_indices(places, self.count, key)

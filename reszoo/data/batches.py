@@ -9,7 +9,7 @@ from reszoo.lazy import tf
 from reszoo.types import Array, Tensor
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
-"""Images, float32 [b, h, w, c], and labels, int32 [b]."""
+"""Images, float32 [b, h, w, c], and labels: int32 [b], or soft targets, float32 [b, classes]."""
 
 
 class Batches(Protocol):

@@ -98,15 +98,20 @@ class DevicePipeline(Pipeline):
     def train(self, start_step: int = 0, part: Part | None = None) -> DeviceBatches:
         """Return what `Pipeline.train` returns, with the images on the device."""
         augmentation, order, whole = self._augmentation(), self._order, part or Part()
+        self._augment.reject_mix_of(whole.workers)
         _, labels = self._arrays("train").tensors()
 
         def plan(step: Tensor) -> tuple[Plan, Tensor]:
             total = order.rows(step)
             rows = whole.rows(total)
             indices = order.indices(step, rows)
-            drawn = augmentation.draw(step, total, rows).items()
-            plan = {name: tf.cast(x, tf.int64) if x.dtype == tf.int32 else x for name, x in drawn}
-            return {"indices": indices, **plan}, tf.gather(labels, indices)
+            drawn = augmentation.draw(step, total, rows)
+            plan = {
+                name: tf.cast(x, tf.int64) if x.dtype == tf.int32 else x
+                for name, x in drawn.items()
+            }
+            targets = augmentation.make_targets(tf.gather(labels, indices), drawn)
+            return {"indices": indices, **plan}, targets
 
         steps = tf.data.Dataset.range(start_step, FOREVER)
         return self._batches("train", steps.map(plan, num_parallel_calls=tf.data.AUTOTUNE))

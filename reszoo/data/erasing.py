@@ -63,7 +63,7 @@ def erase(images: Tensor, boxes: Tensor, noise: Tensor | None = None) -> Tensor:
 
 def find_inside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Return which pixels lie in int32 [..., (y, x, height, width)]: bool [..., h, w]."""
-    y, x, height, width = tf.unstack(boxes[..., tf.newaxis], axis=-2)
+    y, x, height, width = (boxes[..., at : at + 1] for at in range(4))
     rows, columns = (tf.range(length, dtype=boxes.dtype) for length in size)
     down = (rows >= y) & (rows < y + height)
     across = (columns >= x) & (columns < x + width)

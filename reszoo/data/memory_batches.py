@@ -24,6 +24,7 @@ def gather_batches(
         total = order.rows(step)
         rows = part.rows(total)
         images, labels = split.load(order.indices(step, rows))
-        return augmentation.apply(images, augmentation.draw(step, total, rows)), labels
+        plan = augmentation.draw(step, total, rows)
+        return augmentation.apply(images, plan), augmentation.make_targets(labels, plan)
 
     return steps.map(load_batch, num_parallel_calls=tf.data.AUTOTUNE)

@@ -218,8 +218,8 @@ def _transform(
     inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
     columns, rows = columns - 0.5, rows - 0.5
     left, top = tf.floor(columns), tf.floor(rows)
-    across = tf.cast(columns - left, tf.float32)[..., tf.newaxis]
-    down = tf.cast(rows - top, tf.float32)[..., tf.newaxis]
+    # In float64, as Pillow: values are rounded down, so a small error would change some by one.
+    across, down = (columns - left)[..., tf.newaxis], (rows - top)[..., tf.newaxis]
     left, top = tf.cast(left, tf.int32), tf.cast(top, tf.int32)
     taps, mix = (
         ((0, 1), _mix_linear) if interpolation == "bilinear" else ((-1, 0, 1, 2), _mix_cubic)
@@ -233,9 +233,10 @@ def _transform(
     for tap in taps:
         line = first + width * tf.clip_by_value(top + tap, 0, height - 1)
         pixels = [tf.bitcast(tf.gather(packed, line + column), tf.uint8) for column in at]
-        values = [tf.cast(each[..., :channels], tf.float32) for each in pixels]
+        values = [tf.cast(each[..., :channels], tf.float64) for each in pixels]
         lines.append(mix(values, across))
-    mixed = tf.cast(tf.clip_by_value(mix(lines, down), 0.0, 255.0), tf.uint8)
+    limits = (tf.constant(limit, tf.float64) for limit in (0, 255))
+    mixed = tf.cast(tf.clip_by_value(mix(lines, down), *limits), tf.uint8)
     return tf.where(inside[..., tf.newaxis], mixed, tf.constant(fill, tf.uint8))
 
 

@@ -119,7 +119,7 @@ class Pipeline:
         self._batch_size, self._seed, self._lanes = batch_size, seed, lanes
         self.preprocessing = preprocessing
         self.info = DataInfo.of(dataset, preprocessing)
-        self._order = BatchOrder(self.info.examples["train"], batch_size, seed)
+        self._order = BatchOrder(self.info.examples["train"], batch_size, seed, augment.repeats)
         self.steps_per_epoch = self._order.steps_per_epoch
 
     def train(self, start_step: int = 0, part: Part | None = None) -> Batches:
@@ -134,10 +134,11 @@ class Pipeline:
             part: Which rows of each batch to read, one of several workers' parts; None reads all.
 
         Raises:
-            ReszooError: If color noise is drawn for inputs in BGR, or `lanes` do not fit the batch
-                size or the part.
+            ReszooError: If color noise is drawn for inputs in BGR, `lanes` do not fit the batch
+                size or the part, or images of several hosts are to be mixed.
         """
         split, part = self.dataset.splits["train"], part or Part()
+        self._augment.reject_mix_of(part.workers)
         augmentation = self._augmentation()
         if self._lanes > 1 and not isinstance(split, RecordSplit):
             raise ReszooError(
@@ -213,7 +214,7 @@ class Pipeline:
         return isinstance(split, ArraySplit) and split.images.shape[1:] == shape
 
     def _augmentation(self) -> BatchAugmentation:
-        return BatchAugmentation(self._augment, self.preprocessing, self._seed)
+        return BatchAugmentation(self._augment, self.preprocessing, self._order, self.info.classes)
 
 
 def _to_portable(image: Any) -> Array | bytes:

@@ -105,6 +105,15 @@ class Limits(NamedTuple):
     bits: int
 
 
+TRIVIAL_LIMITS = Limits(shear=0.99, translate=(32, 32), degrees=135, enhance=0.99, bits=6)
+
+
+def make_auto_limits(size: tuple[int, int]) -> Limits:
+    """Return the limits of AutoAugment for images of a height and width."""
+    height, width = (150 / 331 * length for length in size)
+    return Limits(shear=0.3, translate=(height, width), degrees=30, enhance=0.9, bits=4)
+
+
 class Drawn(NamedTuple):
     """What `apply_policy` does: int32 and float64 [n, layers], as `apply_operations` takes them."""
 
@@ -168,7 +177,7 @@ def _find_kinds(names: Sequence[str]) -> list[int]:
     return [OPERATIONS.index(name) for name in names]
 
 
-def _compute_arguments(name: str, strength: Array | float, limits: Limits) -> Array:
+def compute_arguments(name: str, strength: Array | float, limits: Limits) -> Array:
     """Return the arguments [..., 2] of an operation, of either sign, for strengths in 0..1."""
     strength = np.asarray(strength, np.float64)
     height, width = limits.translate
@@ -194,9 +203,8 @@ def _draw_trivial(count: int | Tensor, key: Tensor) -> Drawn:
 
     Reference: arXiv 2103.10158, table 1 (wide); torchvision 0.29, TrivialAugmentWide.
     """
-    limits = Limits(shear=0.99, translate=(32, 32), degrees=135, enhance=0.99, bits=6)
     strengths = np.linspace(0, 1, TRIVIAL_LEVELS)
-    arguments = np.stack([_compute_arguments(name, strengths, limits) for name in TRIVIAL])
+    arguments = np.stack([compute_arguments(name, strengths, TRIVIAL_LIMITS) for name in TRIVIAL])
     draws = tf.random.stateless_uniform([count, 1, 3], key, dtype=tf.float64)
     places = tf.cast(draws * arguments.shape, tf.int32)
     kinds = tf.gather(tf.constant(_find_kinds(TRIVIAL), tf.int32), places[..., 0])
@@ -208,8 +216,7 @@ def _draw_auto(steps: str, count: int | Tensor, size: tuple[int, int], key: Tens
 
     Reference: arXiv 1805.09501; torchvision 0.29, AutoAugment.
     """
-    height, width = (150 / 331 * length for length in size)
-    limits = Limits(shear=0.3, translate=(height, width), degrees=30, enhance=0.9, bits=4)
+    limits = make_auto_limits(size)
     pairs = [[step.split() for step in line.split(",")] for line in steps.split("\n") if line]
     kinds = tf.constant([_find_kinds([step[0] for step in pair]) for pair in pairs], tf.int32)
     chances = tf.constant([[float(step[1]) for step in pair] for pair in pairs], tf.float64)
@@ -217,7 +224,7 @@ def _draw_auto(steps: str, count: int | Tensor, size: tuple[int, int], key: Tens
     arguments = np.array(
         [
             [
-                _compute_arguments(step[0], int(strength) / (AUTO_LEVELS - 1), limits)
+                compute_arguments(step[0], int(strength) / (AUTO_LEVELS - 1), limits)
                 for step, strength in zip(pair, both, strict=True)
             ]
             for pair, both in zip(pairs, strengths, strict=True)

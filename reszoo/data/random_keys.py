@@ -5,8 +5,9 @@ from __future__ import annotations
 from reszoo.lazy import tf
 from reszoo.types import Tensor
 
-# What a key is for: the order of an epoch, the crop of an example, the changes to a batch.
-ORDER, EXAMPLE, BATCH = range(3)
+# What a key is for: the order of an epoch, the crop of an example, the changes to a batch, which
+# images start mirrored.
+ORDER, EXAMPLE, BATCH, MIRROR = range(4)
 
 
 def make_key(seed: int, *numbers: int | Tensor) -> Tensor:

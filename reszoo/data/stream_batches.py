@@ -7,19 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from reszoo.config.data import InceptionCrop, ScaleCrop
-from reszoo.data.augmentation import (
-    draw_mirrored,
-    draw_windows,
-    mirror,
-    place_windows,
-    take_window,
-)
+from reszoo.data.augmentation import draw_windows, mirror, place_windows, take_window
 from reszoo.data.batch_augmentation import BatchAugmentation
 from reszoo.data.batch_order import BatchOrder
 from reszoo.data.batches import Batch
 from reszoo.data.dataset import IndexedSplit, RecordSplit, Split
 from reszoo.data.micro_batches import Part
-from reszoo.data.random_keys import BATCH, EXAMPLE, ORDER, fold_in, make_key
+from reszoo.data.random_keys import EXAMPLE, ORDER, fold_in, make_key
 from reszoo.errors import ReszooError
 from reszoo.images.decoding import decode_file, find_layout
 from reszoo.images.preprocessing import Preprocessing
@@ -53,6 +47,11 @@ def stream_batches(
     own = part.rows
     if isinstance(split, RecordSplit):
         _check_lanes(order, part, lanes)
+        if augmentation.augment.flip_mode == "alternating":
+            raise ReszooError(
+                'augment.flip_mode: "alternating" is invalid for a streamed dataset, whose images '
+                'have no number; expected "random". Example: --set augment.flip_mode=random'
+            )
         own = part.range
         batches = _read_records(split, order, part, augmentation, start_step, lanes)
     else:
@@ -62,7 +61,8 @@ def stream_batches(
     def augment(step: Tensor, batch: Batch) -> Batch:
         images, labels = batch
         total = order.rows(step)
-        images = augmentation.apply(images, augmentation.draw(step, total, own(total)))
+        plan = augmentation.draw(step, total, own(total))
+        images, labels = augmentation.apply(images, plan), augmentation.make_targets(labels, plan)
         if own == part.rows:
             return images, labels
         # A row that a replica repeats with weight 0 was read once.
@@ -115,11 +115,17 @@ def _read_records(
         key = make_key(order.seed, ORDER, epoch)
         read_before = (first - epoch * steps) * block
         numbers = tf.data.Dataset.range(part.worker * own, (part.worker + 1) * own)
-        elements = numbers.interleave(
-            lambda lane: split.shuffled(key, lane, lanes).skip(read_before),
-            cycle_length=own,
-            block_length=block,
-        )
+
+        def read_lane(lane: Tensor) -> tf.data.Dataset:
+            records = split.shuffled(key, lane, lanes)
+            if order.repeats > 1:
+                count = (lane + 1) * order.count // lanes - lane * order.count // lanes
+                records = records.flat_map(
+                    lambda record: tf.data.Dataset.from_tensors(record).repeat(order.repeats)
+                ).take(count)
+            return records.skip(read_before)
+
+        elements = numbers.interleave(read_lane, cycle_length=own, block_length=block)
         return _load(split, elements, first, own * block, order, part.range, augmentation)
 
     return tf.data.Dataset.range(start_step // steps, FOREVER).flat_map(read)
@@ -190,11 +196,10 @@ def _load(
         payloads, layouts, labels = found
         steps, total = order.steps_per_epoch, order.rows(step)
         rows = own(total)
-        key = fold_in(make_key(augmentation.seed, EXAMPLE, step // steps), step % steps)
+        key = fold_in(make_key(order.seed, EXAMPLE, step // steps), step % steps)
         draws = tf.gather(draw_windows(total, augment, key), rows)
         windows = place_windows(layouts[:, :2], draws, augment, preprocessing.image_size)
-        mirrored = draw_mirrored(total, make_key(augmentation.seed, BATCH, step, 1))
-        mirrored = tf.gather(mirrored, rows)
+        mirrored = augmentation.draw_mirrored(step, total, rows)
         return payloads, layouts, windows, mirrored, labels
 
     def cut(

@@ -119,4 +119,5 @@ def make_stepper(
         images_on=first_device(strategy) if recipe.data.on_device else "CPU:0",
         worker=workers.index,
         workers=workers.count,
+        soft=recipe.augment.mixes,
     )

@@ -22,6 +22,7 @@ from reszoo.lazy import tf
 from reszoo.training.block_functions import BlockByBlock
 from reszoo.training.compiled import Compiled
 from reszoo.training.loss_scale import LossScale
+from reszoo.training.losses import make_losses
 from reszoo.training.protocols import Strategy
 from reszoo.training.reduction import find_statistics, reduce_sums
 from reszoo.training.traced_call import TracedCall
@@ -50,6 +51,7 @@ class Stepper:
         images_on: The device that holds the batches; only a replica's share leaves it.
         worker: The number of this worker, on several hosts.
         workers: How many workers there are.
+        soft: Whether labels are soft targets. Then the right answer is the greatest target.
 
     Attributes:
         part: The part of every batch that this worker reads.
@@ -74,6 +76,7 @@ class Stepper:
         images_on: str = "CPU:0",
         worker: int = 0,
         workers: int = 1,
+        soft: bool = False,
     ) -> None:
         self.model, self.optimizer, self.strategy = model, optimizer, strategy
         self._accumulate, self._images_on = train.accumulate, images_on
@@ -94,12 +97,7 @@ class Stepper:
                 "because XLA draws other random numbers. Example: --set train.jit=false"
             )
         self._classes = model.output_shape[-1]
-        self._losses = keras.losses.CategoricalCrossentropy(
-            from_logits=True,
-            label_smoothing=train.label_smoothing,
-            reduction=None,
-            dtype=model.output.dtype,
-        )
+        self._losses = make_losses(train, model.output.dtype)
         self._update = WeightUpdate(
             model,
             optimizer,
@@ -116,6 +114,8 @@ class Stepper:
         self.loss_scale = LossScale(enabled=train.precision == "mixed_float16")
         images = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
         labels, rows = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)
+        if soft:
+            labels = tf.TensorSpec([None, self._classes], tf.float32)
         rate, wishes = tf.TensorSpec([], tf.float32), tf.TensorSpec([2], tf.float64)
         signature = [images, labels, rate, rows, wishes]
         # No code here branches on a tensor, so AutoGraph would only cost time.
@@ -134,7 +134,7 @@ class Stepper:
 
         Args:
             images: float32 [n, h, w, c]: the rows of the batch that belong to `part`.
-            labels: int32 [n].
+            labels: int32 [n], or soft targets, float32 [n, classes].
             rate: The learning rate.
             rows: Rows of the whole batch; by default n.
             wishes: What this worker wants all to know after the step; added up in `wishes`.
@@ -264,23 +264,25 @@ class Stepper:
         Args:
             training: True in a full step; False in a linear probe.
             x: Images, float32 [n, h, w, c].
-            y: Labels, int32 [n].
+            y: Labels, int32 [n], or soft targets, float32 [n, classes].
             rows: Images in the whole batch, which divide the losses.
             weight: 1, or 0 for images that do not count.
             scale: The factor on the loss.
         """
         weights = [self.weights[index] for index in self._trained(training)]
+        soft = y.dtype.is_floating
         # TensorFlow's variables ignore Keras' frozen layers; a tape would watch all of them.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             for each in weights:
                 tape.watch(each.value)
             logits = self._forward(x) if training else self.model(x, training=False)
-            losses = self._losses(tf.one_hot(y, self._classes), logits)
+            losses = self._losses(y if soft else tf.one_hot(y, self._classes), logits)
             losses *= tf.cast(weight, logits.dtype)
             mean = tf.reduce_sum(losses) / tf.cast(rows, logits.dtype)
             scaled = mean * tf.cast(scale, logits.dtype)
         gradients = tape.gradient(scaled, [variable.value for variable in weights])
-        right = tf.cast(tf.argmax(logits, -1, tf.int32) == y, tf.float64) * weight
+        answers = tf.argmax(y, -1, tf.int32) if soft else y
+        right = tf.cast(tf.argmax(logits, -1, tf.int32) == answers, tf.float64) * weight
         count = tf.cast(tf.shape(x)[0], tf.float64) * weight
         loss = tf.cast(tf.reduce_sum(losses), tf.float64)
         return gradients, tf.stack([loss, tf.reduce_sum(right), count])

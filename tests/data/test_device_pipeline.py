@@ -27,7 +27,8 @@ AUGMENTS = {
     "crop": {"crop": "pad", "pad": 3},
     "crop and flip": {"crop": "pad", "pad": 2, "flip": True},
     "color": {"color": "pca"},
-    "all": {"crop": "pad", "pad": 1, "flip": True, "color": "pca"},
+    "mixed": {"flip": True, "flip_mode": "alternating", "erase": 0.5, "mixup": 1.0, "cutmix": 1.0},
+    "all": {"crop": "pad", "pad": 1, "flip": True, "color": "pca", "erase": 0.5, "cutmix": 1.0},
 }
 
 
@@ -58,7 +59,7 @@ def compare(ours: Any, theirs: Any) -> int:
     """Compare batches to the bit; return how many images they hold."""
     seen = 0
     for (images, labels), (expected, classes) in zip(ours, theirs, strict=True):
-        assert images.dtype == tf.float32 and labels.dtype == tf.int32
+        assert images.dtype == tf.float32 and labels.dtype == classes.dtype
         np.testing.assert_array_equal(labels, classes)
         assert images.numpy().tobytes() == expected.numpy().tobytes()
         seen += len(labels)

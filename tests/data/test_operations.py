@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
-from reszoo.data.operations import AFFINE, OPERATIONS, apply_operations
+from reszoo.data.operations import OPERATIONS, apply_operations
 
 FILL = (10, 120, 230)
 RANGES = {
@@ -91,6 +91,8 @@ def test_operations_give_pillows_pixels(shape: tuple[int, int, int], interpolati
     images = draw_images(len(names), shape)
     amounts = np.array([rng.uniform(*RANGES.get(name, (0, 1))) for name in names])
     amounts = np.where(np.isin(names, WHOLE), np.trunc(amounts), amounts)
+    # Tenths, whose products are often whole numbers, which round differently in float32.
+    amounts[::2] = np.where(np.isin(names, WHOLE), amounts, amounts.round(1))[::2]
     kinds = np.array([OPERATIONS.index(name) for name in names], np.int32)
     got = apply_operations(
         tf.constant(images),
@@ -102,11 +104,7 @@ def test_operations_give_pillows_pixels(shape: tuple[int, int, int], interpolati
     for image, name, amount, ours in zip(images, names, amounts, got, strict=True):
         pillow = Image.fromarray(image.squeeze())
         expected = np.asarray(by_pillow(pillow, name, amount, interpolation)).reshape(shape)
-        apart = np.abs(ours.astype(int) - expected)
-        if name in AFFINE:  # float32 between pixels: now and then the next value
-            assert apart.max() <= 1 and np.count_nonzero(apart) <= max(4, 0.004 * apart.size), name
-        else:
-            np.testing.assert_array_equal(ours, expected, err_msg=f"{name} {amount}")
+        np.testing.assert_array_equal(ours, expected, err_msg=f"{name} {amount}")
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, -90, 360])

@@ -34,9 +34,9 @@ from reszoo.errors import ReszooError
 COUNT, SEED = 23, 3
 SHARDS = (3, 8, 1, 6, 5)  # records of each TFRecord file
 CROPS: list[AugmentConfig] = [
-    NoCrop(flip=True),
+    NoCrop(flip=True, repeats=2, erase=0.5, erase_mode="pixel"),
     PadCrop(pad=1, color="pca"),
-    ScaleCrop(scale=(8, 12), flip=True, color="pca"),
+    ScaleCrop(scale=(8, 12), flip=True, flip_mode="alternating", color="pca"),
     InceptionCrop(flip=True),
 ]
 Batches = list[tuple[np.ndarray, np.ndarray]]

@@ -86,6 +86,25 @@ def train(stepper: Stepper, rows: int = 16, rate: float = 0.01) -> Stepper:
     return stepper
 
 
+def test_soft_targets_are_learned_and_counted() -> None:
+    """Targets of one class give the step of labels; others the mean of the losses."""
+    (images, labels), *_ = batches(8)
+    targets = tf.one_hot(labels, 10)
+    hard, soft = make(ema=0.9), make(workers={"soft": True}, ema=0.9)
+    hard(images, labels, 0.01)
+    soft(images, targets, 0.01)
+    assert difference(weights(hard), weights(soft)) == 0
+    np.testing.assert_array_equal(hard.totals, soft.totals)
+    mixed = make(workers={"soft": True}, loss="binary_sum")
+    logits = mixed.model(images, training=True).numpy()
+    half = 0.75 * targets.numpy() + 0.25 * targets.numpy()[::-1]
+    mixed(images, tf.constant(half), 0.0)
+    sigmoid = 1 / (1 + np.exp(-logits.astype("f8")))
+    loss = -(half * np.log(sigmoid) + (1 - half) * np.log(1 - sigmoid)).sum()
+    right = (logits.argmax(axis=-1) == labels.numpy()).sum()
+    np.testing.assert_allclose(mixed.totals[:3], [loss, right, 8], rtol=1e-5)
+
+
 CASES: dict[str, dict[str, Any]] = {
     "sgd": {},
     "nesterov": {"optimizer": {"name": "sgd", "nesterov": True, "weight_decay": 1e-4}},
