@@ -154,10 +154,11 @@ def _combine(statuses: Sequence[int]) -> int:
 
 
 def _show_last_lines(index: int, status: int, log: Path) -> None:
-    text = log.read_bytes().decode(errors="replace")
+    lines = log.read_bytes().decode(errors="replace").splitlines()[-LAST_LINES:]
     how = f"exit status {status}" if status > 0 else f"signal {-status}"
-    print(f"reszoo: worker {index} ended with {how}; its last lines:", file=sys.stderr)
-    for line in text.splitlines()[-LAST_LINES:]:
+    shown = "; its last lines:" if lines else ""
+    print(f"reszoo: worker {index} ended with {how}{shown}", file=sys.stderr)
+    for line in lines:
         print(f"  {line}", file=sys.stderr, flush=True)
 
 

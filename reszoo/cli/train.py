@@ -68,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
         recipe = None if args.resume and args.run_dir is None else args.recipe
         run_dir = None
 
+    if hosts and os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "2":  # reszoo's default
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # its lines about a lost worker come before ours
     load_tensorflow()
     from reszoo import trainer
 

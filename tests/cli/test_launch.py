@@ -123,7 +123,8 @@ def test_a_signal_is_passed_on_once_and_ends_the_whole(
 ) -> None:
     program = f"""{WORKER}
 def stop(number, frame):
-    (folder / f"stopped{{index}}").write_text(str(number))
+    with open(folder / f"stopped{{index}}", "a") as file: file.write(f"{{number}} ")
+    time.sleep(0.3)
     sys.exit(130 if index else 200)  # another worker was lost
 signal.signal(2, stop); signal.signal(15, stop)
 (folder / f"up{{index}}").touch()
@@ -133,19 +134,19 @@ time.sleep(60)
     root = str(Path(reszoo.__file__).parents[1])
     argv = ["launch", "--workers", "2", "--restarts", "3", "--", "train", "q", "--run-dir", "r"]
     start = f"import sys; sys.path[0] = {root!r}; from reszoo.cli.main import main; sys.exit(main({argv}))"
-    process = subprocess.Popen([sys.executable, "-c", start])
+    process = subprocess.Popen([sys.executable, "-c", start], start_new_session=True)
     try:
         end = time.monotonic() + 20
         while not all((tmp_path / f"up{index}").exists() for index in range(2)):
             assert time.monotonic() < end
             time.sleep(0.05)
-        process.send_signal(number)
+        os.killpg(process.pid, number)  # as Ctrl-C does
         assert process.wait(20) == 200  # without a restart
     finally:
         process.kill()
         process.wait()
     for index in range(2):
-        assert (tmp_path / f"stopped{index}").read_text() == str(int(number))
+        assert (tmp_path / f"stopped{index}").read_text() == f"{int(number)} "
         assert not os.path.exists(f"/proc/{(tmp_path / f'pid{index}').read_text()}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -405,6 +406,7 @@ def test_all_hosts_take_one_command_and_worker_0_has_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
     for index, given in enumerate((first, other)):
         (tmp_path / "RUN").mkdir()
         (tmp_path / "RUN" / "recipe.toml").touch()
@@ -422,6 +424,7 @@ def test_all_hosts_take_one_command_and_worker_0_has_the_run(
             "hosts": Hosts(("a:1", "b:2"), index),
         }
         assert found == DEFAULTS | common | given
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"  # only reszoo's line about a lost worker
 
 
 def test_train_alone_looks_for_hosts(

@@ -115,6 +115,17 @@ def test_workers_meet_among_strangers(addresses: tuple[str, ...]) -> None:
     assert [again[index] for index in range(3)] == [FIRST] * 3 and again[-1] == []
 
 
+def test_strangers_who_are_silent_do_not_take_all_connections(
+    addresses: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meeting, "STRANGERS", -1)  # with two workers: one connection
+    monkeypatch.setattr(meeting, "HELLO", 0.5)
+    with ThreadPoolExecutor(1) as pool:
+        zero = pool.submit(meet_all, addresses[:2], {0: FIRST})
+        with connect(addresses[0]):
+            assert meet_all(addresses[:2], {1: OTHER})[1] == FIRST == zero.result(60)[0]
+
+
 CHANGED = load_recipe("quickstart", ["train.seed=7"]).to_toml()
 
 
@@ -190,6 +201,20 @@ def test_a_worker_that_is_killed_and_started_again_meets(
         killed.sendall(hello(addresses, 1))
         assert b"welcome" in killed.recv(1 << 16)  # it dies between its greeting and its answer
     assert meet_all(addresses, {1: OTHER})[1] == FIRST == zero.result(60)[0]
+
+
+def test_a_second_worker_of_an_index_waits_for_the_first_to_leave(
+    pair: tuple[tuple[str, ...], Future[Any]],
+) -> None:
+    addresses, zero = pair
+    with connect(addresses[0]) as first, connect(addresses[0]) as second:
+        first.sendall(hello(addresses, 1))
+        assert b"welcome" in first.recv(1 << 16)
+        second.sendall(hello(addresses, 1))
+        assert second.recv(1 << 16) == b""
+        first.sendall(b'{"ready": true}\n')
+        assert first.recv(1 << 16) == b'{"go": true}\n'
+    assert zero.result(60)[0] == FIRST
 
 
 def test_a_frozen_worker_is_lost(pair: tuple[tuple[str, ...], Future[Any]]) -> None:
