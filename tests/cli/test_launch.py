@@ -65,7 +65,9 @@ def test_the_status_of_the_whole(
     monkeypatch.setattr(launch, "STOP", 0.3)
     monkeypatch.setattr(launch, "KILL", 1.0)
     worker.write_text(f"{WORKER}\nif index: print('line of', index, flush=True)\n{program}")
+    start = time.monotonic()
     assert main(["launch", "--workers", "3", "--", "train", "quickstart"]) == status
+    assert time.monotonic() - start < 30
     shown = capfd.readouterr()
     assert shown.out == ("all 0\n" if status == 0 else "")
     if status == 2:
@@ -147,6 +149,7 @@ time.sleep(60)
         process.wait()
     for index in range(2):
         assert (tmp_path / f"stopped{index}").read_text() == f"{int(number)} "
+        assert (tmp_path / f"tries{index}").read_text() == "1"
         assert not os.path.exists(f"/proc/{(tmp_path / f'pid{index}').read_text()}")
 
 
