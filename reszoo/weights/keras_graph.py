@@ -64,26 +64,34 @@ def _order_by_graph(config: str | bytes) -> list[str]:
 
 
 def _walk(sources: Mapping[str, list[str]]) -> list[str]:
+    """Return the layers from input to output.
+
+    Raises:
+        ValueError: If the graph is not one chain of blocks with two ways each.
+    """
     uses = Counter(source for names in sources.values() for source in names)
+
+    def follow(name: str, *, to_fork: bool) -> tuple[list[str], str]:
+        chain: list[str] = []
+        while len(sources[name]) == 1 and (uses[name] == 1 or not to_fork):
+            chain.append(name)
+            (name,) = sources[name]
+            if len(chain) > len(sources):
+                raise ValueError("the graph has a cycle")
+        return chain, name
+
     (layer,) = (name for name in sources if not uses[name])
     backwards: list[str] = []
-    while True:
-        while len(sources[layer]) == 1:
-            backwards.append(layer)
-            (layer,) = sources[layer]
+    for _ in sources:
+        chain, layer = follow(layer, to_fork=False)
+        backwards += chain
         if not sources[layer]:
             return backwards[::-1]
-        ends, chains = set(), []
-        for name in sources[layer]:  # both ways through a block, back to where they part
-            chain = []
-            while uses[name] == 1 and len(sources[name]) == 1:
-                chain.append(name)
-                (name,) = sources[name]
-            ends.add(name)
-            chains.append(chain)
-        (layer,) = ends
+        chains, ends = zip(*(follow(name, to_fork=True) for name in sources[layer]), strict=True)
+        (layer,) = set(ends)
         for chain in sorted(chains, key=len):  # the branch is the longer one
             backwards += chain
+    raise ValueError("the graph has a cycle")
 
 
 def _find_sources(node: Any) -> Iterator[str]:

@@ -182,7 +182,13 @@ def test_only_default_names_are_numbered() -> None:
         {"conv2d_10/kernel": array, "conv2d_9/bias": array, "dense/kernel": array}
     )
     assert list(found) == ["conv_2/kernel", "conv_1/bias", "dense_1/kernel"]
-    assert list(number_layers({"conv2d/kernel": array}, "no JSON")) == ["conv_1/kernel"]
+    edges = {"conv2d": "dense", "dense": "conv2d", "conv2d_1": "dense"}
+    layers = [
+        {"config": {"name": name}, "inbound_nodes": [[[source, 0, 0, {}]]]}
+        for name, source in edges.items()
+    ]
+    for graph in ("no JSON", "[]", json.dumps({"config": {"layers": layers}})):
+        assert list(number_layers({"conv2d/kernel": array}, graph)) == ["conv_1/kernel"]
 
 
 # MLPerf Tiny's reference model
