@@ -40,6 +40,8 @@ OPERATIONS = ("identity", *TABLES, *AFFINE, *COLORS, "sharpness")  # sharpness: 
 
 SMOOTH_WEIGHT = 13  # Pillow's ImageFilter.SMOOTH: 8 neighbors count once, the center 5 times
 
+LARGE = 128 * 128  # pixels of an image
+
 # Pillow's weights of R, G and B in luminance, in 1/65536.
 LUMINANCE = (19595, 38470, 7471)
 
@@ -214,6 +216,17 @@ def _transform(
 ) -> Tensor:
     """Shear, translate or rotate; `apply_operations` describes the arguments."""
     height, width, channels = images.shape[1:]
+    if height * width > LARGE and images.shape[0] != 1:  # one by one, which bounds the memory
+        signature = tf.TensorSpec([height, width, channels], tf.uint8)
+
+        def transform_one(element: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+            image, kind, argument = (each[tf.newaxis] for each in element)
+            return _transform(image, kind, argument, fill, interpolation)[0]
+
+        elements = (images, kinds, arguments)
+        return tf.map_fn(
+            transform_one, elements, parallel_iterations=1, fn_output_signature=signature
+        )
     columns, rows = _find_sources(kinds, arguments, height, width)
     inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
     columns, rows = columns - 0.5, rows - 0.5
