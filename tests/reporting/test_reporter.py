@@ -45,7 +45,8 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(
 ) -> None:
     reporter = Reporter()
     reporter.start_bar(10)
-    reporter.update_bar(1, lambda: pytest.fail("asked for a note that is not shown"))
+    for done in (1, 10):
+        reporter.update_bar(done, lambda: pytest.fail("asked for a note that is not shown"))
     monkeypatch.setattr(module, "LOG_SECONDS", -1.0)
     reporter.update_bar(2, lambda: "loss 1")
     reporter.stop_bar()
@@ -62,5 +63,8 @@ def test_on_a_terminal_a_bar_is_shown_above_which_lines_appear(
     reporter.start_bar(10, 3)
     reporter.update_bar(4, lambda: "loss 1")
     reporter.line("a line")
+    monkeypatch.setattr(module, "REFRESH_SECONDS", 60.0)
+    reporter.update_bar(5, lambda: pytest.fail("asked for a note that is not shown"))
+    reporter.update_bar(10, lambda: "loss 0")  # the last one is always shown
     reporter.stop_bar()
-    assert "a line" in terminal.getvalue() and "4/10" in terminal.getvalue()
+    assert all(text in terminal.getvalue() for text in ("a line", "10/10", "loss 0"))
