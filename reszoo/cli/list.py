@@ -47,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def family(model: Spec) -> str:
-    """Return the family of a model in words."""
+    """Return the family of a model in words, short enough for 80 columns of `reszoo list`."""
     data = "CIFAR" if model.stem == "cifar" else "ImageNet"
-    kind = "pre-activation" if model.order == "pre" else "residual"
+    kind = "pre-act" if model.order == "pre" else "residual"
     return f"{data} {'plain' if model.shortcut == 'none' else kind}"
 
 

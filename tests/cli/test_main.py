@@ -224,7 +224,7 @@ def test_list_prints_what_the_zoo_counts(capsys: pytest.CaptureFixture[str]) -> 
         rows["resnet20"]["family"] == "CIFAR residual"
         and rows["plain34"]["family"] == "ImageNet plain"
     )
-    assert rows["resnet110_v2"]["family"] == "CIFAR pre-activation"
+    assert rows["resnet110_v2"]["family"] == "CIFAR pre-act"
     assert rows["resnet50"]["family"] == "= resnet50_v1_5"
 
 
