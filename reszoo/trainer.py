@@ -169,7 +169,7 @@ class Trainer:
         """
         with explain_loss(hosts):
             settings = recipe.train
-            strategy = open_strategy(devices, hosts, settings.worker_timeout)
+            strategy = open_strategy(devices, hosts)
             workers = Workers(strategy, hosts)
             resume = workers.exchange(resume)[0]
             with workers.together():

@@ -204,6 +204,15 @@ def locks() -> bool:
     )
 
 
+# TensorFlow: training/watchdog.py
+
+
+def abort_of_collectives() -> bool:
+    from tensorflow.python.eager import context
+
+    return parameters(context.context().abort_collective_ops) == ["code", "message"]
+
+
 KERAS, TUNER = f"Keras {keras.__version__}", f"KerasTuner {keras_tuner.__version__}"
 TENSORFLOW, PROTOBUF = f"TensorFlow {tf.__version__}", f"protobuf {protobuf_version}"
 # (library, the names that it checks, the check)
@@ -221,6 +230,7 @@ USES: list[tuple[str, str, Callable[[], bool]]] = [
     (KERAS, " ".join(sorted(REMADE)), attributes_of_callbacks),
     (TENSORFLOW, "_noinline", noinline),
     (TENSORFLOW, "tensorflow.core.protobuf.saved_model_pb2", saved_model_proto),
+    (TENSORFLOW, "tensorflow.python.eager", abort_of_collectives),
     (PROTOBUF, "MessageToDict", message_to_dict),
     (TUNER, "_save_trial _retry_queue", hooks_of_the_oracle),
     (TUNER, "_run_and_update_trial _try_run_and_update_trial _get_tuner_fname", hooks_of_the_tuner),

@@ -98,8 +98,8 @@ class TrainConfig(Table):
     worker_timeout: int = Field(
         600,
         ge=1,
-        description="On several hosts: seconds after which a worker that stands still counts as "
-        "lost.",
+        description="On several hosts: seconds of a step after which a worker that stands still "
+        "counts as lost; ten times as long for a first step.",
     )
     export: bool = Field(True, description="Write a SavedModel into the run folder.")
     grow_from: str = Field(

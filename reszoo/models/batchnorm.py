@@ -62,7 +62,8 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
         if context is None or context.num_replicas_in_sync == 1:
             moments: tuple[Tensor, Tensor] = super()._moments(inputs, mask)
             return moments
-        axes, channels = self._reduction_axes, inputs.shape[self.axis]
+        rank, channels = len(inputs.shape), inputs.shape[self.axis]
+        axes = [axis for axis in range(rank) if axis != self.axis % rank]
         total = tf.reduce_sum(inputs, axes)
         squares = tf.reduce_sum(tf.square(inputs), axes)
         count = tf.cast(tf.size(inputs) / channels, inputs.dtype)

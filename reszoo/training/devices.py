@@ -24,9 +24,7 @@ DRIVER = Path("/proc/driver/nvidia/version")
 """Exists if NVIDIA's kernel module is loaded, also inside a container."""
 
 
-def open_strategy(
-    devices: str = "auto", hosts: Hosts | None = None, timeout: float = 600
-) -> tf.distribute.Strategy:
+def open_strategy(devices: str = "auto", hosts: Hosts | None = None) -> tf.distribute.Strategy:
     """Return the strategy over some devices, on one host or on several.
 
     The same devices give the same object, because TensorFlow's collectives do not survive a second
@@ -37,7 +35,6 @@ def open_strategy(
         devices: "auto" (all GPUs, or the CPU), "cpu", "cpu:N" (N replicas), "gpu" or "gpu:0,1". On
             several hosts those of each host.
         hosts: The hosts; None for this one.
-        timeout: On several hosts, seconds after which a worker that stands still counts as lost.
 
     Raises:
         ReszooError: If `devices` is another text, a GPU does not exist, TensorFlow has divided the
@@ -59,7 +56,7 @@ def open_strategy(
                 "makes one replica of each host's CPU. Example: --devices cpu, with one worker per "
                 "replica"
             )
-        return _over_hosts(hosts, kind, numbers, timeout)
+        return _over_hosts(hosts, kind, numbers)
     if kind == "cpu":
         replicas = int(numbers or 1)
         return _mirrored(_logical_cpus(replicas)) if replicas > 1 else tf.distribute.get_strategy()
@@ -136,19 +133,19 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
 _over_hosts_of_process: dict[tuple[object, ...], tf.distribute.Strategy] = {}
 
 
-def _over_hosts(hosts: Hosts, kind: str, numbers: str, timeout: float) -> tf.distribute.Strategy:
+def _over_hosts(hosts: Hosts, kind: str, numbers: str) -> tf.distribute.Strategy:
     """Return the strategy over several hosts, of which a process can have only one.
 
     Raises:
         ReszooError: If TensorFlow has started, or this process has opened another one.
     """
-    wanted = (hosts, kind, numbers, timeout)
+    wanted = (hosts, kind, numbers)
     if found := _over_hosts_of_process.get(wanted):
         return found
     if _over_hosts_of_process:
         raise ReszooError(
-            "hosts: this process has trained with other hosts, devices or another "
-            "train.worker_timeout; expected the same. Example: train in a new process"
+            "hosts: this process has trained with other hosts or devices; expected the same. "
+            "Example: train in a new process"
         )
     gpus = tf.config.list_physical_devices("GPU")
     chosen = _choose_gpus(numbers, len(gpus)) if kind == "gpu" else []
@@ -160,9 +157,7 @@ def _over_hosts(hosts: Hosts, kind: str, numbers: str, timeout: float) -> tf.dis
         num_accelerators={"GPU": len(chosen)},
         rpc_layer="grpc",
     )
-    options = tf.distribute.experimental.CommunicationOptions(
-        bytes_per_pack=BYTES_PER_PACK, timeout_seconds=timeout
-    )
+    options = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=BYTES_PER_PACK)
     handler = signal.getsignal(signal.SIGTERM)
     try:
         # TensorFlow takes every GPU that it sees.

@@ -63,7 +63,7 @@ class Loop:
         self.reporter, self.evaluate, self.model = reporter, evaluate, stepper.model
         self.progress = Progress(reporter)
         self.state = TrainingState(run, stepper, workers)
-        self.stopping = Stopping(workers, stepper)
+        self.stopping = Stopping(workers, stepper, recipe.train.worker_timeout)
         self.part = stepper.part if workers.count > 1 else None
         self.total = recipe.total_steps(pipeline.steps_per_epoch)
         self.probe = recipe.probe_steps(pipeline.steps_per_epoch)
@@ -172,7 +172,7 @@ class Loop:
 
     def _take_steps(self, board: TensorBoard) -> None:
         """Take steps up to `until`, or until a signal or a callback stops training."""
-        begun = time.monotonic() - self.state.seconds
+        begun, self._first = time.monotonic() - self.state.seconds, self.step
         batches = self.pipeline.train(self.step, self.part)
         for images, labels in batches.take(max(self.until - self.step, 0)):
             self._take_step(images, labels)
@@ -199,7 +199,8 @@ class Loop:
             self.stepper.restart()
             self.reporter.line(describe_unfreezing(self.recipe, self.step))
         take_step = self.stepper.probe if self.step < self.probe else self.stepper
-        take_step(images, labels, rate, self.pipeline.rows(self.step), self.stopping.wishes)
+        with self.stopping.limit(first=self.step in (self._first, self.probe)):
+            take_step(images, labels, rate, self.pipeline.rows(self.step), self.stopping.wishes)
         self._callbacks.stepped(rate)
 
     def scheduled_rate(self, step: int) -> float:

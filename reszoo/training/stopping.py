@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Iterator
 
 from reszoo.training.protocols import Stepper
 from reszoo.training.signals import stop_on_signal
+from reszoo.training.watchdog import Watchdog
 from reszoo.training.workers import Workers
 
 READ_EVERY = 8  # steps between readings on a GPU, which waits for each
@@ -22,14 +24,18 @@ class Stopping:
     Args:
         workers: The workers of the run.
         stepper: Carries the wishes. Callbacks wish by `stop_training` of its model.
+        timeout: On several hosts, seconds after which a worker that stands still counts as lost.
 
     Attributes:
         ended: Whether a callback ends training.
     """
 
-    def __init__(self, workers: Workers, stepper: Stepper) -> None:
+    def __init__(self, workers: Workers, stepper: Stepper, timeout: float) -> None:
         self._workers, self._stepper = workers, stepper
         self._event = threading.Event()
+        watchdog = Watchdog(timeout if workers.count > 1 else math.inf)
+        self.limit = watchdog.limit
+        """Limits the time of a block in which workers wait for each other."""
         self._signalled = self.ended = False
         self._every = READ_EVERY if "GPU" in stepper.wishes.device else 1
 
@@ -60,7 +66,9 @@ class Stopping:
         if self._workers.count == 1:
             self.ended = self.wishes[1]
         elif last or step % self._every == 0:
-            self._signalled, self.ended = (bool(each) for each in self._stepper.wishes.numpy())
+            with self.limit():  # a GPU is waited for here
+                wished = self._stepper.wishes.numpy()
+            self._signalled, self.ended = (bool(each) for each in wished)
             self._stepper.model.stop_training |= self.ended
 
     def after_epoch(self) -> None:

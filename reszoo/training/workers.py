@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -14,11 +15,11 @@ from reszoo.errors import PeerLost, ReszooError
 from reszoo.lazy import tf
 from reszoo.training.cluster import Hosts
 from reszoo.training.protocols import Strategy
+from reszoo.training.watchdog import STANDS_STILL
 from reszoo.types import Array, Tensor
 
 CHUNK = 2**18  # integers in one collective: 2 MB
-UNLIMITED = 10.0**7  # seconds; the loss of a worker ends a collective before
-LOSS = re.compile(r"collective|heartbeat|coordination|/job:worker", re.IGNORECASE)
+LOSS = re.compile(f"collective|heartbeat|coordination|/job:worker|{STANDS_STILL}", re.IGNORECASE)
 
 
 class Workers:
@@ -44,17 +45,16 @@ class Workers:
         self.replicas = strategy.num_replicas_in_sync // self.count
 
         def reduce(values: Tensor) -> Tensor:
-            options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=UNLIMITED)
-
             def add(values: Tensor) -> Tensor:
                 context = tf.distribute.get_replica_context()
                 counts = tf.equal(context.replica_id_in_sync_group % self.replicas, 0)
                 own = values * tf.cast(counts, tf.int64)
-                return context.all_reduce(tf.distribute.ReduceOp.SUM, own, options)
+                return context.all_reduce(tf.distribute.ReduceOp.SUM, own)
 
             return strategy.experimental_local_results(strategy.run(add, args=(values,)))[0]
 
-        self._reduce = tf.function(reduce, autograph=False)
+        # One function per size, because TensorFlow warns of a function with several traces.
+        self._reducer = functools.cache(lambda size: tf.function(reduce, autograph=False))
 
     def share(self, arrays: Sequence[Array]) -> list[Array]:
         """Return worker 0's arrays, to the bit.
@@ -137,7 +137,8 @@ class Workers:
         size = min(CHUNK, 1 << max(len(values) - 1, 0).bit_length())  # few shapes: few traces
         padded = np.zeros(-(-len(values) // size) * size, np.int64)
         padded[: len(values)] = values
-        chunks = [self._reduce(tf.constant(chunk)).numpy() for chunk in padded.reshape(-1, size)]
+        reduce = self._reducer(size)
+        chunks = [reduce(tf.constant(chunk)).numpy() for chunk in padded.reshape(-1, size)]
         return np.concatenate([np.zeros(0, np.int64), *chunks])[: len(values)]
 
 
@@ -172,8 +173,7 @@ def explain_loss(hosts: Hosts | None) -> Iterator[None]:
     except tf.errors.OpError as error:
         if hosts is None or not is_loss(error):
             raise
-        still = isinstance(error, tf.errors.DeadlineExceededError) and "timed out" in str(error)
-        what = "stands still" if still else "was lost"
+        what = "stands still" if STANDS_STILL in str(error) else "was lost"
         raise PeerLost(
             f"{hosts.name(hosts.index)}: another of the {hosts.count} workers {what}; start all "
             "of them again with --resume"
