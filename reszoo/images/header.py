@@ -123,7 +123,7 @@ def _jpeg_orientation(contents: Tensor) -> Tensor:
 def _png_orientation(contents: Tensor) -> Tensor:
     size = tf.strings.length(contents)
 
-    def part(at: Tensor, count: int) -> Tensor:  # shorter at the end of the file
+    def part(at: Tensor, count: int | Tensor) -> Tensor:  # shorter at the end of the file
         return tf.strings.substr(contents, tf.minimum(at, size), count)
 
     def step(at: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,8 +156,10 @@ def _png_orientation(contents: Tensor) -> Tensor:
     block = tf.cond(front >= 0, lambda: front, find_near_end)
 
     def read() -> Tensor:
-        prefixed = part(block, len(EXIF)) == EXIF
-        byte, _ = _make_reader(part(block + tf.where(prefixed, len(EXIF), 0), HEAD))
+        byte, _ = _make_reader(part(block - 8, 4))
+        length = tf.cast(tf.minimum(_to_integer(byte(tf.range(4)), False), HEAD), tf.int32)
+        prefix = tf.where(part(block, len(EXIF)) == EXIF, len(EXIF), 0)
+        byte, _ = _make_reader(part(block + prefix, tf.maximum(length - prefix, 0)))
         return _find_orientation(byte, tf.constant(0))
 
     return tf.cond(block >= 0, read, lambda: tf.constant(1))

@@ -145,6 +145,18 @@ def test_python_reads_damaged_headers_as_the_graph_does(
             assert contents.startswith(b"\xff\xd8\xff")
 
 
+@pytest.mark.parametrize("length", [0, 3, 8, 14, 2**16, 2**31 - 1, 2**32 - 1])
+@pytest.mark.parametrize("start", [0, 6], ids=["with prefix", "without"])
+@pytest.mark.parametrize("last", [False, True])
+def test_the_length_of_an_exif_chunk_bounds_what_is_read(
+    length: int, start: int, last: bool
+) -> None:
+    contents = png_with_exif(exif(6)[start:], last=last)
+    at = contents.index(b"eXIf") - 4
+    contents = contents[:at] + length.to_bytes(4, "big") + contents[at + 4 :]
+    assert int(orientation(contents)) == read_layout(contents)[2] == (1 if length < 20 else 6)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_pixels_are_counted_before_anything_is_decoded(mode: str) -> None:
     assert int(count_pixels(encode("JPEG", mode))) == 77
