@@ -63,12 +63,21 @@ class Processes:
 
     def start(self, index: int, module: str, *arguments: str) -> None:
         """Start a worker: `python -m MODULE ADDRESSES INDEX ARGUMENT...`."""
-        command = [sys.executable, "-m", module, ",".join(self.addresses), str(index), *arguments]
+        self._start(index, module, ",".join(self.addresses), str(index), *arguments)
+
+    def start_alone(self, module: str, *arguments: str) -> None:
+        """Start one process that is no worker: `python -m MODULE ARGUMENT...`."""
+        self._start(0, module, *arguments)
+
+    def _start(self, index: int, module: str, *arguments: str) -> None:
         path = os.pathsep.join([str(ROOT), *sys.path])
         environment = {**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"}
         with open(self._folder / f"worker-{index}.txt", "ab") as output:
             self._running[index] = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, env=environment
+                [sys.executable, "-m", module, *arguments],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
             )
 
     def start_all(self, module: str, *arguments: str) -> None:

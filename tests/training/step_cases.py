@@ -1,6 +1,7 @@
 """Steps of a small model, on one host or as one of several workers, and what they leave.
 
-As a program: `python -m tests.training.step_cases ADDRESSES INDEX FOLDER CASE...` writes FOLDER/CASE-INDEX.npz.
+As a program: `python -m tests.training.step_cases ADDRESSES INDEX FOLDER CASE...` writes
+FOLDER/CASE-INDEX.npz. `cpu:2` as ADDRESSES trains with two replicas in one process.
 """
 
 from __future__ import annotations
@@ -68,8 +69,9 @@ def find_norms(model: keras.Model) -> list[keras.layers.Layer]:
 
 
 def main(addresses: str, index: str, folder: str, *cases: str) -> None:
-    hosts = Hosts(tuple(addresses.split(",")), int(index))
-    strategy = open_strategy("cpu", hosts)
+    alone = addresses.startswith("cpu:")
+    hosts = None if alone else Hosts(tuple(addresses.split(",")), int(index))
+    strategy = open_strategy(addresses if alone else "cpu", hosts)
     for case in cases:
         np.savez(Path(folder) / f"{case}-{index}.npz", **run(case, strategy, hosts))
 
