@@ -156,6 +156,24 @@ def convolutions(page: Path) -> str:
     return measured(page, path, " | ".join(["channels", *next(iter(shares.values()))]), lines)
 
 
+def hosts(page: Path) -> str:
+    """Compare two workers with one process, and show what they exchange."""
+    path = "hosts.json"
+    lines = []
+    for name, row in record(path)["rows"].items():
+        model, reduction = name.split()
+        ratio = row["one_process_ms"] / row["two_workers_ms"]
+        lines.append(
+            f"`{model}`, {row['batch']} images | {reduction} | {row['one_process_ms']:.0f} ms | "
+            f"{row['two_workers_ms']:.0f} ms | {ratio:.2f} | {row['bytes'] / 1e6:.1f} MB | "
+            f"{row['reduction_ms']:.0f} ms ({100 * row['share']:.0f} %)"
+        )
+    headers = (
+        "model | gradients as | one process | two workers | speed | exchanged | exchange alone"
+    )
+    return measured(page, path, headers, lines)
+
+
 def photographs(page: Path) -> str:
     """Show the milliseconds of a core per image, up to each stage of the pipeline."""
     path = "photographs.json"
@@ -355,6 +373,7 @@ def finetune(page: Path) -> str:
 
 GENERATORS: tuple[Callable[..., str], ...] = (bench, depth, kernels, precision, convolutions)
 GENERATORS += (
+    hosts,
     photographs,
     augmentation,
     engine,

@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Return the rows by model."""
+    import keras  # noqa: F401  (the record states the versions of what is loaded)
+    import tensorflow as tf  # noqa: F401
+
     rows = {}
     for name in MODELS:
         (alone,) = run(name, args.steps, 1)
