@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import time
@@ -18,6 +19,7 @@ from tests.training.test_workers import assert_equal
 pytestmark = pytest.mark.slow
 
 WORKER = "tests.training.run_worker"
+KILLS = int(os.environ.get("RESZOO_KILLS", "1"))  # of each worker, each in a run of its own
 
 
 def start(processes: Processes, folder: Path, index: int, job: Job) -> None:
@@ -33,12 +35,13 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, strategy: tf.distribute.S
     return folder
 
 
+@pytest.mark.parametrize("number", range(KILLS))
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_worker_and_its_peer_restart_and_end_as_if_nothing_happened(
-    victim: int, unbroken: Path, tmp_path: Path
+    victim: int, number: int, unbroken: Path, tmp_path: Path
 ) -> None:
     """Each worker has a supervisor of its own, which starts it again at once."""
-    step = random.Random(victim).randrange(1, 12)
+    step = random.Random(2 * number + victim).randrange(1, 12)
     job = Job(
         folder=str(tmp_path / "run"),
         resume=True,
