@@ -23,6 +23,7 @@ LAYERS = [
     "lazy",
     "machine",
     "registration",
+    "signals",
     "types",
     "old_keys",
     "versions",

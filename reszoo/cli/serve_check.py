@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import signal
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from reszoo.cli.output import load_tensorflow
 from reszoo.loading import held_standard_error
 from reszoo.serving.versions import find_version
+from reszoo.signals import interrupt_on
 
 if TYPE_CHECKING:
     from reszoo.serving.server import Server
@@ -27,22 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
     find_version(args.out)  # reports a wrong folder before TensorFlow is loaded
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        load_tensorflow()
-        from reszoo.serving.server import Server
+    with interrupt_on(signal.SIGINT, signal.SIGTERM):
+        try:
+            load_tensorflow()
+            from reszoo.serving.server import Server
 
-        with held_standard_error():  # TensorFlow prints as it loads a model
-            server = Server(args.out, port=args.port, name=args.name)
-        with server:
-            print(describe(server), flush=True)
-            while True:
-                signal.pause()
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+            with held_standard_error():  # TensorFlow prints as it loads a model
+                server = Server(args.out, port=args.port, name=args.name)
+            with server:
+                print(describe(server), flush=True)
+                while True:
+                    signal.pause()
+        except KeyboardInterrupt:
+            return 0
 
 
 def describe(server: Server) -> str:
@@ -59,10 +56,6 @@ def describe(server: Server) -> str:
         "Not for production, on this machine only; docs/serving.md shows TensorFlow Serving. "
         "Press Ctrl-C to stop."
     )
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def parse_port(text: str) -> int:

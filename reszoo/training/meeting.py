@@ -17,10 +17,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import NoReturn
 
 from reszoo.errors import PeerLost, ReszooError, shorten
+from reszoo.signals import interrupt_on
 from reszoo.training.cluster import Hosts
 from reszoo.training.connection import Connection, listen
 from reszoo.training.greeting import Greeting
@@ -49,7 +48,7 @@ def meet(
         KeyboardInterrupt: At SIGTERM.
     """
     wait = _Wait(patience, report)
-    with _interrupt_on_sigterm():
+    with interrupt_on(signal.SIGTERM):
         if hosts.first:
             with listen(hosts) as server, _Gathering(hosts, greeting, wait, server) as gathering:
                 gathering.run()
@@ -266,19 +265,3 @@ def _talk(connection: Connection, hosts: Hosts, greeting: Greeting, wait: _Wait)
         if "go" in message and answer:
             return answer
     raise ConnectionError("worker 0 does not answer")
-
-
-@contextlib.contextmanager
-def _interrupt_on_sigterm() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -7,8 +7,8 @@ import math
 import threading
 from collections.abc import Iterator
 
+from reszoo.signals import stop_on_signal
 from reszoo.training.protocols import Stepper
-from reszoo.training.signals import stop_on_signal
 from reszoo.training.watchdog import Watchdog
 from reszoo.training.workers import Workers
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
-from collections.abc import Iterator, Mapping
-from types import FrameType
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from reszoo.errors import ReszooError
@@ -28,20 +24,3 @@ def find_role(environment: Mapping[str, str]) -> Role:
     if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
         raise ReszooError(f"{PORT}: {port!r} is invalid; expected a port. Example: {PORT}=8000")
     return "chief" if "chief" in environment[TUNER] else "worker"
-
-
-@contextlib.contextmanager
-def interrupt_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into KeyboardInterrupt, except while training catches it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import tensorflow as tf
 from reszoo.config.overrides import Overrides
 from reszoo.errors import ReszooError
 from reszoo.reporting.reporter import Reporter
+from reszoo.signals import interrupt_on
 from reszoo.training.devices import check_devices
 from reszoo.training.environment import command_line, environment
-from reszoo.tuning.environment import IP, PORT, Role, find_role, interrupt_on_sigterm
+from reszoo.tuning.environment import IP, PORT, Role, find_role
 from reszoo.tuning.oracle import Oracle, make_oracle
 from reszoo.tuning.plan import Plan
 from reszoo.tuning.progress import Progress
@@ -100,7 +102,7 @@ def tune(
         progress.start(oracle, plan)
         try:
             # The oracle saves its state when a trial starts and ends, and nothing in between.
-            with interrupt_on_sigterm():
+            with interrupt_on(signal.SIGTERM):
                 _search(oracle, plan, folder, role, workers, devices, reporter)
         except KeyboardInterrupt:
             reporter.line(f"stopped; {how_to_resume(folder)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from keras_tuner.engine.trial import Trial as KerasTrial
 from keras_tuner.engine.trial import TrialStatus
 
 from reszoo.errors import ReszooError
+from reszoo.signals import interrupt_on
 from reszoo.training.devices import check_devices
-from reszoo.tuning.environment import interrupt_on_sigterm
 from reszoo.tuning.oracle import OBJECTIVE, Oracle, read_stage
 from reszoo.tuning.plan import NAME, Plan, read_plan
 from reszoo.tuning.records import Trial, folder_of
@@ -111,5 +112,5 @@ def work(folder: Path, devices: str = "auto") -> None:
     while not (folder / NAME).is_file() and time.monotonic() - started < WAIT_SECONDS:
         time.sleep(0.5)
     plan = read_plan(folder)
-    with interrupt_on_sigterm(), heartbeat(os.environ):
+    with interrupt_on(signal.SIGTERM), heartbeat(os.environ):
         Tuner(plan, folder, Oracle(plan, folder), devices).search()

@@ -66,7 +66,7 @@ class Processes:
         self._start(index, module, ",".join(self.addresses), str(index), *arguments)
 
     def start_alone(self, module: str, *arguments: str) -> None:
-        """Start one process that is no worker: `python -m MODULE ARGUMENT...`."""
+        """Start one process that is not a worker: `python -m MODULE ARGUMENT...`."""
         self._start(0, module, *arguments)
 
     def _start(self, index: int, module: str, *arguments: str) -> None:

@@ -131,7 +131,7 @@ def test_files_of_the_example_give_keras_own_probabilities(
     version: int, kind: str, tmp_path: Path
 ) -> None:
     example(1, 1)  # so that Keras' numbers do not start at 0
-    # Only a graph tells the projection from a convolution of the same shape that was made later.
+    # The shapes alone do not show which convolution is the projection; the graph does.
     model = example(version, 2, projection_first=kind != ".weights.h5")
     randomize(model)
     name = "resnet14_kerasio" if version == 1 else "resnet20_v2_kerasio"

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from reszoo.training.signals import stop_on_signal
+from reszoo.signals import stop_on_signal
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
