@@ -232,11 +232,8 @@ class Trainer:
         """
         with self._recording_failure(), fixed_settings():
             complete = self.loop.fit(until)
-            status, seconds = (
-                "trained" if complete else "stopped",
-                round(self.loop.state.seconds, 1),
-            )
-            self.run.write_meta(status=status, seconds=seconds)
+            status, seconds = "trained" if complete else "stopped", self.loop.state.seconds
+            self.run.write_meta(status=status, seconds=round(seconds, 1))
             return complete
 
     def finish(self) -> Scores:
