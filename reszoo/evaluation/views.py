@@ -11,6 +11,7 @@ import keras
 
 from reszoo.data.batches import Batch, Batches, keep_order
 from reszoo.data.dataset import Split
+from reszoo.data.stream_batches import unpacked
 from reszoo.errors import ReszooError
 from reszoo.images.decoding import decode_file
 from reszoo.images.preprocessing import Preprocessing
@@ -36,7 +37,7 @@ def load_views(
     """
 
     def load(*element: Any) -> tuple[Any, Tensor]:
-        image, label = split.load(element if len(element) > 1 else element[0])
+        image, label = unpacked(split.load)(*element)
         if image.dtype == tf.string:
             image = decode_file(image, preprocessing.channels)
         take = views.rescale if views.scales else views.cut

@@ -11,11 +11,10 @@ from reszoo.config.overrides import Overrides
 from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import ResolvedRecipe, resolve_data, resolve_recipe
 from reszoo.errors import ReszooError, shorten
-from reszoo.lazy import tf
 from reszoo.reporting.reporter import Reporter
 from reszoo.training.cluster import Hosts
 from reszoo.training.data_location import relocate
-from reszoo.training.devices import check_devices
+from reszoo.training.devices import count_devices
 from reszoo.training.greeting import Greeting
 from reszoo.training.meeting import meet
 from reszoo.versions import module_versions
@@ -67,14 +66,8 @@ def agree(
                 f"--set: {shorten(list(overrides)[0])} is invalid without a recipe; expected none, "
                 "because worker 0 sends the recipe. Example: give this worker the recipe too"
             )
-        kind, numbers = check_devices(devices)
-        if kind == "cpu":
-            count = int(numbers or 1)
-        else:
-            gpus = len(tf.config.list_physical_devices("GPU"))
-            count = numbers.count(",") + 1 if numbers else gpus
         text = own.to_toml() if own else ""
-        greeting = Greeting(versions, f"{count} {kind.upper()}", text, resume)
+        greeting = Greeting(versions, count_devices(devices), text, resume)
     except ReszooError as error:
         if hosts in _MET:
             raise

@@ -92,6 +92,18 @@ def check_devices(devices: str) -> tuple[str, str]:
     return kind, numbers
 
 
+def count_devices(devices: str) -> str:
+    """Return how many devices `devices` names, such as "1 CPU" or "2 GPU"; none is initialized.
+
+    Raises:
+        ReszooError: If `devices` is not valid, or a GPU does not exist.
+    """
+    kind, numbers = check_devices(devices)
+    if kind == "cpu":
+        return f"{int(numbers or 1)} CPU"
+    return f"{len(_choose_gpus(numbers, len(tf.config.list_physical_devices('GPU'))))} GPU"
+
+
 def _choose_gpus(numbers: str, count: int) -> list[int]:
     """Return the GPUs that `numbers` ("0,1") names, or all `count` if it is empty.
 

@@ -62,6 +62,25 @@ def test_a_missing_gpu_is_reported_where_one_was_expected(
     assert devices.missing_gpu(asked) == expected
 
 
+@pytest.mark.parametrize(
+    ("gpus", "asked", "expected"),
+    [
+        (0, "auto", "1 CPU"),
+        (0, "cpu:2", "2 CPU"),
+        (2, "cpu", "1 CPU"),
+        (2, "auto", "2 GPU"),
+        (2, "gpu", "2 GPU"),
+        (2, "gpu:1", "1 GPU"),
+        (2, "gpu:0,0", "1 GPU"),
+    ],
+)
+def test_the_devices_of_a_host_are_counted(
+    gpus: int, asked: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [object()] * gpus)
+    assert devices.count_devices(asked) == expected
+
+
 def test_several_hosts_need_one_replica_per_cpu_and_a_new_process(two_devices: None) -> None:
     hosts = Hosts(("127.0.0.1:1", "127.0.0.1:2"), 0)
     tf.constant(0)
