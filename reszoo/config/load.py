@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from reszoo.config import tomlfile
@@ -11,7 +11,7 @@ from reszoo.config.overrides import Overrides, apply_overrides, parse_overrides
 from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import ResolvedRecipe, resolve_recipe
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.types import JsonMapping
+from reszoo.types import JsonMapping, JsonObject
 from reszoo.validation.messages import show
 
 
@@ -69,6 +69,9 @@ def find_recipe(name_or_path: str | Path) -> Path:
 def load_recipe(name_or_path: str | Path, overrides: Overrides = ()) -> ResolvedRecipe:
     """Return a recipe with overrides applied and paths absolute.
 
+    A file that says `extends = "NAME"`, or names a file relative to its own folder, states only
+    what differs from that recipe. Its keys replace those of the other recipe as overrides do.
+
     Args:
         name_or_path: Name of a packaged recipe, or a TOML file.
         overrides: Values by key, such as {"train.epochs": 2}, or texts such as "train.epochs=2"
@@ -81,8 +84,45 @@ def load_recipe(name_or_path: str | Path, overrides: Overrides = ()) -> Resolved
     """
     path = find_recipe(name_or_path)
     changes = parse_overrides(overrides)
-    tables = apply_overrides({"name": path.stem, **tomlfile.read(path)}, changes)
+    tables = apply_overrides({"name": path.stem, **_read(path)}, changes)
     return resolve_recipe(validate_recipe(tables, str(name_or_path), changes))
+
+
+def _read(path: Path, children: tuple[Path, ...] = ()) -> JsonObject:
+    """Return the tables of a recipe's file, merged into those of the recipe that it extends.
+
+    Args:
+        path: The file.
+        children: The files that extend it, for the message on a cycle.
+    """
+    tables = tomlfile.read(path)
+    extends = tables.pop("extends", None)
+    if extends is None:
+        return tables
+    start = f"{path}: extends: {show(extends)} is invalid"
+    if not isinstance(extends, str) or not extends:
+        raise ReszooError(
+            f'{start}; expected the name or file of a recipe. Example: extends = "quickstart"'
+        )
+    try:
+        parent = path.parent / find_recipe(extends)
+    except ReszooError as error:
+        raise ReszooError(f"{path}: extends: {error}") from None
+    below = (*children, path.resolve())
+    if parent.resolve() in below:
+        raise ReszooError(f"{start}; expected a recipe that does not extend {path.name} itself")
+    if not parent.is_file():
+        raise ReszooError(f"{start}; no file {parent}")
+    base = _read(parent, below)
+    base = {key: value for key, value in base.items() if key not in ("name", "description")}
+    own = {key: value for key, value in tables.items() if not isinstance(value, Mapping)}
+    changes = {
+        f"{table}.{key}": value
+        for table, values in tables.items()
+        if isinstance(values, Mapping)
+        for key, value in values.items()
+    }
+    return apply_overrides(base | own, changes)
 
 
 def validate_recipe(tables: JsonMapping, where: str, changes: JsonMapping) -> Recipe:

@@ -47,3 +47,21 @@ def test_invalid_tables_are_reported(table: str, values: dict[str, Any]) -> None
     assert any(
         path.startswith(table) for path in errors({**tables, table: {**tables[table], **values}})
     )
+
+
+@pytest.mark.parametrize(
+    ("tables", "wrong"),
+    [
+        ({"extends": "quickstart", "train": {"epochs": 3}, "model": {"shortcut": "B"}}, []),
+        ({"extends": "quickstart", "schedule": {"peak": 0.3}}, []),
+        ({"extends": "quickstart", "train": {"epoch": 3}}, ["train"]),
+        ({"extends": "quickstart", "optimizer": {"momentum": 2}}, ["optimizer.momentum"]),
+        ({"train": {"epochs": 3}}, [""]),  # tables are missing
+    ],
+)
+def test_a_recipe_that_extends_another_states_only_changes(
+    tables: dict[str, Any], wrong: list[str]
+) -> None:
+    assert sorted(set(errors(tables)))[: len(wrong)] == wrong and bool(errors(tables)) == bool(
+        wrong
+    )
