@@ -44,8 +44,8 @@ class Hosts:
                 )
         if not 0 <= self.index < self.count:
             raise ReszooError(
-                f"hosts: index {self.index} is invalid; expected 0 to {self.count - 1}, because "
-                f"there are {self.count} workers"
+                f"hosts: index {self.index} is invalid; expected "
+                + (f"0 to {self.count - 1}" if self.count > 1 else "0, the only worker")
             )
 
     @property

@@ -258,7 +258,7 @@ class Loop:
         self.history.append(row)
         self.state.reset_sums()
         self.progress.row(row)
-        self.run.write_history(self.history)
+        self.run.append_history(self.history)
         board.add(row)
         return row
 

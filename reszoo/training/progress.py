@@ -44,7 +44,8 @@ class Progress:
     def row(self, row: JsonObject) -> None:
         """Report one row of the history."""
         text = (
-            f"epoch {row['epoch']:>4}  step {row['step']}/{self._total}  rate {row['rate']:.4g}  "
+            f"epoch {row['epoch']:>4}  step {row['step']}/{self._total}  "
+            f"learning rate {row['rate']:.4g}  "
         )
         text += f"train loss {row['loss']:.4f} error {100 * (1 - row['accuracy']):.2f} %"
         if "val_accuracy" in row:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Sequence
@@ -26,6 +24,7 @@ from reszoo.training.data_location import (
     same_but_location,
 )
 from reszoo.training.environment import now
+from reszoo.training.metrics import append_metrics, read_metrics, write_metrics
 from reszoo.types import JsonObject
 
 if TYPE_CHECKING:
@@ -40,8 +39,8 @@ if TYPE_CHECKING:
 class Run:
     """The folder of a run.
 
-    It holds recipe.toml, run.json, history.json, history.csv, checkpoints/ and tensorboard/; when
-    the run has finished, also model.keras and test.json.
+    It holds recipe.toml, run.json, metrics.jsonl, history.csv, train.log, checkpoints/ and
+    tensorboard/; when the run has finished, also model.keras and test.json.
 
     Args:
         path: The folder.
@@ -170,8 +169,7 @@ class Run:
     @property
     def history(self) -> list[JsonObject]:
         """One row per evaluated epoch; accuracies from 0 to 1, losses in nats."""
-        content: list[JsonObject] = self._json("history.json")
-        return content
+        return read_metrics(self.path)
 
     @property
     def checkpoints(self) -> Path:
@@ -268,16 +266,14 @@ class Run:
         write_json(path, {**known, **values})
 
     def write_history(self, history: Sequence[JsonObject]) -> None:
-        """Write history.json and history.csv, which hold the same rows."""
-        if not self.writes:
-            return
-        write_json(self.path / "history.json", list(history))
-        text = io.StringIO()
-        columns = list(dict.fromkeys(key for row in history for key in row))
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-        write_text(self.path / "history.csv", text.getvalue())
+        """Write the rows with which training starts or resumes."""
+        if self.writes:
+            write_metrics(self.path, history)
+
+    def append_history(self, history: Sequence[JsonObject]) -> None:
+        """Add the last row of `history` to the files."""
+        if self.writes:
+            append_metrics(self.path, history)
 
     def _json(self, name: str) -> Any:
         path = self.path / name

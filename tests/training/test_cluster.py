@@ -83,6 +83,7 @@ def test_hosts_are_found(
         ({}, (None, 1), "--host-index: --hosts is missing"),
         ({}, ("a:1,b:2", 2), "--hosts: index 2 is invalid; expected 0 to 1"),
         ({}, ("a:1,b:2", -1), "--hosts: index -1 is invalid"),
+        ({}, ("a:1", 1), "--hosts: index 1 is invalid; expected 0, the only worker"),
         ({}, ("a:1,a:1", 0), "--hosts: a:1 is named twice"),
         ({}, ("a:1,b", 0), "--hosts: 'b' is invalid; expected HOST:PORT"),
         ({}, ("a:1,b:0", 0), "'b:0' is invalid"),

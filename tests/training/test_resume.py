@@ -84,7 +84,7 @@ def assert_same(one: Path, other: Path) -> None:
         assert len(a) == len(b) > 40
         pairs = zip(a.items(), b.values(), strict=True)
         assert [key for (key, array), other in pairs if not np.array_equal(array, other)] == []
-    for name in ("history.json", "history.csv", "test.json", "confusion.json", "recipe.toml"):
+    for name in ("metrics.jsonl", "history.csv", "test.json", "confusion.json", "recipe.toml"):
         assert (one / name).read_text() == (other / name).read_text(), name
 
 
