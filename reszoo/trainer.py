@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import ResolvedRecipe
 from reszoo.data.pipeline import Pipeline
 from reszoo.evaluation.evaluate import write_scores
+from reszoo.evaluation.evaluator import Evaluator
 from reszoo.evaluation.plots import draw_curves
 from reszoo.evaluation.run_summary import (
     Result,
@@ -24,7 +26,7 @@ from reszoo.evaluation.run_summary import (
     describe_start,
     record_start,
 )
-from reszoo.evaluation.scores import Evaluator, Scores
+from reszoo.evaluation.scores import Scores
 from reszoo.exporting.formats import check_class_names
 from reszoo.files import atomic_path, check_space
 from reszoo.images.views import Views
@@ -249,6 +251,7 @@ class Trainer:
                     self._draw_curves()
             report(f"evaluating the test split: {self.pipeline.info.examples['test']} images")
             test = self.evaluator(self.pipeline.evaluation("test", self.loop.part))
+            test = dataclasses.replace(test, class_names=self.pipeline.info.class_names)
             with self.workers.together():  # if worker 0 left first, the others would fail
                 if self.run.writes:
                     self._write_results(test)

@@ -22,6 +22,7 @@ ELSEWHERE = {
     "data/test_pipeline.py": "data/batches data/dataset data/embedded data/random_keys",
     "data/test_stream_batches.py": "data/batch_order data/memory_batches",
     "data/test_summary.py": "data/info",
+    "evaluation/test_scores.py": "evaluation/evaluator",
     "evaluation/test_plots.py": "reporting/plots",
     "exporting/test_formats.py": "exporting/card exporting/float16 exporting/litert "
     "exporting/onnx_file",

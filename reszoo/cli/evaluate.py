@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from reszoo.cli.model_argument import add_model, open_model
 from reszoo.cli.output import load_tensorflow, print_table
 from reszoo.images.views import parse_scales
 
-if TYPE_CHECKING:
-    from reszoo.evaluation.scores import Scores
-
 CONFUSIONS = 3  # how many are printed
+LISTED = 10  # classes that are printed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     )
     own = source.run.recipe if source.run else None
     name = args.data or (own and own.data.name)
-    rows = summarize(scores)
+    rows = scores.rows()
     is_test = own is not None and args.split == "test" and name == own.data.name
     if own and own.published and is_test:
         same = str(own.published.views) == scores.test
@@ -67,25 +64,12 @@ def run(args: argparse.Namespace) -> int:
     print_table((f"{name}, {args.split}", "measured"), rows)
     if scores.single_class is not None:
         print(f"\n{one_class_line(source.class_names[scores.single_class])}")
+    print()
+    print_table(*scores.class_table(LISTED))
     if confused := list_confusions(scores.confusion, source.class_names):
         print()
         print_table(("class", "predicted as", "share of the class"), confused)
     return 0
-
-
-def summarize(scores: Scores) -> list[tuple[str, str]]:
-    """Return the rows of the table of scores."""
-    rows = [
-        ("images", f"{scores.examples:,}"),
-        ("top-1 error", f"{scores.error:.2f} %"),
-        ("balanced accuracy", f"{100 * scores.balanced_accuracy:.2f} %"),
-    ]
-    if scores.top5 is not None:
-        rows.append(("top-5 error", f"{100 * (1 - scores.top5):.2f} %"))
-    rows.append(("loss", f"{scores.loss:.4f}"))
-    if scores.not_finite:
-        rows.append(("images with non-finite logits, counted as wrong", f"{scores.not_finite:,}"))
-    return rows
 
 
 def list_confusions(matrix: list[list[int]], names: tuple[str, ...]) -> list[tuple[str, str, str]]:

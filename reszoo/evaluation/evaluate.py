@@ -16,8 +16,9 @@ from reszoo.config.data import DataConfig, InceptionCrop, NoCrop
 from reszoo.data.batches import Batch
 from reszoo.data.pipeline import Pipeline, open_dataset
 from reszoo.errors import ChangedDataError, ReszooError
+from reszoo.evaluation.evaluator import evaluate_model
 from reszoo.evaluation.plots import draw_confusion
-from reszoo.evaluation.scores import Scores, evaluate_model
+from reszoo.evaluation.scores import Scores
 from reszoo.evaluation.source import Named, Source, open_source
 from reszoo.evaluation.views import MeanOfViews, Probabilities, evaluate_scales, load_views
 from reszoo.files import check_output, check_outside, write_json, write_text
@@ -138,7 +139,7 @@ def evaluate(
         scores = evaluate_model(tested, batches, classes=classes, strategy=strategy)
     except tf.errors.OpError as error:
         raise pipeline.explain(error) or error from error
-    scores = dataclasses.replace(scores, test=str(views))
+    scores = dataclasses.replace(scores, test=str(views), class_names=source.class_names)
     if folder:
         tags = ([] if is_own else [_to_tag(name)]) + ([] if split == "test" else [split])
         tags += [] if plain else [_to_tag(scores.test)]

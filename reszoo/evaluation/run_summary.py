@@ -47,9 +47,10 @@ class Result:
         headers, *rows = result_rows(self.run, self.test)
         rows.append(("run folder", str(self.run.path), ""))
         title = " ".join(_warn_of_one_class(self.run, self.test))
-        table = html_table(headers, rows, title=title)
+        tables = [html_table(headers, rows, title=title), html_table(*self.test.class_table())]
         curves = self.run.path / "curves.png"
-        return f"{table}\n{html_image(curves, 'Curves of the run')}" if curves.is_file() else table
+        images = [html_image(curves, "Curves of the run")] if curves.is_file() else []
+        return "\n".join([*tables, *images])
 
 
 def summarize_start(
@@ -244,6 +245,8 @@ def result_rows(run: Run, test: Scores) -> list[tuple[str, str, str]]:
         add(f"test error, always {run.class_names[largest]!r}", error)
     if test.top5 is not None:
         add("test error, top 5", f"{100 * (1 - test.top5):.2f} %")
+    add("test macro F1", f"{100 * test.macro_f1:.2f} %")
+    add("test calibration error", f"{100 * test.calibration_error:.2f} %")
     add("test loss", f"{test.loss:.4f}")
     if "val_accuracy" in last:
         add("validation error, last", f"{100 * (1 - last['val_accuracy']):.2f} %")

@@ -1,23 +1,41 @@
-"""Exact scores of a split: every example counts once, for any batch size and number of replicas."""
+"""Scores of a model on a split, computed from the result of each example."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 
-from reszoo.errors import ReszooError
-from reszoo.lazy import tf
 from reszoo.reporting.notebook import html_table
-from reszoo.training.workers import Workers
-from reszoo.types import Array, JsonObject, Tensor
+from reszoo.types import Array, JsonObject
 
 TOP = 5
+LISTED = 20  # classes whose scores are shown one by one
+NOT_FINITE = "images with non-finite logits, counted as wrong"
+BINS = 15  # of the calibration error, as in the tables of arXiv 1706.04599
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The result of each example of a split.
+
+    Attributes:
+        labels: True classes, int64 [n].
+        predicted: Predicted classes, int64 [n]; -1 where a logit is not finite.
+        rank: How many classes are ranked before the true class, int64 [n].
+        loss: Cross-entropy in nats, float64 [n].
+        confidence: Probability of the predicted class, float64 [n].
+        probabilities: Of each class, float64 [n, classes], or [n, 0] if they were not kept.
+    """
+
+    labels: Array
+    predicted: Array
+    rank: Array
+    loss: Array
+    confidence: Array
+    probabilities: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,25 +47,41 @@ class Scores:
     has no prediction: it counts as wrong and in `not_finite`, is not in the confusion matrix, and
     makes the loss NaN.
 
+    A class occurs if examples are of it or predicted as it.
+
     Attributes:
         examples: Number of examples.
         top1: Accuracy in 0..1.
         top5: Accuracy in 0..1; None for five classes or fewer, where it could only be 1.
         loss: Mean cross-entropy in nats, without label smoothing or weight penalty.
-        per_class: Accuracy in 0..1 of each class; None for a class without examples.
+        calibration_error: Expected calibration error in 0..1 over 15 bins of equal width, the sum
+            of (examples in the bin / examples) |accuracy - mean confidence|. The confidence is the
+            probability of the predicted class. NaN if a logit is not finite.
+        per_class: Accuracy in 0..1 of each class, its recall; None for a class without examples.
+        precision: For each class, the share of its predictions that are right; None for a class
+            that is never predicted.
+        f1: For each class, the harmonic mean of precision and recall, 0 without a right prediction;
+            None for a class that does not occur.
         confusion: `confusion[true][predicted]` counts examples.
         not_finite: Examples with a logit that is not finite.
         test: Which views of an image were evaluated: the name of `Views`, such as "10-crop".
+        class_names: If they are known.
+
+    Reference: arXiv 1706.04599, equation 3 (calibration error).
     """
 
     examples: int
     top1: float
     top5: float | None
     loss: float
+    calibration_error: float
     per_class: list[float | None] = field(repr=False)
+    precision: list[float | None] = field(repr=False)
+    f1: list[float | None] = field(repr=False)
     confusion: list[list[int]] = field(repr=False)
     not_finite: int = 0
     test: str = "1-crop"
+    class_names: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def error(self) -> float:
@@ -57,7 +91,12 @@ class Scores:
     @property
     def balanced_accuracy(self) -> float:
         """Mean of `per_class`; 1 / classes for a model that always predicts the same class."""
-        return mean_recall(self.per_class)
+        return mean_known(self.per_class)
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean of `f1` over the classes that occur."""
+        return mean_known(self.f1)
 
     @property
     def single_class(self) -> int | None:
@@ -65,187 +104,61 @@ class Scores:
         return single_class(self.confusion)
 
     def to_dict(self) -> JsonObject:
-        """Return all scores but the confusion matrix, for JSON. A loss of NaN becomes None."""
+        """Return all scores but the confusion matrix, for JSON. NaN becomes None."""
         return {
             "test": self.test,
             "examples": self.examples,
             "top1": self.top1,
             "balanced_accuracy": self.balanced_accuracy,
+            "macro_f1": self.macro_f1,
             "single_class": self.single_class,
             "top5": self.top5,
-            "loss": self.loss if math.isfinite(self.loss) else None,
+            "loss": _finite(self.loss),
+            "calibration_error": _finite(self.calibration_error),
             "not_finite": self.not_finite,
             "per_class": self.per_class,
+            "precision": self.precision,
+            "f1": self.f1,
         }
 
     def _repr_html_(self) -> str:
         """Return a table for notebooks."""
-        rows = [
+        scores = html_table(("score", "value"), self.rows())
+        return f"{scores}\n{html_table(*self.class_table())}"
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return the name and the value of each score of the whole split, formatted."""
+        return [
             ("images", f"{self.examples:,}"),
-            ("error", f"{self.error:.2f} %"),
+            ("top-1 error", f"{self.error:.2f} %"),
+            *([] if self.top5 is None else [("top-5 error", f"{100 * (1 - self.top5):.2f} %")]),
             ("balanced accuracy", f"{100 * self.balanced_accuracy:.2f} %"),
+            ("macro F1", f"{100 * self.macro_f1:.2f} %"),
+            ("calibration error", f"{100 * self.calibration_error:.2f} %"),
             ("loss", f"{self.loss:.4f}"),
+            *([(NOT_FINITE, f"{self.not_finite:,}")] if self.not_finite else []),
         ]
-        if self.top5 is not None:
-            rows.insert(2, ("error, top 5", f"{100 * (1 - self.top5):.2f} %"))
-        if self.not_finite:
-            rows.append(("outputs that are not finite", f"{self.not_finite:,}"))
-        return html_table(("score", "value"), rows)
 
-
-class Evaluator:
-    """Evaluates one model, traced once: later calls use its weights of that moment.
-
-    Each of several workers evaluates its own batches on its own devices, and gets all scores.
-
-    Args:
-        model: Maps float32 images [n, h, w, c] to logits [n, classes]. For several replicas it must
-            have been made in the strategy's scope.
-        classes: Number of classes.
-        strategy: Distributes batches over replicas; by default the current strategy.
-        workers: The workers of the strategy, on several hosts.
-
-    Raises:
-        ReszooError: The model does not return `classes` logits.
-    """
-
-    def __init__(
-        self,
-        model: keras.Model,
-        *,
-        classes: int,
-        strategy: tf.distribute.Strategy | None = None,
-        workers: Workers | None = None,
-    ) -> None:
-        shape = tuple(model.output_shape)
-        if len(shape) != 2 or shape[-1] != classes:
-            raise ReszooError(
-                f"the model's output has shape {shape}, but the data has {classes} classes"
-            )
-        self.classes = classes
-        self._strategy = strategy or tf.distribute.get_strategy()
-        self._workers = workers or Workers(self._strategy)
-        self._replicas = len(self._local(self._distribute(lambda _: 0)))
-        self._rows = 0  # per replica: those of the largest batch so far
-
-        def score(images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-            return score_rows(model(images, training=False), labels)
-
-        @tf.function(reduce_retracing=False)  # type: ignore[untyped-decorator]
-        def step(images: Tensor, labels: Tensor) -> Any:
-            return self._strategy.run(score, args=(images, labels))
-
-        self._step = step
-
-    def __call__(self, batches: Iterable[tuple[Tensor | Array, Tensor | Array]]) -> Scores:
-        """Evaluate all batches.
+    def class_table(self, limit: int = LISTED) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Return headers, and a row with the scores of each class, formatted.
 
         Args:
-            batches: This worker's batches: float images [n, h, w, c] and integer labels [n] in
-                0..classes-1.
-
-        Raises:
-            ReszooError: There are no examples, or a label is not a class.
+            limit: With more classes, as many with the lowest F1 are returned, the lowest first.
         """
-        rows: list[tuple[Array, ...]] = []
-        # A batch's results are read while the next one is computed, so that a GPU is never idle.
-        waiting = None
-        for images, labels in batches:
-            done, waiting = waiting, self._start(images, np.asarray(labels))
-            if done:
-                rows.append(_read(*done))
-        if waiting:
-            rows.append(_read(*waiting))
-        # Labels, classes and ranks are small integers, and losses float32: exact in float64.
-        own = np.concatenate([np.zeros((4, 0)), *map(np.stack, rows)], axis=1)
-        gathered = self._workers.gather(own.tobytes())
-        every = [np.frombuffer(each).reshape(4, -1) for each in gathered]
-        labels, predicted, rank, loss = np.concatenate(every, axis=1)
-        if not labels.size:
-            raise ReszooError("nothing to evaluate: the split holds no examples")
-        labels, predicted, rank = (each.astype(np.int64) for each in (labels, predicted, rank))
-        return _compute_scores(self.classes, labels, predicted, rank, loss)
-
-    def _start(self, images: Tensor | Array, labels: Array) -> tuple[Array, list[Any]]:
-        """Start a batch: pad it with copies of its last row, and distribute it over replicas.
-
-        Returns:
-            Labels [n], and for each column of `score_rows` its parts of all replicas.
-        """
-        wrong = labels[(labels < 0) | (labels >= self.classes)]
-        if wrong.size:
-            raise ReszooError(
-                f"label {wrong[0]} is none of the {self.classes} classes 0..{self.classes - 1}"
-            )
-        rows = len(labels)
-        self._rows = max(self._rows, -(-rows // self._replicas))
-        index = np.minimum(np.arange(self._rows * self._replicas), rows - 1)
-        padded = labels[index].astype(np.int32)
-        # Images are sliced on their own device: only a replica's rows are copied to another one.
-        with tf.device(images.device if isinstance(images, tf.Tensor) else "CPU:0"):
-            if len(index) > rows:
-                images = tf.gather(images, index)
-            slices = [slice(at, at + self._rows) for at in range(0, len(index), self._rows)]
-            parts = [(images[part], tf.constant(padded[part])) for part in slices]
-
-        # Replicas are numbered over all workers; modulo gives the number on this worker.
-        def distribute(column: int) -> Any:
-            return self._distribute(
-                lambda context: parts[context.replica_id_in_sync_group % self._replicas][column]
-            )
-
-        return labels, [self._local(value) for value in self._step(distribute(0), distribute(1))]
-
-    def _distribute(self, value_of: Any) -> Any:
-        return self._strategy.experimental_distribute_values_from_function(value_of)
-
-    def _local(self, value: Any) -> tuple[Tensor, ...]:
-        values: tuple[Tensor, ...] = self._strategy.experimental_local_results(value)
-        return values
+        names = self.class_names or tuple(map(str, range(len(self.f1))))
+        order = list(range(len(names)))
+        if len(order) > limit:
+            known = [1.0 if value is None else value for value in self.f1]
+            order.sort(key=known.__getitem__)
+        head = "class" if len(order) <= limit else f"class, the {limit} of lowest F1"
+        values = list(zip(self.precision, self.per_class, self.f1, strict=True))
+        rows = [(names[label], *map(_percent, values[label])) for label in order[:limit]]
+        return (head, "precision", "recall", "F1"), rows
 
 
-def evaluate_model(
-    model: keras.Model,
-    batches: Iterable[tuple[Tensor | Array, Tensor | Array]],
-    *,
-    classes: int,
-    strategy: tf.distribute.Strategy | None = None,
-) -> Scores:
-    """Evaluate a model once; the arguments are those of `Evaluator` and its call."""
-    return Evaluator(model, classes=classes, strategy=strategy)(batches)
-
-
-def score_rows(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Score each row of logits by itself.
-
-    Args:
-        logits: Float [n, classes].
-        labels: Integer [n].
-
-    Returns:
-        The predicted class, int32 [n], -1 where a logit is not finite; the rank of the true class,
-        int32 [n] (see `Scores`), `classes` there; and the cross-entropy in nats, float32 [n], NaN
-        there.
-    """
-    logits, labels = ops.cast(logits, "float32"), ops.cast(labels, "int32")[:, None]
-    classes = logits.shape[-1]
-    finite = ops.all(ops.isfinite(logits), axis=-1)
-    own = ops.take_along_axis(logits, labels, axis=-1)
-    lower = ops.arange(classes, dtype="int32")[None] < labels
-    before = ops.logical_or(logits > own, ops.logical_and(logits == own, lower))
-    rank = ops.sum(ops.cast(before, "int32"), axis=-1)
-    predicted = ops.cast(ops.argmax(logits, axis=-1), "int32")
-    loss = ops.logsumexp(logits, axis=-1) - own[:, 0]
-    return (
-        ops.where(finite, predicted, -1),
-        ops.where(finite, rank, classes),
-        ops.where(finite, loss, math.nan),
-    )
-
-
-def mean_recall(per_class: Sequence[float | None]) -> float:
-    """Return the balanced accuracy: the mean over classes, without those that have None."""
-    known = [accuracy for accuracy in per_class if accuracy is not None]
+def mean_known(per_class: Sequence[float | None]) -> float:
+    """Return the mean over classes, without those that have None."""
+    known = [value for value in per_class if value is not None]
     return math.fsum(known) / len(known)
 
 
@@ -266,28 +179,53 @@ def one_class_line(name: str) -> str:
     return f"every image was predicted as {name!r}: the model does not distinguish the classes"
 
 
-def _read(labels: Array, columns: Sequence[Sequence[Tensor]]) -> tuple[Array, ...]:
-    """Return the labels and columns of a batch, each [n], without the rows of padding."""
-    joined = (np.concatenate([np.asarray(part) for part in column]) for column in columns)
-    return (labels, *(column[: len(labels)] for column in joined))
+def compute_scores(classes: int, rows: Rows) -> Scores:
+    """Return the scores of all examples. Their order does not change a bit of them."""
+    from sklearn.metrics import precision_recall_fscore_support
 
-
-def _compute_scores(
-    classes: int, labels: Array, predicted: Array, rank: Array, loss: Array
-) -> Scores:
-    """Return the scores of rows [n]. The order of the rows does not change a bit of them."""
+    labels, predicted = rows.labels, rows.predicted
     examples, valid = len(labels), predicted >= 0
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels[valid], predicted[valid]), 1)
+    precision, _, f1, _ = precision_recall_fscore_support(
+        labels, predicted, labels=range(classes), zero_division=math.nan
+    )
     counts = zip(
         confusion.diagonal().tolist(), np.bincount(labels, minlength=classes).tolist(), strict=True
     )
     return Scores(
         examples=examples,
         top1=int(confusion.trace()) / examples,
-        top5=int(np.count_nonzero(rank < TOP)) / examples if classes > TOP else None,
-        loss=math.fsum(loss.tolist()) / examples,
+        top5=int(np.count_nonzero(rows.rank < TOP)) / examples if classes > TOP else None,
+        loss=math.fsum(rows.loss.tolist()) / examples,
+        calibration_error=calibration_error(rows.confidence, labels == predicted),
         per_class=[correct / count if count else None for correct, count in counts],
+        precision=list(map(_finite, precision.tolist())),
+        f1=list(map(_finite, f1.tolist())),
         confusion=confusion.tolist(),
         not_finite=int(np.count_nonzero(~valid)),
     )
+
+
+def calibration_error(confidence: Array, correct: Array) -> float:
+    """Return the expected calibration error; see `Scores`. Bin m of M is ((m - 1) / M, m / M].
+
+    Args:
+        confidence: Probability of the predicted class, float [n]; NaN gives NaN.
+        correct: Whether the prediction is right, bool [n].
+
+    Reference: arXiv 1706.04599, equation 3.
+    """
+    if not np.isfinite(confidence).all():
+        return math.nan
+    bins = np.maximum(np.ceil(confidence * BINS), 1)
+    gaps = correct - confidence
+    return math.fsum(abs(math.fsum(gaps[bins == m])) for m in np.unique(bins)) / len(gaps)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %"

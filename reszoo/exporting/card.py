@@ -135,6 +135,8 @@ def _describe_origin(card: JsonObject) -> Iterator[tuple[str, str]]:
     if isinstance(weights := card.get("weights"), Mapping):
         yield "weights", f"{weights['model']} {weights['tag']}, {weights['source']}"
     if test := card.get("test"):
-        balanced = test.get("balanced_accuracy")  # absent in older records
-        rest = "" if balanced is None else f", balanced {100 * balanced:.2f} %"
+        names = {"balanced": "balanced_accuracy", "macro F1": "macro_f1"}
+        names["calibration error"] = "calibration_error"
+        values = {name: test.get(key) for name, key in names.items()}  # absent in older records
+        rest = "".join(f", {name} {100 * v:.2f} %" for name, v in values.items() if v is not None)
         yield "test accuracy", f"{100 * test['top1']:.2f} %{rest}, n = {test['examples']:,}"

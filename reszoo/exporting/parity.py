@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from reszoo.errors import ReszooError
-from reszoo.evaluation.scores import mean_recall, single_class
+from reszoo.evaluation.scores import mean_known, single_class
 from reszoo.exporting import runtimes
 from reszoo.exporting.formats import FORMATS
 from reszoo.exporting.samples import Sample, drawings
@@ -148,7 +148,7 @@ def check_export(
         np.add.at(matrix, (labels, best), 1)
         recalls = [float(matrix[own, own] / matrix[own].sum()) for own in np.unique(labels)]
         accuracy, keras_accuracy = (float((found == labels).mean()) for found in (best, wanted))
-        balanced, single = mean_recall(recalls), single_class(matrix.tolist())
+        balanced, single = mean_known(recalls), single_class(matrix.tolist())
     speed = {key: float(value) for key, value in outputs.items() if key.startswith("speed/")}
     return Check(
         images=len(best),

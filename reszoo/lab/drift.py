@@ -15,7 +15,7 @@ from reszoo.config.resolve import ResolvedRecipe, resolve_recipe
 from reszoo.config.schedule import ConstantSchedule
 from reszoo.data.pipeline import Pipeline, open_pipeline
 from reszoo.errors import ReszooError
-from reszoo.evaluation.scores import Evaluator
+from reszoo.evaluation.evaluator import Evaluator
 from reszoo.files import write_json
 from reszoo.lab.backbone import VGG16, is_trained, load_backbone, recipe_for
 from reszoo.lab.probe import Probe

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 import reszoo
-from reszoo.evaluation.scores import evaluate_model
+from reszoo.evaluation.evaluator import evaluate_model
 
 IMAGES, BATCH, RATE = 1000, 128, 0.1
 

@@ -13,9 +13,8 @@ import tensorflow as tf
 from PIL import Image
 
 import reszoo
-from reszoo.cli.evaluate import list_confusions, summarize
+from reszoo.cli.evaluate import list_confusions
 from reszoo.cli.main import main
-from reszoo.evaluation.scores import Scores
 from reszoo.images.preprocessing import Preprocessing
 
 
@@ -38,6 +37,10 @@ def test_evaluate_prints_the_scores_that_it_writes(
     assert f"top-1 error\t{100 - 100 * scores['top1']:.2f} %" in printed
     assert f"top-5 error\t{100 - 100 * scores['top5']:.2f} %" in printed
     assert f"balanced accuracy\t{100 * scores['balanced_accuracy']:.2f} %" in printed
+    assert f"macro F1\t{100 * scores['macro_f1']:.2f} %" in printed
+    assert f"calibration error\t{100 * scores['calibration_error']:.2f} %" in printed
+    cells = [100 * scores[key][9] for key in ("precision", "per_class", "f1")]
+    assert "9\t{:.2f} %\t{:.2f} %\t{:.2f} %".format(*cells) in printed
     assert "every image was predicted" not in printed
     assert "images\t360" in printed and "digits, test\tmeasured" in printed
     assert (tmp_path / "confusion.png").is_file()
@@ -70,21 +73,6 @@ def test_evaluate_compares_with_a_published_error_of_the_same_test_only(
     assert main(["evaluate", str(run), "--crops", "10", "--devices", "cpu"]) == 0
     assert f"{row} (error; me)" in capsys.readouterr().out
     assert (run / "evaluation-10-crop.json").is_file()
-
-
-def test_the_summary_reports_logits_that_are_not_finite() -> None:
-    scores = Scores(
-        examples=2000,
-        top1=0.5,
-        top5=None,
-        loss=float("nan"),
-        per_class=[0.5],
-        confusion=[[1000]],
-        not_finite=1000,
-    )
-    rows = dict(summarize(scores))
-    assert rows["images with non-finite logits, counted as wrong"] == "1,000"
-    assert "top-5 error" not in rows and rows["images"] == "2,000"
 
 
 def test_the_most_frequent_confusions_are_first_and_equal_ones_by_class() -> None:

@@ -52,7 +52,8 @@ def test_scores_are_those_of_training_for_any_batch_size_and_devices(
     (run / "test.json").unlink()
     scores = evaluate(run, batch_size=batch_size, devices=devices)
     after = json.loads((run / "test.json").read_text())
-    assert after.pop("loss") == pytest.approx(before.pop("loss"), rel=1e-5)
+    for key in ("loss", "calibration_error"):
+        assert after.pop(key) == pytest.approx(before.pop(key), rel=1e-5)
     assert after == before and scores.examples == 360
     written = json.loads((run / "confusion.json").read_text())
     assert written == {"class_names": [str(d) for d in range(10)], "matrix": scores.confusion}
@@ -127,8 +128,17 @@ def test_invalid_arguments_are_rejected(run: Path, tmp_path: Path) -> None:
 def test_the_matrix_is_written_with_one_line_per_class(tmp_path: Path) -> None:
     names = [f"class {i}" for i in range(300)]
     matrix = np.eye(300, dtype=int).tolist()
+    ones: list[float | None] = [1.0] * 300
     scores = Scores(
-        examples=300, top1=1.0, top5=1.0, loss=0.5, per_class=[1.0] * 300, confusion=matrix
+        examples=300,
+        top1=1.0,
+        top5=1.0,
+        loss=0.5,
+        calibration_error=0.1,
+        per_class=ones,
+        precision=ones,
+        f1=ones,
+        confusion=matrix,
     )
     write_scores(scores, names, tmp_path)
     text = (tmp_path / "confusion.json").read_text()

@@ -47,7 +47,10 @@ def scores(confusion: list[list[int]]) -> Scores:
         top1=sum(right) / sum(sizes),
         top5=None,
         loss=1.0,
+        calibration_error=0.125,
         per_class=[one / size if size else None for one, size in zip(right, sizes, strict=True)],
+        precision=[],
+        f1=[0.5, None, 1.0],
         confusion=confusion,
     )
 
@@ -57,7 +60,13 @@ def scores(confusion: list[list[int]]) -> Scores:
     [
         (
             [[90, 0], [10, 0]],
-            {"test error": "10.00 %", "balanced accuracy": "50.00 %", "always 'cat'": "10.00 %"},
+            {
+                "test error": "10.00 %",
+                "balanced accuracy": "50.00 %",
+                "always 'cat'": "10.00 %",
+                "macro F1": "75.00 %",
+                "calibration error": "12.50 %",
+            },
         ),
         ([[5, 5], [0, 10]], {"test error": "25.00 %"}),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from typing import Any
@@ -13,7 +14,8 @@ import tensorflow as tf
 from sklearn import metrics
 
 from reszoo.errors import ReszooError
-from reszoo.evaluation.scores import Evaluator, Scores, evaluate_model, score_rows
+from reszoo.evaluation.evaluator import Evaluator, evaluate_model, score_rows
+from reszoo.evaluation.scores import Scores, calibration_error
 from reszoo.types import Array
 
 CLASSES, ROWS = 7, 41
@@ -77,7 +79,43 @@ def test_scores_equal_sklearn_for_any_batch_size_and_replica_count(
     assert scores.balanced_accuracy == pytest.approx(
         metrics.balanced_accuracy_score(LABELS, predicted)
     )
+    assert scores.macro_f1 == pytest.approx(metrics.f1_score(LABELS, predicted, average="macro"))
+    assert scores.calibration_error == pytest.approx(binned_gap(probabilities, LABELS), abs=1e-6)
     assert scores.error == pytest.approx(100 * (1 - scores.top1))
+
+
+def binned_gap(probabilities: Array, labels: Array) -> float:
+    """The expected calibration error as algorithm: for each bin its share times its gap."""
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    total = 0.0
+    for low in np.arange(15) / 15:
+        chosen = (confidence > low) & (confidence <= low + 1 / 15)
+        if chosen.any():
+            total += chosen.mean() * abs(right[chosen].mean() - confidence[chosen].mean())
+    return float(total)
+
+
+def test_the_calibration_error_of_a_few_examples() -> None:
+    # Bins (9/15, 10/15], (12/15, 13/15] and (14/15, 1]; an error of one bin cannot cancel another's.
+    confidence, correct = [0.61, 0.65, 0.85, 1.0], [True, False, True, False]
+    expected = (abs(1 - 0.61 - 0.65) + 0.15 + 1.0) / 4
+    assert calibration_error(np.array(confidence), np.array(correct)) == pytest.approx(expected)
+    edge = np.array([1 / 15, 0.0])  # an edge belongs to the bin below it
+    assert calibration_error(edge, np.array([True, False])) == pytest.approx((1 - 1 / 15) / 2)
+    logits = np.log([[0.8, 0.2], [0.3, 0.7]])
+    assert score_logits(logits, [0, 0]).calibration_error == pytest.approx((0.2 + 0.7) / 2)
+
+
+def test_each_row_has_its_probabilities_in_order(strategy: tf.distribute.Strategy) -> None:
+    with strategy.scope():
+        model = make_model()
+    evaluator = Evaluator(model, classes=CLASSES, strategy=strategy, probabilities=True)
+    rows = evaluator.rows(batched(7))
+    logits = model(IMAGES, training=False).numpy().astype("float64")
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(rows.probabilities, expected, atol=1e-6)
+    assert rows.labels.tolist() == LABELS.tolist()
+    np.testing.assert_allclose(rows.confidence, expected.max(1), atol=1e-6)
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
@@ -133,7 +171,7 @@ def test_an_evaluator_uses_the_weights_of_the_moment_in_inference_mode() -> None
 @pytest.mark.smoke
 def test_equal_logits_are_ranked_by_index_in_rank_and_prediction() -> None:
     logits = tf.constant([[1.0, 3, 3, 0], [1.0, 3, 3, 0]])
-    predicted, rank, _ = score_rows(logits, tf.constant([1, 2]))
+    predicted, rank, *_ = score_rows(logits, tf.constant([1, 2]))
     assert (predicted.numpy().tolist(), rank.numpy().tolist()) == ([1, 1], [0, 1])
     constant = score_logits(np.zeros((10, 10)), range(10))
     assert (constant.top1, constant.top5) == (0.1, 0.5), "not 100 % by counting all equal classes"
@@ -151,8 +189,10 @@ def test_rows_that_are_not_finite_are_wrong_and_counted() -> None:
     scores = score_logits([[nan, 0, 0], [9, inf, 0], [nan, nan, nan], [0, 0, 9]], [0, 1, 2, 2])
     assert (scores.not_finite, scores.top1, scores.per_class) == (3, 0.25, [0, 0, 0.5])
     assert sum(map(sum, scores.confusion)) == 1
-    assert math.isnan(scores.loss)
-    assert json.loads(json.dumps(scores.to_dict(), allow_nan=False))["loss"] is None
+    assert math.isnan(scores.loss) and math.isnan(scores.calibration_error)
+    assert (scores.precision, scores.f1) == ([None, None, 1], [0, 0, pytest.approx(2 / 3)])
+    recorded = json.loads(json.dumps(scores.to_dict(), allow_nan=False))
+    assert recorded["loss"] is recorded["calibration_error"] is None
     logits = np.zeros((2, 7))
     logits[0, 3] = nan
     scores = score_logits(logits, [0, 0])
@@ -169,8 +209,14 @@ def test_classes_without_examples_are_excluded_from_balanced_accuracy() -> None:
     scores = score_logits(np.eye(4)[predicted], labels)
     assert scores.per_class == [3 / 4, 1 / 2, None, 0]
     assert scores.balanced_accuracy == pytest.approx((3 / 4 + 1 / 2 + 0) / 3)
+    # Predicted as 0: three right, one of class 1, one of class 3; class 2 occurs as a prediction only.
+    assert scores.precision == [3 / 5, 1, 0, None]
+    assert scores.f1 == pytest.approx([6 / 9, 2 / 3, 0, 0])
+    assert scores.macro_f1 == pytest.approx((6 / 9 + 2 / 3) / 4)
     recorded = scores.to_dict()
     assert recorded["balanced_accuracy"] == scores.balanced_accuracy
+    assert recorded["macro_f1"] == scores.macro_f1
+    assert (recorded["precision"], recorded["f1"]) == (scores.precision, scores.f1)
     assert scores.single_class is recorded["single_class"] is None
 
 
@@ -183,6 +229,19 @@ def test_a_model_that_always_predicts_one_class_is_detected() -> None:
     assert score_logits([*cats[:9], [0.0, 0.0, 1.0]], [1] * 9 + [2]).single_class is None
     broken = score_logits([[math.nan] * 3] * 2, [0, 1])
     assert (broken.single_class, broken.balanced_accuracy) == (None, 0)
+
+
+def test_many_classes_are_listed_by_their_f1() -> None:
+    scores = score_logits(np.eye(4)[[0, 0, 1, 2]], [0, 1, 1, 0])
+    names = dataclasses.replace(scores, class_names=("cat", "dog", "owl", "bee"))
+    assert scores.class_table()[1] == [
+        ("0", "50.00 %", "50.00 %", "50.00 %"),
+        ("1", "100.00 %", "50.00 %", "66.67 %"),
+        ("2", "0.00 %", "-", "0.00 %"),
+        ("3", "-", "-", "-"),
+    ]
+    (head, *_), rows = names.class_table(2)
+    assert (head, [row[0] for row in rows]) == ("class, the 2 of lowest F1", ["owl", "cat"])
 
 
 @pytest.mark.parametrize("label", [-1, CLASSES])

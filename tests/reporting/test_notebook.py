@@ -51,15 +51,23 @@ def test_scores_are_shown_in_percent() -> None:
         top1=0.75,
         top5=0.875,
         loss=0.5,
+        calibration_error=0.1,
         per_class=[1.0, 0.5],
+        precision=[4 / 6, 1.0],
+        f1=[0.8, 4 / 6],
+        class_names=("cat", "dog"),
         confusion=[[4, 0], [2, 2]],
     )
-    expected = [["images", "8"], ["error", "25.00 %"], ["error, top 5", "12.50 %"]]
-    expected += [["balanced accuracy", "75.00 %"], ["loss", "0.5000"]]
+    expected = [["images", "8"], ["top-1 error", "25.00 %"], ["top-5 error", "12.50 %"]]
+    expected += [["balanced accuracy", "75.00 %"], ["macro F1", "73.33 %"]]
+    expected += [["calibration error", "10.00 %"], ["loss", "0.5000"]]
+    expected += [["class", "precision", "recall", "F1"]]
+    expected += [["cat", "66.67 %", "100.00 %", "80.00 %"]]
+    expected += [["dog", "100.00 %", "50.00 %", "66.67 %"]]
     assert cells(scores._repr_html_())[1:] == expected
     few = replace(scores, top5=None, not_finite=2)
-    assert cells(few._repr_html_())[-1] == ["outputs that are not finite", "2"]
-    assert "top 5" not in few._repr_html_()
+    assert ["images with non-finite logits, counted as wrong", "2"] in cells(few._repr_html_())
+    assert "top-5" not in few._repr_html_()
 
 
 def test_a_list_of_weights_is_a_table() -> None:

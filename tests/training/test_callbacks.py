@@ -16,7 +16,7 @@ import pytest
 import reszoo
 from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
-from reszoo.evaluation.scores import evaluate_model
+from reszoo.evaluation.evaluator import evaluate_model
 from reszoo.trainer import Result, Trainer, train
 from reszoo.training import checkpoint
 from reszoo.training.callback_checks import check_callbacks

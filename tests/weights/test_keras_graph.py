@@ -18,7 +18,7 @@ from PIL import Image
 
 import reszoo
 from reszoo import ReszooError, build, count
-from reszoo.evaluation.scores import evaluate_model
+from reszoo.evaluation.evaluator import evaluate_model
 from reszoo.exporting.export import export_model
 from reszoo.exporting.samples import Sample
 from reszoo.types import Array
