@@ -18,6 +18,7 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors and above
 
 if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getattr__`
+    from reszoo.comparison.seeds import train_seeds as train_seeds
     from reszoo.config.load import list_recipes as list_recipes
     from reszoo.config.load import load_recipe as load_recipe
     from reszoo.config.recipe import Recipe as Recipe
@@ -70,6 +71,7 @@ _PUBLIC = {
     "spec": "reszoo.zoo.catalog",
     "stack": "reszoo.models.stack",
     "train": "reszoo.trainer",
+    "train_seeds": "reszoo.comparison.seeds",
     "tune": "reszoo.tuning.tune",
 }
 

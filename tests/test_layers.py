@@ -41,6 +41,7 @@ LAYERS = [
     "exporting",
     "serving",
     "trainer",
+    "comparison",
     "lab",
     "tuning",
     "bench",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
 import sys
@@ -106,8 +107,16 @@ def print_weights(rows: Sequence[Weights], *, named: bool = True) -> None:
     print_table(headers[first:], [row[first:] for row in cells], whole=2 - first, spare=spare)
 
 
-def load_tensorflow() -> None:
-    """Import TensorFlow without its log lines.
+def add_verbosity(parser: argparse.ArgumentParser) -> None:
+    """Add `--quiet` and `--verbose`."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--quiet", action="store_true", help="print results and errors only")
+    verbose = "also print settings, versions, and what TensorFlow logs"
+    group.add_argument("--verbose", action="store_true", help=verbose)
+
+
+def load_tensorflow(*, verbose: bool = False) -> None:
+    """Import TensorFlow, without its log lines unless `verbose`.
 
     Raises:
         ReszooError: KERAS_BACKEND names another backend, or TensorFlow is not installed.
@@ -115,4 +124,8 @@ def load_tensorflow() -> None:
     check_backend(os.environ.get("KERAS_BACKEND") or "tensorflow")
     if importlib.util.find_spec("tensorflow") is None:
         raise ReszooError("tensorflow is not installed: pip install tensorflow")
-    import_quietly("tensorflow")
+    if verbose:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"
+        importlib.import_module("tensorflow")
+    else:
+        import_quietly("tensorflow")

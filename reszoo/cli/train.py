@@ -7,13 +7,16 @@ import os
 import shlex
 from pathlib import Path
 
-from reszoo.cli.output import load_tensorflow
+from reszoo.cli.output import add_verbosity, load_tensorflow, print_table
 from reszoo.cli.recipes import add_overrides
+from reszoo.commands import format_resume
 from reszoo.config.load import load_recipe
+from reszoo.config.overrides import Overrides
 from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
 from reszoo.training.cluster import find_hosts
 from reszoo.training.run import Run
+from reszoo.versions import module_versions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser)
     folder = "folder of the run (default: a new one under runs)"
     add("--run-dir", type=Path, metavar="DIR", help=folder)
+    seeds = (
+        "train N runs with the seeds from train.seed on, or one for each seed of a list such as "
+        "0,3,7, in DIR/seed-0 and so on; report the mean and the standard deviation"
+    )
+    add("--seeds", type=parse_seeds, metavar="N", help=seeds)
     add(
         "--resume",
         action="store_true",
@@ -45,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--hosts", metavar="LIST", help=hosts)
     add("--host-index", type=int, metavar="I", help="with --hosts: which of them this worker is")
+    add_verbosity(parser)
     parser.epilog = "To resume: reszoo train --resume --run-dir DIR, or reszoo train --resume DIR."
 
 
@@ -56,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
         raise ReszooError(
             f"--data: {args.data} is only for --resume. For a new run: --set {example}"
         )
+    if args.seeds is not None or _resumes_seeds(args):
+        return _train_seeds(args, several_hosts=hosts is not None)
     recipe: Recipe | str | Path | None
     if hosts is None:
         source, run_dir = resolve_arguments(args.recipe, args.run_dir, args.resume)
@@ -70,8 +81,11 @@ def run(args: argparse.Namespace) -> int:
 
     if hosts and os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "2":  # reszoo's default
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # its lines about a lost worker come before ours
-    load_tensorflow()
+    load_tensorflow(verbose=args.verbose)
     from reszoo import trainer
+
+    if args.verbose:
+        _print_settings(recipe, args.overrides if hosts else ())
 
     result = trainer.train(
         recipe,
@@ -81,8 +95,78 @@ def run(args: argparse.Namespace) -> int:
         data=args.data,
         devices=args.devices,
         hosts=hosts,
+        quiet=args.quiet,
     )
     return 0 if result.finished else 130
+
+
+def _resumes_seeds(args: argparse.Namespace) -> bool:
+    folder = args.run_dir or args.recipe
+    return args.resume and folder is not None and (Path(folder) / "seeds.json").is_file()
+
+
+def _train_seeds(args: argparse.Namespace, *, several_hosts: bool) -> int:
+    """Train one run for each seed, and print mean and deviation of the scores."""
+    if several_hosts:
+        raise ReszooError(
+            "--seeds: several hosts are invalid with it; expected one host. Train each seed by its "
+            "own run. Example: --set train.seed=1"
+        )
+    if args.data is not None:
+        raise ReszooError(
+            "--data: not supported with several seeds; expected one run. Example: "
+            f"reszoo train --resume --run-dir DIR/seed-0 --data {shlex.quote(args.data)}"
+        )
+    recipe, run_dir = args.recipe, args.run_dir
+    if _resumes_seeds(args) and run_dir is None:
+        recipe, run_dir = None, Path(args.recipe)
+    if recipe is None and not args.resume:
+        resolve_arguments(None, run_dir, resume=False)  # raises the error
+    source = None if recipe is None else load_recipe(recipe, args.overrides)
+    load_tensorflow(verbose=args.verbose)
+    from reszoo.comparison.seeds import HEADERS, train_seeds
+
+    if args.verbose and source is not None:
+        _print_settings(source, ())
+    result = train_seeds(
+        source,
+        seeds=args.seeds,
+        run_dir=run_dir,
+        resume=args.resume,
+        devices=args.devices,
+        quiet=args.quiet,
+    )
+    print()
+    print_table(HEADERS, result.rows())
+    print(f"\nruns: {result.folder}  (seeds.json)")
+    if result.finished:
+        return 0
+    print(f"resume with: {format_resume('train', result.folder)}")
+    return 130
+
+
+def _print_settings(recipe: Recipe | str | Path | None, overrides: Overrides) -> None:
+    """Print versions and the recipe with every key."""
+    versions = module_versions("reszoo", "tensorflow", "keras", "numpy")
+    print(", ".join(f"{name} {version}" for name, version in versions.items()))
+    if recipe is not None:
+        given = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+        print(f"\n{given.to_toml()}", flush=True)
+
+
+def parse_seeds(text: str) -> int | list[int]:
+    """Parse a number of seeds, or a list of seeds with commas.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is neither.
+    """
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) < 2**31 for part in parts) or text == "0":
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is invalid; expected a number >= 1, or seeds such as 0,3,7"
+        )
+    numbers = [int(part) for part in parts]
+    return numbers if "," in text else numbers[0]
 
 
 def resolve_arguments(

@@ -80,9 +80,14 @@ def find_run(
     return run, recipe
 
 
-def _new_run(recipe: Recipe, run_dir: str | Path | None) -> Run:
+def default_folder(recipe: Recipe) -> Path:
+    """Return runs/NAME-TIME, where a run without a given folder lies."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    run = Run(run_dir or Path("runs") / f"{_file_name(recipe.name)}-{stamp}")
+    return Path("runs") / f"{_file_name(recipe.name)}-{stamp}"
+
+
+def _new_run(recipe: Recipe, run_dir: str | Path | None) -> Run:
+    run = Run(run_dir or default_folder(recipe))
     run.reject_occupied()
     if recipe.data.name.startswith("folder:"):
         check_outside(run.path, recipe.data.name.removeprefix("folder:"), "run folder")

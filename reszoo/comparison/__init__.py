@@ -1,0 +1,1 @@
+"""Runs over several seeds, and the comparison of recipes by them."""
