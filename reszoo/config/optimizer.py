@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from reszoo.validation.table import Table
+from reszoo.validation.table import AS_TUPLE, Table
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Momentum = Annotated[Decay, Field(description="Momentum, as in Keras.")]
@@ -21,16 +21,30 @@ class Optimizer(Table):
     DEFAULT: ClassVar[str | None] = "sgd"
 
     weight_decay: float = Field(0.0, ge=0, description="Coefficient of the weight decay.")
-    decay: Literal["coupled", "decoupled"] = Field(
+    decay: Literal["coupled", "decoupled", "update"] = Field(
         "coupled",
         description="`coupled` adds weight_decay * w to the gradient (L2, as in the papers). "
-        "`decoupled` subtracts rate * weight_decay * w from the weight.",
+        "`decoupled` subtracts rate * weight_decay * w from the weight. `update` adds "
+        "weight_decay * w to LAMB's update before its trust ratio (arXiv 1904.00962, algorithm 2); "
+        "weights that do not decay have a ratio of 1, as in timm.",
     )
     decay_norms: bool = Field(
         True,
         description="Decay scales and biases of batch norm and ReZero's scalars too, as in the "
         "papers.",
     )
+    no_decay: Annotated[tuple[str, ...], AS_TUPLE] = Field(
+        (),
+        examples=[["*/gamma", "*/beta"]],
+        description="Patterns of the paths of weights that do not decay, such as `*/gamma`, "
+        "`*/beta`, `*/bias` or `head_*`.",
+    )
+
+    def check(self) -> None:
+        """Raise ReszooError for a decay that only LAMB has."""
+        if self.decay == "update" and not isinstance(self, Lamb):
+            expected = '"coupled" or "decoupled" without optimizer.name = "lamb"'
+            raise self.contradiction("decay", expected, "decoupled")
 
 
 class SGD(Optimizer):
@@ -39,9 +53,17 @@ class SGD(Optimizer):
     name: Literal["sgd"] = "sgd"
     momentum: Momentum = 0.9
     nesterov: bool = Field(False, description="Nesterov momentum, as in Keras.")
+    velocity: Literal["updates", "gradients"] = Field(
+        "updates",
+        description="What momentum adds up: updates, each with the learning rate of its step "
+        "(Keras, Caffe), or gradients, whose sum takes the present learning rate (PyTorch, optax).",
+    )
 
     def check(self) -> None:
-        """Raise ReszooError for Nesterov momentum without momentum."""
+        """Raise ReszooError for keys that need momentum."""
+        super().check()
+        if not self.momentum:
+            self.reject_unused("velocity", "momentum")
         if self.nesterov and not self.momentum:
             expected = "optimizer.momentum > 0 with it"
             raise self.contradiction("nesterov", expected, "optimizer.momentum=0.9")
@@ -74,6 +96,7 @@ class AdamW(_Adaptive):
 
     def check(self) -> None:
         """Raise ReszooError for coupled decay, which would make it Adam."""
+        super().check()
         if self.weight_decay and self.decay == "coupled":
             expected = '"decoupled" with optimizer.name = "adamw"'
             raise self.contradiction("decay", expected, "decoupled")

@@ -38,9 +38,9 @@ class Moment(NamedTuple):
 class Schedule(Table):
     """What all schedules share. `rate_at` gives the learning rate of a step.
 
-    No line or cosine reaches a learning rate of 0: a rise over n steps takes n + 1 equal parts of
-    which step t has t + 1, and a fall from step a reaches its end at `total_steps`, one past the
-    last step.
+    No line or cosine reaches a learning rate of 0, unless a warm-up starts there: a rise over n
+    steps takes n + 1 equal parts of which step t has t + 1, and a fall from step a reaches its end
+    at `total_steps`, one past the last step.
     """
 
     TABLE: ClassVar[str] = "schedule"
@@ -50,7 +50,7 @@ class Schedule(Table):
     rate_batch: int = Field(
         0,
         ge=0,
-        description="The batch size for which `rate`, `warmup_rate` and `final_rate` are stated. "
+        description="The batch size for which all learning rates of this table are stated. "
         "They are multiplied by `batch_size` / `rate_batch`. 0: not scaled.",
     )
     unit: Literal["steps", "epochs"] = Field("steps", description="Unit of boundaries and warmup.")
@@ -64,7 +64,7 @@ class Schedule(Table):
         batch_size: int,
         history: History = (),
     ) -> float:
-        """Return the learning rate of an update, > 0.
+        """Return the learning rate of an update, > 0, or 0 where `warmup_start` is 0.
 
         Args:
             step: Number of the update, from 0 to total_steps - 1.
@@ -96,19 +96,47 @@ class _Warmed(Schedule):
         examples=[0.01],
         description="Learning rate during the warm-up. By default it rises in a line from 0.",
     )
+    warmup_start: float | None = Field(
+        None,
+        ge=0,
+        examples=[0.0],
+        description="Learning rate of the first step, from which the warm-up rises in a line to "
+        "`rate`, as in torchvision, timm and big_vision.",
+    )
+    every: Literal["step", "epoch"] = Field(
+        "step",
+        description="How often the learning rate changes. `epoch`: each step has that of the "
+        "first step of its epoch, as in torchvision and timm.",
+    )
 
     def check(self) -> None:
-        """Raise ReszooError for a warm-up rate without a warm-up."""
-        if self.warmup_rate is not None and not self.warmup:
-            expected = "schedule.warmup > 0 with it"
-            raise self.contradiction("warmup_rate", expected, "schedule.warmup=400")
+        """Raise ReszooError for keys of a warm-up that contradict each other."""
+        for key in ("warmup_rate", "warmup_start"):
+            if getattr(self, key) is not None and not self.warmup:
+                expected = "schedule.warmup > 0 with it"
+                raise self.contradiction(key, expected, "schedule.warmup=400")
+        lines = self.warmup_start is not None
+        if lines and self.warmup_rate is not None:
+            expected = "no schedule.warmup_rate with it; give one of them"
+            raise self.contradiction("warmup_start", expected)
+        if self.every == "epoch" and self.unit != "epochs":
+            raise self.contradiction("every", 'schedule.unit = "epochs" with "epoch"', "step")
+        if self.every == "epoch" and self.warmup and not lines and self.warmup_rate is None:
+            expected = 'schedule.warmup_start or warmup_rate with "epoch" and a warm-up'
+            raise self.contradiction("every", expected, "schedule.warmup_start=0.001")
 
     def _rate(self, at: Moment) -> float:
+        if self.every == "epoch":
+            at = at._replace(step=at.step - at.step % at.unit)
         warmup = round(self.warmup * at.unit)
-        if at.step < warmup:
-            rising = self.rate * (at.step + 1) / (warmup + 1)
-            return at.scale * (rising if self.warmup_rate is None else self.warmup_rate)
-        return self._after_warmup(at)
+        if at.step >= warmup:
+            return self._after_warmup(at)
+        rate = self.rate * (at.step + 1) / (warmup + 1)
+        if self.warmup_rate is not None:
+            rate = self.warmup_rate
+        elif self.warmup_start is not None:
+            rate = self.warmup_start + (self.rate - self.warmup_start) * at.step / warmup
+        return at.scale * rate
 
     def _after_warmup(self, at: Moment) -> float:
         return at.scale * self.rate
@@ -164,6 +192,11 @@ class CosineSchedule(_Warmed):
 
     kind: Literal["cosine"]
     final_rate: FinalRate = 0.0
+    include_warmup: bool = Field(
+        False,
+        description="The cosine starts at step 0, and the warm-up replaces its start, as in timm. "
+        "By default it starts after the warm-up.",
+    )
 
     def check(self) -> None:
         """Raise ReszooError for an end above the start."""
@@ -171,8 +204,8 @@ class CosineSchedule(_Warmed):
         self._check_final_rate(self.final_rate)
 
     def _after_warmup(self, at: Moment) -> float:
-        warmup = round(self.warmup * at.unit)
-        done = (at.step - warmup) / max(1, at.total_steps - warmup)
+        start = 0 if self.include_warmup else round(self.warmup * at.unit)
+        done = (at.step - start) / max(1, at.total_steps - start)
         fall = (self.rate - self.final_rate) * (1 + math.cos(math.pi * done)) / 2
         return at.scale * (self.final_rate + fall)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import fnmatch
+from collections.abc import Sequence
 
 import keras
 
 from reszoo.config.optimizer import OptimizerConfig
 from reszoo.lazy import tf
 from reszoo.models.freeze import layer_groups
-from reszoo.training.optimizers import decays
+from reszoo.training.optimizers import decays, make_rule
 from reszoo.training.protocols import Strategy
 from reszoo.types import Tensor, Variable
 
@@ -31,7 +32,8 @@ class WeightUpdate:
         averages: Their exponential moving averages; empty without `ema`.
 
     Raises:
-        ReszooError: If `stage_decay` is not 1 and the model has no stages.
+        ReszooError: If `stage_decay` is not 1 and the model has no stages, or if no weight matches
+            a pattern of `no_decay`.
     """
 
     def __init__(
@@ -48,6 +50,10 @@ class WeightUpdate:
         self.weights: list[Variable] = model.trainable_variables
         self._optimizer, self._config, self._strategy = optimizer, config, strategy
         self._clip_norm, self._ema = clip_norm, ema
+        for pattern in config.no_decay:
+            if not fnmatch.filter([weight.path for weight in model.weights], pattern):
+                expected = f'patterns of weights of {model.name}, such as "*/gamma"'
+                raise config.contradiction("no_decay", expected, ["*/gamma", "*/beta"])
         factors = learning_rate_factors(model, stage_decay)
         self._factors = [factors.get(id(weight), 1.0) for weight in self.weights]
         # Keras would create the slots inside the traced step, which then must be traced twice.
@@ -87,23 +93,28 @@ class WeightUpdate:
             indices: Which of `weights` to update.
         """
         decoupled = self._config.decay == "decoupled"
-        step = self._optimizer_step()
+        rule = make_rule(
+            self._optimizer,
+            self._config,
+            [weight.dtype for weight in self.weights],
+            alone=self._strategy.num_replicas_in_sync == 1,
+        )
         for index, gradient in zip(indices, gradients, strict=True):
             weight = self.weights[index]
-            shrink = decoupled and decays(weight, self._config)
+            decayed = decays(weight, self._config)
             own = rate if self._factors[index] == 1 else rate * self._factors[index]
 
             def update(
                 variable: Variable,
                 gradient: Tensor,
                 average: Variable | None = None,
-                shrink: bool = shrink,
+                decayed: bool = decayed,
                 own: Tensor = own,
             ) -> None:
-                if shrink:
+                if decoupled and decayed:
                     shrinkage = tf.cast(self._config.weight_decay * own, variable.dtype)
                     variable.assign_sub(variable * shrinkage)
-                step(gradient, variable, own)
+                rule(gradient, variable, own, decayed)
                 if average is not None:
                     average.assign_add((variable - average) * (1 - self._ema))
 
@@ -112,31 +123,6 @@ class WeightUpdate:
             self._strategy.extended.update(weight.value, update, args=arguments, group=False)
         self._optimizer.iterations.assign_add(1)
         return True
-
-    def _optimizer_step(self) -> Callable[[Tensor, Variable, Tensor], object]:
-        """Return the optimizer's update (gradient, variable, rate).
-
-        On one device, momentum is one fused kernel, which gives the same bits.
-        """
-        optimizer = self._optimizer
-        alone = self._strategy.num_replicas_in_sync == 1
-        if not (alone and type(optimizer) is keras.optimizers.SGD and optimizer.momentum):
-            usual: Callable[[Tensor, Variable, Tensor], object] = optimizer.update_step
-            return usual
-        momentum = constants(optimizer.momentum, self.weights)
-
-        def update(gradient: Tensor, variable: Variable, rate: Tensor) -> None:
-            slot = optimizer.momentums[optimizer._get_variable_index(variable)].value
-            tf.raw_ops.ResourceApplyKerasMomentum(
-                var=variable.handle,
-                accum=slot.handle,
-                lr=tf.cast(rate, variable.dtype),
-                grad=gradient,
-                momentum=momentum[variable.dtype.name],
-                use_nesterov=optimizer.nesterov,
-            )
-
-        return update
 
 
 def constants(value: float, weights: Sequence[Variable]) -> dict[str, Tensor]:

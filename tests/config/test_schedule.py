@@ -69,6 +69,37 @@ def test_cosine_starts_full_after_warmup_and_ends_just_above_its_last_rate() -> 
     assert 0.2 < last < 0.2005
 
 
+TORCHVISION = CosineSchedule(
+    kind="cosine", rate=0.5, unit="epochs", every="epoch", warmup=2, warmup_start=0.005
+)
+
+
+def test_learning_rates_of_torchvision_change_once_in_an_epoch() -> None:
+    """LinearLR from a hundredth, then CosineAnnealingLR, each stepped after an epoch."""
+    falling = [0.25 * (1 + math.cos(math.pi * epoch / 8)) for epoch in range(8)]
+    expected = [0.005, 0.2525, *falling]
+    found = rates(TORCHVISION, range(100))
+    assert found == pytest.approx([rate for rate in expected for _ in range(10)], rel=1e-12)
+
+
+def test_a_cosine_that_includes_the_warmup_starts_at_step_0() -> None:
+    """timm's CosineLRScheduler in updates and in epochs, without a prefix."""
+    values = {"warmup": 2, "warmup_start": 0.1, "final_rate": 0.01, "include_warmup": True}
+    for every, per in (("step", 1), ("epoch", 10)):
+        config = CosineSchedule(kind="cosine", rate=0.5, unit="epochs", every=every, **values)
+        expected = [
+            0.1 + 0.4 * t / 20 if t < 20 else 0.01 + 0.245 * (1 + math.cos(math.pi * t / 100))
+            for t in (step // per * per for step in range(100))
+        ]
+        assert rates(config, range(100)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_warmup_may_start_at_0() -> None:
+    config = StepSchedule(kind="step", rate=0.8, warmup=4, warmup_start=0, boundaries=(6,))
+    expected = [0, 0.2, 0.4, 0.6, 0.8, 0.8, 0.08]
+    assert rates(config, range(7)) == pytest.approx(expected)
+
+
 def test_triangle_is_at_the_top_once_and_nowhere_0() -> None:
     config = TriangularSchedule(kind="triangular", rate=0.84, peak=0.3)
     expected = [0.21, 0.42, 0.63, 0.84, 0.72, 0.60, 0.48, 0.36, 0.24, 0.12]

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from reszoo.config.optimizer import SGD, Optimizer
+from reszoo.config.optimizer import Optimizer
 from reszoo.config.training import TrainConfig
 from reszoo.errors import ReszooError
 from reszoo.models.batchnorm import synchronize_batch_norm
 from reszoo.models.build import build
 from reszoo.training.devices import open_strategy, precision
 from reszoo.training.loss_scale import START
-from reszoo.training.optimizers import decays, make_optimizer
+from reszoo.training.optimizers import make_optimizer
 from reszoo.training.step import Stepper
 
 SHAPE = (8, 8, 3)
@@ -114,7 +114,9 @@ CASES: dict[str, dict[str, Any]] = {
             "name": "adamw", "weight_decay": 0.1, "decay": "decoupled", "decay_norms": False
         }
     },
+    "gradients": {"optimizer": {"name": "sgd", "velocity": "gradients", "nesterov": True}},
     "lamb": {"optimizer": {"name": "lamb"}},
+    "lamb update": {"optimizer": {"name": "lamb", "weight_decay": 0.1, "decay": "update"}},
     "rmsprop": {"optimizer": {"name": "rmsprop"}},
     "ragged": {"rows": 7},
     "accumulated": {"accumulate": 2},
@@ -391,11 +393,9 @@ def test_decay_is_the_gradient_of_its_penalty() -> None:
         np.testing.assert_allclose(other, variable.numpy() - penalty, atol=1e-6)
 
 
-def test_decay_excludes_norms_on_request() -> None:
-    model, config = build("resnet8"), SGD(weight_decay=0.1, decay_norms=False)
-    spared = [v.path for v in model.trainable_variables if not decays(v, config)]
-    assert {path.split("/")[-1] for path in spared} == {"gamma", "beta", "bias"}
-    assert all(decays(v, SGD(weight_decay=0.1)) for v in model.trainable_variables)
+def test_a_pattern_without_weights_is_rejected() -> None:
+    with pytest.raises(ReszooError, match=r"optimizer.no_decay: .*\*/gamm.* of resnet8"):
+        make(optimizer={"name": "sgd", "weight_decay": 0.1, "no_decay": ["*/gamma", "*/gamm"]})
 
 
 def test_average_against_arithmetic() -> None:
