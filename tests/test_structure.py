@@ -60,7 +60,7 @@ ELSEWHERE = {
     "tuning/test_workers.py": "tuning/environment",
     "weights/test_convert.py": "exporting/convert weights/layouts",
     "weights/test_load.py": "weights/checkpoint weights/hdf5_file",
-    "zoo/test_spec.py": "zoo/conflicts",
+    "zoo/test_spec.py": "zoo/conflicts zoo/fields",
 }
 
 

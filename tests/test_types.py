@@ -9,7 +9,8 @@ import pytest
 from mypy import api
 
 import reszoo
-from reszoo.zoo.spec import Spec, SpecFields
+from reszoo.zoo.fields import SpecFields
+from reszoo.zoo.spec import Spec
 
 ROOT = Path(__file__).parents[1]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keras import KerasTensor, layers
 
-from reszoo.models.layers import ReZero, batch_norm, conv, relu
+from reszoo.models.layers import ReZero, ScalarBias, conv, normalize, relu, weight_epsilon
 from reszoo.models.settings import DATA_FORMAT
 from reszoo.models.shortcuts import is_identity, is_subsampled, join, shortcut
 from reszoo.zoo.spec import Spec
@@ -29,6 +29,10 @@ def block(
     last = 2 if spec.block == "basic" else 3
 
     active = x if first and spec.stem != "bare" else _pre_activate(x, spec, name)
+    if spec.norm == "scaled_weight" and (variance := spec.input_variance(stage, index)) != 1:
+        active = layers.Rescaling(variance**-0.5, name=f"{name}_input_scale")(active)
+    if spec.initialization == "fixup":
+        active = ScalarBias(name=f"{name}_bias1")(active)
     out = _branch(active, spec, stage, stride, name)
     if spec.shortcut != "none":
         out = _scale_and_drop(out, spec, name, survival)
@@ -37,7 +41,7 @@ def block(
         raw = raw or spec.shortcut_from == "input"
         out = join(out, shortcut(x if raw else active, spec, channels, stride, name), spec, name)
     if spec.order == "bn_after_add":
-        out = batch_norm(out, f"{name}_bn{last}", spec.bn_epsilon)
+        out = normalize(out, f"{name}_bn{last}", spec)
     if spec.order in ("post", "bn_after_add"):
         out = relu(out, f"{name}_relu{last}")
     return out
@@ -45,7 +49,7 @@ def block(
 
 def _pre_activate(x: KerasTensor, spec: Spec, name: str) -> KerasTensor:
     if spec.order == "pre":
-        x = batch_norm(x, f"{name}_bn1", spec.bn_epsilon)
+        x = normalize(x, f"{name}_bn1", spec)
     return relu(x, f"{name}_relu1") if spec.order in ("pre", "relu_pre") else x
 
 
@@ -56,13 +60,17 @@ def _branch(x: KerasTensor, spec: Spec, stage: int, stride: int, name: str) -> K
     if spec.block == "bottleneck":
         first, second = (stride, 1) if spec.stride_at == "conv1" else (1, stride)
         convs = [(inner, 1, first, 1), (inner, 3, second, spec.groups), (channels, 1, 1, 1)]
-    before = spec.order in ("pre", "relu_pre")
+    before, fixup = spec.order in ("pre", "relu_pre"), spec.initialization == "fixup"
     for number, (filters, kernel, step, groups) in enumerate(convs, 1):
         last = number == len(convs)
         if number > 1:
             if spec.order == "pre":
-                x = batch_norm(x, f"{name}_bn{number}", spec.bn_epsilon)
+                x = normalize(x, f"{name}_bn{number}", spec)
+            if fixup:
+                x = ScalarBias(name=f"{name}_bias{2 * number - 2}")(x)
             x = relu(x, f"{name}_relu{number if before else number - 1}")
+            if fixup:
+                x = ScalarBias(name=f"{name}_bias{2 * number - 1}")(x)
         if last and spec.dropout:
             x = layers.Dropout(spec.dropout, name=f"{name}_dropout")(x)
         normed = not (last and spec.order in ("pre", "bn_after_add"))
@@ -70,13 +78,28 @@ def _branch(x: KerasTensor, spec: Spec, stage: int, stride: int, name: str) -> K
         x = conv(
             x, filters, kernel, f"{name}_conv{number}",
             stride=step, groups=groups, bias=bias, padding=spec.padding,
+            scale=initial_scale(spec, last=last), scaled_weight=weight_epsilon(spec),
         )  # fmt: skip
         if normed and spec.order != "pre":
             zero = last and spec.zero_gamma
-            x = batch_norm(x, f"{name}_bn{number}", spec.bn_epsilon, zero=zero)
+            x = normalize(x, f"{name}_bn{number}", spec, zero=zero)
+    if fixup:
+        x = ReZero(1.0, name=f"{name}_multiplier")(x)
+        x = ScalarBias(name=f"{name}_bias{2 * len(convs)}")(x)
     if spec.order == "relu_before_add":
         x = relu(x, f"{name}_relu{len(convs)}")
     return _squeeze_and_excite(x, spec, name) if spec.se_ratio else x
+
+
+def initial_scale(spec: Spec, *, last: bool) -> float:
+    """Return the factor of a branch's initial weights. `last`: of its last convolution.
+
+    Reference: arXiv 1901.09321, section 3.2: 0, or L^(-1/(2m-2)) for L branches of m convolutions.
+    """
+    if spec.initialization == "he":
+        return 1.0
+    convs = 2 if spec.block == "basic" else 3
+    return 0.0 if last else float(sum(spec.depths) ** (-1 / (2 * convs - 2)))
 
 
 def _squeeze_and_excite(x: KerasTensor, spec: Spec, name: str) -> KerasTensor:

@@ -10,16 +10,17 @@ import keras
 
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.models.blocks import block
-from reszoo.models.layers import batch_norm, relu
+from reszoo.models.layers import ScalarBias, normalize, relu
 from reszoo.models.settings import DATA_FORMAT, building_policy, fixed_settings
 from reszoo.models.stems import stem
 from reszoo.weights.load import load, resolve
 from reszoo.weights.published import Weights
 from reszoo.zoo.catalog import spec as get_spec
 from reszoo.zoo.count import check_classes, check_input
+from reszoo.zoo.fields import SpecFields
 from reszoo.zoo.foreign import ARGUMENTS, UNSUPPORTED
 from reszoo.zoo.layer_names import parse_block_layer
-from reszoo.zoo.spec import Spec, SpecFields
+from reszoo.zoo.spec import Spec
 
 
 def build(
@@ -85,15 +86,19 @@ def build(
                 x = block(x, spec, stage, index, first=done == 0, survival=spec.survival(done))
                 done += 1
         if spec.order == "pre":
-            x = batch_norm(x, "head_bn", spec.bn_epsilon)
+            x = normalize(x, "head_bn", spec)
         if spec.order in ("pre", "relu_pre"):
             x = relu(x, "head_relu")
         # In >= 32 bits under every policy: sums over many pixels, and logits, lose too much in 16.
         full = "float64" if policy.compute_dtype == "float64" else "float32"
         x = keras.layers.GlobalAveragePooling2D(DATA_FORMAT, name="head_pool", dtype=full)(x)
+        fixup = spec.initialization == "fixup"
+        if fixup:
+            x = ScalarBias(name="head_bias", dtype=full)(x)
         if top:
+            start = "zeros" if fixup else "he_normal"
             x = keras.layers.Dense(
-                classes, kernel_initializer="he_normal", name="head_dense", dtype=full
+                classes, kernel_initializer=start, name="head_dense", dtype=full
             )(x)
         model = keras.Model(images, x, name=spec.name)
         if source is not None:

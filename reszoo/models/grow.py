@@ -21,6 +21,7 @@ IGNORED_SETTINGS = {
     "name", "dtype", "trainable", "synchronized", "momentum",
     "kernel_initializer", "bias_initializer", "gamma_initializer",
 }  # fmt: skip
+NORM_NAMES = {"batch": "bn", "group": "gn"}
 Statistics: TypeAlias = "tuple[Array | float, Array | float]"
 
 
@@ -30,11 +31,11 @@ def grow(
     """Return a deeper model of the same family that computes what `model` computes.
 
     A new residual block is the identity because the last scale of its branch is zero: that of the
-    last batch norm, or the last convolution if no batch norm follows it. The sum x + 0 is exact, so
-    the outputs agree bit for bit, in training as well. Only that scale is zero: it has a gradient
-    at once, and everything below it from the second step on. A new plain block holds centered delta
-    kernels and batch norms that return their input. Their rounding changes outputs by at most 1e-5
-    of the largest. Without `images` that holds for evaluation only.
+    last normalization, or the last convolution if no normalization follows it. The sum x + 0 is
+    exact, so the outputs agree bit for bit, in training as well. Only that scale is zero: it has a
+    gradient at once, and everything below it from the second step on. A new plain block holds
+    centered delta kernels and batch norms that return their input. Their rounding changes outputs
+    by at most 1e-5 of the largest. Without `images` that holds for evaluation only.
 
     Args:
         model: A model that `build` made, trained or not. It is not changed.
@@ -115,9 +116,13 @@ def transfer_weights(
 def check_can_grow(spec: Spec) -> None:
     """Raise ReszooError where a block of `spec` cannot start as the identity, with the reason."""
     plain, activated = spec.shortcut == "none", spec.order in ("pre", "relu_pre")
+    main = plain or spec.shortcut == "C" or spec.order == "bn_after_add"
     hidden = spec.order == "relu_before_add" and not spec.rezero and not plain
     reasons = {
         "a gate never passes everything": spec.gate != "none",
+        "norm 'scaled_weight' scales inputs by the number of blocks before them": spec.norm
+        == "scaled_weight",
+        "norm 'group' changes the input of a block on the main path": main and spec.norm == "group",
         "shrink_at='last' halves in the block before new ones": spec.shrink_at == "last",
         f"its shortcut is scaled by {spec.shortcut_scale:g}": spec.shortcut_scale != 1,
         "a zero branch has no gradient in order 'relu_before_add'; use rezero=true": hidden,
@@ -219,7 +224,8 @@ def _make_identity(
     deltas: list[str] = []
     neutral: list[str] = []
     if spec.shortcut == "none":
-        deltas, neutral = ["conv1", "conv2"], ["bn1", "bn2"]
+        deltas = ["conv1", "conv2"]
+        neutral = [name for name in ("bn1", "bn2") if name in layers]
     elif spec.shortcut == "C":
         deltas = ["shortcut_conv"]
         neutral = [name for name in layers if name == "shortcut_bn"]
@@ -227,8 +233,10 @@ def _make_identity(
         if spec.order == "bn_after_add":
             neutral.append(f"bn{last}")
         if not spec.rezero:  # its scalar starts at zero
-            ends_in_conv = spec.order in ("pre", "bn_after_add")
-            scale = layers[f"conv{last}"].kernel if ends_in_conv else layers[f"bn{last}"].gamma
+            if spec.normalizes_maps and spec.order not in ("pre", "bn_after_add"):
+                scale = layers[f"{NORM_NAMES[spec.norm]}{last}"].gamma
+            else:
+                scale = layers[f"conv{last}"].kernel
             scale.assign(np.zeros(scale.shape))
     for name in deltas:
         kernel = layers[name].kernel

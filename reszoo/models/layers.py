@@ -1,7 +1,9 @@
-"""The layers of all blocks: convolution, batch norm, ReLU, option A's padding, ReZero's scalar."""
+"""The layers of all blocks: convolution, batch norm, ReLU, option A's padding, scalars."""
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Any
 
 import keras
@@ -11,14 +13,18 @@ from keras import KerasTensor
 from reszoo.models.batchnorm import BatchNormalization
 from reszoo.models.settings import DATA_FORMAT
 from reszoo.types import JsonObject, Shape, Tensor
+from reszoo.zoo.spec import Spec
 
 # As in Caffe and PyTorch, in which the published weights were trained (Keras' own default is 0.99).
 BN_MOMENTUM = 0.9
+# 1 / the standard deviation of max(x, 0) for normal x of variance 1 (arXiv 2101.08692, section 4).
+GAMMA = math.sqrt(2 / (1 - 1 / math.pi))
 
 
 def conv(
     x: KerasTensor, filters: int, kernel: int, name: str,
     *, stride: int = 1, groups: int = 1, bias: float | None = None, padding: str = "both",
+    scale: float = 1.0, scaled_weight: float | None = None,
 ) -> KerasTensor:  # fmt: skip
     """Apply a square convolution.
 
@@ -34,13 +40,23 @@ def conv(
         groups: Groups of channels.
         bias: Initial value of the bias, None for no bias.
         padding: Of a strided convolution: "both" pads all sides equally, "same" as TensorFlow.
+        scale: Factor of the initial weights; 0 for zeros.
+        scaled_weight: The epsilon of `ScaledConv2D`, which is then used; None for `Conv2D`.
 
     Reference: arXiv 1502.01852, equation 10.
     """
     pads = stride > 1 and kernel > 1 and padding == "both"
     if pads:
         x = keras.layers.ZeroPadding2D(kernel // 2, data_format=DATA_FORMAT, name=f"{name}_pad")(x)
-    return keras.layers.Conv2D(
+    layer = keras.layers.Conv2D
+    if scaled_weight is not None:
+        layer = functools.partial(ScaledConv2D, epsilon=scaled_weight)
+    kernel_initializer: Any = "zeros"
+    if scale:
+        kernel_initializer = keras.initializers.VarianceScaling(
+            2.0 * scale**2, mode="fan_in", distribution="untruncated_normal"
+        )
+    return layer(
         filters,
         kernel,
         strides=stride,
@@ -49,11 +65,30 @@ def conv(
         groups=groups,
         use_bias=bias is not None,
         bias_initializer=keras.initializers.Constant(bias or 0.0),
-        kernel_initializer=keras.initializers.VarianceScaling(
-            2.0, mode="fan_in", distribution="untruncated_normal"
-        ),
+        kernel_initializer=kernel_initializer,
         name=name,
     )(x)
+
+
+def normalize(x: KerasTensor, name: str, spec: Spec, *, zero: bool = False) -> KerasTensor:
+    """Apply the normalization of maps of `spec`, if it has one.
+
+    Args:
+        x: The map, [n, h, w, c].
+        name: Name of a batch norm. A group norm has "gn" in place of "bn".
+        spec: The specification of the model.
+        zero: Whether its scale starts at 0, so that its output is 0.
+    """
+    if spec.norm == "batch":
+        return batch_norm(x, name, spec.bn_epsilon, zero=zero)
+    if spec.norm == "group":
+        return keras.layers.GroupNormalization(
+            spec.norm_groups,
+            epsilon=spec.bn_epsilon,
+            gamma_initializer="zeros" if zero else "ones",
+            name=name.replace("bn", "gn"),
+        )(x)
+    return x
 
 
 def batch_norm(x: KerasTensor, name: str, epsilon: float, *, zero: bool = False) -> KerasTensor:
@@ -67,6 +102,11 @@ def batch_norm(x: KerasTensor, name: str, epsilon: float, *, zero: bool = False)
 def relu(x: KerasTensor, name: str) -> KerasTensor:
     """Apply max(x, 0)."""
     return keras.layers.ReLU(name=name)(x)
+
+
+def weight_epsilon(spec: Spec) -> float | None:
+    """Return the epsilon of the model's `ScaledConv2D`; None if it has ordinary convolutions."""
+    return spec.bn_epsilon if spec.norm == "scaled_weight" else None
 
 
 @keras.saving.register_keras_serializable(package="reszoo")
@@ -116,11 +156,21 @@ class PadChannels(keras.layers.Layer):  # type: ignore[misc]
 
 @keras.saving.register_keras_serializable(package="reszoo")
 class ReZero(keras.layers.Layer):  # type: ignore[misc]
-    """Multiply by a learned scalar that starts at 0 (arXiv 2003.04887)."""
+    """Multiply by a learned scalar that starts at 0 (arXiv 2003.04887) or another number.
+
+    Args:
+        initial: The number.
+        **kwargs: Arguments of every Keras layer.
+    """
+
+    def __init__(self, initial: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.initial = initial
 
     def build(self, input_shape: Shape) -> None:
         """Make the scalar."""
-        self.alpha = self.add_weight(shape=(), initializer="zeros", name="alpha")
+        start = keras.initializers.Constant(self.initial)
+        self.alpha = self.add_weight(shape=(), initializer=start, name="alpha")
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of the output."""
@@ -129,3 +179,63 @@ class ReZero(keras.layers.Layer):  # type: ignore[misc]
     def call(self, inputs: Tensor) -> Tensor:
         """Return the scaled input."""
         return inputs * keras.ops.cast(self.alpha, inputs.dtype)
+
+    def get_config(self) -> JsonObject:
+        """Return the arguments from which Keras makes an equal layer."""
+        return {**super().get_config(), "initial": self.initial}
+
+
+@keras.saving.register_keras_serializable(package="reszoo")
+class ScalarBias(keras.layers.Layer):  # type: ignore[misc]
+    """Add a learned scalar that starts at 0 (arXiv 1901.09321, section 3.2)."""
+
+    def build(self, input_shape: Shape) -> None:
+        """Make the scalar."""
+        self.offset = self.add_weight(shape=(), initializer="zeros", name="offset")
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Return the shape of the output."""
+        return input_shape
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Return the sum."""
+        return inputs + keras.ops.cast(self.offset, inputs.dtype)
+
+
+@keras.saving.register_keras_serializable(package="reszoo")
+class ScaledConv2D(keras.layers.Conv2D):  # type: ignore[misc]
+    """A convolution whose filters have mean 0 and a learned norm, initially sqrt(2 / (1 - 1/pi)).
+
+    With that norm, max(x, 0) of normal numbers of variance 1 becomes numbers of variance 1.
+
+    Args:
+        *args: Arguments of `keras.layers.Conv2D`.
+        epsilon: Added to the variance of a filter.
+        **kwargs: Arguments of `keras.layers.Conv2D`.
+
+    Reference: arXiv 2101.08692, section 4.
+    """
+
+    def __init__(self, *args: Any, epsilon: float = 1e-5, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.epsilon = epsilon
+
+    def build(self, input_shape: Shape) -> None:
+        """Make kernel, bias and gain."""
+        super().build(input_shape)
+        self.gain = self.add_weight(shape=(self.filters,), initializer="ones", name="gain")
+
+    def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        """Convolve with the scaled filters of `kernel` [height, width, in, out]."""
+        axes = (0, 1, 2)
+        fan_in = math.prod(kernel.shape[:-1])
+        centered = kernel - keras.ops.mean(kernel, axes, keepdims=True)
+        variance = keras.ops.mean(keras.ops.square(centered), axes, keepdims=True)
+        scale = keras.ops.cast(self.gain, kernel.dtype) * (GAMMA / math.sqrt(fan_in))
+        return super().convolution_op(
+            inputs, centered * keras.ops.rsqrt(variance + self.epsilon) * scale
+        )
+
+    def get_config(self) -> JsonObject:
+        """Return the arguments from which Keras makes an equal layer."""
+        return {**super().get_config(), "epsilon": self.epsilon}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keras import KerasTensor, layers
 
-from reszoo.models.layers import PadChannels, batch_norm, conv
+from reszoo.models.layers import PadChannels, conv, normalize, weight_epsilon
 from reszoo.models.settings import DATA_FORMAT
 from reszoo.zoo.spec import Spec
 
@@ -33,8 +33,11 @@ def shortcut(x: KerasTensor, spec: Spec, channels: int, stride: int, block: str)
     # Normalized as the branch: not if the sum is normalized, nor before the next activation.
     normed = spec.shortcut_bn and spec.order not in ("pre", "bn_after_add")
     bias = 0.0 if spec.has_bias(normed=normed) else None
-    x = conv(x, channels, 1, f"{block}_shortcut_conv", stride=stride, bias=bias)
-    return batch_norm(x, f"{block}_shortcut_bn", spec.bn_epsilon) if normed else x
+    x = conv(
+        x, channels, 1, f"{block}_shortcut_conv",
+        stride=stride, bias=bias, scaled_weight=weight_epsilon(spec),
+    )  # fmt: skip
+    return normalize(x, f"{block}_shortcut_bn", spec) if normed else x
 
 
 def join(branch: KerasTensor, x: KerasTensor, spec: Spec, block: str) -> KerasTensor:

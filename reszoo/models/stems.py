@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keras import KerasTensor, layers
 
-from reszoo.models.layers import batch_norm, conv, relu
+from reszoo.models.layers import ScalarBias, conv, normalize, relu, weight_epsilon
 from reszoo.models.settings import DATA_FORMAT
 from reszoo.zoo.spec import Spec
 
@@ -24,10 +24,13 @@ def stem(x: KerasTensor, spec: Spec) -> KerasTensor:
         bias = 0.0 if spec.has_bias(normed=spec.stem != "bare") else None
         x = conv(
             x, filters, kernel, f"stem_conv{index}",
-            stride=stride, bias=bias, padding=spec.padding,
+            stride=stride, bias=bias, padding=spec.padding, scaled_weight=weight_epsilon(spec),
         )  # fmt: skip
         if spec.stem != "bare":
-            x = relu(batch_norm(x, f"stem_bn{index}", spec.bn_epsilon), f"stem_relu{index}")
+            x = normalize(x, f"stem_bn{index}", spec)
+            if spec.initialization == "fixup":
+                x = ScalarBias(name=f"stem_bias{index}")(x)
+            x = relu(x, f"stem_relu{index}")
     if spec.stem != "cifar":
         # After a ReLU the zeros of the padding never win; after "bare" they can, as published.
         same = spec.padding == "same"

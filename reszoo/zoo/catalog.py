@@ -9,8 +9,9 @@ from typing import Any, Unpack
 
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.types import JsonMapping
+from reszoo.zoo.fields import SpecFields
 from reszoo.zoo.foreign import suggest_models
-from reszoo.zoo.spec import Spec, SpecFields
+from reszoo.zoo.spec import Spec
 
 # Blocks per stage, arXiv 1512.03385 table 1; 200: arXiv 1603.05027, section 4.
 IMAGENET_DEPTHS = {

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-ONLY: dict[str, object] = {"stem": "bare", "bias": "unnormed"}
+ONLY: dict[str, object] = {
+    "stem": "bare",
+    "bias": "unnormed",
+    "order": "bn_after_add",
+    "norm": "scaled_weight",
+}
 """Of these fields, a conflict is about one value only."""
 CONFLICTS: tuple[tuple[str, str, tuple[object, ...], str], ...] = (
     ("zero_gamma rezero drop_path", "shortcut", ("none",),
@@ -31,6 +36,20 @@ CONFLICTS: tuple[tuple[str, str, tuple[object, ...], str], ...] = (
      "no block normalizes the stem's output; use order='pre'"),
     ("bias", "order", ("post", "relu_before_add", "relu_pre"),
      "every convolution is normalized; use 'none' or 'all'"),
+    ("norm", "order", ("post", "bn_after_add", "relu_before_add", "relu_pre"),
+     "it scales the input of a branch, which needs order='pre'"),
+    ("order zero_gamma bias", "norm", ("none", "scaled_weight"),
+     "no layer normalizes maps; use order='post', rezero or bias='all'"),
+    ("shortcut_bn", "norm", ("none", "scaled_weight"), "no layer normalizes maps"),
+    ("bn_epsilon", "norm", ("none",), "the model has no normalization"),
+    ("norm_groups", "norm", ("batch", "none", "scaled_weight"), "only norm 'group' has groups"),
+    ("initialization", "norm", ("batch", "group", "scaled_weight"),
+     "Fixup replaces normalization; use norm='none'"),
+    ("initialization", "shortcut", ("none",), "a branch at zero needs a shortcut"),
+    ("initialization", "order", ("bn_after_add", "relu_before_add", "relu_pre", "pre"),
+     "Fixup is defined for order 'post'"),
+    ("rezero bias branch_scale", "initialization", ("fixup",),
+     "Fixup has scalar biases and multipliers of its own"),
     ("expansions groups group_width", "block", ("basic",),
      "they shape a bottleneck; change widths"),
     ("stride_at", "block", ("basic",), "a basic block strides in its first convolution"),

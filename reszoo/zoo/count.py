@@ -10,7 +10,8 @@ from typing import NamedTuple, Unpack
 from reszoo.errors import ReszooError
 from reszoo.reporting.notebook import html_table
 from reszoo.zoo.catalog import spec as get_spec
-from reszoo.zoo.spec import Spec, SpecFields
+from reszoo.zoo.fields import SpecFields
+from reszoo.zoo.spec import Spec
 
 Shape = tuple[int, int, int]
 
@@ -170,10 +171,18 @@ class _Counter:
         weights = kernel * kernel * (self.channels // groups) * out
         self.channels = out
         cost = weights * self.height * self.width
-        return Part(place, self.shape, weights + out * bias, 0, cost, main)
+        gains = out if self.spec.norm == "scaled_weight" and "gate" not in place else 0
+        return Part(place, self.shape, weights + out * bias + gains, 0, cost, main)
 
-    def norm(self, place: str) -> Part:
-        return Part(place, self.shape, 2 * self.channels, 2 * self.channels)
+    def norm(self, place: str) -> Iterator[Part]:
+        if self.spec.norm == "batch":
+            yield Part(place, self.shape, 2 * self.channels, 2 * self.channels)
+        elif self.spec.norm == "group":
+            yield Part(place.replace("bn", "gn"), self.shape, 2 * self.channels)
+
+    def scalars(self, place: str, number: int) -> Iterator[Part]:
+        if self.spec.initialization == "fixup":
+            yield Part(f"{place}_scalars", self.shape, number)
 
     def parts(self, classes: int) -> Iterator[Part]:
         """Yield all layers with weights."""
@@ -182,7 +191,8 @@ class _Counter:
             for index in range(blocks):
                 yield from self.block(stage, index)
         if self.spec.order == "pre":
-            yield self.norm("head_bn")
+            yield from self.norm("head_bn")
+        yield from self.scalars("head", 1)
         weights = self.channels * classes
         yield Part("head_dense", (1, 1, classes), weights + classes, 0, weights, True)
 
@@ -196,7 +206,8 @@ class _Counter:
         for index, (out, kernel, stride) in enumerate(convs, 1):
             yield self.conv(f"stem_conv{index}", out, kernel, stride, bias=bias)
             if spec.stem != "bare":
-                yield self.norm(f"stem_bn{index}")
+                yield from self.norm(f"stem_bn{index}")
+                yield from self.scalars("stem", 1)
         if spec.stem != "cifar":
             self.halve()  # the pooling
 
@@ -214,12 +225,13 @@ class _Counter:
             # The batch norm of the stem is the one before the first block.
             is_first = stage == index == 0 and number == 1 and spec.stem != "bare"
             if spec.order == "pre" and not is_first:
-                yield self.norm(f"{place}_bn{number}")
+                yield from self.norm(f"{place}_bn{number}")
             normed = number < len(convs) or normed_last
             bias = spec.has_bias(normed=normed)
             yield self.conv(f"{place}_conv{number}", filters, kernel, step, groups, bias)
             if normed and spec.order != "pre":
-                yield self.norm(f"{place}_bn{number}")
+                yield from self.norm(f"{place}_bn{number}")
+        yield from self.scalars(place, 2 * len(convs) + 1)
         if spec.se_ratio:
             squeezed = max(1, round(out * spec.se_ratio))
             weights = 2 * out * squeezed
@@ -233,8 +245,8 @@ class _Counter:
             bias = spec.has_bias(normed=normed)
             yield self.conv(f"{place}_shortcut_conv", out, 1, bias=bias, main=False)
             if normed:
-                yield self.norm(f"{place}_shortcut_bn")
+                yield from self.norm(f"{place}_shortcut_bn")
         if spec.gate != "none":
             yield self.conv(f"{place}_gate_conv", out, 1, bias=True, main=False)
         if spec.order == "bn_after_add":
-            yield self.norm(f"{place}_bn{len(convs)}")
+            yield from self.norm(f"{place}_bn{len(convs)}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -137,7 +136,22 @@ class Spec(Table):
         description="Convolutions with a bias: none, those without batch norm after them, or all. "
         "Gates and squeeze-and-excitation always have one.",
     )
-    bn_epsilon: float = Field(1e-5, gt=0, lt=1, description="Added to the variance in batch norm.")
+    norm: Literal["batch", "group", "scaled_weight", "none"] = Field(
+        "batch",
+        description="Normalization: `batch`, `group` (arXiv 1803.08494), `none`, or "
+        "`scaled_weight`: of each filter instead of the maps, with inputs of branches scaled to "
+        "variance 1 (arXiv 2101.08692). `none` with `rezero` is SkipInit (arXiv 2002.10444).",
+    )
+    norm_groups: Count = Field(32, description="Groups of channels of norm `group`.")
+    initialization: Literal["he", "fixup"] = Field(
+        "he",
+        description="`he`: normal of variance 2 / fan_in. `fixup`: the last convolution of each "
+        "branch and the classifier start at 0, the others of L branches with m convolutions at "
+        "L^(-1/(2m-2)) of `he`; scalar biases and multipliers are learned (arXiv 1901.09321).",
+    )
+    bn_epsilon: float = Field(
+        1e-5, gt=0, lt=1, description="Added to the variance in normalization."
+    )
     dropout: Rate = Field(
         0.0,
         description="Dropout rate before the last convolution of each branch (arXiv 1605.07146).",
@@ -169,6 +183,8 @@ class Spec(Table):
             raise self._error("stem_width", "at least 2 with stem='deep', which halves it")
         if conflict := find_conflict(self):
             raise ReszooError(conflict)
+        if self.norm == "group" and (wrong := self._not_divided()):
+            raise self._error("norm_groups", f"a divisor of all channels, such as of {wrong}")
         if any((width * self.group_width) % 64 for width in self.widths):
             expected = f"width * group_width / 64 to be whole for widths {list(self.widths)}"
             raise self._error("group_width", expected)
@@ -176,6 +192,15 @@ class Spec(Table):
         if self.shortcut == "A" and channels != sorted(channels):
             expected = f"'B' or 'C', because option A cannot remove channels ({channels})"
             raise self._error("shortcut", expected)
+
+    def _not_divided(self) -> int:
+        """Return a number of channels that `norm_groups` does not divide; 0 if there is none."""
+        channels = [self.stem_width, *map(self.out_channels, range(self.stages))]
+        if self.stem == "deep":
+            channels.append(self.stem_width // 2)
+        if self.block == "bottleneck":
+            channels += map(self.inner_channels, range(self.stages))
+        return next((each for each in channels if each % self.norm_groups), 0)
 
     def _error(self, name: str, expected: str) -> ReszooError:
         return ReszooError(f"{name}={getattr(self, name)!r} is invalid; expected {expected}")
@@ -203,6 +228,32 @@ class Spec(Table):
     def has_bias(self, *, normed: bool) -> bool:
         """Return whether a convolution has a bias. `normed`: a batch norm follows it."""
         return self.bias == "all" or (self.bias == "unnormed" and not normed)
+
+    @property
+    def normalizes_maps(self) -> bool:
+        """Whether the model has layers that normalize maps."""
+        return self.norm in ("batch", "group")
+
+    def input_variance(self, stage: int, index: int) -> float:
+        """Return the variance of a block's input at the start, if branches return variance 1.
+
+        A projection takes the input that was scaled to variance 1, so it starts the sum again.
+
+        Args:
+            stage: Number of the stage, from 0.
+            index: Number of the block in the stage, from 0.
+
+        Reference: arXiv 2101.08692, section 3.
+        """
+        if self.shortcut == "none":
+            return 1.0
+        projects = self.shortcut in ("B", "C")
+        before = index if stage and projects else sum(self.depths[:stage]) + index
+        if projects and stage and not index:
+            before = self.depths[stage - 1]
+        if self.shortcut == "C":
+            before = min(before, 1)
+        return 1 + before * self.branch_scale**2
 
     @property
     def total_stride(self) -> int:
@@ -250,37 +301,3 @@ class Spec(Table):
         named = "resnet" in self.name or self.shortcut == "none"
         name = self.name.replace("resnet", "plain") if named else f"plain_{self.name}"
         return self.replace(shortcut="none", name=name)
-
-
-class SpecFields(TypedDict, total=False):
-    """The fields of `Spec` that can be changed, for type checkers and editors."""
-
-    block: str
-    depths: Sequence[int]
-    widths: Sequence[int]
-    expansions: Sequence[int]
-    stem: str
-    stem_width: int
-    shortcut: str
-    pad_at: str
-    padding: str
-    shrink: str
-    shrink_at: str
-    shortcut_bn: bool
-    shortcut_from: str
-    shortcut_scale: float
-    branch_scale: float
-    gate: str
-    gate_bias: float
-    shortcut_dropout: float
-    order: str
-    stride_at: str
-    groups: int
-    group_width: int
-    se_ratio: float
-    zero_gamma: bool
-    rezero: bool
-    bias: str
-    bn_epsilon: float
-    dropout: float
-    drop_path: float

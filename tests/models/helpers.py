@@ -34,11 +34,11 @@ def randomize(model: Any, seed: int) -> None:
             shape, kind = tuple(variable.shape), variable.name
             if kind == "moving_variance":
                 value = random.uniform(0.5, 2.0, shape)
-            elif kind == "gamma":
+            elif kind in ("gamma", "gain"):
                 value = random.uniform(0.5, 1.5, shape) * random.choice([-1, 1], shape)
             elif kind == "kernel":
                 value = random.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape)
-            elif kind in ("moving_mean", "beta", "bias", "alpha"):
+            elif kind in ("moving_mean", "beta", "bias", "alpha", "offset"):
                 value = random.normal(0, 0.5, shape)
             else:
                 continue  # the state of a random generator

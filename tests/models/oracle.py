@@ -34,18 +34,20 @@ def forward(spec: Spec, weights: Weights, images: Array) -> Array:
         for index in range(blocks):
             x = _block(spec, weights, x, stage, index)
     if spec.order == "pre":
-        x = _norm(weights, x, "head_bn", spec.bn_epsilon)
+        x = _norm(spec, weights, x, "head_bn")
     if spec.order in ("pre", "relu_pre"):
         x = np.maximum(x, 0)
-    return x.mean(axis=(1, 2)) @ weights["head_dense/kernel"] + weights["head_dense/bias"]
+    features = _plus(weights, x.mean(axis=(1, 2)), "head_bias")
+    return features @ weights["head_dense/kernel"] + weights["head_dense/bias"]
 
 
 def _stem(spec: Spec, weights: Weights, x: Array) -> Array:
     strides = {"cifar": [1], "imagenet": [2], "bare": [2], "deep": [2, 1, 1]}[spec.stem]
     for number, stride in enumerate(strides, 1):
-        x = _convolve(weights, x, f"stem_conv{number}", stride, spec.padding)
+        x = _convolve(spec, weights, x, f"stem_conv{number}", stride, spec.padding)
         if spec.stem != "bare":
-            x = np.maximum(_norm(weights, x, f"stem_bn{number}", spec.bn_epsilon), 0)
+            x = _norm(spec, weights, x, f"stem_bn{number}")
+            x = np.maximum(_plus(weights, x, f"stem_bias{number}"), 0)
     if spec.stem != "cifar":
         padded = np.pad(
             x,
@@ -66,7 +68,7 @@ def _block(spec: Spec, weights: Weights, x: Array, stage: int, index: int) -> Ar
         stride = 2 if stage < len(spec.depths) - 1 and index == spec.depths[stage] - 1 else 1
     striding = 2 if spec.block == "bottleneck" and spec.stride_at == "conv2" else 1
     steps = STEPS[spec.block, spec.order].split()
-    entered, norms, convolutions = x, 0, 0
+    entered, norms, convolutions, added = x, 0, 0, False
     leading = steps.index("c")
     active = x
     if stage == index == 0 and spec.stem != "bare":  # section 4.1: the stem has activated already
@@ -75,14 +77,18 @@ def _block(spec: Spec, weights: Weights, x: Array, stage: int, index: int) -> Ar
         for step in steps[:leading]:
             if step == "n":
                 norms += 1
-                active = _norm(weights, active, f"{place}_bn{norms}", spec.bn_epsilon)
+                active = _norm(spec, weights, active, f"{place}_bn{norms}")
             else:
                 active = np.maximum(active, 0)
+    if spec.norm == "scaled_weight":
+        active = active / np.sqrt(_variance(spec, stage, index))
+    active = _plus(weights, active, f"{place}_bias1")
     x = active
     for step in steps[leading:]:
         if step == "c":
             convolutions += 1
             x = _convolve(
+                spec,
                 weights,
                 x,
                 f"{place}_conv{convolutions}",
@@ -91,11 +97,16 @@ def _block(spec: Spec, weights: Weights, x: Array, stage: int, index: int) -> Ar
             )
         elif step == "n":
             norms += 1
-            x = _norm(weights, x, f"{place}_bn{norms}", spec.bn_epsilon)
+            x = _norm(spec, weights, x, f"{place}_bn{norms}")
         elif step == "r":
+            x = _plus(weights, x, f"{place}_bias{2 * convolutions}") if not added else x
             x = np.maximum(x, 0)
+            x = _plus(weights, x, f"{place}_bias{2 * convolutions + 1}") if not added else x
         else:
-            x = _add(spec, weights, x, entered, active, stride, place)
+            if f"{place}_multiplier/alpha" in weights:  # arXiv 1901.09321, figure 1
+                x = x * weights[f"{place}_multiplier/alpha"]
+                x = x + weights[f"{place}_bias{2 * convolutions}/offset"]
+            x, added = _add(spec, weights, x, entered, active, stride, place), True
     return x
 
 
@@ -128,11 +139,11 @@ def _add(
     else:
         active = entered if spec.shortcut_from == "input" else active
         if stride == 2 and spec.shrink == "avgpool":
-            carried = _convolve(weights, _average(active), f"{place}_shortcut_conv", 1)
+            carried = _convolve(spec, weights, _average(active), f"{place}_shortcut_conv", 1)
         else:
-            carried = _convolve(weights, active, f"{place}_shortcut_conv", stride)
+            carried = _convolve(spec, weights, active, f"{place}_shortcut_conv", stride)
         if spec.shortcut_bn and spec.order not in ("pre", "bn_after_add"):
-            carried = _norm(weights, carried, f"{place}_shortcut_bn", spec.bn_epsilon)
+            carried = _norm(spec, weights, carried, f"{place}_shortcut_bn")
     if spec.gate != "none":  # 1603.05027, section 3.1: g(x) = sigmoid(W x + b)
         opened = _sigmoid(
             carried @ weights[f"{place}_gate_conv/kernel"][0, 0]
@@ -175,9 +186,17 @@ def _same(x: Array, size: int) -> list[tuple[int, int]]:
     return [(0, 0), *((total // 2, total - total // 2) for total in totals), (0, 0)]
 
 
-def _convolve(weights: Weights, x: Array, name: str, stride: int, padding: str = "both") -> Array:
+def _convolve(
+    spec: Spec, weights: Weights, x: Array, name: str, stride: int, padding: str = "both"
+) -> Array:
     """Convolve with kernel [k, k, c / groups, out], padded, and add the bias if there is one."""
-    kernel = weights[f"{name}/kernel"]
+    kernel, epsilon = weights[f"{name}/kernel"], spec.bn_epsilon
+    if f"{name}/gain" in weights:  # arXiv 2101.08692, equation 2, with the gain of ReLU
+        flat = kernel.reshape(-1, kernel.shape[-1])
+        flat = (flat - flat.mean(0)) / np.sqrt((flat.var(0) + epsilon) * len(flat))
+        kernel = (flat * weights[f"{name}/gain"] * np.sqrt(2 / (1 - 1 / np.pi))).reshape(
+            kernel.shape
+        )
     size, _, inside, out = kernel.shape
     half = size // 2
     margins = [(0, 0), (half, half), (half, half), (0, 0)]
@@ -190,11 +209,38 @@ def _convolve(weights: Weights, x: Array, name: str, stride: int, padding: str =
     return result.reshape(*result.shape[:3], out) + weights.get(f"{name}/bias", np.zeros(out))
 
 
-def _norm(weights: Weights, x: Array, name: str, epsilon: float) -> Array:
+def _norm(spec: Spec, weights: Weights, x: Array, name: str) -> Array:
+    epsilon = spec.bn_epsilon
+    if spec.norm in ("none", "scaled_weight"):
+        return x
+    if spec.norm == "group":  # arXiv 1803.08494, equations 1, 2 and 7
+        name = name.replace("bn", "gn")
+        maps = x.reshape(*x.shape[:3], spec.norm_groups, -1)
+        mean, variance = (f(maps, axis=(1, 2, 4), keepdims=True) for f in (np.mean, np.var))
+        normal = ((maps - mean) / np.sqrt(variance + epsilon)).reshape(x.shape)
+        return normal * weights[f"{name}/gamma"] + weights[f"{name}/beta"]
     deviation = np.sqrt(weights[f"{name}/moving_variance"] + epsilon)
     return (x - weights[f"{name}/moving_mean"]) / deviation * weights[f"{name}/gamma"] + weights[
         f"{name}/beta"
     ]
+
+
+def _plus(weights: Weights, x: Array, name: str) -> Array:
+    """Add a scalar bias if there is one."""
+    return x + weights.get(f"{name}/offset", np.zeros(()))
+
+
+def _variance(spec: Spec, stage: int, index: int) -> float:
+    """Follow the variance from block to block (arXiv 2101.08692, section 3)."""
+    variance = 1.0
+    for number, blocks in enumerate(spec.depths):
+        for block in range(blocks):
+            if (number, block) == (stage, index):
+                return variance
+            if spec.shortcut == "C" or (spec.shortcut == "B" and number and not block):
+                variance = 1.0  # the projection reads the scaled input
+            variance += spec.branch_scale**2 if spec.shortcut != "none" else 0
+    raise AssertionError
 
 
 def _sigmoid(x: Array) -> Array:

@@ -67,7 +67,18 @@ CASES: dict[str, tuple[tuple[Spec, Any, str], ...]] = {
     "zero_gamma": ((BASIC, True, "start"), (B, True, "start")),
     "rezero": ((BASIC, True, "weights"),),
     "bias": ((BASIC, "all", "weights"), (B.replace(order="pre"), "unnormed", "weights")),
-    "bn_epsilon": ((BASIC, 0.1, "inference"),),
+    "norm": (
+        (BASIC.replace(widths=(32, 32), stem_width=32), "group", "weights"),
+        (BASIC, "none", "weights"),
+        (BASIC.replace(order="pre", norm="none"), "scaled_weight", "weights"),
+    ),
+    "norm_groups": ((BASIC.replace(norm="group", norm_groups=2), 1, "inference"),),
+    "initialization": ((BASIC.replace(norm="none"), "fixup", "weights"),),
+    "bn_epsilon": (
+        (BASIC, 0.1, "inference"),
+        (BASIC.replace(norm="group", norm_groups=2), 0.1, "inference"),
+        (BASIC.replace(norm="scaled_weight", order="pre"), 0.1, "inference"),
+    ),
     "dropout": ((BASIC, 0.5, "training"), (B, 0.5, "training")),
     "drop_path": ((BASIC, 0.5, "training"),),
 }
@@ -185,6 +196,9 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "zero_gamma": (True,),
     "rezero": (True,),
     "bias": ("unnormed", "all"),
+    "norm": ("group", "none", "scaled_weight"),
+    "norm_groups": (2,),
+    "initialization": ("fixup",),
     "bn_epsilon": (0.1,),
     "dropout": (0.3,),
     "drop_path": (0.3,),
@@ -227,8 +241,9 @@ def builds_as_it_counts_and_computes(net: Spec) -> None:
 )
 def test_pairs_build_or_are_rejected(first: str, second: str, block: str) -> None:
     for one, other in itertools.product(VALUES[first], VALUES[second]):
+        groups = {"norm_groups": 2} if "group" in (one, other) else {}
         try:
-            net = SMALLEST.replace(**{"block": block, first: one, second: other})
+            net = SMALLEST.replace(**groups | {"block": block, first: one, second: other})
         except ReszooError:
             continue
         builds_as_it_counts_and_computes(net)

@@ -63,7 +63,8 @@ def without_gradient(net: Spec, seed: int = 0) -> list[str]:
     side = max(12, net.total_stride + 1)
     model = build(net, input_shape=(side, side, 3), classes=5)
     found = gradients(model, seed)
-    if net.zero_gamma or net.rezero:
+    # With Fixup the classifier learns first, then the last kernels, then the rest.
+    for _ in range(2 if net.initialization == "fixup" else int(net.zero_gamma or net.rezero)):
         hidden = [
             weight.path
             for weight, value in zip(model.trainable_variables, found, strict=True)

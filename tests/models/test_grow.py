@@ -38,6 +38,9 @@ EXACT = [
     BASIC.replace(rezero=True),
     BASIC.replace(rezero=True, order="pre"),
     BASIC.replace(zero_gamma=True),
+    BASIC.replace(norm="none"),
+    BASIC.replace(norm="none", initialization="fixup"),
+    BASIC.replace(norm="group", norm_groups=2),
     BOTTLENECK.replace(shortcut="B", groups=2, group_width=32),
 ]
 ROUNDED = [
@@ -216,6 +219,16 @@ REJECTED: list[tuple[Any, Any, str]] = [
     (BASIC, BASIC.replace(**DEEP, gate="exclusive"), "cannot be grown: a gate never passes"),
     (BASIC, BASIC.replace(**DEEP, shortcut_scale=0.5), "shortcut is scaled by 0.5"),
     (BASIC, BASIC.replace(**DEEP, order="relu_before_add"), "use rezero=true"),
+    (
+        BASIC,
+        BASIC.replace(**DEEP, shortcut="none", norm="group", norm_groups=2),
+        "norm 'group' changes the input of a block",
+    ),
+    (
+        BASIC,
+        BASIC.replace(**DEEP, order="pre", norm="scaled_weight"),
+        "norm 'scaled_weight' scales inputs by the number of blocks before them",
+    ),
     (BASIC, BOTTLENECK.replace(**PLAIN), "a plain bottleneck cannot carry its input"),
     (BASIC, BASIC.replace(**PLAIN, order="pre"), "rectifies the input of a plain block"),
     (BASIC, BASIC.replace(**DEEP, shortcut="C", order="pre"), "rectifies the input of shortcut"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from reszoo import build
 from reszoo.models.layers import PadChannels
 
 
@@ -31,3 +34,30 @@ def test_option_a_is_the_same_in_training_as_in_inference(
         np.testing.assert_array_equal(tape.gradient(out, x, tf.constant(gradient)), back)
     assert layer.compute_output_shape((None, *size, 5)) == (None, *wanted.shape[1:])
     assert layer(keras.Input((*size, 5))).shape == (None, *wanted.shape[1:])
+
+
+def test_a_fixup_model_starts_as_its_shortcuts() -> None:
+    """arXiv 1901.09321, section 3.2: logits 0, branches 0, first kernels at L^(-1/(2m-2)) of He's."""
+    model = build("resnet20", norm="none", initialization="fixup", widths=(64, 64, 64))
+    both = keras.Model(model.input, [model.output, model.get_layer("stage3_block3_bias4").output])
+    logits, branch = both(np.random.default_rng(0).normal(size=(2, 32, 32, 3)))
+    assert not np.any(logits) and not np.any(branch)
+    kernel = np.asarray(model.get_layer("stage2_block2_conv1").kernel)
+    assert kernel.std() * np.sqrt(9 * 64 / 2) == pytest.approx(9**-0.5, rel=0.01)
+    assert model.get_layer("stage2_block2_multiplier").alpha.numpy() == 1
+
+
+def test_scaled_weights_keep_the_predicted_variance() -> None:
+    """arXiv 2101.08692, section 3: the variance grows by alpha squared per block, and projections start again."""
+    fields: Any = {"norm": "scaled_weight", "order": "pre", "shortcut": "B", "branch_scale": 0.5}
+    keras.utils.set_random_seed(0)
+    wide: Any = {"widths": (64, 96, 128), "stem_width": 64, "stem": "bare"}
+    model = build("resnet26", input_shape=(256, 256, 3), **wide, **fields)
+    ends = [model.get_layer(f"stage{stage}_block4_add").output for stage in (1, 2, 3)]
+    maps = keras.Model(model.get_layer("stem_pool").output, ends)
+    outputs = maps(np.random.default_rng(0).normal(size=(1, 64, 64, 64)).astype("float32"))
+    found = [np.var(output, axis=(0, 1, 2)).mean() for output in outputs]
+    # 4 blocks after the input, or after a projection, each add 0.5 ** 2. The zeros around a map
+    # take a few percent away.
+    np.testing.assert_allclose(found, 1 + 4 * 0.25, rtol=0.15)
+    assert model.get_layer("stage2_block1_input_scale").scale == pytest.approx(2**-0.5)

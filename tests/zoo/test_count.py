@@ -353,3 +353,16 @@ def test_the_smallest_input() -> None:
     assert count("resnet18", (32, 32, 3)).by_group()[-2][1] == (1, 1, 512)
     with pytest.raises(ReszooError, match="at least 32x32"):
         count("resnet18", (31, 32, 3))
+
+
+@pytest.mark.smoke
+def test_models_without_batch_norm() -> None:
+    # resnet110 has 1,727,962 weights, of which batch norm has 2 * (16 + 36 * (16 + 32 + 64)).
+    # Fixup adds 5 scalars to each of 54 blocks and 2 outside (arXiv 1901.09321, figure 1).
+    bare = 1_727_962 - 2 * (16 + 36 * (16 + 32 + 64))
+    assert count("resnet110", norm="none").parameters == bare
+    fixup = count("resnet110", norm="none", initialization="fixup")
+    assert (fixup.parameters, fixup.state) == (bare + 54 * 5 + 2, 0)
+    # Group norm has the trained weights of batch norm, and no statistics.
+    group = count("resnet50", norm="group")
+    assert (group.parameters, group.state) == (25_557_032, 0)
