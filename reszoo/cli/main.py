@@ -46,9 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after `reszoo`, by default those of the process.
 
     Returns:
-        0: done. 2: invalid input or an error of the file system, reported in one line on standard
-        error. 130: interrupted. 141: nobody reads standard output any more, as after `| head`.
-        200: another worker of a run on several hosts is missing or was lost.
+        0: done. 1: `predict` could not read some of its images. 2: invalid input or an error of the
+        file system, reported in one line on standard error. 130: interrupted. 141: nobody reads
+        standard output any more, as after `| head`. 200: another worker of a run on several hosts
+        is missing or was lost.
     """
     try:
         status = _dispatch(sys.argv[1:] if argv is None else list(argv))

@@ -58,8 +58,8 @@ class Item:
             yield path
 
 
-def list_images(images: Images) -> list[Item]:
-    """List images in the given order; those of a folder and its sub-folders by name.
+def iterate_images(images: Images) -> Iterator[Item]:
+    """Yield images in the given order; those of a folder and its sub-folders by name.
 
     Files in a folder that are not images are skipped; a line on standard error counts them.
 
@@ -70,10 +70,11 @@ def list_images(images: Images) -> list[Item]:
     given = [images] if is_one else images
     if isinstance(given, Mapping) or not isinstance(given, Iterable):
         raise ReszooError(f"images: {type(images).__name__} is invalid; {EXPECTED}")
-    items: list[Item] = []
+    count = 0
     for image in cast("Iterable[Image]", given):
-        items += _list_items(image, len(items))
-    return items
+        items = _list_items(image, count)
+        count += len(items)
+        yield from items
 
 
 def check_pixels(array: Array, name: str = "array") -> list[Array]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from reszoo.errors import ReszooError
-from reszoo.evaluation.inputs import Images, list_images
-from reszoo.evaluation.source import Named, open_source
+from reszoo.evaluation.inputs import Images, Item, iterate_images
+from reszoo.evaluation.source import Named, Source, open_source
 from reszoo.images.bit_depth import may_have_16_bits, value_range
 from reszoo.images.formats import (
     FORMATS,
@@ -24,7 +27,7 @@ from reszoo.images.preprocessing import Preprocessing
 from reszoo.keywords import explain_keywords
 from reszoo.lazy import tf
 from reszoo.models.settings import fixed_settings
-from reszoo.types import JsonObject, Tensor
+from reszoo.types import Array, JsonObject, Tensor
 
 BATCH = 64
 DARK = 2**12  # a file of 16 bits per channel without larger values holds those of a 12-bit camera
@@ -51,7 +54,6 @@ class Prediction:
 
 
 @explain_keywords
-@fixed_settings()
 def predict(
     model: Named, images: Images, *, top: int = 5, weights: str | None = None
 ) -> list[Prediction]:
@@ -70,48 +72,74 @@ def predict(
         One prediction per image, in the given order.
 
     Raises:
-        ReszooError: The model is unknown or not trained to its end, or images cannot be read; all
-            images are read before any is classified.
+        ReszooError: The model is unknown or not trained to its end, or images cannot be read.
     """
-    if top < 1:
-        raise ReszooError(f"top: {top} is invalid; expected an integer >= 1")
-    items = list_images(images)
-    source = open_source(model, weights)
-    preprocessing, names = source.preprocessing, source.class_names
-    inputs, unreadable = [], []
-    for item in items:
-        try:
-            if item.pixels is None:
-                with item.open_file() as path:
-                    inputs.append(read_image(path, preprocessing, item.name).numpy())
-            else:
-                inputs.append(preprocessing.from_image(item.pixels).numpy())
-        except ReszooError as error:
-            unreadable.append(str(error))
-    if unreadable:
-        of_all = f"{len(unreadable)} of {len(items)} images cannot be read: "
+    results = list(predict_each(open_source(model, weights), images, top=top))
+    if unreadable := [str(result) for result in results if isinstance(result, ReszooError)]:
+        of_all = f"{len(unreadable)} of {len(results)} images cannot be read: "
         more = len(unreadable) - NAMED_FILES
         raise ReszooError(
-            (of_all if len(items) > 1 else "")
+            (of_all if len(results) > 1 else "")
             + "; ".join(unreadable[:NAMED_FILES])
             + (f"; and {more} more" if more > 0 else "")
         )
-    loaded = source.load()
+    return [result for result in results if isinstance(result, Prediction)]
+
+
+def predict_each(source: Source, images: Images, *, top: int) -> Iterator[Prediction | ReszooError]:
+    """Classify images in batches, and hold one batch in memory.
+
+    Args:
+        source: The model.
+        images: As for `predict`; an iterator is read as its images are needed.
+        top: As for `predict`.
+
+    Yields:
+        For each image in the given order its prediction, or the error if it cannot be read.
+
+    Raises:
+        ReszooError: As `predict`, except for images that cannot be read.
+    """
+    if top < 1:
+        raise ReszooError(f"top: {top} is invalid; expected an integer >= 1")
+    preprocessing, names, items = source.preprocessing, source.class_names, iterate_images(images)
+
+    def read(item: Item) -> Array | ReszooError:
+        try:
+            return np.asarray(read_item(item, preprocessing))
+        except ReszooError as error:
+            return error
+
+    with fixed_settings():
+        loaded = source.load()
     compute = tf.function(
         lambda inputs: tf.nn.softmax(tf.cast(loaded(inputs, training=False), tf.float32)),
         input_signature=[tf.TensorSpec((None, *preprocessing.input_shape), tf.float32)],
     )
-    predictions = []
-    for start in range(0, len(items), BATCH):
-        rows = compute(np.stack(inputs[start : start + BATCH])).numpy()
-        for item, row in zip(items[start : start + BATCH], rows, strict=True):
-            best = np.argsort(-row, kind="stable")[:top]
-            labels = tuple(names[index] for index in best)
-            probabilities = tuple(row[best].tolist())
-            predictions.append(
-                Prediction(path=item.name, labels=labels, probabilities=probabilities)
-            )
-    return predictions
+    with ThreadPoolExecutor() as pool:
+        while batch := list(itertools.islice(items, BATCH)):
+            found = list(pool.map(read, batch))
+            inputs = [one for one in found if not isinstance(one, ReszooError)]
+            with fixed_settings():
+                rows = iter(compute(np.stack(inputs)).numpy() if inputs else ())
+            for item, one in zip(batch, found, strict=True):
+                if isinstance(one, ReszooError):
+                    yield one
+                    continue
+                row = next(rows)
+                best = np.argsort(-row, kind="stable")[:top]
+                labels = tuple(names[index] for index in best)
+                yield Prediction(
+                    path=item.name, labels=labels, probabilities=tuple(row[best].tolist())
+                )
+
+
+def read_item(item: Item, preprocessing: Preprocessing) -> Tensor:
+    """Read one image as a model's input; the rest is as in `read_image`."""
+    if item.pixels is not None:
+        return preprocessing.from_image(item.pixels)
+    with item.open_file() as path:
+        return read_image(path, preprocessing, item.name)
 
 
 def read_image(path: Path, preprocessing: Preprocessing, name: str = "") -> Tensor:

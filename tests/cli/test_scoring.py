@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import shutil
@@ -95,12 +97,61 @@ def test_predict_prints_one_row_per_image_and_class_or_json(
     shown = rf"{images[0].parent}/caf\xe9 [1].png"
     assert head == ["image", "class", "probability"]
     assert [row[0] for row in rows] == [str(images[1])] * 2 + [shown] * 2
-    assert float(rows[0][2].removesuffix(" %")) >= float(rows[1][2].removesuffix(" %"))
+    assert 1 >= float(rows[0][2]) >= float(rows[1][2]) > 0
     assert main([*arguments, "--top", "10", "--json"]) == 0
     predictions = json.loads(capfdbinary.readouterr().out.decode())
     assert [prediction["path"] for prediction in predictions] == [str(images[1]), shown]
     assert set(predictions[0]["labels"]) == {str(digit) for digit in range(10)}
     assert sum(predictions[0]["probabilities"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_predict_writes_each_format_with_numbers(
+    digits_run: Path,
+    images: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    predictions = reszoo.predict(digits_run, images, top=2)
+    expected = [
+        [one.path, label, f"{probability:.6g}"]
+        for one in predictions
+        for label, probability in zip(one.labels, one.probabilities, strict=True)
+    ]
+    monkeypatch.setattr("reszoo.evaluation.predict.BATCH", 1)  # one batch per image, one header
+    comma = images[0].with_name('a, "b".png')
+    shutil.copy(images[0], comma)
+
+    def predict(*words: str) -> str:
+        assert main(["predict", str(digits_run), *words, "--top", "2"]) == 0
+        return capsys.readouterr().out
+
+    head, *rows = csv.reader(io.StringIO(predict(*map(str, images), str(comma), "--format", "csv")))
+    assert head == ["image", "class", "probability"] and rows[:4] == expected
+    assert [row[0] for row in rows[4:]] == [str(comma)] * 2
+    comma.unlink()
+    lines = predict(f"{images[0].parent}/*.png", "--format", "jsonl").splitlines()
+    assert [json.loads(line)["labels"] for line in lines] == [list(p.labels) for p in predictions]
+    text = f"{images[1]}\n\n{images[0]}\n".encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+    piped = [line.split("\t") for line in predict("-").splitlines()]
+    assert piped == [head, *expected[2:], *expected[:2]]
+
+
+def test_predict_reports_each_unreadable_file_and_classifies_the_others(
+    digits_run: Path, images: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, missing = images[0].with_name("broken.png"), images[0].with_name("missing.png")
+    broken.write_bytes(b"no image")
+    words = [str(path) for path in (broken, images[0], missing, images[1])]
+    assert main(["predict", str(digits_run), *words, "--format", "jsonl"]) == 1
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["path"] for line in out.splitlines()] == list(map(str, images))
+    first, second, last = err.splitlines()
+    assert first.startswith(f"reszoo: {broken}: not an image; expected a file in JPEG")
+    assert second == f"reszoo: {missing}: No such file or directory"
+    assert last == "reszoo: 2 of 4 images cannot be read"
+    assert main(["predict", str(digits_run), str(broken), str(missing)]) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_export_of_a_run_with_damaged_scores_is_rejected(
@@ -158,6 +209,9 @@ def test_export_predict_and_the_served_model_agree(
         ),
         ("predict {run}", "IMAGE"),
         ("predict {run} {none}", "No such file"),
+        ("predict {run} {none}*.png", "none*.png is invalid; it matches no file"),
+        ("predict {run} {none} --json --format csv", "--json is invalid with --format csv"),
+        ("predict {run} {none} --format xml", "invalid choice: 'xml'"),
         (
             "predict {run} {run}/test.json",
             "test.json: not an image; expected a file in JPEG, PNG, GIF, BMP, WebP or TIFF",

@@ -12,10 +12,14 @@ import tensorflow as tf
 from PIL import Image
 
 from reszoo import ReszooError, predict
-from reszoo.evaluation.inputs import check_pixels, list_images
+from reszoo.evaluation.inputs import Images, Item, check_pixels, iterate_images
 from reszoo.types import Array
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 11, 9, 3), np.uint8)
+
+
+def list_images(images: Images) -> list[Item]:
+    return list(iterate_images(images))
 
 
 def encode(pixels: Array, **options: Any) -> bytes:

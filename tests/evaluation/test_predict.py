@@ -12,7 +12,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from reszoo.errors import ReszooError
-from reszoo.evaluation.predict import Prediction, predict
+from reszoo.evaluation.predict import Prediction, predict, predict_each
+from reszoo.evaluation.source import open_source
 from reszoo.types import Array
 
 DIGITS = np.round(load_digits().images[:70] * (255 / 16)).astype(np.uint8)
@@ -109,6 +110,16 @@ def test_a_file_that_cannot_be_read_is_named(
         with pytest.raises(ReszooError, match=f"^{name}: {message}") as caught:
             predict(digits_run, given)
         assert "\n" not in str(caught.value)
+
+
+def test_images_are_read_as_they_are_needed(
+    digits_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reszoo.evaluation.predict.BATCH", 2)
+    taken: list[int] = []
+    images = (taken.append(number) or DIGITS[number] for number in range(5))  # type: ignore[func-returns-value]
+    seen = [len(taken) for _ in predict_each(open_source(digits_run), images, top=1)]
+    assert seen == [2, 2, 4, 4, 5]
 
 
 def test_too_many_pixels_are_rejected_in_other_formats(digits_run: Path, tmp_path: Path) -> None:

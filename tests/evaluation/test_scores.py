@@ -100,8 +100,8 @@ def test_the_calibration_error_of_a_few_examples() -> None:
     confidence, correct = [0.61, 0.65, 0.85, 1.0], [True, False, True, False]
     expected = (abs(1 - 0.61 - 0.65) + 0.15 + 1.0) / 4
     assert calibration_error(np.array(confidence), np.array(correct)) == pytest.approx(expected)
-    edge = np.array([1 / 15, 0.0])  # an edge belongs to the bin below it
-    assert calibration_error(edge, np.array([True, False])) == pytest.approx((1 - 1 / 15) / 2)
+    edge = np.array([1 / 15, 0.05])  # an edge belongs to the bin below it
+    assert calibration_error(edge, np.array([False, True])) == pytest.approx((0.95 - 1 / 15) / 2)
     logits = np.log([[0.8, 0.2], [0.3, 0.7]])
     assert score_logits(logits, [0, 0]).calibration_error == pytest.approx((0.2 + 0.7) / 2)
 
