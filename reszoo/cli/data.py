@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="from_dir",
         type=Path,
-        metavar="DIR",
-        help="folder with the archives; nothing is downloaded",
+        metavar="PATH",
+        help="folder with the archives, or of CIFAR a file or folder; nothing is downloaded",
     )
     for action in (listing, preparing):
         action.add_argument(
@@ -45,11 +45,13 @@ def run(args: argparse.Namespace) -> int:
         print(prepare_dataset(args.name, from_dir=args.from_dir, data_dir=args.data_dir))
         return 0
     from reszoo.data.catalog import EMBEDDED, KNOWN, data_home, is_prepared
+    from reszoo.data.cifar import find_cifar
 
     home = data_home(args.data_dir)
     rows = []
     for known in KNOWN.values():
-        prepared = "yes" if is_prepared(known.name, home) else "no"
+        found = is_prepared(known.name, home) or find_cifar(known.name, home)
+        prepared = "yes" if found else "no"
         prepared = "always" if known.name in EMBEDDED else prepared
         rows.append(
             (known.name, known.title, known.classes, known.train, known.test, known.shape, prepared)

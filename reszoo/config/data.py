@@ -30,8 +30,8 @@ class DataConfig(Table):
     )
     dir: str = Field(
         "",
-        description="Folder of prepared TensorFlow Datasets. Empty: `$RESZOO_DATA`, else "
-        "`~/.cache/reszoo/data`.",
+        description="Folder of prepared TensorFlow Datasets, or where CIFAR lies in another form. "
+        "Empty: `$RESZOO_DATA`, else `~/.cache/reszoo/data`.",
     )
     validation: int = Field(
         0,

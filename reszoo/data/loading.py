@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from reszoo.config.data import AugmentConfig, DataConfig, InceptionCrop, ScaleCrop
 from reszoo.data import fingerprint
+from reszoo.data.catalog import data_home, is_prepared
+from reszoo.data.cifar import FORMS, SHAPE, Place, find_cifar, load_cifar
 from reszoo.data.corruption import report_corrupt, skip_corrupt
 from reszoo.data.dataset import ArraySplit, FileSplit, ImageDataset, Split, fits_memory
 from reszoo.data.embedded import (
@@ -45,6 +48,12 @@ def load_dataset(data: DataConfig, augment: AugmentConfig) -> tuple[ImageDataset
         dataset, preprocessing = _load_folder(data, whole)
     elif data.name in ("digits", "synthetic"):
         dataset, preprocessing = _load_embedded(data, whole)
+    elif place := find_raw(data):
+        dataset, preprocessing = _load_cifar(data, place, whole)
+        labels = dataset.splits["train"].labels  # type: ignore[attr-defined]
+        # Class folders: the order of the archive is unknown, and the last images are of one class.
+        in_class_order = bool((np.diff(labels) >= 0).all())
+        return hold_out(dataset, data, by_class=in_class_order), preprocessing
     else:
         try:
             from reszoo.data.tfds import load_tfds
@@ -60,6 +69,28 @@ def load_dataset(data: DataConfig, augment: AugmentConfig) -> tuple[ImageDataset
         dataset, preprocessing = load_tfds(data, whole)
         return hold_out(dataset, data, by_class=False), preprocessing
     return hold_out(dataset, data, by_class=True), preprocessing
+
+
+def find_raw(data: DataConfig) -> Place | None:
+    """Return where CIFAR-10 or CIFAR-100 lies if TensorFlow Datasets did not prepare it."""
+    if data.name not in FORMS:
+        return None
+    home = data_home(data.dir)
+    return None if is_prepared(data.name, home) else find_cifar(data.name, home)
+
+
+def _load_cifar(data: DataConfig, place: Place, whole: bool) -> tuple[ImageDataset, Preprocessing]:
+    dataset = load_cifar(data.name, place)
+    size, channels = data.image_size or SHAPE[:2], data.channels or SHAPE[2]
+    preprocessing = unnormalized(size, channels, data)
+    counts = [split.count for split in dataset.splits.values()]
+    # What does not fit in memory at the input's size is resized when it is read.
+    whole = whole or not fits_memory(counts, preprocessing.input_shape)
+    splits: dict[str, Split] = {
+        name: _to_input(split, preprocessing, whole)  # type: ignore[arg-type]
+        for name, split in dataset.splits.items()
+    }
+    return replace(dataset, splits=splits), preprocessing
 
 
 def _load_folder(data: DataConfig, whole: bool) -> tuple[ImageDataset, Preprocessing]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import urllib.error
 import urllib.request
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from reszoo.commands import format_command
-from reszoo.data.catalog import EMBEDDED, KNOWN, data_home
+from reszoo.data.catalog import EMBEDDED, KNOWN, data_home, is_prepared
+from reszoo.data.cifar import Place, find_cifar, load_cifar, read_contents
 from reszoo.errors import ReszooError
+from reszoo.files import atomic_dir
 from reszoo.loading import quiet_logger
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ def prepare_dataset(
     Args:
         name: A dataset, or folder:PATH, of which every image is decoded.
         from_dir: Folder with the dataset's archives under their original names. Nothing is
-            downloaded.
+            downloaded. CIFAR is also taken as a file or folder of another form; see `find_cifar`.
         data_dir: Folder of prepared datasets; by default `data_home()`.
 
     Returns:
@@ -48,6 +51,11 @@ def prepare_dataset(
     from reszoo.data import tfds
 
     home = data_home(data_dir)
+    if not is_prepared(name, home):
+        if found := find_cifar(name, home):
+            return f"{name} is already in {found.path}: {_check_cifar(name, found)}"
+        if from_dir is not None and (found := find_cifar(name, from_dir)):
+            return _copy_cifar(name, found, home)
     builder = tfds.find_builder(name, home)
     with quiet_logger("absl"):
         if builder.is_prepared():
@@ -65,6 +73,26 @@ def prepare_dataset(
         _check_network(name, command, archives)
     _write(builder, name, command, archives, from_dir)
     return f"{name} is in {builder.data_dir}: {_counts(builder)}"
+
+
+def _check_cifar(name: str, place: Place) -> str:
+    splits = load_cifar(name, place).splits.items()
+    return ", ".join(f"{split.count:,} {key}" for key, split in splits)
+
+
+def _copy_cifar(name: str, place: Place, home: Path) -> str:
+    """Check a dataset and copy its files to `home`; class folders stay where they are."""
+    counts = _check_cifar(name, place)
+    if place.form is None:
+        path = shlex.quote(str(place.path.resolve()))
+        return (
+            f"{place.path} is valid: {counts}; nothing was copied. "
+            f"Example: --set data.name={name} data.dir={path}"
+        )
+    with atomic_dir(home / place.form.folder) as part:
+        for file, contents in read_contents(place).items():
+            (part / file).write_bytes(contents)
+    return f"{name} is in {home / place.form.folder}: {counts}"
 
 
 def find_archives(builder: tfds.core.DatasetBuilder, name: str) -> Archives:

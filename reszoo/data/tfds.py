@@ -154,10 +154,14 @@ def load_tfds(data: DataConfig, whole: bool) -> tuple[ImageDataset, Preprocessin
         return image if whole else preprocessing.to_input(image)
 
     splits: dict[str, Split] = {}
+    identity = _identify(source.builder, names)
     if None not in kept and fits_memory((source.count(name) for name in names.values()), kept):
         order = KNOWN[data.name].order if data.name in KNOWN else ""
         for split, name in names.items():
             splits[split] = _read_arrays(source, name, kept, decode, order)
+        if order and kept == feature.shape:  # CIFAR, which is found in other forms too
+            arrays = {k: (s.images, s.labels) for k, s in splits.items()}  # type: ignore[attr-defined]
+            identity = fingerprint.of_images(arrays)
     else:
         splits = {split: _list_records(source, name, data.name) for split, name in names.items()}
     if "test" not in splits:
@@ -169,7 +173,6 @@ def load_tfds(data: DataConfig, whole: bool) -> tuple[ImageDataset, Preprocessin
             "test": train.take(last),
         }
     classes = tuple(source.builder.info.features[source.label].names)
-    identity = _identify(source.builder, names)
     return ImageDataset(data.name, classes, splits, fingerprint=identity), preprocessing
 
 
