@@ -12,9 +12,10 @@ from typing import Self
 import keras
 
 from reszoo.config.load import load_recipe
-from reszoo.config.overrides import Overrides
+from reszoo.config.overrides import Overrides, parse_overrides
 from reszoo.config.recipe import Recipe
-from reszoo.config.resolve import ResolvedRecipe
+from reszoo.config.resolve import ResolvedRecipe, resolve_data
+from reszoo.data.catalog import name_data
 from reszoo.data.pipeline import Pipeline
 from reszoo.evaluation.evaluate import write_scores
 from reszoo.evaluation.evaluator import Evaluator
@@ -74,8 +75,8 @@ def train(
         overrides: Recipe keys to change, as {"train.epochs": 2} or ["train.epochs=2"].
         run_dir: A new or empty folder; runs/NAME-TIME by default.
         resume: Resume the run in `run_dir` exactly at its newest checkpoint, or start it.
-        data: With `resume`, the new location of the same images: "folder:PATH", or the folder of
-            prepared datasets.
+        data: A folder of images, or the name of a dataset: `data.name`. When a run resumes, the
+            new location of the same images, or the folder of prepared datasets.
         devices: "auto", "cpu", "cpu:N", "gpu" or "gpu:0,1", as for `reszoo train --devices`.
         hosts: The hosts of the run, if there are several; by default those of TF_CONFIG or Slurm.
             Every host calls this alike; worker 0 alone reads and writes the run folder and prints.
@@ -93,6 +94,12 @@ def train(
     """
     hosts = hosts or find_hosts(os.environ)
     resume = resume and (run_dir is None or Run(run_dir).is_occupied)
+    if data is not None and recipe is not None and not resume:
+        if isinstance(recipe, Recipe):
+            recipe = recipe.replace(data=resolve_data(recipe.data.replace(name=name_data(data))))
+        else:
+            overrides = {**parse_overrides(overrides), "data.name": name_data(data)}
+        data = None
     if hosts is not None:
         recipe, resume, data = agree(hosts, recipe, overrides, resume, data, devices, quiet)
     elif not isinstance(recipe, Recipe):

@@ -15,10 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     preparing = actions.add_parser(
         "prepare",
         help="download a dataset, or read archives that you have",
-        description="Prepare a dataset of TensorFlow Datasets, or check every image of "
-        "folder:PATH.",
+        description="Prepare a dataset of TensorFlow Datasets, or check every image of a folder.",
     )
-    preparing.add_argument("name", metavar="NAME", help="a dataset, or folder:PATH")
+    preparing.add_argument("name", metavar="NAME", help="a dataset, or a folder of images")
     preparing.add_argument(
         "--from",
         dest="from_dir",
@@ -40,9 +39,10 @@ def run(args: argparse.Namespace) -> int:
     """List the datasets, or prepare one."""
     if args.action == "prepare":
         load_tensorflow()
+        from reszoo.data.catalog import name_data
         from reszoo.data.preparation import prepare_dataset
 
-        print(prepare_dataset(args.name, from_dir=args.from_dir, data_dir=args.data_dir))
+        print(prepare_dataset(name_data(args.name), from_dir=args.from_dir, data_dir=args.data_dir))
         return 0
     from reszoo.data.catalog import EMBEDDED, KNOWN, data_home, is_prepared
     from reszoo.data.cifar import find_cifar

@@ -15,6 +15,7 @@ from reszoo.config.overrides import Overrides
 from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
 from reszoo.training.cluster import find_hosts
+from reszoo.training.data_location import name_images
 from reszoo.training.run import Run
 from reszoo.versions import module_versions
 
@@ -38,10 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "none yet",
     )
     data = (
-        "with --resume: where the same images are now, as folder:PATH or the folder of prepared "
-        "datasets"
+        "the folder of images, or the name of a dataset (data.name); with --resume: where the same "
+        "images are now, or the folder of prepared datasets"
     )
-    add("--data", metavar="PLACE", help=data)
+    add("--data", metavar="DATA", help=data)
     devices = (
         "auto (all GPUs, else the CPU), cpu, gpu:0,1 or cpu:2 (replicas on the CPU); "
         "default %(default)s"
@@ -60,11 +61,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train and leave the run folder. Return 130 if a signal stopped the run."""
     hosts = find_hosts(os.environ, args.hosts, args.host_index)
-    if not args.resume and args.data is not None:
-        example = shlex.quote(f"data.name={args.data}")
-        raise ReszooError(
-            f"--data: {args.data} is only for --resume. For a new run: --set {example}"
-        )
     if args.seeds is not None or _resumes_seeds(args):
         return _train_seeds(args, several_hosts=hosts is not None)
     recipe: Recipe | str | Path | None
@@ -112,17 +108,20 @@ def _train_seeds(args: argparse.Namespace, *, several_hosts: bool) -> int:
             "--seeds: several hosts are invalid with it; expected one host. Train each seed by its "
             "own run. Example: --set train.seed=1"
         )
-    if args.data is not None:
+    recipe, overrides = args.recipe, args.overrides
+    if args.data is not None and recipe is not None and not _resumes_seeds(args):
+        recipe, overrides = name_images(recipe, overrides, args.data)
+    elif args.data is not None:
         raise ReszooError(
             "--data: not supported with several seeds; expected one run. Example: "
             f"reszoo train --resume --run-dir DIR/seed-0 --data {shlex.quote(args.data)}"
         )
-    recipe, run_dir = args.recipe, args.run_dir
+    run_dir = args.run_dir
     if _resumes_seeds(args) and run_dir is None:
         recipe, run_dir = None, Path(args.recipe)
     if recipe is None and not args.resume:
         resolve_arguments(None, run_dir, resume=False)  # raises the error
-    source = None if recipe is None else load_recipe(recipe, args.overrides)
+    source = None if recipe is None else load_recipe(recipe, overrides)
     load_tensorflow(verbose=args.verbose)
     from reszoo.comparison.seeds import HEADERS, train_seeds
 

@@ -33,18 +33,19 @@ class DataConfig(Table):
         description="Folder of prepared TensorFlow Datasets, or where CIFAR lies in another form. "
         "Empty: `$RESZOO_DATA`, else `~/.cache/reszoo/data`.",
     )
-    validation: int = Field(
+    validation: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] = Field(
         0,
-        ge=0,
         examples=[5000],
-        description="Number of training images held out for model selection. The choice depends on "
-        "the dataset, not on the seed.",
+        description="Training images held out for model selection: their number, or their fraction "
+        "if the dataset has no validation split of its own. The choice depends on the dataset, not "
+        "on the seed.",
     )
     image_size: Annotated[tuple[Pixels, Pixels], AS_TUPLE] | None = Field(
         None,
         examples=[[32, 32]],
         description="[height, width] of the model's input. By default the size of the dataset's "
-        "images, if they all have the same size.",
+        "images. For a folder whose images differ in size or are large, a square is found: see "
+        "[Image sizes](data.md#image-sizes).",
     )
     resize: int = Field(
         0,

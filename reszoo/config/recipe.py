@@ -141,11 +141,12 @@ class Recipe(Table):
         return steps
 
     def batches(self, batch_size: int | None = None) -> JsonObject:
-        """Return the arguments of `open_pipeline`: batch_size, seed and transforms."""
+        """Return the arguments of `open_dataset`: batch_size, seed, transforms and largest."""
         return {
             "batch_size": batch_size or self.train.batch_size,
             "seed": self.train.seed,
             "transforms": self.model.transforms,
+            "largest": 64 if self.model.spec.stem == "cifar" else 224,
         }
 
     def to_dict(self) -> JsonObject:

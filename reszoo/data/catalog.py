@@ -59,6 +59,15 @@ KNOWN = {
 EMBEDDED = ("digits", "synthetic")
 
 
+def name_data(text: str) -> str:
+    """Return the name of a dataset: `folder:PATH` for the path of a folder.
+
+    Known names are datasets even where a folder has the same name.
+    """
+    path = text.startswith(("/", "./", "../", "~")) or expand_user(text).is_dir()
+    return f"folder:{text}" if text not in KNOWN and path else text
+
+
 def data_home(folder: str | Path | None = None) -> Path:
     """Return the prepared datasets' folder: `folder`, `$RESZOO_DATA` or `~/.cache/reszoo/data`."""
     named = folder or os.environ.get("RESZOO_DATA")

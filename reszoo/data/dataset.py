@@ -201,6 +201,7 @@ class ImageDataset:
         ignored: How many files of a folder are not images, by kind.
         fingerprint: What identifies the images wherever they lie (`reszoo.data.fingerprint`),
             before a validation split is held out.
+        found_size: The input's size and the sizes that it was found from, or "" if it was given.
     """
 
     name: str
@@ -209,6 +210,7 @@ class ImageDataset:
     skipped: tuple[str, ...] = ()
     ignored: Mapping[str, int] = field(default_factory=dict)
     fingerprint: JsonMapping = field(default_factory=dict)
+    found_size: str = ""
 
     def split(self, name: str) -> Split:
         """Return a split. Raises ReszooError if the dataset lacks it."""

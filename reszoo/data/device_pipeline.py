@@ -32,7 +32,7 @@ def open_device_pipeline(recipe: Recipe, *, device: str = "CPU:0") -> DevicePipe
     """
     settings = recipe.batches()
     dataset, preprocessing = load_normalized(
-        recipe.data, recipe.augment, settings.pop("transforms")
+        recipe.data, recipe.augment, settings.pop("transforms"), settings.pop("largest")
     )
     for split in dataset.splits.values():
         shape = preprocessing.input_shape

@@ -15,6 +15,8 @@ from reszoo.types import Array
 def hold_out(dataset: ImageDataset, data: DataConfig, *, by_class: bool) -> ImageDataset:
     """Hold out `data.validation` training examples and keep `data.examples` of the rest (0: all).
 
+    A fraction of the training examples is held out only if the dataset has no validation split.
+
     He et al. split CIFAR's 50,000 images into 45,000 and 5,000 without saying which. The last 5,000
     in the archive's order are half of its fifth file; the archive's files are in random order.
 
@@ -30,18 +32,21 @@ def hold_out(dataset: ImageDataset, data: DataConfig, *, by_class: bool) -> Imag
     Reference: arXiv 1512.03385, section 4.2.
     """
     train, splits = dataset.splits["train"], dict(dataset.splits)
-    if data.validation:
+    count = data.validation
+    if isinstance(count, float):
+        count = 0 if "validation" in splits else max(1, round(count * train.count))
+    if count:
         if "validation" in splits:
             raise ReszooError(
                 f"data.validation: {data.validation} is invalid; {dataset.name} has a validation "
                 "split of its own. Example: --set data.validation=0"
             )
-        if data.validation >= train.count:
+        if count >= train.count:
             raise ReszooError(
                 f"data.validation: {data.validation} is invalid; expected fewer than "
                 f"{dataset.name}'s {train.count} training examples"
             )
-        held = _choose(train, data.validation, by_class)
+        held = _choose(train, count, by_class)
         splits["validation"], train = train.take(held), train.take(complement(train.count, held))
     if data.examples > train.count:
         raise ReszooError(

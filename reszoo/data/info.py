@@ -25,6 +25,7 @@ class DataInfo:
         class_counts: For each split, the number of examples of each class. A streamed split whose
             labels are unknown is absent.
         fingerprint: What identifies the images wherever they lie (`reszoo.data.fingerprint`).
+        found_size: The input's size and the sizes that it was found from, or "" if it was given.
     """
 
     name: str
@@ -35,6 +36,7 @@ class DataInfo:
     ignored: dict[str, int] = field(default_factory=dict)
     class_counts: dict[str, list[int]] = field(default_factory=dict)
     fingerprint: JsonMapping = field(default_factory=dict)
+    found_size: str = ""
 
     @classmethod
     def of(cls, dataset: ImageDataset, preprocessing: Preprocessing) -> DataInfo:
@@ -53,6 +55,7 @@ class DataInfo:
                 if isinstance(split, ArraySplit | FileSplit)
             },
             fingerprint=dataset.fingerprint,
+            found_size=dataset.found_size,
         )
 
     @property
@@ -72,4 +75,5 @@ class DataInfo:
             "skipped": list(self.skipped),
             "ignored": self.ignored,
             "fingerprint": dict(self.fingerprint),
+            "found_size": self.found_size,
         }

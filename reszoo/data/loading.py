@@ -31,11 +31,13 @@ from reszoo.images.preprocessing import Preprocessing
 from reszoo.lazy import tf
 
 
-def load_dataset(data: DataConfig, augment: AugmentConfig) -> tuple[ImageDataset, Preprocessing]:
+def load_dataset(
+    data: DataConfig, augment: AugmentConfig, largest: int
+) -> tuple[ImageDataset, Preprocessing]:
     """Load the dataset of a recipe, its validation split held out.
 
     Splits are `ArraySplit` at the input's size if they fit in memory and `augment` does not crop
-    out of larger images.
+    out of larger images. `largest` is the longest side of an input whose size is found.
 
     Returns:
         The dataset, and preprocessing that resizes but does not normalize.
@@ -45,7 +47,7 @@ def load_dataset(data: DataConfig, augment: AugmentConfig) -> tuple[ImageDataset
     """
     whole = isinstance(augment, ScaleCrop | InceptionCrop)
     if data.name.startswith("folder:"):
-        dataset, preprocessing = _load_folder(data, whole)
+        dataset, preprocessing = _load_folder(data, whole, largest)
     elif data.name in ("digits", "synthetic"):
         dataset, preprocessing = _load_embedded(data, whole)
     elif place := find_raw(data):
@@ -93,22 +95,17 @@ def _load_cifar(data: DataConfig, place: Place, whole: bool) -> tuple[ImageDatas
     return replace(dataset, splits=splits), preprocessing
 
 
-def _load_folder(data: DataConfig, whole: bool) -> tuple[ImageDataset, Preprocessing]:
+def _load_folder(data: DataConfig, whole: bool, largest: int) -> tuple[ImageDataset, Preprocessing]:
     listing = list_folder(data.name.removeprefix("folder:"))
     names, files = listing.class_names, listing.splits
     identity = fingerprint.of_files({name: split.paths for name, split in files.items()})
-    height, width, channels = find_shape(files.values())
+    (height, width, channels), note = find_shape(files.values(), largest)
     preprocessing = unnormalized(
         data.image_size or (height, width), data.channels or channels, data
     )
     loaded: dict[str, ArraySplit] | dict[str, FileSplit]
     if not whole and fits_memory((f.count for f in files.values()), preprocessing.input_shape):
-        loaded, bad = read_files(files, preprocessing, resized=data.image_size is not None)
-    elif data.image_size is None:
-        raise ReszooError(
-            f"data.image_size: required for {data.name}, whose images are streamed. "
-            "Example: --set data.image_size=[224,224]"
-        )
+        loaded, bad = read_files(files, preprocessing)
     else:
         loaded, bad = skip_corrupt(files)
     total = sum(split.count for split in files.values())
@@ -119,7 +116,8 @@ def _load_folder(data: DataConfig, whole: bool) -> tuple[ImageDataset, Preproces
         )
     splits: dict[str, Split] = dict(loaded)
     skipped = tuple(map(printable, bad))
-    dataset = ImageDataset(data.name, names, splits, skipped, listing.ignored, identity)
+    note = "" if data.image_size else note
+    dataset = ImageDataset(data.name, names, splits, skipped, listing.ignored, identity, note)
     return dataset, preprocessing
 
 

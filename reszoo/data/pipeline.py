@@ -50,6 +50,7 @@ def open_dataset(
     batch_size: int,
     seed: int,
     transforms: Preprocessing | None = None,
+    largest: int = 224,
 ) -> Pipeline:
     """Open a dataset without a recipe.
 
@@ -59,21 +60,22 @@ def open_dataset(
         batch_size: Images per batch.
         seed: Of order and augmentation.
         transforms: Preprocessing of the published weights, for data.normalize = "weights".
+        largest: The longest side of an input whose size is found from the images of a folder.
 
     Raises:
         ReszooError: If dataset, sizes and augmentation contradict each other.
     """
-    dataset, preprocessing = load_normalized(data, augment, transforms)
+    dataset, preprocessing = load_normalized(data, augment, transforms, largest)
     return Pipeline(
         dataset, preprocessing, augment, batch_size=batch_size, seed=seed, lanes=data.lanes
     )
 
 
 def load_normalized(
-    data: DataConfig, augment: AugmentConfig, transforms: Preprocessing | None
+    data: DataConfig, augment: AugmentConfig, transforms: Preprocessing | None, largest: int
 ) -> tuple[ImageDataset, Preprocessing]:
     """Load a dataset and its preprocessing; see `open_dataset`."""
-    dataset, preprocessing = load_dataset(data, augment)
+    dataset, preprocessing = load_dataset(data, augment, largest)
     if isinstance(augment, ScaleCrop) and augment.scale[0] < max(preprocessing.image_size):
         raise ReszooError(
             f"augment.scale: {list(augment.scale)} is invalid; expected at least the crop, "

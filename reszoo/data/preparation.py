@@ -217,7 +217,4 @@ def _describe_sizes(least: list[int], most: list[int]) -> str:
         f"{low}" if low == high else f"{low} to {high}"
         for low, high in zip(least, most, strict=True)
     )
-    return (
-        f"height x width: {ranges}; training needs data.image_size. "
-        "Example: --set data.image_size=[224,224]"
-    )
+    return f"height x width: {ranges}; training resizes them (data.image_size)"

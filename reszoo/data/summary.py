@@ -33,6 +33,11 @@ def describe_classes(
     return lines
 
 
+def describe_size(found: str) -> list[str]:
+    """Return a line with the input's size that was found; no line if it was given."""
+    return [f"image size: {found}; data.image_size=[HEIGHT,WIDTH] sets another"] if found else []
+
+
 def is_imbalanced(counts: Sequence[int]) -> bool:
     """Return whether the largest class has `IMBALANCED` times the images of the smallest."""
     return max(counts) >= IMBALANCED * min(counts) and max(counts) > min(counts)

@@ -11,7 +11,13 @@ import keras
 from reszoo.commands import format_resume
 from reszoo.config.model import Published
 from reszoo.config.recipe import Recipe
-from reszoo.data.summary import describe_classes, describe_ignored, is_imbalanced, warn_of_imbalance
+from reszoo.data.summary import (
+    describe_classes,
+    describe_ignored,
+    describe_size,
+    is_imbalanced,
+    warn_of_imbalance,
+)
 from reszoo.evaluation.scores import Scores, one_class_line
 from reszoo.reporting.notebook import html_image, html_table, in_notebook
 from reszoo.training.environment import environment
@@ -148,6 +154,7 @@ def describe_start(
     }
     return [
         f"{recipe.name}: {model} on {info.name} ({sizes}; {shape}; {info.classes} classes)",
+        *describe_size(info.found_size),
         *describe_classes(info.class_names, training),
         *(f"skipped, cannot be decoded: {path}" for path in info.skipped),
         *describe_ignored(info.ignored),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import shlex
 
 from reszoo.commands import format_resume
 from reszoo.config.data import DataConfig
+from reszoo.data.catalog import name_data
 from reszoo.errors import ReszooError
 from reszoo.files import expand_user
 from reszoo.types import JsonObject
@@ -18,18 +18,14 @@ def relocate(data: DataConfig, place: str) -> DataConfig:
 
     Args:
         data: The table of a run.
-        place: `folder:PATH`; for a dataset of TensorFlow Datasets, the folder in which prepared
-            datasets lie now.
+        place: `folder:PATH` or PATH; for a dataset of TensorFlow Datasets, the folder in which
+            prepared datasets lie now.
 
     Raises:
-        ReszooError: If `place` is a plain path where `folder:PATH` is needed, or not a folder.
+        ReszooError: If `place` is not a folder.
     """
     own_folder = data.name.startswith("folder:")
-    if own_folder and not place.startswith("folder:") and expand_user(place).is_dir():
-        raise ReszooError(
-            f"data: {place} is invalid; expected folder:PATH. "
-            f"Example: --data {shlex.quote(f'folder:{place}')}"
-        )
+    place = name_data(place) if own_folder else place
     prepared = not own_folder and data.name not in ("digits", "synthetic")
     if prepared and place != data.name and not place.startswith("folder:"):
         if not expand_user(place).is_dir():

@@ -143,6 +143,13 @@ class Run:
                 f"data.name: {info.name} is not the data that {self.path} was trained on: {why}"
             )
 
+    def keep_size(self, data: DataConfig) -> DataConfig:
+        """Return the run's `[data]` with the image size that was found when the run started."""
+        if data.image_size or not data.name.startswith("folder:"):
+            return data
+        known = (self.path / "run.json").is_file()
+        return data.replace(image_size=self.preprocessing.image_size) if known else data
+
     def relocate(self, info: DataInfo, data: DataConfig) -> None:
         """Record in recipe.toml and run.json where the run's data lies now.
 
@@ -151,7 +158,8 @@ class Run:
         before = self.recipe
         if (before.data.name, before.data.dir) != (data.name, data.dir):
             moved = {"from": location(before.data), "to": location(data), "at": now()}
-            write_text(self.path / "recipe.toml", before.replace(data=data).to_toml())
+            there = before.data.replace(name=data.name, dir=data.dir)
+            write_text(self.path / "recipe.toml", before.replace(data=there).to_toml())
             self.write_meta(moved=[*self.meta.get("moved", []), moved])
         known = {"name": info.name, "fingerprint": dict(info.fingerprint)}
         self.write_meta(data=self.meta["data"] | known)
@@ -243,7 +251,7 @@ class Run:
         if data is None and (why := missing(recipe.data)):
             raise ReszooError(f"{why}; {advice}")
         settings, augment = recipe.batches(batch_size), recipe.augment
-        own = recipe.data
+        own = self.keep_size(recipe.data)
         if whole:
             augment = InceptionCrop()  # crops out of larger images, which are therefore kept
             size = self.preprocessing.image_size

@@ -77,7 +77,7 @@ def find_run(
         check_start(recipe)
     if why := missing(recipe.data):
         raise ReszooError(f"{why}; {advice_on_data('train', run.path, recipe.data)}")
-    return run, recipe
+    return run, recipe.replace(data=run.keep_size(recipe.data))
 
 
 def default_folder(recipe: Recipe) -> Path:

@@ -13,7 +13,13 @@ import statistics
 from typing import Any
 
 SEEDS = (0, 1, 2)
-COMMON = ("model.name=resnet20", "augment.crop=pad", "augment.flip=true", "train.export=false")
+COMMON = (
+    "model.name=resnet20",
+    "data.validation=0",
+    "augment.crop=pad",
+    "augment.flip=true",
+    "train.export=false",
+)
 FRESH = (
     "model.weights=''", "data.image_size=[32, 32]", "data.channels=3", "data.normalize=channel", "finetune.freeze=none",
     "finetune.probe_epochs=0", "finetune.stage_decay=1",

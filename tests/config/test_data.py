@@ -28,6 +28,7 @@ from reszoo.errors import ReszooError
             {"name": "cifar10", "validation": True},
             "data.validation: true is invalid; expected an integer",
         ),
+        ({"name": "cifar10", "validation": 1.0}, "or a number > 0 and < 1. Example: --set data"),
         (
             {"name": "cifar10", "image_size": 32},
             "data.image_size: 32 is invalid; expected a list of 2, each an integer >= 1",

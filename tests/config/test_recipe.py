@@ -33,7 +33,7 @@ PUBLISHED = {  # percent error, typed from the papers' tables
     "imagenet_plain18": 27.94, "imagenet_plain34": 28.54, "imagenet_resnet18": 27.88, "imagenet_resnet34": 25.03,
     "imagenet_resnet50": 24.7, "imagenet_resnet101": 23.6, "imagenet_resnet152": 23.0,
 }  # fmt: skip
-UNPUBLISHED = {"quickstart", "lab_digits", "finetune", "cifar10_resnet20_cpu"} | {
+UNPUBLISHED = {"quickstart", "lab_digits", "finetune", "folder", "cifar10_resnet20_cpu"} | {
     f"cifar10_plain{depth}" for depth in (20, 32, 44, 56, 110)
 }
 FASHION = {f"fashion_{kind}{depth}" for kind in ("plain", "resnet") for depth in (20, 56)}

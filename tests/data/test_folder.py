@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from reszoo.config.data import AugmentConfig, DataConfig, InceptionCrop, NoCrop
 from reszoo.data import loading
 from reszoo.data.dataset import ArraySplit, FileSplit
+from reszoo.data.file_reading import find_shape
 from reszoo.data.folder import list_folder
 from reszoo.data.pipeline import Pipeline, open_dataset
 from reszoo.errors import ReszooError
@@ -114,6 +115,14 @@ def test_validation_is_held_out_class_by_class_whatever_the_seed(make: Make) -> 
     np.testing.assert_array_equal(splits["validation"].images, other.images)
 
 
+def test_a_fraction_is_held_out_unless_the_folder_has_a_validation_split(make: Make) -> None:
+    own = make("train/a", "train/b", "val/a", "val/b", "test/a", "test/b")
+    assert tuple(open_folder(own, validation=0.2).info.examples.values()) == (6, 6, 6)
+    shutil.rmtree(own / "val")
+    assert tuple(open_folder(own, validation=0.4).info.examples.values()) == (4, 2, 6)
+    assert tuple(open_folder(own, validation=0.01).info.examples.values()) == (5, 1, 6)
+
+
 def test_memory_holds_what_pillow_decodes_and_resizes(make: Make, photo: Photo) -> None:
     path = make(*SPLIT_LAYOUT)
     files = list_folder(str(path)).splits["train"]
@@ -121,15 +130,35 @@ def test_memory_holds_what_pillow_decodes_and_resizes(make: Make, photo: Photo) 
     assert isinstance(split, ArraySplit)
     for pixels, file in zip(split.images, files.paths, strict=True):
         np.testing.assert_array_equal(pixels, as_shown(file))
-    Image.fromarray(photo(50, 31)).save(path / "train" / "a" / "big.png")
-    line = refusal(path)
-    assert "train/a/big.png is 50x31 where others are 20x24; expected one size" in line
     split = open_folder(path, image_size=(16, 16)).dataset.splits["train"]
     for pixels, file in zip(
         split.images, list_folder(str(path)).splits["train"].paths, strict=True
     ):
         expected = Image.open(file).resize((16, 16), Image.Resampling.BILINEAR)
         assert np.abs(pixels.astype(int) - np.asarray(expected)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "largest", "expected"),
+    [
+        ([(20, 24)] * 4, 64, (20, 24)),
+        ([(20, 24)] * 3 + [(50, 31)] * 2, 64, (20, 24)),  # most have it
+        ([(20, 24)] * 2 + [(50, 31)] * 2, 64, (24, 24)),  # median 25.5, a multiple of 8
+        ([(300, 200), (180, 400), (90, 91)], 224, (176, 176)),
+        ([(300, 200)] * 4, 64, (64, 64)),  # too large to keep
+        ([(7, 9), (9, 7), (6, 5)], 64, (7, 7)),
+    ],
+)
+def test_the_size_is_found_from_the_images(
+    sizes: list[tuple[int, int]], largest: int, expected: tuple[int, int], tmp_path: Path
+) -> None:
+    for number, size in enumerate(sizes):
+        Image.fromarray(np.zeros(size, np.uint8)).save(tmp_path / f"{number}.png")
+    paths = np.array([str(tmp_path / f"{number}.png") for number in range(len(sizes))], object)
+    files = FileSplit(paths, np.zeros(len(paths), np.int32))
+    shape, note = find_shape([files], largest)
+    assert shape == (*expected, 1)
+    assert note.startswith(f"{expected[0]}x{expected[1]}, found from images of ")
 
 
 def test_streaming_resumes_where_it_stopped(make: Make) -> None:
@@ -419,7 +448,6 @@ def test_wrong_folders_are_reported_in_one_line(make: Make) -> None:
     assert refusal(path / "nowhere") == f"data.name: no folder '{path}/nowhere'"
     assert refusal(path / "train" / "a" / "00.png").startswith("data.name: no folder")
     assert refusal(path / "train" / "a") == f"{path}/train/a holds no class folders"
-    assert refusal(path, INCEPTION).startswith("data.image_size: required")
     differ = f"class folders differ between {path}/train and {path}/test: only in {path}"
     (path / "test" / "dog").mkdir()
     assert refusal(path) == f"{differ}/test: 'dog'"

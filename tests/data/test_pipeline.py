@@ -168,6 +168,7 @@ def test_info_is_json_able_and_exact() -> None:
         "class_counts": {"train": [103] * 4 + [102] * 6, "test": [26] * 6 + [25] * 4},
         "skipped": [],
         "ignored": {},
+        "found_size": "",
     }
 
 

@@ -85,7 +85,7 @@ def test_embedded_datasets_and_folders_need_no_preparation(
     Image.fromarray(photo(9, 8)).save(tmp_path / "a" / "0.png")
     (tmp_path / "a" / "x.txt").touch()
     lines = prepare_dataset(f"folder:{tmp_path}").splitlines()
-    assert lines[1].startswith("height x width: 8 to 9 x 8; training needs data.image_size")
+    assert lines[1].startswith("height x width: 8 to 9 x 8; training resizes them")
     assert lines[-1] == "files not read: 1 .txt"
     bad = bytearray((tmp_path / "a" / "4.png").read_bytes())
     bad[45:80] = bytes(35)

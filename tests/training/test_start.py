@@ -130,11 +130,10 @@ def test_moved_images_are_found_with_data_and_their_location_is_recorded(
     for arguments, line in (
         ([], "photos does not exist; if the same images lie elsewhere now, resume with: "),
         (["--set", f"data.name=folder:{moved}"], f"resume with: {command}{moved}"),
-        (["--data", str(moved)], f"expected folder:PATH. Example: --data folder:{moved}"),
     ):
         assert main(["train", "--resume", "--run-dir", run_dir, *arguments]) == 2
         assert line in capsys.readouterr().err
-    assert resume(stopped, data=f"folder:{moved}") == [1, 2]
+    assert resume(stopped, data=str(moved)) == [1, 2]  # with or without the prefix
     run = Run(stopped / "run")
     assert run.recipe.data.name == run.meta["data"]["name"] == f"folder:{moved}"
     steps = [(each["from"], each["to"]) for each in run.meta["moved"]]
@@ -170,11 +169,26 @@ def test_a_run_that_was_trained_on_jax_does_not_resume(
     assert not (tmp_path / "run").exists()
 
 
-def test_data_is_for_resuming(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "quickstart", "--data", "folder:my photos"]) == 2
-    assert "For a new run: --set 'data.name=folder:my photos'" in capsys.readouterr().err
-    with pytest.raises(ReszooError, match="For a new run: --set data.name=digits"):
-        train("quickstart", data="digits", run_dir=tmp_path / "run")
+def test_data_names_the_images_of_a_new_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `data.name` does; the size that is found holds for the run, even if it were found anew."""
+    photos = write_images(tmp_path / "photos")
+    short = ["train.steps=1", "train.batch_size=8", "train.export=false", "model.widths=[4]"]
+    short += ["model.depths=[1]", "model.stem_width=4", "schedule.warmup=0"]
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "folder", "--data", "photos", "--run-dir", "run", "--set", *short]) == 0
+    assert "image size: 8x8, found from images of 8 x 8; data.image" in capsys.readouterr().out
+    run = Run(tmp_path / "run")
+    assert run.recipe.data.name == f"folder:{photos}" and run.recipe.data.image_size is None
+    assert run.meta["data"]["examples"] == {"train": 19, "validation": 5, "test": 6}
+    assert run.meta["data"]["found_size"]
+    monkeypatch.setattr("reszoo.data.loading.find_shape", lambda *_: ((9, 9, 3), ""))
+    assert run.open_pipeline().info.input_shape == (8, 8, 3)
+    train(run.recipe, run_dir=run.path, resume=True, quiet=True)
+    recipe = recipe_for(tmp_path / "other", train={"steps": 1})
+    with pytest.raises(ReszooError, match=r"no folder '/.*/missing'"):
+        train(recipe, data=str(tmp_path / "missing"), run_dir=tmp_path / "none", quiet=True)
 
 
 def test_the_location_of_prepared_datasets_is_given_as_a_folder(tmp_path: Path) -> None:
