@@ -12,10 +12,9 @@ from typing import Self
 import keras
 
 from reszoo.config.load import load_recipe
-from reszoo.config.overrides import Overrides, parse_overrides
+from reszoo.config.overrides import Overrides
 from reszoo.config.recipe import Recipe
-from reszoo.config.resolve import ResolvedRecipe, resolve_data
-from reszoo.data.catalog import name_data
+from reszoo.config.resolve import ResolvedRecipe
 from reszoo.data.pipeline import Pipeline
 from reszoo.evaluation.evaluate import write_scores
 from reszoo.evaluation.evaluator import Evaluator
@@ -39,6 +38,7 @@ from reszoo.reporting.reporter import Reporter
 from reszoo.training.agreement import agree
 from reszoo.training.callback_checks import check_callbacks
 from reszoo.training.cluster import Hosts, find_hosts
+from reszoo.training.data_location import name_images
 from reszoo.training.devices import describe, missing_gpu, open_strategy, precision
 from reszoo.training.environment import now
 from reszoo.training.failures import record_failure
@@ -95,11 +95,7 @@ def train(
     hosts = hosts or find_hosts(os.environ)
     resume = resume and (run_dir is None or Run(run_dir).is_occupied)
     if data is not None and recipe is not None and not resume:
-        if isinstance(recipe, Recipe):
-            recipe = recipe.replace(data=resolve_data(recipe.data.replace(name=name_data(data))))
-        else:
-            overrides = {**parse_overrides(overrides), "data.name": name_data(data)}
-        data = None
+        recipe, overrides, data = *name_images(recipe, overrides, data), None
     if hosts is not None:
         recipe, resume, data = agree(hosts, recipe, overrides, resume, data, devices, quiet)
     elif not isinstance(recipe, Recipe):
@@ -200,7 +196,7 @@ class Trainer:
             load_weights = workers.first and not started
             with workers.together(), strategy.scope(), precision(settings.precision):
                 built = make_model(recipe, pipeline, given=model, load_weights=load_weights)
-                stepper = make_stepper(built, recipe, strategy, workers)
+                stepper = make_stepper(built, recipe, pipeline.info, strategy, workers)
             with workers.together(), precision(settings.precision):
                 grown = None
                 if settings.grow_from and load_weights:

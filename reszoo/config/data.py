@@ -75,6 +75,12 @@ class DataConfig(Table):
         ge=0,
         description="Number of training images to use, stratified by class. 0: all.",
     )
+    sampler: Literal["shuffle", "balanced"] = Field(
+        "shuffle",
+        description="Which training images an epoch shows: each once (`shuffle`), or as many of "
+        "every class (`balanced`), so that images of rare classes come more often. An epoch keeps "
+        "its length. Not for TFRecord files that are streamed.",
+    )
     lanes: int = Field(
         1,
         ge=1,

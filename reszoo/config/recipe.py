@@ -78,6 +78,9 @@ class Recipe(Table):
             if self.train.jit and getattr(self.model.spec, key):
                 expected = f"false with model.{key}, because XLA draws other random numbers"
                 raise self.train.contradiction("jit", expected, False)
+        if self.train.class_weights == "balanced" and self.data.sampler == "balanced":
+            expected = '"none" with data.sampler = "balanced", which balances the classes already'
+            raise self.train.contradiction("class_weights", expected, "none")
         self._check_finetune()
 
     def _check_weights(self) -> None:

@@ -9,6 +9,7 @@ from pydantic import Field
 from reszoo.validation.table import Table
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class TrainConfig(Table):
@@ -69,6 +70,13 @@ class TrainConfig(Table):
         description="Cross-entropy of the softmax, or of one sigmoid per class: the mean over the "
         "classes (`binary`, arXiv 2110.00476, section 3.1) or their sum. Evaluation reports the "
         "categorical one.",
+    )
+    class_weights: Literal["none", "balanced"] | dict[str, Positive] = Field(
+        "none",
+        examples=["balanced"],
+        description="Factors on the losses of the images of each class. `balanced`: images / "
+        "(classes x images of the class), as in scikit-learn. Or a table of class names; the "
+        "others count 1. An image with a soft target has the mean of its classes' weights.",
     )
     target_threshold: Fraction = Field(
         0.0,

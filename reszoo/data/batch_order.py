@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
-from reszoo.data.random_keys import ORDER, make_key, shuffle_indices
+import numpy as np
+
+from reszoo.data.random_keys import ORDER, SAMPLER, make_key, shuffle_indices
 from reszoo.lazy import tf
-from reszoo.types import Tensor
+from reszoo.types import Array, Tensor
 
 
 @dataclass(frozen=True)
@@ -19,12 +22,15 @@ class BatchOrder:
             `count`.
         seed: Of the order.
         repeats: How often an example stands in a row. An epoch keeps its length.
+        labels: The examples' labels, int [count], to show as many of each class; None shows each
+            example once per epoch.
     """
 
     count: int
     size: int
     seed: int
     repeats: int = 1
+    labels: Array | None = field(default=None, compare=False, repr=False)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -38,7 +44,33 @@ class BatchOrder:
 
     def indices(self, step: Tensor, rows: Tensor) -> Tensor:
         """Return which training examples stand in `rows` (int32 [k]) of a batch: int64 [k]."""
-        first = step % self.steps_per_epoch * self.size
-        key = make_key(self.seed, ORDER, step // self.steps_per_epoch)
+        first, epoch = step % self.steps_per_epoch * self.size, step // self.steps_per_epoch
+        key = make_key(self.seed, ORDER, epoch)
         places = (first + tf.cast(rows, tf.int64)) // self.repeats
-        return shuffle_indices(places, self.count, key)
+        indices = shuffle_indices(places, self.count, key)
+        return indices if self.labels is None else self._balance(indices, epoch)
+
+    def _balance(self, numbers: Tensor, epoch: Tensor) -> Tensor:
+        """Return the examples at an epoch's numbers 0 ... count - 1, the classes in turn.
+
+        The turns of a class go through its examples in one permutation after another, across
+        epochs. So each is shown before one is shown again; at most one turn per epoch is omitted.
+        """
+        examples, starts, sizes = self._classes
+        classes = len(sizes)
+        label = (numbers + epoch) % classes
+        turn = numbers // classes + epoch * -(-self.count // classes)
+        size = tf.gather(sizes, label)
+        permutation = label + classes * (turn // size)
+        key = make_key(self.seed, SAMPLER)
+        places = shuffle_indices(turn % size, size, key, permutation)
+        return tf.gather(examples, tf.gather(starts, label) + places)
+
+    @cached_property
+    def _classes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The examples by class, and where each class begins and how many it has."""
+        assert self.labels is not None
+        _, sizes = np.unique(self.labels, return_counts=True)
+        examples = np.argsort(self.labels, kind="stable")
+        with tf.init_scope(), tf.device("CPU:0"):
+            return tuple(map(tf.constant, (examples, np.cumsum(sizes) - sizes, sizes)))

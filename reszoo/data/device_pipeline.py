@@ -42,6 +42,7 @@ def open_device_pipeline(recipe: Recipe, *, device: str = "CPU:0") -> DevicePipe
                 "memory at the input's size, but these are streamed. "
                 "Example: --set data.on_device=false"
             )
+    settings["sampler"] = recipe.data.sampler
     return DevicePipeline(dataset, preprocessing, recipe.augment, device=device, **settings)
 
 
@@ -89,8 +90,11 @@ class DevicePipeline(Pipeline):
         batch_size: int,
         seed: int,
         device: str,
+        sampler: str = "shuffle",
     ) -> None:
-        super().__init__(dataset, preprocessing, augment, batch_size=batch_size, seed=seed)
+        super().__init__(
+            dataset, preprocessing, augment, batch_size=batch_size, seed=seed, sampler=sampler
+        )
         self._device = device
         self._stored: dict[str, tf.Variable] = {}
         self._make = tf.function(self._make_batch, autograph=False, reduce_retracing=True)

@@ -16,7 +16,7 @@ from reszoo.data.batch_augmentation import BatchAugmentation
 from reszoo.data.batch_order import BatchOrder
 from reszoo.data.batches import Batch, Batches, keep_order
 from reszoo.data.corruption import explain_error
-from reszoo.data.dataset import ArraySplit, ImageDataset, RecordSplit, Split
+from reszoo.data.dataset import ArraySplit, FileSplit, ImageDataset, RecordSplit, Split
 from reszoo.data.info import DataInfo
 from reszoo.data.loading import load_dataset
 from reszoo.data.memory_batches import gather_batches
@@ -67,7 +67,13 @@ def open_dataset(
     """
     dataset, preprocessing = load_normalized(data, augment, transforms, largest)
     return Pipeline(
-        dataset, preprocessing, augment, batch_size=batch_size, seed=seed, lanes=data.lanes
+        dataset,
+        preprocessing,
+        augment,
+        batch_size=batch_size,
+        seed=seed,
+        lanes=data.lanes,
+        sampler=data.sampler,
     )
 
 
@@ -95,6 +101,7 @@ class Pipeline:
         batch_size: Images per batch.
         seed: Of order and augmentation.
         lanes: Parts into which an epoch of a streamed dataset is cut; see `data.lanes`.
+        sampler: Which images an epoch shows; see `data.sampler`.
 
     Attributes:
         dataset, preprocessing: As given.
@@ -112,6 +119,7 @@ class Pipeline:
         batch_size: int,
         seed: int,
         lanes: int = 1,
+        sampler: str = "shuffle",
     ) -> None:
         if batch_size < 1:
             raise ReszooError(f"batch_size: {batch_size} is invalid; expected an integer >= 1")
@@ -121,7 +129,9 @@ class Pipeline:
         self._batch_size, self._seed, self._lanes = batch_size, seed, lanes
         self.preprocessing = preprocessing
         self.info = DataInfo.of(dataset, preprocessing)
-        self._order = BatchOrder(self.info.examples["train"], batch_size, seed, augment.repeats)
+        labels = self._labels() if sampler == "balanced" else None
+        count = self.info.examples["train"]
+        self._order = BatchOrder(count, batch_size, seed, augment.repeats, labels)
         self.steps_per_epoch = self._order.steps_per_epoch
 
     def train(self, start_step: int = 0, part: Part | None = None) -> Batches:
@@ -209,6 +219,15 @@ class Pipeline:
     def explain(self, error: BaseException) -> ReszooError | None:
         """Return the one-line reason for an error that a batch raised; None if not the images'."""
         return explain_error(self.dataset, error)
+
+    def _labels(self) -> Array:
+        split = self.dataset.splits["train"]
+        if not isinstance(split, ArraySplit | FileSplit):
+            raise ReszooError(
+                f'data.sampler: "balanced" is invalid for {self.dataset.name}, whose images are '
+                'streamed in stored order; expected "shuffle". Example: --set data.sampler=shuffle'
+            )
+        return split.labels
 
     def _fits_input(self, split: Split) -> bool:
         """Return whether a split is in memory at the input's size."""

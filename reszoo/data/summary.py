@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 LISTED = 10  # classes that are listed one by one
+ADVICE = "; try train.class_weights=balanced or data.sampler=balanced"
 IMBALANCED = 3  # times as many images in the largest class as in the smallest
 
 
@@ -44,9 +45,18 @@ def is_imbalanced(counts: Sequence[int]) -> bool:
 
 
 def warn_of_imbalance(
-    class_names: Sequence[str], class_counts: Mapping[str, Sequence[int]]
+    class_names: Sequence[str],
+    class_counts: Mapping[str, Sequence[int]],
+    *,
+    advise: bool = True,
 ) -> list[str]:
-    """Return warnings about imbalanced training classes and classes that a split lacks."""
+    """Return warnings about imbalanced training classes and classes that a split lacks.
+
+    Args:
+        class_names: In label order.
+        class_counts: For each split, the number of images of each class.
+        advise: Whether to name the remedies.
+    """
     lines = []
     for split, counts in class_counts.items():
         absent = [name for name, count in zip(class_names, counts, strict=True) if not count]
@@ -62,7 +72,7 @@ def warn_of_imbalance(
         lines.append(
             f"warning: the classes are imbalanced: {common} has {high / low:.3g} times the "
             f"training images of {rare} ({high:,} and {low:,}); "
-            f"{100 * high / sum(training):.3g} % of all are {common}"
+            f"{100 * high / sum(training):.3g} % of all are {common}{ADVICE if advise else ''}"
         )
     return lines
 

@@ -11,7 +11,9 @@ import keras
 from reszoo.commands import format_resume
 from reszoo.config.model import Published
 from reszoo.config.recipe import Recipe
+from reszoo.data.info import DataInfo
 from reszoo.data.summary import (
+    LISTED,
     describe_classes,
     describe_ignored,
     describe_size,
@@ -25,6 +27,7 @@ from reszoo.training.finetuning import describe_finetuning
 from reszoo.training.growing import Growth
 from reszoo.training.protocols import Pipeline
 from reszoo.training.run import Run
+from reszoo.training.setup import class_weights
 from reszoo.types import JsonObject
 from reszoo.zoo.count import count
 
@@ -152,18 +155,33 @@ def describe_start(
     training = {
         split: info.class_counts[split] for split in ("train",) if split in info.class_counts
     }
+    remedies = _describe_remedies(recipe, info)
     return [
         f"{recipe.name}: {model} on {info.name} ({sizes}; {shape}; {info.classes} classes)",
         *describe_size(info.found_size),
         *describe_classes(info.class_names, training),
         *(f"skipped, cannot be decoded: {path}" for path in info.skipped),
         *describe_ignored(info.ignored),
-        *warn_of_imbalance(info.class_names, info.class_counts),
+        *warn_of_imbalance(info.class_names, info.class_counts, advise=not remedies),
+        *remedies,
         f"{total} steps of {size} images on {', '.join(devices)}; run folder {run.path}",
         *([] if step else _describe_weights(recipe, pipeline)),
         *describe_finetuning(recipe, pipeline.steps_per_epoch, step),
         *([f"resuming from step {step}"] if step else []),
         *_describe_growth(grown),
+    ]
+
+
+def _describe_remedies(recipe: Recipe, info: DataInfo) -> list[str]:
+    """Return lines for what the recipe does about imbalanced classes."""
+    weights = class_weights(recipe, info)
+    named = sorted(zip(weights, info.class_names, strict=bool(weights)))
+    if len(named) > LISTED:
+        named = [named[0], named[-1]]
+    shown = ", ".join(f"{name} {weight:.3g}" for weight, name in named)
+    return [
+        *([f"class weights in the loss: {shown}"] if weights else []),
+        *(["an epoch shows as many images of each class"] * (recipe.data.sampler == "balanced")),
     ]
 
 

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from reszoo.commands import format_resume
 from reszoo.config.data import DataConfig
+from reszoo.config.overrides import Overrides, parse_overrides
+from reszoo.config.recipe import Recipe
+from reszoo.config.resolve import resolve_data
 from reszoo.data.catalog import name_data
 from reszoo.errors import ReszooError
 from reszoo.files import expand_user
 from reszoo.types import JsonObject
 from reszoo.weights.files import is_file_name
+
+
+def name_images(
+    recipe: Recipe | str | Path, overrides: Overrides, data: str
+) -> tuple[Recipe | str | Path, Overrides]:
+    """Return a recipe and its overrides with another `data.name`, which may be a folder's path."""
+    if isinstance(recipe, Recipe):
+        named = resolve_data(recipe.data.replace(name=name_data(data)))
+        return recipe.replace(data=named), overrides
+    return recipe, {**parse_overrides(overrides), "data.name": name_data(data)}
 
 
 def relocate(data: DataConfig, place: str) -> DataConfig:

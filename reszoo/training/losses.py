@@ -2,22 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
 from reszoo.config.training import TrainConfig
+from reszoo.errors import ReszooError, did_you_mean
 from reszoo.lazy import tf
 from reszoo.types import Tensor
+from reszoo.validation.messages import show
 
 
-def make_losses(train: TrainConfig, dtype: str) -> Callable[[Tensor, Tensor], Tensor]:
+def find_class_weights(
+    setting: str | Mapping[str, float], class_names: Sequence[str], counts: Sequence[int]
+) -> list[float]:
+    """Return the weight of each class in the loss; none if all classes count alike.
+
+    Args:
+        setting: `train.class_weights`.
+        class_names: In label order.
+        counts: Training images of each class; empty if they are unknown.
+
+    Raises:
+        ReszooError: If the setting names another class, or needs counts that are unknown or 0.
+
+    Reference: scikit-learn, `compute_class_weight`.
+    """
+    if setting == "none":
+        return []
+    if not isinstance(setting, str):
+        for name in setting:
+            if name not in class_names:
+                near = did_you_mean(name, class_names) or f"; expected {', '.join(class_names[:9])}"
+                raise ReszooError(f"train.class_weights: unknown class {show(name)}{near}")
+        return [setting.get(name, 1.0) for name in class_names]
+    if not counts or not min(counts):
+        why = "a class without training images" if counts else "streamed images of unknown labels"
+        example = f"train.class_weights={{{show(class_names[0])}=2.0}}"
+        raise ReszooError(
+            f'train.class_weights: "balanced" is invalid for {why}; expected a table. '
+            f"Example: --set '{example}'"
+        )
+    return [sum(counts) / (len(counts) * count) for count in counts]
+
+
+def make_losses(
+    train: TrainConfig, dtype: str, class_weights: Sequence[float] = ()
+) -> Callable[[Tensor, Tensor], Tensor]:
     """Return a function from targets and logits, both [n, classes], to losses [n].
 
     Args:
         train: The kind of loss, label smoothing and threshold of the targets.
         dtype: Of the logits.
+        class_weights: Factors on the losses, [classes]; none if all classes count alike. A soft
+            target has the mean of them.
     """
+    plain = _make_plain(train, dtype)
+    if not class_weights:
+        return plain
+
+    def weighted(targets: Tensor, logits: Tensor) -> Tensor:
+        losses = plain(targets, logits)
+        weights = tf.constant(class_weights, losses.dtype)
+        return losses * tf.linalg.matvec(tf.cast(targets, losses.dtype), weights)
+
+    return weighted
+
+
+def _make_plain(train: TrainConfig, dtype: str) -> Callable[[Tensor, Tensor], Tensor]:
     smoothing = train.label_smoothing
     if train.loss == "categorical":
         losses: Callable[[Tensor, Tensor], Tensor] = keras.losses.CategoricalCrossentropy(

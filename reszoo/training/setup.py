@@ -9,6 +9,7 @@ import keras
 
 from reszoo.config.recipe import Recipe
 from reszoo.data.device_pipeline import open_device_pipeline
+from reszoo.data.info import DataInfo
 from reszoo.data.pipeline import Pipeline, open_pipeline
 from reszoo.errors import ReszooError
 from reszoo.lazy import tf
@@ -16,6 +17,7 @@ from reszoo.models.batchnorm import synchronize_batch_norm
 from reszoo.models.build import build
 from reszoo.models.freeze import freeze
 from reszoo.training.devices import first_device
+from reszoo.training.losses import find_class_weights
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.step import Stepper
 from reszoo.training.workers import Workers
@@ -97,9 +99,18 @@ def share_start(stepper: Stepper, workers: Workers) -> None:
 
 
 def make_stepper(
-    model: keras.Model, recipe: Recipe, strategy: tf.distribute.Strategy, workers: Workers
+    model: keras.Model,
+    recipe: Recipe,
+    info: DataInfo,
+    strategy: tf.distribute.Strategy,
+    workers: Workers,
 ) -> Stepper:
-    """Return the stepper of a recipe, and compile the model. Call it in the strategy's scope."""
+    """Return the stepper of a recipe, and compile the model. Call it in the strategy's scope.
+
+    Raises:
+        ReszooError: If the class weights do not fit the data.
+    """
+    weights = class_weights(recipe, info)
     if recipe.train.batch_norm == "sync":
         synchronize_batch_norm(model)
     optimizer = make_optimizer(recipe.optimizer)
@@ -120,4 +131,11 @@ def make_stepper(
         worker=workers.index,
         workers=workers.count,
         soft=recipe.augment.mixes,
+        class_weights=weights,
     )
+
+
+def class_weights(recipe: Recipe, info: DataInfo) -> list[float]:
+    """Return the weight of each class in the loss; none if all classes count alike."""
+    counts = info.class_counts.get("train", [])
+    return find_class_weights(recipe.train.class_weights, info.class_names, counts)

@@ -52,6 +52,7 @@ class Stepper:
         worker: The number of this worker, on several hosts.
         workers: How many workers there are.
         soft: Whether labels are soft targets. Then the right answer is the greatest target.
+        class_weights: Factors on the losses of each class; none if all count alike.
 
     Attributes:
         part: The part of every batch that this worker reads.
@@ -77,6 +78,7 @@ class Stepper:
         worker: int = 0,
         workers: int = 1,
         soft: bool = False,
+        class_weights: Sequence[float] = (),
     ) -> None:
         self.model, self.optimizer, self.strategy = model, optimizer, strategy
         self._accumulate, self._images_on = train.accumulate, images_on
@@ -97,7 +99,7 @@ class Stepper:
                 "because XLA draws other random numbers. Example: --set train.jit=false"
             )
         self._classes = model.output_shape[-1]
-        self._losses = make_losses(train, model.output.dtype)
+        self._losses = make_losses(train, model.output.dtype, class_weights)
         self._update = WeightUpdate(
             model,
             optimizer,

@@ -75,7 +75,7 @@ def test_prepare_of_a_folder_counts_what_it_holds(
         "train images per class: cat 40, dog 8",
         "test images per class: cat 10, dog 2",
         "files not read: 1 .csv",
-        "warning: the classes are imbalanced: cat has 5 times the training images of dog (40 and 8); 83.3 % of all are cat",
+        "warning: the classes are imbalanced: cat has 5 times the training images of dog (40 and 8); 83.3 % of all are cat; try train.class_weights=balanced or data.sampler=balanced",
     ]
 
 

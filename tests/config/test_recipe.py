@@ -304,6 +304,7 @@ BAD_OVERRIDES = {
     "train.ema=1": "train.ema: 1 is invalid; expected a number >= 0 and < 1",
     "train.label_smoothing=1.5": "expected a number >= 0 and < 1",
     "train.precision=flaot16": '"mixed_float16"',
+    "train.class_weights={a=0.0}": 'train.class_weights: {"a": 0.0} is invalid; expected one of "none", "balanced" or a table of keys. Example: --set train.class_weights="balanced"',
     "train.select=bets": "did you mean 'best'",
     "train.deterministic=yes": 'train.deterministic: "yes" is invalid; expected true or false',
     "train.seed=1\ntrain.steps=2": "expected an integer",
@@ -358,6 +359,10 @@ CONTRADICTIONS = {
         "data.on_device=true",
         "augment.crop=inception",
     ): 'data.on_device: true is invalid; expected false with augment.crop = "inc',
+    (
+        "train.class_weights=balanced",
+        "data.sampler=balanced",
+    ): 'class_weights: "balanced" is invalid; expected "none" with data.sampler = "balanced"',
     ("data.on_device=true", "augment.crop=scale"): 'expected false with augment.crop = "scale"',
 }
 
@@ -370,10 +375,9 @@ def test_keys_that_contradict_each_other_are_rejected_with_an_example(
     load_recipe("cifar10_resnet20", [*size, overrides[0]])
     load_recipe("cifar10_resnet20", [*size, overrides[1]])
     message = refusal(load_recipe, "cifar10_resnet20", [*size, *overrides])
-    assert (
-        CONTRADICTIONS[overrides] in message
-        and f"Example: --set {overrides[0].split('=')[0]}=false" in message
-    )
+    key, _, value = overrides[0].partition("=")
+    fix = "false" if value == "true" else "none"
+    assert CONTRADICTIONS[overrides] in message and f"Example: --set {key}={fix}" in message
 
 
 @pytest.mark.smoke

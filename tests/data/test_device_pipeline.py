@@ -68,7 +68,9 @@ def compare(ours: Any, theirs: Any) -> int:
 
 @pytest.mark.parametrize("augment", AUGMENTS)
 @pytest.mark.parametrize(
-    "data", [{"normalize": "channel"}, {"channels": 1}], ids=["channel", "pixel_mean"]
+    "data",
+    [{"normalize": "channel"}, {"channels": 1, "sampler": "balanced"}],
+    ids=["channel", "pixel_mean"],
 )
 def test_batches_are_the_pipelines_to_the_bit(augment: str, data: dict[str, Any]) -> None:
     """From step 1, over an epoch's end with its short batch, on the second device."""

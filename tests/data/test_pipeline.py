@@ -93,6 +93,47 @@ def test_images_keep_their_labels() -> None:
         np.testing.assert_allclose(x, stored[y] / 255.0, atol=1e-6)
 
 
+@pytest.mark.parametrize(("sizes", "batch"), [([30, 5, 4], 8), ([3, 40], 64), ([1, 1], 1)])
+def test_the_balanced_sampler_shows_as_many_images_of_each_class(
+    sizes: list[int], batch: int
+) -> None:
+    """In turn through all images of a class; a function of seed and step; hosts share the rows."""
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    np.random.default_rng(0).shuffle(labels)
+    count = len(labels)
+    images = np.broadcast_to(
+        np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 2, 2, 1)
+    )
+    dataset = ImageDataset("numbered", tuple("abc"), {"train": ArraySplit(images, labels)})
+    to_input = unnormalized((2, 2), 1, DIGITS)
+    settings: dict[str, Any] = {"batch_size": batch, "sampler": "balanced"}
+    pipeline = Pipeline(dataset, to_input, NoCrop(), seed=3, **settings)
+    steps = 6 * pipeline.steps_per_epoch
+    whole = batches(pipeline, steps)
+    shown = [np.rint(255 * x[:, 0, 0, 0]).astype(int) for x, _ in whole]
+    assert all((labels[i] == y).all() for i, (_, y) in zip(shown, whole, strict=True))
+    for start in (1, steps // 2):
+        again = Pipeline(dataset, to_input, NoCrop(), seed=3, **settings)
+        for (x, y), (u, v) in zip(whole[start:], batches(again, steps - start, start), strict=True):
+            np.testing.assert_array_equal(x, u)
+            np.testing.assert_array_equal(y, v)
+    epochs = np.concatenate(shown).reshape(6, count)
+    for epoch in epochs:
+        taken = np.bincount(labels[epoch], minlength=len(sizes))
+        assert taken.max() - taken.min() <= 1 and taken.sum() == count
+    omitted = 6 if count % len(sizes) else 0  # at most one turn of each epoch
+    for label, size in enumerate(sizes):
+        of_class = np.bincount(epochs.ravel(), minlength=count)[labels == label]
+        assert len(of_class) == size and of_class.max() - of_class.min() <= 1 + omitted
+    own = [list(pipeline.train(0, Part(w, 2)).take(2).as_numpy_iterator()) for w in (0, 1)]
+    for step in range(2 if batch > 1 else 0):
+        rows = np.concatenate([host[step][0] for host in own])
+        np.testing.assert_array_equal(np.sort(rows.ravel()), np.sort(whole[step][0].ravel()))
+    other = Pipeline(dataset, to_input, NoCrop(), seed=4, **settings)
+    if count > 2:
+        assert any((a[0] != b[0]).any() for a, b in zip(whole, batches(other, steps), strict=True))
+
+
 @pytest.mark.parametrize(("count", "size"), [(1, 1), (1, 5), (7, 7), (8, 3), (5, 100)])
 def test_odd_sizes(count: int, size: int) -> None:
     pipeline = numbered(count, PAD, size)

@@ -26,7 +26,7 @@ def test_the_warning_names_classes_ratio_and_share() -> None:
     assert warn_of_imbalance(
         ["dog", "cat", "owl"], {"train": [10, 150, 40], "test": [1, 1, 1]}
     ) == [
-        "warning: the classes are imbalanced: cat has 15 times the training images of dog (150 and 10); 75 % of all are cat"
+        "warning: the classes are imbalanced: cat has 15 times the training images of dog (150 and 10); 75 % of all are cat; try train.class_weights=balanced or data.sampler=balanced"
     ]
     assert warn_of_imbalance(["dog", "cat"], {"train": [10, 12], "test": [1, 9]}) == []
     assert warn_of_imbalance(["dog", "cat"], {"train": [10, 12], "test": [0, 9]}) == [

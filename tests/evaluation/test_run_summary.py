@@ -36,7 +36,17 @@ def test_a_run_opens_with_its_class_counts_and_files_not_read() -> None:
     assert "files not read: 3 HEIC" in lines
     assert "skipped, cannot be decoded: a/b.jpg" in lines
     assert [line for line in lines if line.startswith("warning")] == [
-        "warning: the classes are imbalanced: cat has 5 times the training images of dog (30 and 6); 83.3 % of all are cat"
+        "warning: the classes are imbalanced: cat has 5 times the training images of dog (30 and 6); 83.3 % of all are cat; try train.class_weights=balanced or data.sampler=balanced"
+    ]
+    changes = {"train.class_weights": {"cat": 0.6, "dog": 3.0}, "data.sampler": "balanced"}
+    lines = describe_start(
+        load_recipe("quickstart", changes), of_counts(30, 6), run, ["cpu"], 0, "resnet20"
+    )  # type: ignore[arg-type]
+    (at,) = [at for at, line in enumerate(lines) if line.startswith("warning")]
+    assert lines[at].endswith("% of all are cat")
+    assert lines[at + 1 : at + 3] == [
+        "class weights in the loss: cat 0.6, dog 3",
+        "an epoch shows as many images of each class",
     ]
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from sklearn.utils.class_weight import compute_class_weight
 
 from reszoo.config.training import TrainConfig
-from reszoo.training.losses import make_losses
+from reszoo.errors import ReszooError
+from reszoo.training.losses import find_class_weights, make_losses
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -45,3 +49,32 @@ def test_losses_equal_their_formula(loss: str, threshold: float, smoothing: floa
     }[loss]
     got = make_losses(train, "float32")(targets, logits)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    weights = [0.25, 4.0, 1.0, 2.0, 0.5]
+    got = make_losses(train, "float32", weights)(targets, logits)
+    np.testing.assert_allclose(got, expected * (targets @ weights), rtol=1e-5, atol=1e-6)
+
+
+def test_balanced_weights_are_those_of_scikit_learn() -> None:
+    counts = [500, 250, 120, 40]
+    labels = np.repeat(np.arange(4), counts)
+    theirs = compute_class_weight("balanced", classes=np.arange(4), y=labels)
+    ours = find_class_weights("balanced", "abcd", counts)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    assert find_class_weights("none", "abcd", counts) == []
+    assert find_class_weights({"c": 3.0}, "abcd", []) == [1, 1, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "counts", "said"),
+    [
+        ({"dgo": 2.0}, [1, 1], "train.class_weights: unknown class \"dgo\"; did you mean 'dog'?"),
+        ("balanced", [], "streamed images of unknown labels; expected a table"),
+        ("balanced", [3, 0], "Example: --set 'train.class_weights={\"cat\"=2.0}'"),
+    ],
+)
+def test_class_weights_that_do_not_fit_the_data_are_rejected(
+    setting: Any, counts: list[int], said: str
+) -> None:
+    with pytest.raises(ReszooError) as caught:
+        find_class_weights(setting, ("cat", "dog"), counts)
+    assert said in str(caught.value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -24,6 +24,7 @@ from reszoo.training.step import Stepper
 SHAPE = (8, 8, 3)
 SMALL: dict[str, Any] = {"depths": (1, 1), "widths": (4, 8), "stem_width": 4}
 STEPS = 5
+CLASS_WEIGHTS = [0.2, 3.0, *[1.0] * 6, 0.5, 2.0]
 ONE = tf.distribute.get_strategy
 SLOW = pytest.mark.slow
 
@@ -37,6 +38,7 @@ def make(
     fields: dict[str, Any] = SMALL,
     images_on: str = "CPU:0",
     workers: Mapping[str, int] = {},
+    class_weights: Sequence[float] = (),
     **train: Any,
 ) -> Stepper:
     """Return a stepper over a small model that starts alike every time."""
@@ -55,6 +57,7 @@ def make(
             config,
             strategy,
             images_on=images_on,
+            class_weights=class_weights,
             **workers,
         )
 
@@ -123,7 +126,10 @@ CASES: dict[str, dict[str, Any]] = {
     "clipped": {"clip_norm": 0.5},
     "averaged": {"ema": 0.9},
     "smoothed": {"label_smoothing": 0.1},
-    "all": {"accumulate": 2, "rows": 13, "clip_norm": 0.5, "ema": 0.9, "label_smoothing": 0.1},
+    "all": {
+        "accumulate": 2, "rows": 13, "clip_norm": 0.5, "ema": 0.9, "label_smoothing": 0.1,
+        "class_weights": CLASS_WEIGHTS,
+    },
 }  # fmt: skip
 
 
@@ -351,8 +357,9 @@ def test_only_a_share_leaves_the_device_of_the_images(
 
 
 def test_equals_keras_fit() -> None:
-    """`Model.fit` with Keras' own loss and optimizer ends at the same weights."""
-    ours = make(sync=False, optimizer={"name": "sgd", "nesterov": True})
+    """`Model.fit` with Keras' own loss, class weights and optimizer ends at the same weights."""
+    momentum = {"name": "sgd", "nesterov": True}
+    ours = make(sync=False, optimizer=momentum, class_weights=CLASS_WEIGHTS)
     theirs = make(sync=False).model
     optimizer = keras.optimizers.SGD(0.01, momentum=0.9, nesterov=True)
     theirs.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -360,7 +367,8 @@ def test_equals_keras_fit() -> None:
     for images, labels in data:
         ours(images, labels, 0.01)
     x, y = (np.concatenate([each.numpy() for each in column]) for column in zip(*data, strict=True))
-    history = theirs.fit(x, y, batch_size=16, shuffle=False, verbose=0)
+    each = dict(enumerate(CLASS_WEIGHTS))
+    history = theirs.fit(x, y, batch_size=16, shuffle=False, verbose=0, class_weight=each)
     assert difference(weights(ours), arrays(theirs.variables)) < 1e-6
     loss, _, rows, _ = ours.totals.numpy()
     assert loss / rows == pytest.approx(history.history["loss"][0], rel=1e-5)
@@ -372,6 +380,7 @@ def test_settings_matter() -> None:
     cases: list[dict[str, Any]] = [{}, {"clip_norm": 0.5}, {"label_smoothing": 0.1}]
     cases += [
         {"accumulate": 2},
+        {"class_weights": CLASS_WEIGHTS},
         {"optimizer": plain | {"weight_decay": 0.01, "decay": "decoupled"}},
     ]
     base, *others = [weights(train(make(**({"optimizer": plain} | case)))) for case in cases]
