@@ -75,8 +75,7 @@ def train(
         overrides: Recipe keys to change, as {"train.epochs": 2} or ["train.epochs=2"].
         run_dir: A new or empty folder; runs/NAME-TIME by default.
         resume: Resume the run in `run_dir` exactly at its newest checkpoint, or start it.
-        data: A folder of images, or the name of a dataset: `data.name`. When a run resumes, the
-            new location of the same images, or the folder of prepared datasets.
+        data: A folder of images or a dataset (`data.name`). If the run resumes: their new location.
         devices: "auto", "cpu", "cpu:N", "gpu" or "gpu:0,1", as for `reszoo train --devices`.
         hosts: The hosts of the run, if there are several; by default those of TF_CONFIG or Slurm.
             Every host calls this alike; worker 0 alone reads and writes the run folder and prints.
@@ -95,7 +94,7 @@ def train(
     hosts = hosts or find_hosts(os.environ)
     resume = resume and (run_dir is None or Run(run_dir).is_occupied)
     if data is not None and recipe is not None and not resume:
-        recipe, overrides, data = *name_images(recipe, overrides, data), None
+        (recipe, overrides), data = name_images(recipe, overrides, data), None
     if hosts is not None:
         recipe, resume, data = agree(hosts, recipe, overrides, resume, data, devices, quiet)
     elif not isinstance(recipe, Recipe):
@@ -198,9 +197,8 @@ class Trainer:
                 built = make_model(recipe, pipeline, given=model, load_weights=load_weights)
                 stepper = make_stepper(built, recipe, pipeline.info, strategy, workers)
             with workers.together(), precision(settings.precision):
-                grown = None
-                if settings.grow_from and load_weights:
-                    grown = start_grown(stepper, recipe, pipeline)
+                grows = bool(settings.grow_from) and load_weights
+                grown = start_grown(stepper, recipe, pipeline) if grows else None
                 if run.writes:
                     check_space(run.path, stored_bytes(built, stepper), "run folder")
                     run = run if resume else Run.create(run.path, recipe)
@@ -224,10 +222,9 @@ class Trainer:
                 if resume:
                     trainer.loop.resume()
                 step, name = trainer.loop.step, built.name
-                for line in describe_start(recipe, pipeline, run, names, step, name, grown):
+                lines = describe_start(recipe, pipeline, run, names, step, name, grown)
+                for line in filter(None, [*lines, missing_gpu(devices)]):
                     reporter.line(line)
-                if note := missing_gpu(devices):
-                    reporter.line(note)
             return trainer
 
     def fit(self, until: int = 0) -> bool:

@@ -77,7 +77,9 @@ def find_run(
         check_start(recipe)
     if why := missing(recipe.data):
         raise ReszooError(f"{why}; {advice_on_data('train', run.path, recipe.data)}")
-    return run, recipe.replace(data=run.keep_size(recipe.data))
+    if workers.count == 1:  # several find the size anew, all the same
+        recipe = recipe.replace(data=run.keep_size(recipe.data))
+    return run, recipe
 
 
 def default_folder(recipe: Recipe) -> Path:
