@@ -51,24 +51,36 @@ def find_shape(
 
 
 def read_files(
-    splits: Mapping[str, FileSplit], preprocessing: Preprocessing
+    splits: Mapping[str, FileSplit], preprocessing: Preprocessing, *, resized: bool = True
 ) -> tuple[dict[str, ArraySplit], list[str]]:
     """Decode every file into memory at the input's size.
 
     Args:
         splits: The files.
         preprocessing: The input's size.
+        resized: Whether images may have another size than the input.
 
     Returns:
         The decoded splits, and the paths that cannot be decoded.
+
+    Raises:
+        ReszooError: If a file has another size and must not.
     """
     bad: list[str] = []
     arrays: dict[str, ArraySplit] = {}
     for name, files in splits.items():
         images = np.empty((files.count, *preprocessing.input_shape), np.uint8)
         read = np.zeros(files.count, bool)
-        for indices, batch in _decode(files.paths, preprocessing):
+        for indices, shapes, batch in _decode(files.paths, preprocessing):
             images[indices], read[indices] = batch, True
+            odd = np.flatnonzero((shapes != preprocessing.image_size).any(axis=1))
+            if len(odd) and not resized:
+                size, expected = (
+                    "x".join(map(str, each)) for each in (shapes[odd[0]], preprocessing.image_size)
+                )
+                raise ReszooError(
+                    f"{printable(files.paths[indices[odd[0]]])} is {size}; expected {expected}"
+                )
         bad += list(files.paths[~read])
         arrays[name] = ArraySplit(images, files.labels)
         if not read.all():
@@ -76,16 +88,16 @@ def read_files(
     return arrays, bad
 
 
-def _decode(paths: Array, preprocessing: Preprocessing) -> Iterator[tuple[Array, Array]]:
-    """Yield batches of (indices, images at input size) of whole files."""
+def _decode(paths: Array, preprocessing: Preprocessing) -> Iterator[tuple[Array, Array, Array]]:
+    """Yield batches of (indices, original sizes [n, 2], images at input size) of whole files."""
 
-    def load(index: Tensor, path: Tensor) -> tuple[Tensor, Tensor]:
+    def load(index: Tensor, path: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         image = decode_file(tf.io.read_file(path), preprocessing.channels)
-        return index, preprocessing.to_input(image)
+        return index, tf.shape(image)[:2], preprocessing.to_input(image)
 
     numbered = tf.data.Dataset.from_tensor_slices(encode_paths(paths)).enumerate()
     decoded = numbered.map(load, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors().batch(256)
-    batches: Iterator[tuple[Array, Array]] = decoded.prefetch(2).as_numpy_iterator()
+    batches: Iterator[tuple[Array, Array, Array]] = decoded.prefetch(2).as_numpy_iterator()
     return batches
 
 
