@@ -183,8 +183,8 @@ def test_data_names_the_images_of_a_new_run(
     assert run.recipe.data.name == f"folder:{photos}" and run.recipe.data.image_size is None
     assert run.meta["data"]["examples"] == {"train": 19, "validation": 5, "test": 6}
     assert run.meta["data"]["found_size"]
-    monkeypatch.setattr("reszoo.data.loading.find_shape", lambda *_: ((9, 9, 3), ""))
-    assert run.open_pipeline().info.input_shape == (8, 8, 3)
+    monkeypatch.setattr("reszoo.data.loading.find_shape", lambda *_: ((9, 9, 1), ""))
+    assert run.open_pipeline().info.input_shape == (8, 8, 1)
     train(run.recipe, run_dir=run.path, resume=True, quiet=True)
     recipe = recipe_for(tmp_path / "other", train={"steps": 1})
     with pytest.raises(ReszooError, match=r"no folder '/.*/missing'"):
