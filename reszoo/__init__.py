@@ -18,6 +18,7 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors and above
 
 if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getattr__`
+    from reszoo.comparison.compare import compare as compare
     from reszoo.comparison.seeds import train_seeds as train_seeds
     from reszoo.config.load import list_recipes as list_recipes
     from reszoo.config.load import load_recipe as load_recipe
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getat
     from reszoo.errors import ReszooError as ReszooError
     from reszoo.evaluation.evaluate import evaluate as evaluate
     from reszoo.evaluation.predict import predict as predict
+    from reszoo.evaluation.source import preprocessing as preprocessing
     from reszoo.exporting.convert import convert as convert
     from reszoo.exporting.export import export as export
     from reszoo.images.preprocessing import Preprocessing as Preprocessing
@@ -55,6 +57,7 @@ _PUBLIC = {
     "Server": "reszoo.serving.server",
     "Spec": "reszoo.zoo.spec",
     "build": "reszoo.models.build",
+    "compare": "reszoo.comparison.compare",
     "convert": "reszoo.exporting.convert",
     "count": "reszoo.zoo.count",
     "evaluate": "reszoo.evaluation.evaluate",
@@ -68,6 +71,7 @@ _PUBLIC = {
     "load_model": "reszoo.training.model_file",
     "load_recipe": "reszoo.config.load",
     "predict": "reszoo.evaluation.predict",
+    "preprocessing": "reszoo.evaluation.source",
     "spec": "reszoo.zoo.catalog",
     "stack": "reszoo.models.stack",
     "train": "reszoo.trainer",

@@ -16,6 +16,7 @@ ELSEWHERE = {
     "cli/test_main.py": "__main__ cli/bench cli/convert cli/export cli/lab cli/list cli/output "
     "cli/recipes cli/serve_check cli/show cli/train cli/tune",
     "cli/test_scoring.py": "cli/evaluate cli/model_argument cli/predict",
+    "comparison/test_compare.py": "comparison/page cli/compare",
     "config/test_recipe.py": "config/model config/optimizer config/overrides "
     "config/resolve config/tomlfile config/training validation/messages validation/table",
     "data/test_folder.py": "data/corruption data/file_reading data/loading images/bit_depth",

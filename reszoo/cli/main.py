@@ -19,6 +19,7 @@ COMMANDS = {
     "data": "list datasets and prepare them",
     "train": "train a model by a recipe",
     "launch": "train with several workers on this machine",
+    "compare": "compare runs: curves, means over seeds and paired differences",
     "evaluate": "evaluate a trained model on every image of a split",
     "predict": "classify images with a trained model",
     "export": "write a trained model as SavedModel, LiteRT or ONNX, checked and described",

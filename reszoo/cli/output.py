@@ -89,6 +89,7 @@ def print_table(
 def print_weights(rows: Sequence[Weights], *, named: bool = True) -> None:
     """Print a table of published weights, with the model of each if `named`."""
     headers = ("model", "weights", "top-1", "top-5", "size", "parameters", "license", "source")
+    headers += ("preprocessing",)
     cells: list[tuple[str | int, ...]] = [
         (
             row.model,
@@ -99,11 +100,12 @@ def print_weights(rows: Sequence[Weights], *, named: bool = True) -> None:
             row.parameters,
             row.license,
             row.source.removeprefix("https://"),
+            str(row.transforms),
         )
         for row in rows
     ]
     first = 0 if named else 1
-    spare = ("source", "parameters", "size", "top-5")
+    spare = ("preprocessing", "source", "parameters", "size", "top-5")
     print_table(headers[first:], [row[first:] for row in cells], whole=2 - first, spare=spare)
 
 

@@ -25,10 +25,6 @@ class Summary:
     mean: float
     std: float | None
 
-    def __str__(self) -> str:
-        deviation = "" if self.std is None else f" ± {self.std:.2f}"
-        return f"{self.mean:.2f}{deviation}"
-
 
 @dataclass(frozen=True)
 class Difference:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 from reszoo.errors import ReszooError
 from reszoo.images.preprocessing import Preprocessing
+from reszoo.keywords import explain_keywords
 from reszoo.training.run import Run
 from reszoo.types import JsonObject
 from reszoo.weights.published import Weights, find_weights
@@ -89,6 +90,28 @@ def open_source(named: Named, weights: str | None = None) -> Source:
         return build(spec, weights=row.tag)
 
     return _from_weights(row, row.transforms, row.class_names, row.class_ids, load)
+
+
+@explain_keywords
+def preprocessing(model: Named, *, weights: str | None = None) -> Preprocessing:
+    """Return how an image becomes the input of a model, as evaluation does it.
+
+    The result is a function for one's own loop: `dataset.map(reszoo.preprocessing(model))` takes
+    the bytes of JPEG and PNG files, or pixels. `str()` describes it.
+
+    Args:
+        model: A run or its folder, a model name, or a model that `build` gave published weights,
+            with or without their classifier.
+        weights: Which published weights, for a model name; by default the model's first.
+
+    Raises:
+        ReszooError: `model` is anything else, or its preprocessing is unknown.
+    """
+    pretrained = getattr(model, "pretrained", None)
+    if pretrained is not None and weights is None:
+        transforms: Preprocessing = pretrained.transforms
+        return transforms
+    return open_source(model, weights).preprocessing
 
 
 def _from_run(run: Run) -> Source:

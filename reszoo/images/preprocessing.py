@@ -129,6 +129,27 @@ class Preprocessing:
             image = resize(image, self.image_size, self.interpolation)
         return tf.ensure_shape(image, self.input_shape)
 
+    def __call__(self, image: Any) -> Tensor:
+        """Convert an image to the model's input, as evaluation does; also in `Dataset.map`.
+
+        Args:
+            image: The bytes of a JPEG or PNG file (scalar string), or pixels [h, w, c] in 0..255.
+
+        Returns:
+            float32 [height, width, channels].
+        """
+        image = tf.convert_to_tensor(image)
+        return self.from_bytes(image) if image.dtype == tf.string else self.from_image(image)
+
+    def __str__(self) -> str:
+        height, width = self.image_size
+        size = f"{height}x{width}"
+        if self.resize:
+            size = f"shorter side {self.resize}, crop {size}"
+        mean = "an image" if self.mean.ndim == 3 else _format(self.mean)
+        order = f", {self.channel_order}" if self.channels == 3 else ""
+        return f"{size}, {self.interpolation}{order}, mean {mean}, std {_format(self.std)}"
+
     def from_image(self, image: Any) -> Tensor:
         """Convert an image [h, w, c] of any size, values 0..255, to the model's float32 input."""
         return self.apply(self.to_input(image))
@@ -233,3 +254,7 @@ class Preprocessing:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Preprocessing) and self.to_dict() == other.to_dict()
+
+
+def _format(values: Array) -> str:
+    return " ".join(f"{value:.4g}" for value in values)

@@ -443,7 +443,17 @@ def test_published_weights_are_listed_with_scores_size_and_license(
 ) -> None:
     assert main(["list", "--weights", "resnet18*"]) == 0
     head, *lines = (line.split("\t") for line in capsys.readouterr().out.splitlines())
-    assert head == ["model", "weights", "top-1", "top-5", "size", "parameters", "license", "source"]
+    assert head == [
+        "model",
+        "weights",
+        "top-1",
+        "top-5",
+        "size",
+        "parameters",
+        "license",
+        "source",
+        "preprocessing",
+    ]
     assert lines[0][:7] == [
         "resnet18",
         "torchvision/IMAGENET1K_V1",
@@ -478,8 +488,8 @@ def test_the_table_of_weights_is_readable_in_80_columns(
     assert header.split()[:3] == ["model", "weights", "top-1"] and "license" in header
     for line, row in zip(lines, found, strict=True):
         assert line.split()[:3] == [row.model, row.tag, f"{row.top1:.2f}"] and row.license in line
-    assert note.startswith("Not shown in 80 columns: source, parameters")
-    monkeypatch.setenv("COLUMNS", "200")
+    assert note.startswith("Not shown in 80 columns: preprocessing, source, parameters")
+    monkeypatch.setenv("COLUMNS", "300")
     assert main(["list", "--weights", pattern]) == 0
     assert "Not shown" not in capsys.readouterr().out
 

@@ -36,4 +36,4 @@ def test_deviations_are_those_of_a_sample() -> None:
     found = summarize(values)
     assert (found.count, found.mean) == (3, pytest.approx(np.mean(values)))
     assert found.std == pytest.approx(np.sqrt(np.var(values) * 3 / 2))
-    assert str(found) == "8.83 ± 0.76" and str(summarize([8.0])) == "8.00"
+    assert summarize([8.0]).std is None
