@@ -371,6 +371,41 @@ def finetune(page: Path) -> str:
     return table("data | arm | steps | test error, % | test images", lines)
 
 
+def trainings(page: Path) -> str:
+    """Show the test errors of training runs, with each published figure that their recipes name."""
+    lines = []
+    for path in sorted(RESULTS.glob("*/record.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows, published = found["rows"], reszoo.load_recipe(found["recipe"]).published
+        error = f"{found['test_error_mean']:.2f}"
+        if len(rows) > 1:
+            error += f" ± {found['test_error_deviation']:.2f}"
+        seeds = ", ".join(str(row["seed"]) for row in rows)
+        minutes = ", ".join(f"{row['seconds'] / 60:.0f}" for row in rows)
+        lines.append(
+            f"`{found['recipe']}` | {found['precision']} | {found['steps']:,} | {seeds} | {error} "
+            f"| {published or ''} | {minutes} | [record]({os.path.relpath(path, page.parent)})"
+        )
+    headers = "recipe | precision | steps | seeds | test error, % | published | minutes | record"
+    return table(headers, lines)
+
+
+def packaged(page: Path) -> str:
+    """List the weights in the package with what their cards say."""
+    lines = []
+    for row in reszoo.list_weights():
+        if card := row.card:
+            counts = ", ".join(f"{count:,}" for count in card["examples"].values())
+            precision = card["recipe"]["train"].get("precision", "float32")
+            lines.append(
+                f"`{row.tag}` | `{row.model}` | `{card['recipe']['name']}`, seed {card['seed']}, "
+                f"{precision} | {counts} | {card['test_error']:.2f} | "
+                f"{card['test_error_before_rounding']:.2f} | {row.license}"
+            )
+    headers = "tag | model | recipe | training, validation, test images | test error, %"
+    return table(f"{headers} | before rounding, % | license", lines)
+
+
 GENERATORS: tuple[Callable[..., str], ...] = (bench, depth, kernels, precision, convolutions)
 GENERATORS += (
     hosts,
@@ -384,5 +419,16 @@ GENERATORS += (
     faults,
     memory,
 )
-GENERATORS += (exports, folds, export_parity, fuzz, load, weights_parity, images, finetune)
+GENERATORS += (
+    exports,
+    folds,
+    export_parity,
+    fuzz,
+    load,
+    weights_parity,
+    images,
+    finetune,
+    packaged,
+    trainings,
+)
 """Each takes the page and the arguments of its marker, and returns Markdown."""

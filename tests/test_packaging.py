@@ -86,9 +86,10 @@ def test_the_wheel_holds_every_module_recipe_and_the_type_marker(installed: Path
     expected = {path.relative_to(ROOT / "reszoo") for path in (ROOT / "reszoo").rglob("*.py")} | {
         Path("py.typed")
     }
-    expected |= {
-        Path("weights") / path.name for path in (ROOT / "reszoo" / "weights").glob("*.tsv")
-    }
+    for kind in ("weights/*.tsv", "weights/trained/*", "data/*.txt"):
+        found = {path.relative_to(ROOT / "reszoo") for path in (ROOT / "reszoo").glob(kind)}
+        assert found, kind
+        expected |= found
     expected.add(Path("serving") / "page.html")
     templates = Path("reporting") / "templates"
     expected |= {templates / path.name for path in (ROOT / "reszoo" / templates).glob("*.j2")}

@@ -65,8 +65,7 @@ def build(
     new_classifier = classes is not None  # only then may a file's classifier be left out
     shape = input_shape
     if shape is None:
-        image_size = published.transforms.image_size if published else None
-        shape = (*image_size, 3) if image_size else spec.default_input_shape
+        shape = published.transforms.input_shape if published else spec.default_input_shape
     check_input(spec, shape)
     if not top and classes is not None:
         raise ReszooError(

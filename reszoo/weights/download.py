@@ -16,13 +16,15 @@ from reszoo.errors import ReszooError
 from reszoo.files import atomic_path, expand_user
 from reszoo.loading import quiet_logger
 from reszoo.reporting.reporter import Reporter
-from reszoo.weights.files import RemoteFile
+from reszoo.weights.files import PACKAGED, RemoteFile, packaged_path
 
 TIMEOUT = 30.0  # seconds without a byte from the server of a plain URL
 
 
 def fetch(files: Sequence[RemoteFile]) -> Path:
     """Return the first of `files` that is in a cache; download the first one if none is.
+
+    A file that is installed with reszoo needs no cache and no network.
 
     Files of the Hugging Face hub are in its own cache, which other libraries share; all others are
     below `$RESZOO_HOME`. The digest is verified at every call, and a damaged file is downloaded
@@ -35,6 +37,8 @@ def fetch(files: Sequence[RemoteFile]) -> Path:
         ReszooError: If the file cannot be downloaded or stored, or its digest is wrong.
     """
     file, damaged, reporter = files[0], None, Reporter(stderr=True)
+    if file.url.startswith(PACKAGED):
+        return _find_packaged(file)
     try:
         for file in files:
             if path := _find(file):
@@ -50,6 +54,17 @@ def fetch(files: Sequence[RemoteFile]) -> Path:
         raise
     except Exception as error:  # the errors of huggingface_hub differ between its versions
         raise _explain(file, error) from error
+
+
+def _find_packaged(file: RemoteFile) -> Path:
+    path = packaged_path(file.url)
+    wrong = _compare_digest(file, path) if path.exists() else "no such file"
+    if wrong is None:
+        return path
+    raise ReszooError(
+        f"{path}: {wrong}. reszoo is not installed whole. "
+        "Example: pip install --force-reinstall --no-deps reszoo"
+    )
 
 
 def cache_path(file: RemoteFile) -> Path:

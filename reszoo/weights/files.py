@@ -29,6 +29,7 @@ OTHERS: tuple[str, ...] = (
     ".tflite",
 )
 OTHERS += (".tar", ".gz", ".zip", ".msgpack")
+PACKAGED = "package:"  # begins the URL of a file that is installed with reszoo
 RAW = "raw"  # the entry of a file that means the weights that are not averaged
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -92,13 +93,18 @@ class RemoteFile:
     """A published file.
 
     Attributes:
-        url: Where it is.
+        url: Where it is, or `package:` and the name of a file in reszoo/weights/trained.
         digest: `sha256:` and all 64 hexadecimal digits or the first 8, `md5:` and all 32, or `hub`:
             the sha256 that the Hugging Face hub states for the file.
     """
 
     url: str
     digest: str
+
+
+def packaged_path(url: str) -> Path:
+    """Return the path of a file that is installed with reszoo; of "", that of its folder."""
+    return Path(__file__).parent / "trained" / url.removeprefix(PACKAGED)
 
 
 def is_file_name(weights: str | os.PathLike[str]) -> bool:

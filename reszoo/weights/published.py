@@ -1,11 +1,12 @@
-"""Published weights, one row of published.tsv each. Standard library only."""
+"""Published weights: one row of published.tsv each, and those in the package. Standard library."""
 
 from __future__ import annotations
 
 import fnmatch
 import functools
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from reszoo.errors import ReszooError, did_you_mean
 from reszoo.images.preprocessing import Preprocessing
 from reszoo.reporting.notebook import html_table
 from reszoo.types import JsonObject
-from reszoo.weights.files import RemoteFile
+from reszoo.weights.files import PACKAGED, RemoteFile, packaged_path
 from reszoo.zoo.catalog import ALIASES, list_models
 from reszoo.zoo.catalog import spec as make_spec
 from reszoo.zoo.count import count
@@ -35,14 +36,17 @@ class Weights:
         model: The model's name.
         tag: Their name, "publisher/variant" or "publisher".
         layout: The layout of their tensors.
-        data: The dataset that they classify, "imagenet" or "cifar10".
+        data: The dataset that they classify, "imagenet", "cifar10" or "fashion_mnist".
         top1: Accuracy in percent on its test images (ImageNet: validation), one crop; published,
-            except that of "mlperf", which was measured here.
+            except those of "mlperf" and of the weights in the package, which were measured here.
         top5: As `top1`; None if not published.
         transforms: The preprocessing of images.
         license: SPDX identifier.
         source: Where accuracy and license are stated.
         files: Where they lie, the preferred first.
+        names: Class names in the order of the logits, unless `data` decides them.
+        ids: Names of the dataset's class folders, likewise.
+        card: Of weights in the package: how they were trained and measured.
     """
 
     model: str
@@ -55,6 +59,9 @@ class Weights:
     license: str
     source: str
     files: tuple[RemoteFile, ...]
+    names: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    card: JsonObject = field(default_factory=dict)
 
     @property
     def parameters(self) -> int:
@@ -64,12 +71,14 @@ class Weights:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Class names in the order of the logits."""
-        return CIFAR10 if self.data == "cifar10" else tuple(name for _, name in _imagenet())
+        cifar10 = self.data == "cifar10"
+        return self.names or (CIFAR10 if cifar10 else tuple(name for _, name in _imagenet()))
 
     @property
     def class_ids(self) -> tuple[str, ...]:
         """Names of the dataset's class folders: ImageNet's WordNet numbers."""
-        return CIFAR10 if self.data == "cifar10" else tuple(number for number, _ in _imagenet())
+        cifar10 = self.data == "cifar10"
+        return self.ids or (CIFAR10 if cifar10 else tuple(number for number, _ in _imagenet()))
 
     def classifies(self, names: tuple[str, ...]) -> bool:
         """Return whether `names` are the classes of these weights, in the order of their logits."""
@@ -85,6 +94,7 @@ class Weights:
             **values,
             "transforms": self.transforms.to_dict(),
             "files": [file.url for file in self.files],
+            **({"training": self.card} if self.card else {}),
         }
 
 
@@ -110,11 +120,22 @@ class WeightsList(list[Weights]):
 
 @functools.cache
 def published() -> tuple[Weights, ...]:
-    """Return every row. The first of a model is what its dataset's name stands for."""
+    """Return all weights. The first of a model are what its dataset's name stands for."""
     head, *lines = (
         (Path(__file__).parent / "published.tsv").read_text(encoding="utf-8").splitlines()
     )
-    return tuple(_row(dict(zip(head.split("\t"), line.split("\t"), strict=True))) for line in lines)
+    rows = [_row(dict(zip(head.split("\t"), line.split("\t"), strict=True))) for line in lines]
+    cards = sorted(packaged_path("").glob("*.json"))
+    return (*rows, *(_packaged(path) for path in cards))
+
+
+def _packaged(path: Path) -> Weights:
+    """Return the weights that a JSON file in the package describes."""
+    values: JsonObject = json.loads(path.read_text(encoding="utf-8"))
+    file = RemoteFile(url=f"{PACKAGED}{path.stem}.safetensors", digest=values.pop("digest"))
+    values |= {key: tuple(values[key]) for key in ("names", "ids")}
+    transforms = Preprocessing.from_dict(values.pop("transforms"))
+    return Weights(tag=path.stem, layout="reszoo", transforms=transforms, files=(file,), **values)
 
 
 def _row(cells: dict[str, str]) -> Weights:
@@ -132,8 +153,10 @@ def _row(cells: dict[str, str]) -> Weights:
     for file in cells["files"].split():
         url, digest = file.split("|")
         files.append(RemoteFile(url=url, digest=digest))
+    keys = ("model", "tag", "layout", "data", "license", "source")
+    texts: JsonObject = {key: cells[key] for key in keys}
     return Weights(
-        **{key: cells[key] for key in ("model", "tag", "layout", "data", "license", "source")},
+        **texts,
         top1=float(cells["top1"]),
         top5=float(cells["top5"]) if cells["top5"] else None,
         transforms=transforms,

@@ -1,0 +1,49 @@
+"""Record finished runs of a recipe with several seeds: `python tests/bench runs OUT.json RUN [RUN ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("runs", nargs="+", metavar="RUN")
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what the runs trained on, and their test errors in percent."""
+    import json
+
+    import reszoo
+
+    runs = [reszoo.Run.open(path) for path in args.runs]
+    rows = []
+    for run in runs:
+        test = json.loads((run.path / "test.json").read_text(encoding="utf-8"))
+        last = run.history[-1]
+        rows.append(
+            {
+                "seed": run.meta["seed"],
+                "test_error": round(100 * (1 - test["top1"]), 3),
+                "test_loss": test["loss"],
+                "validation_error": round(100 * (1 - last["val_accuracy"]), 3),
+                "training_error": round(100 * (1 - last["accuracy"]), 3),
+                "seconds": run.meta["seconds"],
+                "devices": run.meta["devices"],
+                "versions": run.meta["versions"],
+            }
+        )
+    first, errors = runs[0].meta, [row["test_error"] for row in rows]
+    keys = ("name", "examples", "fingerprint")
+    return {
+        "recipe": first["recipe"],
+        "steps": first["steps"],
+        "precision": runs[0].recipe.train.precision,
+        "parameters": first["parameters"],
+        "data": {key: first["data"][key] for key in keys},
+        "rows": rows,
+        "test_error_mean": round(statistics.mean(errors), 3),
+        "test_error_deviation": round(statistics.stdev(errors), 3) if len(errors) > 1 else None,
+    }
