@@ -88,8 +88,8 @@ def print_table(
 
 def print_weights(rows: Sequence[Weights], *, named: bool = True) -> None:
     """Print a table of published weights, with the model of each if `named`."""
-    headers = ("model", "weights", "top-1", "top-5", "size", "parameters", "license", "source")
-    headers += ("preprocessing",)
+    first = ("model", "weights", "top-1", "top-5", "size", "parameters", "license", "source")
+    headers = (*first, "preprocessing")
     cells: list[tuple[str | int, ...]] = [
         (
             row.model,
@@ -104,9 +104,9 @@ def print_weights(rows: Sequence[Weights], *, named: bool = True) -> None:
         )
         for row in rows
     ]
-    first = 0 if named else 1
+    start = 0 if named else 1
     spare = ("preprocessing", "source", "parameters", "size", "top-5")
-    print_table(headers[first:], [row[first:] for row in cells], whole=2 - first, spare=spare)
+    print_table(headers[start:], [row[start:] for row in cells], whole=2 - start, spare=spare)
 
 
 def add_verbosity(parser: argparse.ArgumentParser) -> None:

@@ -29,7 +29,7 @@ class Comparison:
     """What `compare` returns.
 
     Attributes:
-        page: The HTML page. runs.csv, differences.csv and the figure lie beside it.
+        page: The HTML page. runs.csv, differences.csv and the figure are next to it.
         groups: The runs by recipe.
         pairs: The differences of recipes with common seeds and the same test images.
         finding: The result in one sentence.

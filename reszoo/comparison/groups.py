@@ -87,7 +87,7 @@ class Group:
         rows = [{row["epoch"]: row.get(key) for row in run.history} for run in self.runs]
         epochs = sorted({epoch for each in rows for epoch in each})
         return epochs, [
-            [np.nan if each.get(epoch) is None else 100 * (1 - each[epoch]) for epoch in epochs]
+            [np.nan if value is None else 100 * (1 - value) for value in map(each.get, epochs)]
             for each in rows
         ]
 
