@@ -55,10 +55,43 @@ class TrainConfig(Table):
     clip_norm: float = Field(
         0.0, ge=0, description="Largest norm of the whole gradient. 0: no limit."
     )
+    clip_value: float = Field(
+        0.0, ge=0, description="Largest magnitude of each number of the gradient. 0: no limit."
+    )
+    clip_adaptive: float = Field(
+        0.0,
+        ge=0,
+        examples=[0.01],
+        description="Largest norm of a filter's gradient as a share of the filter's norm, except "
+        "of the classifier (adaptive clipping, arXiv 2102.06171, section 4.1). 0: no limit.",
+    )
     ema: Fraction = Field(
         0.0,
         description="Decay per step of averaged weights, which are then evaluated, saved and "
         "exported. 0: none.",
+    )
+    ema_batch_norm: bool = Field(
+        False,
+        description="Average batch norm statistics like weights, as in torchvision and timm. By "
+        "default the present ones are used.",
+    )
+    ema_every: int = Field(
+        1, ge=1, description="Steps of an epoch between updates of the averages; the first has one."
+    )
+    ema_start: float | None = Field(
+        None,
+        ge=0,
+        examples=[5.0],
+        description="Epochs at whose end averaging starts. Until then, and at the first step after "
+        "them, each update copies the weights. By default averages start at the initial weights.",
+    )
+    ema_warmup: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        examples=[0.6667],
+        description="Power p of a smaller decay at the start: 1 - (1 + t)^-p at step t of "
+        "averaging, as in timm. 0: the decay is constant.",
     )
     label_smoothing: Fraction = Field(
         0.0,
@@ -126,11 +159,32 @@ class TrainConfig(Table):
                 'false with train.batch_norm = "sync", because XLA compiles each replica alone'
             )
             raise self.contradiction("jit", expected, False)
+        limits = [key for key in ("clip_norm", "clip_value", "clip_adaptive") if getattr(self, key)]
+        if len(limits) > 1:
+            expected = f"0 with train.{limits[0]} = {getattr(self, limits[0]):g}; give one of them"
+            raise self.contradiction(limits[1], expected, 0)
+        if not self.ema:
+            for key in ("ema_batch_norm", "ema_every", "ema_start", "ema_warmup"):
+                self.reject_unused(key, "ema")
         if self.loss == "categorical":
             self.reject_unused("target_threshold", "loss")
         if bool(self.steps) == bool(self.epochs):
             expected = f"exactly one > 0 of train.steps and train.epochs = {self.epochs:g}"
             raise self.contradiction("steps", expected, "train.epochs=20")
+
+    def ema_share(self, step: int, steps_per_epoch: int) -> float:
+        """Return the share of an update's weights in their averages: 1 to copy, 0 for no update.
+
+        Args:
+            step: Number of the update, from 0.
+            steps_per_epoch: Updates in one epoch.
+        """
+        if step % steps_per_epoch % self.ema_every:
+            return 0.0
+        start = -1 if self.ema_start is None else round(self.ema_start * steps_per_epoch)
+        count = max(0, step - start)
+        warming = (1 + count) ** -self.ema_warmup if self.ema_warmup or not count else 0.0
+        return max(1 - self.ema, warming)
 
 
 class FinetuneConfig(Table):
@@ -165,20 +219,32 @@ class FinetuneConfig(Table):
         description="Factor of the learning rate from each stage to the one below (arXiv "
         "1801.06146, section 3.2).",
     )
+    block_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Factor of the learning rate from each residual block to the one below, from "
+        "the classifier to the stem, as timm's `--layer-decay`. Instead of stage_decay.",
+    )
 
     def check(self) -> None:
         """Raise ReszooError for keys that have no effect."""
         for key in unused_with_freeze(self.freeze):
             if key == "batch_norm" or self.batch_norm == "eval":  # else frozen batch norms learn
                 self.reject_unused(key, "freeze")
+        if self.block_decay != 1 and self.stage_decay != 1:
+            expected = f"1 with finetune.stage_decay = {self.stage_decay:g}; give one of them"
+            raise self.contradiction("block_decay", expected, "finetune.stage_decay=1")
 
     def reject_alone(self) -> None:
         """Raise ReszooError for a key that has no effect where only the classifier learns."""
         if self.batch_norm == "eval":
-            self.reject_unused("probe_epochs", "freeze")
-            self.reject_unused("stage_decay", "freeze")
+            for key in unused_with_freeze("all"):
+                self.reject_unused(key, "freeze")
 
 
 def unused_with_freeze(freeze: str) -> tuple[str, ...]:
     """Return the keys of [finetune] that have no effect with a value of `freeze`."""
-    return {"none": ("batch_norm",), "all": ("probe_epochs", "stage_decay")}.get(freeze, ())
+    return {"none": ("batch_norm",), "all": ("probe_epochs", "stage_decay", "block_decay")}.get(
+        freeze, ()
+    )

@@ -117,7 +117,7 @@ def drift(
             pipeline,
             given=lambda data: stack(load_backbone(backbone, base, data), **placement),
         )
-        learning_rate_factors(model, base.finetune.stage_decay)
+        learning_rate_factors(model, base.finetune)
     batch, stated = base.train.batch_size, base.schedule.rate_batch
     rate = rate or RATE_SHARE * base.schedule.rate * (batch / stated if stated else 1.0)
     total = 0

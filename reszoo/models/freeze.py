@@ -6,7 +6,7 @@ import keras
 
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.weights.convert import HEAD
-from reszoo.zoo.layer_names import parse_layer_group
+from reszoo.zoo.layer_names import parse_block_layer, parse_layer_group
 
 MODES = ("eval", "train")
 
@@ -50,8 +50,12 @@ def freeze(model: keras.Model, until: str = "stage3", batch_norm: str = "eval") 
     return model
 
 
-def layer_groups(model: keras.Model) -> dict[str, list[keras.layers.Layer]]:
+def layer_groups(
+    model: keras.Model, *, by_block: bool = False
+) -> dict[str, list[keras.layers.Layer]]:
     """Return the layers of each group from input to output: "stem", "stage1", ..., "head".
+
+    With `by_block` each residual block is a group, "stage1_block1".
 
     "head" is the classifier, and missing in a model built with top=False. Layers between the last
     stage and the classifier belong to that stage. The input belongs to no group.
@@ -61,7 +65,8 @@ def layer_groups(model: keras.Model) -> dict[str, list[keras.layers.Layer]]:
     """
     found: dict[str, list[keras.layers.Layer]] = {}
     for layer in model.layers:
-        if group := parse_layer_group(layer.name):
+        block = parse_block_layer(layer.name) if by_block else None
+        if group := block.block_name if block else parse_layer_group(layer.name):
             found.setdefault(group, []).append(layer)
     stages = [group for group in found if group.startswith("stage")]
     if not stages:

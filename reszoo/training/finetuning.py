@@ -24,6 +24,8 @@ def describe_finetuning(recipe: Recipe, steps_per_epoch: int, step: int = 0) -> 
         trained = enumerate(reversed(recipe.layer_groups[first:]))
         factors = (f"{group} {settings.stage_decay**below:.3g}" for below, group in trained)
         lines.append(f"factors on the learning rate: {', '.join(factors)}")
+    if settings.block_decay != 1:
+        lines.append(f"factor on the learning rate from block to block: {settings.block_decay:.3g}")
     return lines
 
 

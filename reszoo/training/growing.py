@@ -71,7 +71,7 @@ def start_grown(stepper: Stepper, recipe: Recipe, pipeline: Pipeline) -> Growth:
     images = np.concatenate([batch for batch, _ in batches.as_numpy_iterator()])[:IMAGES]
     added = transfer_weights(old, new, recipe.model.spec, images)
     difference = check_equivalence(old, new, added, images[:64]).difference
-    for weight, average in zip(stepper.weights, stepper.averages, strict=False):
+    for weight, average in zip(stepper.averaged, stepper.averages, strict=True):
         average.assign(weight.numpy())
     return Growth(
         run=str(source.path),

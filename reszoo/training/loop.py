@@ -38,8 +38,7 @@ class Loop:
         pipeline: The data.
         reporter: Reports to the terminal and to train.log.
         workers: The workers of the run; all call the same methods.
-        evaluate: Returns val_loss and val_accuracy, passing the batches through its argument; None
-            without validation images.
+        evaluate: Returns val_loss and val_accuracy, and passes its batches through its argument.
         callbacks: Keras callbacks, as `check_callbacks` returns them.
 
     Attributes:
@@ -198,6 +197,7 @@ class Loop:
         if self.probe and self.step == self.probe:
             self.stepper.restart()
             self.reporter.line(describe_unfreezing(self.recipe, self.step))
+        self.stepper.share = self.recipe.train.ema_share(self.step, self.pipeline.steps_per_epoch)
         take_step = self.stepper.probe if self.step < self.probe else self.stepper
         with self.stopping.limit(first=self.step in (self._first, self.probe)):
             take_step(images, labels, rate, self.pipeline.rows(self.step), self.stopping.wishes)

@@ -53,7 +53,9 @@ class Stepper(Protocol):
     model: keras.Model
     optimizer: keras.optimizers.Optimizer
     weights: list[Variable]
+    averaged: list[Variable]
     averages: list[Variable]
+    share: float
     totals: Variable
     wishes: Variable
     part: Part

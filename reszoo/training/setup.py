@@ -126,7 +126,7 @@ def make_stepper(
         recipe.train,
         recipe.optimizer,
         strategy,
-        recipe.finetune.stage_decay,
+        recipe.finetune,
         images_on=first_device(strategy) if recipe.data.on_device else "CPU:0",
         worker=workers.index,
         workers=workers.count,

@@ -46,7 +46,7 @@ class TrainingState:
         self.seconds = 0.0
         self.ended = False
         self._epoch_start: Array = np.zeros(4)  # the sums when the epoch began
-        self.averaging = WeightAverages(stepper.weights, stepper.averages)
+        self.averaging = WeightAverages(stepper.averaged, stepper.averages)
         named = enumerate(stepper.model.variables)
         self._weights = {f"model/{index}/{variable.path}": variable for index, variable in named}
         self._variables: dict[str, Variable] = self._weights | stepper.state()

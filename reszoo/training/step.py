@@ -15,7 +15,7 @@ from typing import TypeAlias
 import keras
 
 from reszoo.config.optimizer import OptimizerConfig
-from reszoo.config.training import TrainConfig
+from reszoo.config.training import FinetuneConfig, TrainConfig
 from reszoo.data.micro_batches import Part
 from reszoo.errors import ReszooError
 from reszoo.lazy import tf
@@ -47,7 +47,7 @@ class Stepper:
         train: Precision, accumulation, clipping, averages and label smoothing.
         decay: Weight decay and its kind.
         strategy: The strategy.
-        stage_decay: Factor on the learning rate from each stage to the one below it.
+        finetune: Factors on the learning rate of lower stages or blocks.
         images_on: The device that holds the batches; only a replica's share leaves it.
         worker: The number of this worker, on several hosts.
         workers: How many workers there are.
@@ -57,13 +57,15 @@ class Stepper:
     Attributes:
         part: The part of every batch that this worker reads.
         weights: The weights that were trainable at construction. Only these have slots.
-        averages: Their exponential moving averages; empty without `train.ema`.
+        averaged: The variables that have averages: the weights, perhaps batch norm statistics.
+        averages: Their exponential moving averages; both are empty without `train.ema`.
+        share: The share of new weights in their averages, of the next steps; at first 1 - `ema`.
         totals: [sum of the losses, right answers, images, skipped steps], a float64 variable [4].
         wishes: The wishes of all workers in the last step, added up, a float64 variable [2].
 
     Raises:
-        ReszooError: If `train.jit` does not support the model, or `stage_decay` needs stages that
-            the model does not have.
+        ReszooError: If `train.jit` does not support the model, or `finetune` needs stages that the
+            model does not have, or no weight matches a pattern of `no_decay`.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Stepper:
         train: TrainConfig,
         decay: OptimizerConfig,
         strategy: Strategy,
-        stage_decay: float = 1.0,
+        finetune: FinetuneConfig = FinetuneConfig(),  # noqa: B008 -- immutable
         images_on: str = "CPU:0",
         worker: int = 0,
         workers: int = 1,
@@ -105,11 +107,12 @@ class Stepper:
             optimizer,
             decay,
             strategy,
-            clip_norm=train.clip_norm,
-            ema=train.ema,
-            stage_decay=stage_decay,
+            train,
+            finetune,
+            self._statistics if train.ema_batch_norm else (),
         )
         self.weights, self.averages = self._update.weights, self._update.averages
+        self.averaged, self.share = self._update.averaged, 1 - train.ema
         self._all = list(range(len(self.weights)))
         self.totals = tf.Variable(tf.zeros(4, tf.float64), trainable=False, name="totals")
         self.wishes = tf.Variable(tf.zeros(2, tf.float64), trainable=False, name="wishes")
@@ -119,7 +122,7 @@ class Stepper:
         if soft:
             labels = tf.TensorSpec([None, self._classes], tf.float32)
         rate, wishes = tf.TensorSpec([], tf.float32), tf.TensorSpec([2], tf.float64)
-        signature = [images, labels, rate, rows, wishes]
+        signature = [images, labels, rate, rows, wishes, tf.TensorSpec([], tf.float64)]
         # No code here branches on a tensor, so AutoGraph would only cost time.
         traced = partial(tf.function, input_signature=signature, autograph=False)
         self._step, self._probe = traced(self._full_step), traced(self._probe_step)
@@ -141,13 +144,13 @@ class Stepper:
             rows: Rows of the whole batch; by default n.
             wishes: What this worker wants all to know after the step; added up in `wishes`.
         """
-        self._take_step(*_arguments(images, labels, rate, rows, wishes))
+        self._take_step(*_arguments(images, labels, rate, rows, wishes, self.share))
 
     def probe(
         self, images: Tensor, labels: Tensor, rate: float, rows: int = 0, wishes: Wishes = NO_WISHES
     ) -> None:
         """Take the same step of a linear probe: the classifier alone learns, as in inference."""
-        self._take_probe(*_arguments(images, labels, rate, rows, wishes))
+        self._take_probe(*_arguments(images, labels, rate, rows, wishes, self.share))
 
     @property
     def rate(self) -> float:
@@ -166,8 +169,8 @@ class Stepper:
     def state(self) -> dict[str, Variable]:
         """Return every variable besides the model's by a stable name, for checkpoints."""
         slots = {f"optimizer/{at}": each for at, each in enumerate(self.optimizer.variables)}
-        pairs = zip(self.weights, self.averages, strict=False)
-        averages = {f"average/{weight.path}": average for weight, average in pairs}
+        pairs = zip(self.averaged, self.averages, strict=True)
+        averages = {f"average/{each.path}": average for each, average in pairs}
         scale = {"loss_scale": self.loss_scale.scale, "calm_steps": self.loss_scale.good_steps}
         return {**slots, **averages, "totals": self.totals, **scale}
 
@@ -203,7 +206,7 @@ class Stepper:
             indices: Which weights to update.
             training: Whether the model computes as in training.
         """
-        images, labels, rate, rows, wishes = batch
+        images, labels, rate, rows, wishes, share = batch
         arguments = (images, labels, rows, wishes, indices, training)
         gradients, sums, finite = self.strategy.run(self._replica_step, args=arguments)
         self.optimizer.learning_rate = rate
@@ -211,11 +214,11 @@ class Stepper:
         if scaled:
             # Computed from the reduced gradient, and therefore equal on every replica.
             finite = self.strategy.experimental_local_results(finite)[0]
-            apply = partial(self._update.apply, gradients, rate, indices)
+            apply = partial(self._update.apply, gradients, rate, share, indices)
             tf.cond(finite, apply, lambda: False)
             self.loss_scale.update(finite)
         else:
-            self._update.apply(gradients, rate, indices)
+            self._update.apply(gradients, rate, share, indices)
         sums, wished = tf.split(self.strategy.reduce("SUM", sums, axis=None), [3, 2])
         sums = tf.concat([sums, [0.0]], 0)
         if scaled:  # the loss of a skipped step may not be finite; only the skip is counted
@@ -291,8 +294,9 @@ class Stepper:
 
 
 def _arguments(
-    images: Tensor, labels: Tensor, rate: float, rows: int, wishes: Wishes
+    images: Tensor, labels: Tensor, rate: float, rows: int, wishes: Wishes, share: float
 ) -> tuple[Tensor, ...]:
     """Return the arguments of a step as tensors."""
     count, wanted = tf.constant(rows or len(labels), tf.int32), tf.constant(wishes, tf.float64)
-    return images, labels, tf.constant(rate, tf.float32), count, wanted
+    numbers = tf.constant(rate, tf.float32), count, wanted, tf.constant(share, tf.float64)
+    return images, labels, *numbers

@@ -302,6 +302,7 @@ BAD_OVERRIDES = {
     "train.accumulate=129": "expected at most train.batch_size = 128",
     "train.seed=-1": "train.seed: -1 is invalid; expected an integer >= 0 and < 2147483648",
     "train.ema=1": "train.ema: 1 is invalid; expected a number >= 0 and < 1",
+    "train.ema_batch_norm=true": "train.ema_batch_norm: not used with train.ema = 0.0",
     "train.label_smoothing=1.5": "expected a number >= 0 and < 1",
     "train.precision=flaot16": '"mixed_float16"',
     "train.class_weights={a=0.0}": 'train.class_weights: {"a": 0.0} is invalid; expected one of "none", "balanced" or a table of keys. Example: --set train.class_weights="balanced"',

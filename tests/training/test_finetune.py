@@ -51,7 +51,14 @@ def make(
     )
     with strategy.scope(), precision(policy):
         model = freeze(build("resnet8", input_shape=SHAPE, **(net or {})), until, batch_norm)
-        return Stepper(model, make_optimizer(config), plan, config, strategy, stage_decay)
+        return Stepper(
+            model,
+            make_optimizer(config),
+            plan,
+            config,
+            strategy,
+            FinetuneConfig(stage_decay=stage_decay),
+        )
 
 
 def batches(steps: int, rows: int = 16) -> list[tuple[tf.Tensor, tf.Tensor]]:
@@ -66,7 +73,7 @@ def values(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def averages(stepper: Stepper) -> dict[str, np.ndarray]:
-    pairs = zip(stepper.weights, stepper.averages, strict=True)
+    pairs = zip(stepper.averaged, stepper.averages, strict=True)
     return {weight.path: average.numpy() for weight, average in pairs}
 
 
@@ -441,6 +448,7 @@ def test_the_lines_of_a_run() -> None:
         ({"freeze": "stage3"}, "probe_epochs", "not used with"),
         ({"freeze": "all", "probe_epochs": 0}, "stage_decay", "not used with"),
         ({"freeze": "stage3", "probe_epochs": 0}, "stage_decay", "not used with"),
+        ({"block_decay": 0.5}, "block_decay", "expected 1 with finetune.stage_decay = 0.5"),
         ({"stage_decay": 0}, "stage_decay", "expected a number > 0 and <= 1"),
         ({"probe_epochs": -1}, "probe_epochs", "expected a number >= 0"),
         ({"probe_epochs": 4}, "probe_epochs", "expected less than train.epochs = 4"),

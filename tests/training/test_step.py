@@ -124,7 +124,8 @@ CASES: dict[str, dict[str, Any]] = {
     "ragged": {"rows": 7},
     "accumulated": {"accumulate": 2},
     "clipped": {"clip_norm": 0.5},
-    "averaged": {"ema": 0.9},
+    "averaged": {"ema": 0.9, "ema_batch_norm": True},
+    "clipped adaptively": {"clip_adaptive": 0.01},
     "smoothed": {"label_smoothing": 0.1},
     "all": {
         "accumulate": 2, "rows": 13, "clip_norm": 0.5, "ema": 0.9, "label_smoothing": 0.1,
@@ -407,15 +408,24 @@ def test_a_pattern_without_weights_is_rejected() -> None:
         make(optimizer={"name": "sgd", "weight_decay": 0.1, "no_decay": ["*/gamma", "*/gamm"]})
 
 
-def test_average_against_arithmetic() -> None:
-    stepper = make(ema=0.9)
-    mean = arrays(stepper.weights)
-    for images, labels in batches(16):
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_average_against_arithmetic(batch_norm: bool, strategy: tf.distribute.Strategy) -> None:
+    stepper = make(strategy if batch_norm else None, ema=0.9, ema_batch_norm=batch_norm, sync=False)
+    own = stepper.model.trainable_variables
+    if batch_norm:
+        own += [v for v in stepper.model.variables if v.path.endswith(("_mean", "_variance"))]
+        assert len(own) == len(stepper.model.variables)
+    mean = arrays(own)
+    for (images, labels), share in zip(batches(16), (None, 1.0, 0.0, 0.3), strict=False):
+        stepper.share = stepper.share if share is None else share
         stepper(images, labels, 0.05)
-        mean = [0.9 * m + 0.1 * v for m, v in zip(mean, arrays(stepper.weights), strict=True)]
-    assert difference(mean, arrays(stepper.averages)) < 1e-6
+        part = 0.1 if share is None else share
+        mean = [(1 - part) * m + part * v for m, v in zip(mean, arrays(own), strict=True)]
+        assert difference(mean, arrays(stepper.averages)) < 1e-6
+        if share == 1:
+            assert difference(arrays(own), arrays(stepper.averages)) == 0
     kept = {name: v.numpy() for name, v in stepper.state().items() if name[:8] == "average/"}
-    assert list(kept) == [f"average/{weight.path}" for weight in stepper.model.trainable_variables]
+    assert list(kept) == [f"average/{weight.path}" for weight in own]
     assert difference(mean, list(kept.values())) < 1e-6
     assert not any(name.startswith("average/") for name in make().state())
 
