@@ -23,7 +23,7 @@ API = {
     "Models": "build features count spec Spec list_models freeze grow stack",
     "Published weights": "list_weights convert",
     "Recipes and training": "train load_recipe list_recipes Recipe Run load_model Hosts tune",
-    "Evaluation, export and serving": "evaluate predict export Preprocessing Server",
+    "Evaluation, export and serving": "evaluate predict explain export Preprocessing Server",
     "Errors": "ReszooError",
 }
 """The public names by subject."""

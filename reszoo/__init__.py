@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getat
     from reszoo.config.recipe import Recipe as Recipe
     from reszoo.errors import ReszooError as ReszooError
     from reszoo.evaluation.evaluate import evaluate as evaluate
+    from reszoo.evaluation.explain import explain as explain
     from reszoo.evaluation.predict import predict as predict
     from reszoo.evaluation.source import preprocessing as preprocessing
     from reszoo.exporting.convert import convert as convert
@@ -61,6 +62,7 @@ _PUBLIC = {
     "convert": "reszoo.exporting.convert",
     "count": "reszoo.zoo.count",
     "evaluate": "reszoo.evaluation.evaluate",
+    "explain": "reszoo.evaluation.explain",
     "export": "reszoo.exporting.export",
     "features": "reszoo.models.build",
     "freeze": "reszoo.models.freeze",

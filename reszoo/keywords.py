@@ -52,6 +52,8 @@ PARAMETERS = {
     "devices": "device gpus gpu accelerator num_gpus strategy",
     "quiet": "verbose silent",
     "top": "top_k topk k",
+    "class_name": "class label target category class_index",
+    "layer": "target_layer layer_name stage",
     "images": "paths path image files x source inputs img",
     "model": "net run run_dir checkpoint",
     "data": "dataset x test_data val_data folder",

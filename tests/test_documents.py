@@ -130,7 +130,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Commands that end within seconds on `folder`. What they write is removed first. The others train for minutes to days,
 # download, serve until they are stopped, or need another framework; they are parsed above, their recipes loaded.
 RUN = re.compile(
-    r"(list|show|recipes) |data (list|prepare folder:)|(evaluate|predict) runs/|export runs/\w+ served|convert runs/"
+    r"(list|show|recipes) |data (list|prepare folder:)|(evaluate|predict|explain) runs/|export runs/\w+ served|convert runs/"
 )
 
 

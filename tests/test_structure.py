@@ -15,7 +15,8 @@ ELSEWHERE = {
     "bench/test_turns.py": "machine",
     "cli/test_main.py": "__main__ cli/bench cli/convert cli/export cli/lab cli/list cli/output "
     "cli/recipes cli/serve_check cli/show cli/train cli/tune",
-    "cli/test_scoring.py": "cli/evaluate cli/model_argument cli/predict",
+    "cli/test_scoring.py": "cli/evaluate cli/explain cli/image_argument cli/model_argument "
+    "cli/predict",
     "comparison/test_compare.py": "comparison/page cli/compare",
     "config/test_recipe.py": "config/model config/optimizer config/overrides "
     "config/resolve config/tomlfile config/training validation/messages validation/table",
@@ -24,6 +25,7 @@ ELSEWHERE = {
     "data/test_stream_batches.py": "data/batch_order data/memory_batches",
     "data/test_summary.py": "data/info",
     "evaluation/test_scores.py": "evaluation/evaluator",
+    "evaluation/test_predict.py": "evaluation/reading",
     "evaluation/test_plots.py": "reporting/plots",
     "exporting/test_formats.py": "exporting/card exporting/float16 exporting/litert "
     "exporting/onnx_file",

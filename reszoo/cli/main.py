@@ -22,6 +22,7 @@ COMMANDS = {
     "compare": "compare runs: curves, means over seeds and paired differences",
     "evaluate": "evaluate a trained model on every image of a split",
     "predict": "classify images with a trained model",
+    "explain": "draw which places of images speak for a class, by Grad-CAM",
     "export": "write a trained model as SavedModel, LiteRT or ONNX, checked and described",
     "serve-check": "try an exported model on a page and in TensorFlow Serving's REST API; not for "
     "production",

@@ -154,6 +154,37 @@ def test_predict_reports_each_unreadable_file_and_classifies_the_others(
     assert capsys.readouterr().out == ""
 
 
+@pytest.fixture(scope="module")
+def convolutional(digits_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run with a convolutional model of random weights."""
+    run = Path(shutil.copytree(digits_run, tmp_path_factory.mktemp("runs") / "convolutional"))
+    reszoo.build("resnet8", classes=10, input_shape=(8, 8, 1)).save(run / "model.keras")
+    return run
+
+
+def test_explain_writes_one_image_per_readable_file(
+    convolutional: Path, images: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same = tmp_path / "more" / "a.png"
+    same.parent.mkdir()
+    shutil.copy(images[1], same)
+    out, words = tmp_path / "out", [str(path) for path in (*images, tmp_path / "c.png", same)]
+    options = ["--class", "3", "--layer", "stage2", "--out", str(out)]
+    assert main(["explain", str(convolutional), *words, *options]) == 1
+    printed, reported = capsys.readouterr()
+    assert reported.splitlines()[0] == f"reszoo: {tmp_path / 'c.png'}: No such file or directory"
+    head, *rows = (line.split("\t") for line in printed.splitlines())
+    assert head == ["image", "class", "probability", "file"]
+    names = ["a-gradcam.png", "b-gradcam.png", "a-2-gradcam.png"]
+    assert [Path(row[3]).name for row in rows] == names
+    assert sorted(path.name for path in out.iterdir()) == sorted(names)
+    found = reszoo.explain(convolutional, [*images, same], class_name="3", layer="stage2")
+    for one, (path, label, probability, file) in zip(found, rows, strict=True):
+        assert (path, label, float(probability)) == (one.path, "3", pytest.approx(one.probability))
+        with Image.open(file) as image:
+            np.testing.assert_array_equal(image, one.overlay())
+
+
 def test_export_of_a_run_with_damaged_scores_is_rejected(
     digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,6 +247,9 @@ def test_export_predict_and_the_served_model_agree(
             "predict {run} {run}/test.json",
             "test.json: not an image; expected a file in JPEG, PNG, GIF, BMP, WebP or TIFF",
         ),
+        ("explain {run} {none}", "linear: no layer with maps"),
+        ("explain {run} {none} --class x", "class_name: 'x' is invalid; expected a class"),
+        ("explain {run} {none} --out {run}/test.json", "is not a folder"),
         ("export {run} {run}", "is not empty"),
         ("export {run}/model.keras {none}", "expected a run folder or a model name"),
         ("export {none} {none}", "no run folder"),
