@@ -30,6 +30,7 @@ ELSEWHERE = {
     "exporting/test_formats.py": "exporting/card exporting/float16 exporting/litert "
     "exporting/onnx_file",
     "exporting/test_parity.py": "exporting/runtimes",
+    "data/test_inspection.py": "data/inspection_page",
     "exporting/test_savedmodel.py": "exporting/pixels exporting/signatures",
     "images/test_header.py": "images/exif",
     "images/test_preprocessing.py": "images/decoding images/resizing",

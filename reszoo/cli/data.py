@@ -1,15 +1,17 @@
-"""`reszoo data`: list known datasets and prepare one."""
+"""`reszoo data`: list known datasets, prepare one, and inspect a folder of images."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from reszoo.cli.output import load_tensorflow, print_table
+from reszoo.files import check_output, write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare `list` and `prepare`."""
+    """Declare `list`, `prepare` and `inspect`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="known datasets, and which are prepared")
     preparing = actions.add_parser(
@@ -25,6 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="folder with the archives, or of CIFAR a file or folder; nothing is downloaded",
     )
+    inspecting = actions.add_parser(
+        "inspect",
+        help="what a folder of images holds: counts, sizes, damage, duplicates, leakage",
+        description="Decode every image of a folder; report counts, sizes and formats, corrupt "
+        "files, and images that are equal or look alike.",
+    )
+    inspecting.add_argument("folder", metavar="FOLDER", help="a folder of images")
+    inspecting.add_argument("--json", action="store_true", help="print JSON")
+    page = "write a page with all findings and one image of each class"
+    inspecting.add_argument("--html", type=Path, metavar="PAGE", help=page)
     for action in (listing, preparing):
         action.add_argument(
             "--dir",
@@ -36,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """List the datasets, or prepare one."""
+    """List the datasets, prepare one, or inspect a folder."""
+    if args.action == "inspect":
+        return _inspect(args)
     if args.action == "prepare":
         load_tensorflow()
         from reszoo.data.catalog import name_data
@@ -59,4 +73,28 @@ def run(args: argparse.Namespace) -> int:
     print_table(("name", "images", "classes", "train", "test", "size", "prepared"), rows)
     print(f"\nPrepared datasets are in {home}. Prepare one: reszoo data prepare NAME [--from DIR]")
     print("Other datasets: image classification of TensorFlow Datasets by name, and folder:PATH.")
+    return 0
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    if args.html:
+        check_output(args.html, "page")
+    load_tensorflow()
+    from reszoo.data.inspection import inspect_folder
+
+    found = inspect_folder(args.folder.removeprefix("folder:"))
+    if args.html:
+        from reszoo.data.inspection_page import inspection_page
+        from reszoo.reporting.page import render_page
+
+        write_text(args.html, render_page(inspection_page(found)))
+    if args.json:
+        print(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+        return 0
+    print("\n".join(found.describe()))
+    print()
+    counts = zip(found.class_names, *found.class_counts.values(), strict=True)
+    print_table(("class", *found.class_counts), [list(row) for row in counts])
+    if args.html:
+        print(f"\npage: {args.html}")
     return 0

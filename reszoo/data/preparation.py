@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import urllib.error
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from reszoo.commands import format_command
 from reszoo.data.catalog import EMBEDDED, KNOWN, data_home, is_prepared
 from reszoo.data.cifar import Place, find_cifar, load_cifar, read_contents
+from reszoo.data.corruption import report_corrupt
 from reszoo.errors import ReszooError
 from reszoo.files import atomic_dir
 from reszoo.loading import quiet_logger
@@ -47,7 +49,12 @@ def prepare_dataset(
     if name in EMBEDDED:
         return f"{name} needs no preparation"
     if name.startswith("folder:"):
-        return _check_folder(name.removeprefix("folder:"))
+        from reszoo.data.inspection import inspect_folder
+
+        found = inspect_folder(name.removeprefix("folder:"))
+        paths = [os.path.join(found.folder, path) for path in found.corrupt]
+        report_corrupt(paths, found.count, skip=False)
+        return "\n".join(found.describe())
     from reszoo.data import tfds
 
     home = data_home(data_dir)
@@ -181,40 +188,3 @@ def _write(
 def _counts(builder: tfds.core.DatasetBuilder) -> str:
     splits = builder.info.splits.items()
     return ", ".join(f"{info.num_examples:,} {split}" for split, info in splits)
-
-
-def _check_folder(root: str) -> str:
-    import numpy as np
-
-    from reszoo.data.corruption import report_corrupt
-    from reszoo.data.file_reading import decode_all
-    from reszoo.data.folder import list_folder
-    from reszoo.data.summary import describe_classes, describe_ignored, warn_of_imbalance
-
-    listing = list_folder(root)
-    names, splits = listing.class_names, listing.splits
-    bad, sizes = decode_all(np.concatenate([split.paths for split in splits.values()]))
-    report_corrupt(bad, sum(split.count for split in splits.values()), skip=False)
-    counts = ", ".join(f"{split.count:,} {name}" for name, split in splits.items())
-    per_class = {
-        name: np.bincount(split.labels, minlength=len(names)).tolist()
-        for name, split in splits.items()
-    }
-    lines = [
-        f"{root} is valid: {len(names)} classes, {counts}",
-        _describe_sizes(sizes.min(axis=0).tolist(), sizes.max(axis=0).tolist()),
-        *describe_classes(names, per_class),
-        *describe_ignored(listing.ignored),
-        *warn_of_imbalance(names, per_class),
-    ]
-    return "\n".join(lines)
-
-
-def _describe_sizes(least: list[int], most: list[int]) -> str:
-    if least == most:
-        return f"height x width: {least[0]}x{least[1]}"
-    ranges = " x ".join(
-        f"{low}" if low == high else f"{low} to {high}"
-        for low, high in zip(least, most, strict=True)
-    )
-    return f"height x width: {ranges}; training resizes them (data.image_size)"

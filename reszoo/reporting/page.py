@@ -45,20 +45,28 @@ class Page:
 
 def write_page(folder: Path, page: Page) -> Path:
     """Write `folder`/report.html, and each figure as PNG and SVG files. Return the page's path."""
-    figures = {}
-    for plot in [
-        item for section in page.sections for item in section.items if isinstance(item, Plot)
-    ]:
-        light, dark = render(plot, LIGHT, "svg"), render(plot, DARK, "svg")
+    for plot in _plots(page):
         write_bytes(folder / f"{plot.name}.png", render(plot, LIGHT, "png"))
-        write_bytes(folder / f"{plot.name}.svg", light)
-        figures[plot.name] = {
-            "light": base64.b64encode(light).decode(),
-            "dark": base64.b64encode(dark).decode(),
-        }
+        write_bytes(folder / f"{plot.name}.svg", render(plot, LIGHT, "svg"))
     path = folder / "report.html"
-    write_text(path, render_template("report.html.j2", page=page, figures=figures))
+    write_text(path, render_page(page))
     return path
+
+
+def render_page(page: Page) -> str:
+    """Return a page as HTML that holds its figures."""
+    figures = {
+        plot.name: {
+            theme.name: base64.b64encode(render(plot, theme, "svg")).decode()
+            for theme in (LIGHT, DARK)
+        }
+        for plot in _plots(page)
+    }
+    return render_template("report.html.j2", page=page, figures=figures)
+
+
+def _plots(page: Page) -> list[Plot]:
+    return [item for section in page.sections for item in section.items if isinstance(item, Plot)]
 
 
 def provenance(command: str, environment: JsonMapping, source: str) -> list[str]:

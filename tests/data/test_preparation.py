@@ -76,8 +76,8 @@ def test_embedded_datasets_and_folders_need_no_preparation(
         (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
         Image.fromarray(photo(8, 8, seed=i)).save(tmp_path / "ab"[i % 2] / f"{i}.png")
     expected = [
-        f"{tmp_path} is valid: 2 classes, 10 train, 2 test",
-        "height x width: 8x8",
+        f"{tmp_path}: 2 classes, 10 train, 2 test",
+        "height x width: 8x8; formats: 12 PNG",
         "train images per class: a 5, b 5",
         "test images per class: a 1, b 1",
     ]
@@ -85,7 +85,7 @@ def test_embedded_datasets_and_folders_need_no_preparation(
     Image.fromarray(photo(9, 8)).save(tmp_path / "a" / "0.png")
     (tmp_path / "a" / "x.txt").touch()
     lines = prepare_dataset(f"folder:{tmp_path}").splitlines()
-    assert lines[1].startswith("height x width: 8 to 9 x 8; training resizes them")
+    assert lines[1] == "height x width: 8x8 to 9x8, median 8x8; formats: 12 PNG"
     assert lines[-1] == "files not read: 1 .txt"
     bad = bytearray((tmp_path / "a" / "4.png").read_bytes())
     bad[45:80] = bytes(35)
