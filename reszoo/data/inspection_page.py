@@ -41,7 +41,7 @@ def inspection_page(found: Inspection) -> Page:
         titles = [split for leak in found.leaks[:PAIRS] for split in leak.splits]
         files = [os.path.join(found.folder, path) for path in pairs]
         finding = "A model that was trained on one of a pair scores too well on the other."
-        items = [
+        items: list[Plot | Table] = [
             _plot("leaks", "The first pairs, side by side.", files, titles),
             _list(("image", "image", "splits", "compared"), cells),
         ]

@@ -51,10 +51,10 @@ def prepare_dataset(
     if name.startswith("folder:"):
         from reszoo.data.inspection import inspect_folder
 
-        found = inspect_folder(name.removeprefix("folder:"))
-        paths = [os.path.join(found.folder, path) for path in found.corrupt]
-        report_corrupt(paths, found.count, skip=False)
-        return "\n".join(found.describe())
+        folder = inspect_folder(name.removeprefix("folder:"))
+        paths = [os.path.join(folder.folder, path) for path in folder.corrupt]
+        report_corrupt(paths, folder.count, skip=False)
+        return "\n".join(folder.describe())
     from reszoo.data import tfds
 
     home = data_home(data_dir)
