@@ -53,7 +53,7 @@ def keys(page: Path, name: str) -> str:
         users = [each for each in owners if key in each.model_fields]
         cells = [f"`{key}`", accepted(field), default(field), field.description or ""]
         if key == family.CHOICE:
-            cells[1] = ", ".join(f'`"{choice}"`' for choice in family.alternatives_by_choice())
+            cells[1] = ", ".join(f'`"{choice_of(each)}"`' for each in owners)
             cells[2] = f'`"{family.DEFAULT}"`' if family.DEFAULT else "required"
             cells[3] = " ".join(f"{choice_of(each)}: {summary(each)}" for each in owners)
         if family.CHOICE:
@@ -71,7 +71,7 @@ def summary(owner: type[Table]) -> str:
 
 def choice_of(owner: type[Table]) -> str:
     """Return the value of the deciding key that chooses a class."""
-    return str(choices(owner.model_fields[owner.CHOICE])[0])
+    return str(next(iter(choices(owner.model_fields[owner.CHOICE])), "module:attribute"))
 
 
 def accepted(field: FieldInfo) -> str:

@@ -7,7 +7,7 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import keras
 
@@ -16,34 +16,29 @@ from reszoo.config.overrides import Overrides
 from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import ResolvedRecipe
 from reszoo.data.pipeline import Pipeline
-from reszoo.evaluation.evaluate import write_scores
 from reszoo.evaluation.evaluator import Evaluator
-from reszoo.evaluation.plots import draw_curves
 from reszoo.evaluation.run_summary import (
     Result,
     advice_to_resume,
-    describe_result,
     describe_start,
     record_start,
 )
 from reszoo.evaluation.scores import Scores
 from reszoo.exporting.formats import check_class_names
 from reszoo.files import atomic_path, check_space
-from reszoo.images.views import Views
 from reszoo.keywords import explain_keywords
 from reszoo.lazy import tf
 from reszoo.models.settings import fixed_settings
-from reszoo.reporting.page import base_name
 from reszoo.reporting.reporter import Reporter
+from reszoo.run_results import draw_run, write_results
+from reszoo.training import components
 from reszoo.training.agreement import agree
 from reszoo.training.callback_checks import check_callbacks
 from reszoo.training.cluster import Hosts, find_hosts
 from reszoo.training.data_location import name_images
 from reszoo.training.devices import describe, missing_gpu, open_strategy, precision
-from reszoo.training.environment import now
 from reszoo.training.failures import record_failure
 from reszoo.training.growing import start_grown
-from reszoo.training.learning_rates import learning_rates
 from reszoo.training.loop import Loop
 from reszoo.training.protocols import Watch
 from reszoo.training.run import Run
@@ -63,12 +58,22 @@ def train(
     data: str | None = None,
     devices: str = "auto",
     hosts: Hosts | None = None,
+    model: ModelSource | None = None,
+    dataset: Any = None,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    schedule: Any = None,
+    loss: Any = None,
+    augment: Any = None,
+    metrics: Sequence[keras.metrics.Metric] = (),
     callbacks: Sequence[keras.callbacks.Callback] = (),
     quiet: bool = False,
 ) -> Result:
     """Train a model by a recipe, in a run folder.
 
     A signal stops the run after the current step, with a checkpoint.
+
+    The arguments from `model` to `metrics` are objects in place of what the recipe names. run.json
+    records their configuration. Pass them again to resume.
 
     Args:
         recipe: A recipe, its name or its file. None, not on worker 0: the recipe of worker 0.
@@ -79,6 +84,16 @@ def train(
         devices: "auto", "cpu", "cpu:N", "gpu" or "gpu:0,1", as for `reszoo train --devices`.
         hosts: The hosts of the run, if there are several; by default those of TF_CONFIG or Slurm.
             Every host calls this alike; worker 0 alone reads and writes the run folder and prints.
+        model: A Keras model from images to logits, or a function that makes it for a pipeline.
+        dataset: What the function of the recipe key `data.name` returns.
+        optimizer: A Keras optimizer. `optimizer.weight_decay` and its kind stay.
+        schedule: A schedule of Keras or a function, as for the recipe key `schedule.kind`.
+        loss: A loss of Keras or a function, as for the recipe key `train.loss`.
+        augment: A layer of Keras or a function, or a list of them, as for the recipe key
+            `augment.extra`, in place of the whole table.
+        metrics: Keras metrics of the validation and test split. They get targets and probabilities,
+            [n, classes]; labels, [n], in place of targets if the name of their class begins with
+            "Sparse".
         callbacks: Keras callbacks. They see the model that is evaluated and exported, with averaged
             weights if `train.ema` is set. They may change it, set model.stop_training, and set the
             learning rate if schedule.kind is "constant" without warmup. Give them again to resume;
@@ -99,6 +114,8 @@ def train(
         recipe, resume, data = agree(hosts, recipe, overrides, resume, data, devices, quiet)
     elif not isinstance(recipe, Recipe):
         recipe = load_recipe(str(recipe), overrides)
+    given = {"model": model, "dataset": dataset, "optimizer": optimizer, "schedule": schedule}
+    recipe = components.give_components(recipe, {**given, "loss": loss, "augment": augment})
     trainer = Trainer.prepare(
         recipe,
         run_dir=run_dir,
@@ -108,6 +125,8 @@ def train(
         hosts=hosts,
         callbacks=callbacks,
         quiet=quiet,
+        model=model,
+        metrics=metrics,
     )
     if trainer.fit():
         return Result(trainer.run, trainer.finish())
@@ -160,13 +179,12 @@ class Trainer:
         callbacks: Sequence[keras.callbacks.Callback] = (),
         quiet: bool = False,
         model: ModelSource | None = None,
+        metrics: Sequence[keras.metrics.Metric] = (),
     ) -> Self:
         """Return a trainer at its first step or at its newest checkpoint.
 
-        The arguments are those of `train`, and `model`: a model made elsewhere, which is trained
-        instead of the recipe's, or a function that makes it for a pipeline in the strategy's scope.
-        It maps images to logits. Its trainable flags stay if `finetune.freeze` is "none". Give it
-        again to resume.
+        The arguments are those of `train`. A function as `model` is called in the strategy's scope.
+        A model's trainable flags stay if `finetune.freeze` is "none".
 
         Raises:
             ReszooError: For invalid input, before anything is written.
@@ -176,10 +194,18 @@ class Trainer:
             strategy = open_strategy(devices, hosts)
             workers = Workers(strategy, hosts)
             resume = workers.exchange(resume)[0]
+            passed = components.describe_components(recipe, metrics)
             with workers.together():
+                components.check_metrics(metrics)
+                if resume and run_dir is not None and workers.first:
+                    components.check_components(Run(run_dir), passed)
                 run, recipe = find_run(
                     recipe, run_dir=run_dir, resume=resume, data=data, model=model, workers=workers
                 )
+                callbacks = [
+                    *components.make_callbacks(recipe, run),
+                    *keras.tree.flatten(callbacks or ()),
+                ]
             started = workers.exchange(has_checkpoint(run))[0]
             if settings.deterministic:
                 tf.config.experimental.enable_op_determinism()
@@ -190,7 +216,9 @@ class Trainer:
                 if settings.export:
                     check_class_names(pipeline.info.class_names)
                 held_out = bool(pipeline.info.examples["validation"])
-                callbacks = check_callbacks(callbacks, recipe, validation=held_out, resume=started)
+                callbacks = check_callbacks(
+                    callbacks, recipe, validation=held_out, resume=started, metrics=metrics
+                )
             unite(workers, recipe, pipeline, callbacks)
             load_weights = workers.first and not started
             with workers.together(), strategy.scope(), precision(settings.precision):
@@ -206,14 +234,16 @@ class Trainer:
                 share_start(stepper, workers)
             log, quiet = (run.path / "train.log", quiet) if run.writes else (None, True)
             reporter, classes = Reporter(log=log, quiet=quiet), pipeline.info.classes
-            evaluator = Evaluator(built, classes=classes, strategy=strategy, workers=workers)
+            evaluator = Evaluator(
+                built, classes=classes, strategy=strategy, workers=workers, metrics=metrics
+            )
             trainer = cls(run, recipe, pipeline, stepper, evaluator, reporter, workers)
             with trainer._recording_failure():
                 names = workers.label(workers.exchange(describe(strategy)))
                 with workers.together():
                     if run.writes:
-                        given = built if model else None
-                        record_start(run, recipe, pipeline, names, grown, given, resume=resume)
+                        given = built if model or recipe.model.is_own else None
+                        record_start(run, recipe, pipeline, names, grown, given, passed, resume)
                 stepper.spread_seeds()
                 check = trainer._validate if held_out else None
                 trainer.loop = Loop(
@@ -248,50 +278,20 @@ class Trainer:
                     with atomic_path(self.run.path / "model.keras") as part:
                         self.model.save(part)
                     report("drawing the curves: curves.png")
-                    self._draw_curves()
+                    draw_run(self.run, self.recipe, self.loop)
             report(f"evaluating the test split: {self.pipeline.info.examples['test']} images")
             test = self.evaluator(self.pipeline.evaluation("test", self.loop.part))
             test = dataclasses.replace(test, class_names=self.pipeline.info.class_names)
             with self.workers.together():  # if worker 0 left first, the others would fail
                 if self.run.writes:
-                    self._write_results(test)
+                    write_results(self.run, self.recipe, self.pipeline, test, report)
             return test
-
-    def _write_results(self, test: Scores) -> None:
-        report, info = self.reporter.line, self.pipeline.info
-        title = f"{self.recipe.name}: {base_name(info.name)}, test, error {test.error:.2f} %"
-        write_scores(test, info.class_names, self.run.path, title=title)
-        if self.recipe.train.export and not (self.run.path / "export").exists():
-            report("exporting a SavedModel: export/ (train.export=false skips this)")
-            self._export()
-        self.run.write_meta(status="finished", finished=now())
-        for line in describe_result(self.run, test):
-            report(line)
-
-    def _draw_curves(self) -> None:
-        rates = learning_rates(self.run.history, self.loop.scheduled_rate, self.loop.step)
-        published = self.recipe.published
-        if published and published.views != Views():
-            published = None  # of another test than the curves
-        draw_curves(
-            self.run.history,
-            self.run.path / "curves.png",
-            rates=rates,
-            title=self.recipe.name,
-            published=published.value if published else None,
-            source=f"{published.metric}, {published.source}" if published else "",
-        )
-
-    def _export(self) -> None:
-        from reszoo.exporting.export import export
-        from reszoo.exporting.samples import CHECKED, draw
-
-        export(self.run, self.run.path / "export", check=draw(self.pipeline, "test", CHECKED))
 
     def _validate(self, watch: Watch) -> dict[str, float]:
         """Return the scores of the model on the validation split."""
         scores = self.evaluator(watch(self.pipeline.evaluation("validation", self.loop.part)))
-        return {"val_loss": scores.loss, "val_accuracy": scores.top1}
+        own = {f"val_{name}": value for name, value in scores.metrics.items()}
+        return {"val_loss": scores.loss, "val_accuracy": scores.top1, **own}
 
     @contextlib.contextmanager
     def _recording_failure(self) -> Iterator[None]:

@@ -45,9 +45,10 @@ ELSEWHERE = {
     "test_keywords.py": "errors",
     "test_layers.py": "training/protocols",  # names only
     "test_loading.py": "lazy",
-    "test_trainer.py": "training/failures training/run training/setup training/tensorboard",
+    "test_trainer.py": "run_results training/failures training/run training/setup training/tensorboard",
     "test_upstream.py": "models/graph",
     "training/test_block_functions.py": "training/traced_call",
+    "training/test_components.py": "data/own_data references",
     "training/test_callbacks.py": "training/callback_checks training/callback_state",
     "training/test_finetune.py": "training/finetuning",
     "training/test_model_file.py": "registration",

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from reszoo.validation.table import AS_TUPLE, Table
+from reszoo.validation.table import AS_TUPLE, References, Table
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Strength = Annotated[float, Field(ge=0)]
@@ -54,6 +54,13 @@ class RandomChanges(Table):
     )
     color: Literal["none", "pca"] = Field(
         "none", description="`pca`: color noise of Krizhevsky et al. 2012, section 4.1."
+    )
+    extra: References = Field(
+        (),
+        examples=[["mine:augment"]],
+        description="Your own functions of an image, float32 [h, w, c] in 0..255, and a seed, "
+        "int64 [2], that return the changed image; or layers of Keras. They come before the "
+        "normalization.",
     )
     erase: Annotated[float, Field(ge=0, le=1)] = Field(
         0.0,

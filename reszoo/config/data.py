@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from pydantic import BeforeValidator, Field
 
 from reszoo.config.augmentation import Fraction, RandomChanges
+from reszoo.references import is_reference
 from reszoo.validation.table import AS_TUPLE, Table
 
 Pixels = Annotated[int, Field(ge=1)]
@@ -25,8 +26,9 @@ class DataConfig(Table):
 
     name: str = Field(
         examples=["cifar10"],
-        description='`"digits"`, `"synthetic"`, `"folder:PATH"` (class folders of image files), or '
-        "the name of a dataset of TensorFlow Datasets.",
+        description='`"digits"`, `"synthetic"`, `"folder:PATH"` (class folders of image files) or '
+        "the name of a dataset of TensorFlow Datasets. Or your own function, as "
+        '`"package.module:attribute"`, that returns `{"train": (images, labels), "test": ...}`.',
     )
     dir: str = Field(
         "",
@@ -108,7 +110,7 @@ class DataConfig(Table):
         is_folder = self.name.startswith("folder:")
         if not is_folder:
             self.reject_unused("on_corrupt", "name")
-        if is_folder or self.name in ("digits", "synthetic"):
+        if is_folder or self.name in ("digits", "synthetic") or is_reference(self.name):
             self.reject_unused("dir", "name")
             self.reject_unused("lanes", "name")
         if self.on_device:

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 from reszoo.errors import ReszooError
 from reszoo.images.preprocessing import Preprocessing
 from reszoo.images.views import Views
+from reszoo.references import invalid_reference, is_reference
 from reszoo.types import JsonMapping, JsonObject
 from reszoo.validation.table import Table
 from reszoo.weights.files import is_file_name
@@ -21,7 +22,7 @@ from reszoo.zoo.spec import Spec
 class ModelConfig(Table):
     """A model by name, with some fields of its spec changed, and the weights that it starts from.
 
-    Every other key is a field of `Spec`.
+    Every other key is a field of `Spec`, or with a reference an argument of the user's function.
 
     Raises:
         ReszooError: If the zoo has no such model, or the model no such weights.
@@ -32,7 +33,10 @@ class ModelConfig(Table):
     model_config = ConfigDict(extra="allow")
 
     name: str = Field(
-        examples=["resnet20"], description="Name of the model. `reszoo list` prints all names."
+        examples=["resnet20"],
+        description="Name of the model. `reszoo list` prints all names. Or your own function, as "
+        '`"package.module:attribute"`, of `input_shape`, `classes` and other keys of this table, '
+        "that returns a Keras model from images to logits.",
     )
     weights: str = Field(
         "",
@@ -46,16 +50,27 @@ class ModelConfig(Table):
 
     def check(self) -> None:
         """Raise ReszooError for a model or weights that do not exist."""
-        _ = self.spec, self.published
+        if self.is_own:
+            self.reject_unused("weights", "name")
+        else:
+            _ = self.spec, self.published
 
     @property
     def fields(self) -> JsonMapping:
         """The fields of the spec that are changed."""
         return self.model_extra or {}
 
+    @property
+    def is_own(self) -> bool:
+        """Whether the user's own function makes the model, which has no spec."""
+        return is_reference(self.name)
+
     @functools.cached_property
     def spec(self) -> Spec:
         """The spec of the model."""
+        if self.is_own:
+            why = "only a model that `reszoo list` prints can be counted, grown or converted"
+            raise invalid_reference("model.name", self.name, why)
         try:
             return spec(self.name, **self.fields)
         except ReszooError as error:

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from reszoo.validation.table import AS_TUPLE, Table
+from reszoo.validation.table import AS_TUPLE, Reference, Table
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Momentum = Annotated[Decay, Field(description="Momentum, as in Keras.")]
@@ -108,4 +108,10 @@ class Lamb(_Adaptive):
     name: Literal["lamb"] = "lamb"
 
 
-OptimizerConfig: TypeAlias = SGD | RMSprop | Adam | AdamW | Lamb
+class CustomOptimizer(Optimizer):
+    """Your own: a function of `learning_rate` that returns a Keras optimizer, or its class."""
+
+    name: Reference
+
+
+OptimizerConfig: TypeAlias = SGD | RMSprop | Adam | AdamW | Lamb | CustomOptimizer

@@ -112,8 +112,7 @@ def _unused_keys(table: str, values: JsonMapping) -> set[str]:
     if table == "finetune":
         return set(unused_with_freeze(str(values.get("freeze"))))
     family = TABLES[table]
-    given = values.get(family.CHOICE)
-    chosen = family.alternatives_by_choice().get(given) if isinstance(given, str) else None
+    chosen = family.find_alternative(values.get(family.CHOICE)) if family.CHOICE else None
     return set(family.fields_of_alternatives()) - set(chosen.model_fields) if chosen else set()
 
 

@@ -42,8 +42,8 @@ class Recipe(Table):
     data: DataConfig
     augment: AugmentConfig = Field(NoCrop(), discriminator="crop")
     train: TrainConfig
-    optimizer: OptimizerConfig = Field(SGD(), discriminator="name")
-    schedule: ScheduleConfig = Field(discriminator="kind")
+    optimizer: OptimizerConfig = SGD()
+    schedule: ScheduleConfig
     finetune: FinetuneConfig = FinetuneConfig()
     published: Published | None = None
 
@@ -70,11 +70,12 @@ class Recipe(Table):
         for key, used in (
             ("policy", self.augment.policy != "none"),
             ("color_jitter", any(self.augment.color_jitter)),
+            ("extra", bool(self.augment.extra)),
         ):
             if self.data.on_device and used:
                 expected = f"false with augment.{key}, which changes images on the CPU"
                 raise self.data.contradiction("on_device", expected, False)
-        for key in ("dropout", "shortcut_dropout", "drop_path"):
+        for key in () if self.model.is_own else ("dropout", "shortcut_dropout", "drop_path"):
             if self.train.jit and getattr(self.model.spec, key):
                 expected = f"false with model.{key}, because XLA draws other random numbers"
                 raise self.train.contradiction("jit", expected, False)
@@ -96,6 +97,15 @@ class Recipe(Table):
             raise self.train.contradiction("grow_from", expected, "model.weights=''")
 
     def _check_finetune(self) -> None:
+        if self.model.is_own:  # it has no stages; frozen layers are those that it froze
+            for key in FinetuneConfig.model_fields:
+                if getattr(self.finetune, key) != FinetuneConfig.model_fields[key].default:
+                    expected = f'the default with model.name = "{self.model.name}"'
+                    raise self.finetune.contradiction(key, expected)
+            if self.train.grow_from:
+                expected = f'"" with model.name = "{self.model.name}"'
+                raise self.train.contradiction("grow_from", expected)
+            return
         *below, last, _ = self.layer_groups
         allowed = ("none", *below, last, "all")
         if self.finetune.freeze not in allowed:
@@ -119,10 +129,13 @@ class Recipe(Table):
     @property
     def frozen_groups(self) -> tuple[str, ...]:
         """The layer groups that are frozen for the whole run, from the stem on; usually none."""
-        groups, last = self.layer_groups, self.finetune.freeze
+        last = self.finetune.freeze
+        if last == "none":
+            return ()
+        groups = self.layer_groups
         if last == "all":
             return groups[:-1]
-        return groups[: groups.index(last) + 1] if last != "none" else ()
+        return groups[: groups.index(last) + 1]
 
     def total_steps(self, steps_per_epoch: int) -> int:
         """Return the number of updates of the whole training, at least 1."""
@@ -145,11 +158,12 @@ class Recipe(Table):
 
     def batches(self, batch_size: int | None = None) -> JsonObject:
         """Return the arguments of `open_dataset`: batch_size, seed, transforms and largest."""
+        small = not self.model.is_own and self.model.spec.stem == "cifar"
         return {
             "batch_size": batch_size or self.train.batch_size,
             "seed": self.train.seed,
             "transforms": self.model.transforms,
-            "largest": 64 if self.model.spec.stem == "cifar" else 224,
+            "largest": 64 if small else 224,
         }
 
     def to_dict(self) -> JsonObject:

@@ -9,8 +9,9 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, TypeAlias
 
 from pydantic import Field
 
+from reszoo.references import call_function, invalid_reference
 from reszoo.types import JsonMapping
-from reszoo.validation.table import Floats, Table
+from reszoo.validation.table import Floats, Reference, Table
 
 History = Sequence[JsonMapping]
 Factor = Annotated[float, Field(gt=0, lt=1, description="Factor of each drop.")]
@@ -26,6 +27,7 @@ class Moment(NamedTuple):
         unit: Steps in one unit of the recipe, a step or an epoch.
         total_steps: Number of updates of the training.
         history: One row per evaluation so far.
+        steps_per_epoch: Updates in one epoch.
     """
 
     step: int
@@ -33,6 +35,7 @@ class Moment(NamedTuple):
     unit: int
     total_steps: int
     history: History
+    steps_per_epoch: int
 
 
 class Schedule(Table):
@@ -77,7 +80,7 @@ class Schedule(Table):
         """
         scale = batch_size / self.rate_batch if self.rate_batch else 1.0
         unit = steps_per_epoch if self.unit == "epochs" else 1
-        return self._rate(Moment(step, scale, unit, total_steps, history))
+        return self._rate(Moment(step, scale, unit, total_steps, history, steps_per_epoch))
 
     @abstractmethod
     def _rate(self, at: Moment) -> float:
@@ -231,8 +234,45 @@ class TriangularSchedule(Schedule):
         return at.scale * (self.rate + (self.final_rate - self.rate) * done)
 
 
+class CustomSchedule(Schedule):
+    """Your own: a function of `step`, from 0, that returns the learning rate.
+
+    It may also take `rate` (scaled by `rate_batch`), `total_steps`, `steps_per_epoch` and
+    `history`.
+    """
+
+    kind: Reference
+
+    def check(self) -> None:
+        """Raise ReszooError for a unit, which applies to boundaries and warm-up."""
+        self.reject_unused("unit", "kind")
+
+    def _rate(self, at: Moment) -> float:
+        arguments = {
+            "step": at.step,
+            "rate": at.scale * self.rate,
+            "total_steps": at.total_steps,
+            "steps_per_epoch": at.steps_per_epoch,
+            "history": at.history,
+        }
+        found = call_function("schedule.kind", self.kind, self.load_object("kind"), arguments)
+        try:
+            rate = float(found)
+        except (TypeError, ValueError):
+            rate = math.nan
+        if not 0 <= rate < math.inf:
+            why = f"it returned {found!r} at step {at.step}; expected a finite number >= 0"
+            raise invalid_reference("schedule.kind", self.kind, why)
+        return rate
+
+
 ScheduleConfig: TypeAlias = (
-    StepSchedule | CosineSchedule | TriangularSchedule | ConstantSchedule | PlateauSchedule
+    StepSchedule
+    | CosineSchedule
+    | TriangularSchedule
+    | ConstantSchedule
+    | PlateauSchedule
+    | CustomSchedule
 )
 
 

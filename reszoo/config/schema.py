@@ -21,10 +21,9 @@ def recipe_schema() -> JsonObject:
     model = schema["$defs"]["ModelConfig"]
     model["properties"] = {**optional, **model["properties"]}
     model["additionalProperties"] = False
-    for table in ("augment", "optimizer"):  # the deciding key may be left out
-        arms = schema["properties"][table]
-        arms["anyOf"] = arms.pop("oneOf")
-        arms.pop("discriminator")
+    arms = schema["properties"]["augment"]  # the deciding key may be left out
+    arms["anyOf"] = arms.pop("oneOf")
+    arms.pop("discriminator")
     whole = {key: schema.pop(key) for key in ("properties", "required")}
     description = "A recipe by name or file. This file states only what differs from it."
     extends = {"type": "string", "minLength": 1, "description": description}

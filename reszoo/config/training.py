@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from reszoo.validation.table import Table
+from reszoo.validation.table import Reference, References, Table
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -98,11 +98,12 @@ class TrainConfig(Table):
         description="Share of the target that is spread over all classes (arXiv 1512.00567, "
         "section 7).",
     )
-    loss: Literal["categorical", "binary", "binary_sum"] = Field(
+    loss: Literal["categorical", "binary", "binary_sum"] | Reference = Field(
         "categorical",
         description="Cross-entropy of the softmax, or of one sigmoid per class: the mean over the "
         "classes (`binary`, arXiv 2110.00476, section 3.1) or their sum. Evaluation reports the "
-        "categorical one.",
+        "categorical one. Or your own function of targets and logits, [n, classes], that returns "
+        "one loss per image, [n], or a class of `keras.losses`.",
     )
     class_weights: Literal["none", "balanced"] | dict[str, Positive] = Field(
         "none",
@@ -142,6 +143,12 @@ class TrainConfig(Table):
         description="On several hosts: seconds of a step after which a worker that stands still "
         "counts as lost; ten times as long for a first step.",
     )
+    callbacks: References = Field(
+        (),
+        examples=[["mine:callback"]],
+        description="Your own functions, of `run_dir` or without arguments, that return a Keras "
+        "callback, or its class.",
+    )
     export: bool = Field(True, description="Write a SavedModel into the run folder.")
     grow_from: str = Field(
         "",
@@ -166,7 +173,7 @@ class TrainConfig(Table):
         if not self.ema:
             for key in ("ema_batch_norm", "ema_every", "ema_start", "ema_warmup"):
                 self.reject_unused(key, "ema")
-        if self.loss == "categorical":
+        if not self.loss.startswith("binary"):
             self.reject_unused("target_threshold", "loss")
         if bool(self.steps) == bool(self.epochs):
             expected = f"exactly one > 0 of train.steps and train.epochs = {self.epochs:g}"

@@ -20,6 +20,7 @@ from reszoo.data.augmentation import (
 from reszoo.data.batch_order import BatchOrder
 from reszoo.data.erasing import draw_boxes, draw_noise, erase
 from reszoo.data.mixing import Mix, draw_mix, mix_images, mix_labels
+from reszoo.data.own_augmentation import Change, change_images, load_changes
 from reszoo.data.policies import Drawn, apply_policy, draw_jitter, draw_policy
 from reszoo.data.random_keys import BATCH, MIRROR, make_key, shuffle_indices
 from reszoo.errors import ReszooError
@@ -56,6 +57,7 @@ class BatchAugmentation:
                 "augment.color: pca is invalid; this noise is in RGB, but the model's input is in "
                 "BGR. Example: --set augment.color=none"
             )
+        _ = self._changes
 
     def draw(self, step: Tensor, total: Tensor, rows: Tensor) -> Plan:
         """Draw the changes to a batch of `total` rows, and return those to `rows` (int32 [k])."""
@@ -71,6 +73,9 @@ class BatchAugmentation:
         if any(augment.color_jitter):
             drawn = draw_jitter(augment.color_jitter, total, key(3))
             plan |= {"jitter_kinds": drawn.kinds, "jitter_arguments": drawn.arguments}
+        if augment.extra:
+            integers = {"minval": None, "maxval": None, "dtype": tf.int64}
+            plan["keys"] = tf.random.stateless_uniform([total, 2], key(6), **integers)
         if augment.color == "pca":
             channels, std = self.preprocessing.channels, self.preprocessing.std
             plan["noise"] = draw_pca_noise(total, channels, std, key(0))
@@ -104,6 +109,8 @@ class BatchAugmentation:
             if f"{name}_kinds" in plan:
                 drawn = Drawn(plan[f"{name}_kinds"], plan[f"{name}_arguments"])
                 images = apply_policy(images, drawn, fill, self.preprocessing.interpolation)
+        if "keys" in plan:
+            images = change_images(images, plan["keys"], self._changes)
         images = self.preprocessing.apply(images)
         if "noise" in plan:
             images += plan["noise"]
@@ -121,6 +128,11 @@ class BatchAugmentation:
         if "share" not in plan:
             return labels
         return mix_labels(labels, Mix(plan["share"], plan["box"]), self.classes)
+
+    @cached_property
+    def _changes(self) -> list[Change]:
+        """The user's own changes."""
+        return load_changes(self.augment, self.preprocessing.input_shape)
 
     @cached_property
     def _fill(self) -> list[int]:

@@ -24,11 +24,13 @@ from reszoo.data.file_reading import find_shape, read_files
 from reszoo.data.folder import list_folder
 from reszoo.data.holdout import hold_out
 from reszoo.data.normalization import unnormalized
+from reszoo.data.own_data import load_own
 from reszoo.errors import ReszooError
 from reszoo.images.decoding import to_channels
 from reszoo.images.formats import printable
 from reszoo.images.preprocessing import Preprocessing
 from reszoo.lazy import tf
+from reszoo.references import is_reference
 
 
 def load_dataset(
@@ -48,7 +50,7 @@ def load_dataset(
     whole = isinstance(augment, ScaleCrop | InceptionCrop)
     if data.name.startswith("folder:"):
         dataset, preprocessing = _load_folder(data, whole, largest)
-    elif data.name in ("digits", "synthetic"):
+    elif data.name in ("digits", "synthetic") or is_reference(data.name):
         dataset, preprocessing = _load_embedded(data, whole)
     elif place := find_raw(data):
         dataset, preprocessing = _load_cifar(data, place, whole)
@@ -122,7 +124,9 @@ def _load_folder(data: DataConfig, whole: bool, largest: int) -> tuple[ImageData
 
 
 def _load_embedded(data: DataConfig, whole: bool) -> tuple[ImageDataset, Preprocessing]:
-    if data.name == "digits":
+    if is_reference(data.name):
+        stored, names = load_own(data)
+    elif data.name == "digits":
         stored, names = load_digits(), tuple("0123456789")
     else:
         shape = (*(data.image_size or SYNTHETIC_SHAPE[:2]), data.channels or SYNTHETIC_SHAPE[2])

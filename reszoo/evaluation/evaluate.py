@@ -27,6 +27,7 @@ from reszoo.images.views import Views
 from reszoo.keywords import explain_keywords
 from reszoo.lazy import tf
 from reszoo.models.settings import fixed_settings
+from reszoo.references import is_reference
 from reszoo.reporting.page import base_name
 from reszoo.training.devices import open_strategy
 from reszoo.types import JsonObject
@@ -186,9 +187,10 @@ def other_data(name: str, own: DataConfig | None, preprocessing: Preprocessing) 
         preprocessing: Gives the size and channels of the images.
     """
     is_folder = name.startswith("folder:")
+    is_embedded = name in ("digits", "synthetic") or is_reference(name)
     values: JsonObject = {
         "name": name,
-        "dir": own.dir if own and not is_folder and name not in ("digits", "synthetic") else "",
+        "dir": own.dir if own and not (is_folder or is_embedded) else "",
         "image_size": preprocessing.image_size,
         "channels": preprocessing.channels,
         "normalize": "unit",

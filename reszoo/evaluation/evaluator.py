@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -29,6 +30,8 @@ class Evaluator:
         strategy: Distributes batches over replicas; by default the current strategy.
         workers: The workers of the strategy, on several hosts.
         probabilities: Whether `rows` returns the probability of each class.
+        metrics: Further Keras metrics. They get targets and probabilities, [n, classes]; labels,
+            [n], and probabilities if the name of their class begins with "Sparse".
 
     Raises:
         ReszooError: The model does not return `classes` logits.
@@ -42,6 +45,7 @@ class Evaluator:
         strategy: tf.distribute.Strategy | None = None,
         workers: Workers | None = None,
         probabilities: bool = False,
+        metrics: Sequence[keras.metrics.Metric] = (),
     ) -> None:
         shape = tuple(model.output_shape)
         if len(shape) != 2 or shape[-1] != classes:
@@ -53,6 +57,7 @@ class Evaluator:
         self._workers = workers or Workers(self._strategy)
         self._replicas = len(self._local(self._distribute(lambda _: 0)))
         self._rows = 0  # per replica: those of the largest batch so far
+        self._metrics, probabilities = metrics, probabilities or bool(metrics)
         self._columns = 5 + (classes if probabilities else 0)
 
         def score(images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
@@ -68,7 +73,17 @@ class Evaluator:
 
     def __call__(self, batches: Iterable[tuple[Tensor | Array, Tensor | Array]]) -> Scores:
         """Evaluate all batches and return their scores; the arguments are those of `rows`."""
-        return compute_scores(self.classes, self.rows(batches))
+        rows = self.rows(batches)
+        scores = compute_scores(self.classes, rows)
+        return dataclasses.replace(scores, metrics=dict(self._measure(rows)))
+
+    def _measure(self, rows: Rows) -> Iterator[tuple[str, float]]:
+        targets = ops.one_hot(rows.labels, self.classes)
+        for metric in self._metrics:
+            metric.reset_state()
+            sparse = type(metric).__name__.startswith("Sparse")
+            metric.update_state(rows.labels if sparse else targets, rows.probabilities)
+            yield metric.name, float(np.mean(metric.result()))
 
     def rows(self, batches: Iterable[tuple[Tensor | Array, Tensor | Array]]) -> Rows:
         """Evaluate all batches and return the result of each example, in order.

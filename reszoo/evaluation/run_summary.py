@@ -70,7 +70,7 @@ def summarize_start(
     Args:
         recipe: The recipe.
         pipeline: Its data.
-        given: The model if it was not made by the recipe; it has no spec.
+        given: The model if it is not of the zoo; it has no spec.
     """
     info, published = pipeline.info, recipe.model.published
     weights = published.to_dict() if published else recipe.model.weights
@@ -85,7 +85,8 @@ def summarize_start(
         }
     else:
         shapes = [each.shape for each in given.weights if not each.name.startswith("moving_")]
-        model = {"given_model": given.name, "parameters": sum(map(math.prod, shapes))}
+        kind = "own_model" if recipe.model.is_own else "given_model"
+        model = {kind: given.name, "parameters": sum(map(math.prod, shapes))}
     return {
         "recipe": recipe.name,
         **model,
@@ -105,7 +106,7 @@ def record_start(
     devices: list[str],
     grown: Growth | None,
     given: keras.Model | None,
-    *,
+    passed: JsonObject,
     resume: bool,
 ) -> None:
     """Record in run.json what a run starts with.
@@ -116,11 +117,13 @@ def record_start(
         pipeline: Its data.
         devices: A description of each device.
         grown: How the run was grown, if it was.
-        given: The model if it was not made by the recipe.
+        given: The model if it is not of the zoo.
+        passed: What `describe_components` returns.
         resume: Whether the run resumes.
     """
     if not resume or not (run.path / "run.json").is_file():
-        run.write_meta(**summarize_start(recipe, pipeline, given))
+        known = {"given": passed} if passed else {}
+        run.write_meta(**summarize_start(recipe, pipeline, given), **known)
     if resume:
         run.relocate(pipeline.info, recipe.data)
     if grown:
@@ -273,6 +276,8 @@ def result_rows(run: Run, test: Scores) -> list[tuple[str, str, str]]:
     add("test macro F1", f"{100 * test.macro_f1:.2f} %")
     add("test calibration error", f"{100 * test.calibration_error:.2f} %")
     add("test loss", f"{test.loss:.4f}")
+    for name, value in test.metrics.items():
+        add(f"test {name}", f"{value:.4f}")
     if "val_accuracy" in last:
         add("validation error, last", f"{100 * (1 - last['val_accuracy']):.2f} %")
     add("training error, last", f"{100 * (1 - last['accuracy']):.2f} %")
@@ -282,11 +287,14 @@ def result_rows(run: Run, test: Scores) -> list[tuple[str, str, str]]:
 
 
 def advice_to_resume(run: Run, callbacks: Sequence[str]) -> str:
-    """Return how to resume a stopped run with the callbacks of these names."""
+    """Return how to resume a stopped run with the callbacks of these names, and all objects."""
+    meta = run.meta if run.writes else {}
+    given = [*(["model"] if "given_model" in meta else []), *meta.get("given", {})]
     path = run.path
-    if not callbacks and not in_notebook():
+    if not callbacks and not given and not in_notebook():
         return f"resume with: {format_resume('train', path)}"
-    same = " the same callbacks" if callbacks else ""
+    same = " the same objects" if given else " the same callbacks" if callbacks else ""
     more = f", callbacks=[{', '.join(f'{name}(...)' for name in callbacks)}]" if callbacks else ""
+    more += "".join(f", {name}=..." for name in given)
     call = f"reszoo.train({str(path / 'recipe.toml')!r}, run_dir={str(path)!r}, resume=True{more})"
     return f"resume with{same}: {call}"

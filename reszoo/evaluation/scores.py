@@ -64,6 +64,7 @@ class Scores:
             None for a class that does not occur.
         confusion: `confusion[true][predicted]` counts examples.
         not_finite: Examples with a logit that is not finite.
+        metrics: The values of further Keras metrics by name.
         test: Which views of an image were evaluated: the name of `Views`, such as "10-crop".
         class_names: If they are known.
 
@@ -80,6 +81,7 @@ class Scores:
     f1: list[float | None] = field(repr=False)
     confusion: list[list[int]] = field(repr=False)
     not_finite: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
     test: str = "1-crop"
     class_names: tuple[str, ...] = field(default=(), repr=False)
 
@@ -119,6 +121,7 @@ class Scores:
             "per_class": self.per_class,
             "precision": self.precision,
             "f1": self.f1,
+            **({"metrics": self.metrics} if self.metrics else {}),
         }
 
     def _repr_html_(self) -> str:

@@ -12,6 +12,7 @@ from reszoo.config.load import load_recipe
 from reszoo.config.model import ModelConfig
 from reszoo.config.overrides import Overrides, format_overrides, parse_overrides
 from reszoo.config.recipe import Recipe
+from reszoo.config.schedule import CustomSchedule, StepSchedule, TriangularSchedule
 from reszoo.errors import ReszooError
 from reszoo.lab.record import check_count, claim_folder, write_record
 from reszoo.lab.report import write_report
@@ -137,9 +138,9 @@ def base_recipe(data: str, budget: int, overrides: Overrides = ()) -> Recipe:
         )
     factor, schedule = budget / recipe.train.steps, recipe.schedule
     scaled: JsonObject = {}
-    if schedule.kind == "step":
+    if isinstance(schedule, StepSchedule):
         scaled["boundaries"] = tuple(round(at * factor) for at in schedule.boundaries)
-    if schedule.kind != "triangular":
+    if not isinstance(schedule, TriangularSchedule | CustomSchedule):
         scaled["warmup"] = round(schedule.warmup * factor)
     return recipe.replace(
         train=recipe.train.replace(steps=budget), schedule=schedule.replace(**scaled)

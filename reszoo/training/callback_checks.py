@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 
 from reszoo.config.recipe import Recipe
+from reszoo.config.schedule import ConstantSchedule
 from reszoo.errors import ReszooError, did_you_mean
 
 
 def check_callbacks(
-    callbacks: object, recipe: Recipe, *, validation: bool, resume: bool = False
+    callbacks: object,
+    recipe: Recipe,
+    *,
+    validation: bool,
+    resume: bool = False,
+    metrics: Sequence[keras.metrics.Metric] = (),
 ) -> list[keras.callbacks.Callback]:
     """Return the callbacks as a flat list.
 
@@ -21,6 +28,7 @@ def check_callbacks(
         recipe: The recipe of the run.
         validation: Whether validation images are held out.
         resume: Whether the run resumes from a checkpoint of its own.
+        metrics: Further metrics of the validation split.
 
     Raises:
         ReszooError: If a callback cannot work in this run.
@@ -35,7 +43,8 @@ def check_callbacks(
             )
         found += given.callbacks if isinstance(given, keras.callbacks.CallbackList) else [given]
     known = ["loss", "accuracy", "learning_rate"]
-    known += ["val_loss", "val_accuracy"] if validation else []
+    names = ("loss", "accuracy", *(each.name for each in metrics))
+    known += [f"val_{name}" for name in names] if validation else []
     known += ["skipped"] if recipe.train.precision == "mixed_float16" else []
     own = [callback for callback in found if not type(callback).__module__.startswith("keras.")]
     for callback in found:
@@ -62,7 +71,7 @@ def check_callbacks(
 
 def sets_learning_rate(recipe: Recipe) -> bool:
     """Return whether callbacks may set the learning rate, which is otherwise constant."""
-    return recipe.schedule.kind == "constant" and not recipe.schedule.warmup
+    return isinstance(recipe.schedule, ConstantSchedule) and not recipe.schedule.warmup
 
 
 def class_name(callback: keras.callbacks.Callback) -> str:

@@ -13,6 +13,7 @@ from reszoo.config.resolve import resolve_data
 from reszoo.data.catalog import name_data
 from reszoo.errors import ReszooError
 from reszoo.files import expand_user
+from reszoo.references import is_reference
 from reszoo.types import JsonObject
 from reszoo.weights.files import is_file_name
 
@@ -40,7 +41,8 @@ def relocate(data: DataConfig, place: str) -> DataConfig:
     """
     own_folder = data.name.startswith("folder:")
     place = name_data(place) if own_folder else place
-    prepared = not own_folder and data.name not in ("digits", "synthetic")
+    fixed = data.name in ("digits", "synthetic") or is_reference(data.name)
+    prepared = not own_folder and not fixed
     if prepared and place != data.name and not place.startswith("folder:"):
         if not expand_user(place).is_dir():
             raise ReszooError(

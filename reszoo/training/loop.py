@@ -101,7 +101,7 @@ class Loop:
     @property
     def callback_names(self) -> list[str]:
         """The class names of the callbacks that a resumed run must be given again."""
-        return self._callbacks.names
+        return self._callbacks.names[len(self.recipe.train.callbacks) :]
 
     def resume(self) -> None:
         """Return to the newest readable checkpoint.

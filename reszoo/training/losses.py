@@ -9,6 +9,7 @@ import keras
 from reszoo.config.training import TrainConfig
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.lazy import tf
+from reszoo.references import invalid_reference, is_reference
 from reszoo.types import Tensor
 from reszoo.validation.messages import show
 
@@ -76,6 +77,8 @@ def _make_plain(train: TrainConfig, dtype: str) -> Callable[[Tensor, Tensor], Te
             from_logits=True, label_smoothing=smoothing, reduction=None, dtype=dtype
         )
         return losses
+    if is_reference(train.loss):
+        return _make_own(train, dtype)
     combine = tf.reduce_mean if train.loss == "binary" else tf.reduce_sum
 
     def binary(targets: Tensor, logits: Tensor) -> Tensor:
@@ -88,3 +91,35 @@ def _make_plain(train: TrainConfig, dtype: str) -> Callable[[Tensor, Tensor], Te
         return combine(losses, axis=-1)
 
     return binary
+
+
+def _make_own(train: TrainConfig, dtype: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the user's loss, which gets smoothed targets, checked on zeros.
+
+    Raises:
+        ReszooError: If it does not return one number per image.
+    """
+    found = train.load_object("loss")
+    if isinstance(found, type) and issubclass(found, keras.losses.Loss):
+        found = found()
+    if isinstance(found, keras.losses.Loss):
+        found = found.call  # without the reduction
+
+    def own(targets: Tensor, logits: Tensor) -> Tensor:
+        targets = tf.cast(targets, logits.dtype)
+        smoothing = train.label_smoothing
+        if smoothing:
+            targets = targets * (1 - smoothing) + smoothing / logits.shape[-1]
+        return tf.cast(found(targets, logits), logits.dtype)
+
+    zeros = tf.zeros((2, 3), dtype)
+    try:
+        shape = tuple(own(zeros, zeros).shape)
+    except Exception as error:
+        line = str(error).strip().partition("\n")[0]
+        why = f"called with targets and logits, [2, 3], it raised {type(error).__name__}: {line}"
+        raise invalid_reference("train.loss", train.loss, why) from error
+    if shape != (2,):
+        why = f"from targets and logits, [2, 3], it returned {shape}; expected one loss per image"
+        raise invalid_reference("train.loss", train.loss, why)
+    return own

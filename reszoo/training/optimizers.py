@@ -8,8 +8,9 @@ from typing import TypeAlias
 
 import keras
 
-from reszoo.config.optimizer import SGD, Lamb, OptimizerConfig
+from reszoo.config.optimizer import SGD, CustomOptimizer, Lamb, OptimizerConfig
 from reszoo.lazy import tf
+from reszoo.references import call_function, invalid_reference, is_passed
 from reszoo.types import Tensor, Variable
 
 Rule: TypeAlias = Callable[[Tensor, Variable, Tensor, bool], object]
@@ -23,6 +24,8 @@ def make_optimizer(config: OptimizerConfig, rate: float = 0.1) -> keras.optimize
         config: The recipe's table.
         rate: The learning rate.
     """
+    if isinstance(config, CustomOptimizer):
+        return _make_own(config, rate)
     if config.name == "sgd":
         return keras.optimizers.SGD(rate, momentum=config.momentum, nesterov=config.nesterov)
     if config.name == "rmsprop":
@@ -128,3 +131,40 @@ def _slot(
 ) -> Variable:
     """Return the slot of a variable on the device at hand."""
     return slots[optimizer._get_variable_index(variable)].value
+
+
+def _make_own(config: CustomOptimizer, rate: float) -> keras.optimizers.Optimizer:
+    """Return the user's optimizer: the object that was given, or what the user's function returns.
+
+    Raises:
+        ReszooError: If it is not an optimizer, or does what the step does.
+    """
+    found, reference = config.load_object("name"), config.name
+    if not is_passed(reference):
+        arguments = {"learning_rate": rate}
+        found = call_function("optimizer.name", reference, found, arguments)
+    if getattr(found, "built", False):  # of an earlier run, whose weights it updates
+        found = found.from_config(found.get_config())
+    if not isinstance(found, keras.optimizers.Optimizer):
+        why = f"expected a Keras optimizer, not {type(found).__name__}"
+        raise invalid_reference("optimizer.name", reference, why)
+    for name, key in TAKEN.items():
+        if value := getattr(found, name, None):
+            why = f"its {name} = {value} would have no effect; expected none, and {key} instead"
+            raise invalid_reference("optimizer.name", reference, why)
+    if not isinstance(found._learning_rate, keras.Variable):
+        why = "its learning rate is a schedule; expected a number, and the schedule in [schedule]"
+        raise invalid_reference("optimizer.name", reference, why)
+    return found
+
+
+TAKEN = {
+    "weight_decay": "optimizer.weight_decay with optimizer.decay",
+    "clipnorm": "train.clip_norm",
+    "clipvalue": "train.clip_value",
+    "global_clipnorm": "train.clip_norm",
+    "use_ema": "train.ema",
+    "gradient_accumulation_steps": "train.accumulate",
+    "loss_scale_factor": "train.precision",
+}
+"""What the step does in place of the optimizer: an attribute of Keras, and the recipe's key."""

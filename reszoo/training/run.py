@@ -208,6 +208,8 @@ class Run:
 
         path = self.path / "model.keras"
         self.reject_unfinished()
+        if self.recipe.model.is_own:
+            self.recipe.model.load_object("name")  # registers the layers of its module
         try:
             with fixed_settings():
                 return keras.models.load_model(path, compile=False)

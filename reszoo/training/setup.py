@@ -16,6 +16,7 @@ from reszoo.lazy import tf
 from reszoo.models.batchnorm import synchronize_batch_norm
 from reszoo.models.build import build
 from reszoo.models.freeze import freeze
+from reszoo.references import call_function, invalid_reference
 from reszoo.training.devices import first_device
 from reszoo.training.losses import find_class_weights
 from reszoo.training.optimizers import make_optimizer
@@ -57,6 +58,8 @@ def make_model(
         ReszooError: If a given model does not map the images of the data to one logit per class.
     """
     settings = recipe.finetune
+    if given is None and recipe.model.is_own:
+        given = _make_own(recipe, pipeline)
     if given is not None:
         model = given if isinstance(given, keras.Model) else given(pipeline)
         if isinstance(model, keras.Sequential):  # has no graph of its own
@@ -74,6 +77,18 @@ def make_model(
     if weights and published and other_classes and len(published.class_names) == info.classes:
         renew_head(model)
     return freeze(model, settings.freeze, settings.batch_norm)
+
+
+def _make_own(recipe: Recipe, pipeline: Pipeline) -> keras.Model:
+    """Return the model that the user's function makes for the data."""
+    config, info = recipe.model, pipeline.info
+    arguments = {"input_shape": info.input_shape, "classes": info.classes, **config.fields}
+    function = config.load_object("name")
+    own = call_function("model.name", config.name, function, arguments)
+    if not isinstance(own, keras.Model):
+        why = f"expected a Keras model, not {type(own).__name__}"
+        raise invalid_reference("model.name", config.name, why)
+    return own
 
 
 def _check_shapes(model: keras.Model, pipeline: Pipeline) -> None:

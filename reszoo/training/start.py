@@ -13,6 +13,7 @@ import keras
 from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import ResolvedRecipe, resolve_data, resolve_recipe
 from reszoo.data.fingerprint import difference
+from reszoo.data.own_augmentation import load_changes
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.files import check_output, check_outside
 from reszoo.images.preprocessing import Preprocessing
@@ -155,7 +156,17 @@ def check_data(run: Run, recipe: Recipe, pipeline: Pipeline, resume: bool) -> No
             f'train.select: "best" is invalid; expected "last", because {info.name} holds out no '
             "validation images. Example: --set data.validation=5000"
         )
-    recipe.probe_steps(pipeline.steps_per_epoch)  # rejects a probe longer than the run
+    steps = pipeline.steps_per_epoch
+    recipe.probe_steps(steps)  # rejects a probe longer than the run
+    total = recipe.total_steps(steps)
+    for step in (0, total - 1):  # rejects a schedule of the user that fails
+        recipe.schedule.rate_at(
+            step,
+            total_steps=total,
+            steps_per_epoch=steps,
+            batch_size=recipe.train.batch_size,
+        )
+    load_changes(recipe.augment, info.input_shape)  # rejects augmentation that fails
 
 
 def unite(

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from reszoo.errors import ReszooError, did_you_mean
+from reszoo.references import EXPECTED, PATTERN
 from reszoo.types import JsonMapping, JsonObject
 
 if TYPE_CHECKING:
@@ -105,7 +106,8 @@ def full_key(table: type[Table], name: str) -> str:
 def unknown_choice(table: type[Table], given: Any, allowed: Iterable[Any]) -> ReszooError:
     """Return the error for a missing or unknown value of the deciding field."""
     allowed = list(allowed)
-    key, expected = full_key(table, table.CHOICE), f"one of {', '.join(map(show, allowed))}"
+    own = f" or {EXPECTED}" if len(allowed) < len(list(table.alternatives())) else ""
+    key, expected = full_key(table, table.CHOICE), f"one of {', '.join(map(show, allowed))}{own}"
     if given is None:
         return ReszooError(f"{key}: missing; expected {expected}")
     near = did_you_mean(given, allowed) if isinstance(given, str) else ""
@@ -120,7 +122,10 @@ def describe(field: FieldInfo) -> str:
 def choices(field: FieldInfo) -> tuple[Any, ...]:
     """Return the values between which a field chooses, () for any other field."""
     schema = _schema(field)
-    return tuple(schema.get("enum", [schema["const"]] if "const" in schema else []))
+    arms = schema.get("anyOf", [schema])
+    return tuple(
+        value for arm in arms for value in arm.get("enum", [arm["const"]] if "const" in arm else [])
+    )
 
 
 def example(field: FieldInfo) -> Any:
@@ -170,6 +175,8 @@ def _describe(schema: JsonMapping) -> str:
             return f"a list of {len(items)}, each {', '.join(each)}"
         least = f" of at least {schema['minItems']}" if schema.get("minItems") else ""
         return f"a list{least}, each {_describe(schema['items'])}"
+    if schema.get("pattern") == PATTERN:
+        return EXPECTED
     if kind == "string" and schema.get("minLength"):
         return "text that is not empty"
     bounds = [f"{sign} {schema[name]!r}" for name, sign in BOUNDS.items() if name in schema]

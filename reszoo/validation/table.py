@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
 
 from reszoo.errors import ReszooError
+from reszoo.references import PATTERN, is_reference, load_reference
 from reszoo.types import JsonMapping, JsonObject
 from reszoo.validation.messages import (
     choices,
@@ -29,6 +30,8 @@ AS_TUPLE = BeforeValidator(_as_tuple)
 """Accepts a list, which TOML and JSON have, where a field is a tuple."""
 
 Floats = Annotated[tuple[float, ...], AS_TUPLE]
+Reference = Annotated[str, Field(pattern=PATTERN)]
+References = Annotated[tuple[Reference, ...], AS_TUPLE]
 
 
 class Table(BaseModel):
@@ -50,6 +53,8 @@ class Table(BaseModel):
     """The field that decides between alternatives of this table, such as "kind", or ""."""
     DEFAULT: ClassVar[str | None] = None
     """The value of that field where it is missing."""
+
+    _given: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -97,7 +102,36 @@ class Table(BaseModel):
             ReszooError: For an unknown field or an invalid value.
         """
         values = {name: getattr(self, name) for name in self.model_fields_set}
-        return type(self)(**{**values, **(self.model_extra or {}), **changes})
+        kept = {name: each for name, each in self._given.items() if name not in changes}
+        new = type(self)(**{**values, **(self.model_extra or {}), **changes})
+        return new.give_objects(**kept) if kept else new
+
+    def give_objects(self, **objects: Any) -> Self:
+        """Return a copy that holds objects in place of what references in its fields name."""
+        copy = self.model_copy()
+        copy._given = {**self._given, **objects}
+        return copy
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The objects by field."""
+        return self._given
+
+    def load_object(self, name: str) -> Any:
+        """Return what the reference in a field names, or the object that was given in its place.
+
+        For a field of several references, a list.
+
+        Raises:
+            ReszooError: If it cannot be imported, or was passed to `reszoo.train` and is needed
+                again.
+        """
+        if name in self._given:
+            return self._given[name]
+        key, found = full_key(type(self), name), getattr(self, name)
+        if isinstance(found, str):
+            return load_reference(key, found)
+        return [load_reference(key, each) for each in found]
 
     def to_dict(self) -> JsonObject:
         """Return plain values for TOML and JSON, without fields that are None."""
@@ -112,16 +146,29 @@ class Table(BaseModel):
             ReszooError: If the deciding field is missing without a default, or unknown; and as the
                 class does.
         """
-        found = cls.alternatives_by_choice()
         given = values.get(cls.CHOICE, cls.DEFAULT)
-        if not isinstance(given, str) or given not in found:
-            raise unknown_choice(cls, given, found)
-        return found[given](**values)
+        if chosen := cls.find_alternative(given):
+            return chosen(**values)
+        raise unknown_choice(cls, given, cls.alternatives_by_choice())
 
     @classmethod
     def alternatives_by_choice(cls) -> dict[str, type[Table]]:
         """Return the alternatives of this table by their value of the deciding field."""
-        return {choices(each.model_fields[cls.CHOICE])[0]: each for each in cls.alternatives()}
+        return {
+            choice: each
+            for each in cls.alternatives()
+            for choice in choices(each.model_fields[cls.CHOICE])
+        }
+
+    @classmethod
+    def find_alternative(cls, given: object) -> type[Table] | None:
+        """Return the alternative for a value of the deciding field; None for an unknown value."""
+        if is_reference(given):
+            own = (
+                each for each in cls.alternatives() if not choices(each.model_fields[cls.CHOICE])
+            )
+            return next(own, None)
+        return cls.alternatives_by_choice().get(given) if isinstance(given, str) else None
 
     @classmethod
     def alternatives(cls) -> Iterator[type[Table]]:

@@ -427,7 +427,7 @@ def test_callbacks_set_a_constant_learning_rate_also_after_a_resume(
 ) -> None:
     drawn: list[list[tuple[int, float]]] = []
     monkeypatch.setattr(
-        "reszoo.trainer.draw_curves", lambda *args, rates, **named: drawn.append(rates)
+        "reszoo.run_results.draw_curves", lambda *args, rates, **named: drawn.append(rates)
     )
 
     def callbacks() -> list[C.Callback]:

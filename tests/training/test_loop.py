@@ -112,7 +112,7 @@ def test_every_epoch_has_logs_of_its_own_images(
     """Also without an evaluation; a row of the history is over all images since the last row."""
     drawn: list[list[tuple[int, float]]] = []
     monkeypatch.setattr(
-        "reszoo.trainer.draw_curves", lambda *args, rates, **named: drawn.append(rates)
+        "reszoo.run_results.draw_curves", lambda *args, rates, **named: drawn.append(rates)
     )
     seen: list[dict[str, float]] = []
     watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(dict(logs)))
