@@ -34,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "files, and images that are equal or look alike.",
     )
     inspecting.add_argument("folder", metavar="FOLDER", help="a folder of images")
+    labels = "CSV file in the folder that labels the images, as data.labels"
+    inspecting.add_argument("--labels", default="", metavar="FILE", help=labels)
     inspecting.add_argument("--json", action="store_true", help="print JSON")
     page = "write a page with all findings and one image of each class"
     inspecting.add_argument("--html", type=Path, metavar="PAGE", help=page)
@@ -82,7 +84,7 @@ def _inspect(args: argparse.Namespace) -> int:
     load_tensorflow()
     from reszoo.data.inspection import inspect_folder
 
-    found = inspect_folder(args.folder.removeprefix("folder:"))
+    found = inspect_folder(args.folder.removeprefix("folder:"), args.labels)
     if args.html:
         from reszoo.data.inspection_page import inspection_page
         from reszoo.reporting.page import render_page

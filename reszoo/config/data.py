@@ -30,6 +30,12 @@ class DataConfig(Table):
         "the name of a dataset of TensorFlow Datasets. Or your own function, as "
         '`"package.module:attribute"`, that returns `{"train": (images, labels), "test": ...}`.',
     )
+    labels: str = Field(
+        "",
+        examples=["labels.csv"],
+        description="CSV file in the folder that states the class of each image, in place of class "
+        "folders; see [Label files](data.md#label-files).",
+    )
     dir: str = Field(
         "",
         description="Folder of prepared TensorFlow Datasets, or where CIFAR lies in another form. "
@@ -110,6 +116,7 @@ class DataConfig(Table):
         is_folder = self.name.startswith("folder:")
         if not is_folder:
             self.reject_unused("on_corrupt", "name")
+            self.reject_unused("labels", "name")
         if is_folder or self.name in ("digits", "synthetic") or is_reference(self.name):
             self.reject_unused("dir", "name")
             self.reject_unused("lanes", "name")

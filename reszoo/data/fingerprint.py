@@ -63,6 +63,17 @@ def of_files(splits: Mapping[str, Array]) -> Fingerprint:
     return {"format": FORMAT, "compares": f"file names, sizes, {read}", "splits": digests}
 
 
+def of_labels(class_names: Sequence[str], labels: Mapping[str, Array]) -> str:
+    """Return the digest of labels that are not in the paths of the files.
+
+    Args:
+        class_names: In label order.
+        labels: Of each split, int [n].
+    """
+    stated = [list(class_names), {split: each.tolist() for split, each in labels.items()}]
+    return hashlib.sha256(repr(stated).encode()).hexdigest()
+
+
 def of_arrays(splits: Mapping[str, tuple[Array, Array]]) -> Fingerprint:
     """Return the fingerprint of images and labels in memory.
 

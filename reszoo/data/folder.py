@@ -14,6 +14,7 @@ import numpy as np
 
 from reszoo.data.dataset import FileSplit
 from reszoo.data.holdout import choose_stratified, complement
+from reszoo.data.label_file import SPLITS, read_label_file
 from reszoo.errors import ReszooError
 from reszoo.files import expand_user
 from reszoo.images.bit_depth import check_range, may_have_16_bits
@@ -27,8 +28,6 @@ from reszoo.images.formats import (
     printable,
     read_start,
 )
-
-SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 
 # Names that people give to splits. Folders that all have such names are not classes.
 SPLIT_NAMES = {"train", "training", "trn", "val", "valid", "validation", "dev"}
@@ -64,12 +63,16 @@ class _Scan:
     deep: dict[str, list[str]] = field(default_factory=dict)
 
 
-def list_folder(root: str) -> Listing:
+def list_folder(root: str, labels: str = "") -> Listing:
     """List the image files of each split and class, decided by their first bytes.
 
     Layouts: `root/train/CLASS/**` with `test`, `val` (or `validation`) or both next to `train`; or
     `root/CLASS/**`. With one split next to `train`, it is the test split whatever its name. With
     none, a fifth of each class is, always the same. Sub-folders of a class belong to it.
+
+    Args:
+        root: The folder.
+        labels: A CSV file below it that labels the images, which may then lie anywhere below it.
 
     Raises:
         ReszooError: If the folder cannot be read or has another layout, a class is empty or has an
@@ -83,13 +86,16 @@ def list_folder(root: str) -> Listing:
         )
     if not path.is_dir():
         raise ReszooError(f"data.name: no folder {str(path)!r}")
-    folders = _find_splits(path)
-    names = _find_classes(folders)
-    check_class_names(names, str(folders["train"]))
     scan = _Scan()
-    for folder in {path, *folders.values()}:
-        _count_loose(folder, scan)
-    splits = {split: _list_classes(folder, names, scan) for split, folder in folders.items()}
+    if labels:
+        names, splits = _list_labeled(path, path / labels, scan)
+    else:
+        folders = _find_splits(path)
+        names = _find_classes(folders)
+        check_class_names(names, str(folders["train"]))
+        for folder in {path, *folders.values()}:
+            _count_loose(folder, scan)
+        splits = {split: _list_classes(folder, names, scan) for split, folder in folders.items()}
     check_range(scan.deep)
     if "test" not in splits:
         whole = splits["train"]
@@ -113,6 +119,42 @@ def check_class_names(names: Iterable[str], where: str) -> None:
                 "expected UTF-8 without line breaks or control characters. "
                 f"Example: rename the folder in {where}"
             )
+
+
+def _list_labeled(
+    root: Path, table: Path, scan: _Scan
+) -> tuple[tuple[str, ...], dict[str, FileSplit]]:
+    """Return the class names and splits that a CSV file states."""
+    rows = {row.file: row for row in read_label_file(table)}
+    names = tuple(sorted({row.label for row in rows.values()}))
+    check_class_names(names, str(table))
+    if len(names) < 2:
+        raise ReszooError(f"{table} names {len(names)} classes; expected at least two")
+    files: dict[str, list[tuple[int, str]]] = {}
+    entries = [entry for entry in _walk(root, scan) if entry.path != str(table)]
+    with ThreadPoolExecutor(16) as pool:
+        for entry, (kind, start) in zip(entries, pool.map(_identify, entries), strict=True):
+            row = rows.pop(os.path.relpath(entry.path, root), None)
+            if row is None or kind not in FORMATS:
+                scan.ignored["images without a label" if kind in FORMATS else kind] += 1
+                continue
+            files.setdefault(row.split, []).append((names.index(row.label), entry.path))
+            if may_have_16_bits(start):
+                scan.deep.setdefault(row.label, []).append(entry.path)
+    if rows:
+        some = ", ".join(map(repr, map(printable, list(rows)[:3])))
+        raise ReszooError(f"{table}: {len(rows)} files are not in {root}: {some}")
+    if files.keys() == {"train", "validation"}:
+        files["test"] = files.pop("validation")
+    order = [split for split in ("", "train", "validation", "test") if split in files]
+    splits = {}
+    for split in order:
+        labels, paths = zip(*sorted(files[split]), strict=True)
+        own = FileSplit(np.array(paths, dtype=object), np.array(labels, np.int32))
+        splits[split or "train"] = own
+    if "train" not in splits or len(set(splits["train"].labels)) < len(names):
+        raise ReszooError(f"{table}: a class has no training image; expected one of each class")
+    return names, splits
 
 
 def _find_splits(path: Path) -> dict[str, Path]:

@@ -98,9 +98,13 @@ def _load_cifar(data: DataConfig, place: Place, whole: bool) -> tuple[ImageDatas
 
 
 def _load_folder(data: DataConfig, whole: bool, largest: int) -> tuple[ImageDataset, Preprocessing]:
-    listing = list_folder(data.name.removeprefix("folder:"))
+    listing = list_folder(data.name.removeprefix("folder:"), data.labels)
     names, files = listing.class_names, listing.splits
     identity = fingerprint.of_files({name: split.paths for name, split in files.items()})
+    if data.labels:
+        identity["splits"]["labels"] = fingerprint.of_labels(
+            names, {name: split.labels for name, split in files.items()}
+        )
     (height, width, channels), note = find_shape(files.values(), largest)
     preprocessing = unnormalized(
         data.image_size or (height, width), data.channels or channels, data

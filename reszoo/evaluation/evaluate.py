@@ -21,7 +21,7 @@ from reszoo.evaluation.plots import draw_confusion
 from reszoo.evaluation.scores import Scores
 from reszoo.evaluation.source import Named, Source, open_source
 from reszoo.evaluation.views import MeanOfViews, Probabilities, evaluate_scales, load_views
-from reszoo.files import check_output, check_outside, write_json, write_text
+from reszoo.files import check_output, check_outside, expand_user, write_json, write_text
 from reszoo.images.preprocessing import Preprocessing
 from reszoo.images.views import Views
 from reszoo.keywords import explain_keywords
@@ -196,6 +196,8 @@ def other_data(name: str, own: DataConfig | None, preprocessing: Preprocessing) 
         "normalize": "unit",
         "on_corrupt": own.on_corrupt if own and is_folder else "error",
     }
+    if own and own.labels and (expand_user(name.removeprefix("folder:")) / own.labels).is_file():
+        values["labels"] = own.labels
     if name != "synthetic":
         values |= {"resize": preprocessing.resize, "interpolation": preprocessing.interpolation}
     return DataConfig(**values)

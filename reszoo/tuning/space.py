@@ -29,6 +29,7 @@ Values: TypeAlias = Mapping[str, Value]
 FIXED = {
     "data.name": "every trial is scored on the same images",
     "data.dir": "every trial is scored on the same images",
+    "data.labels": "every trial is scored on the same images",
     "data.validation": "every trial is scored on the same images",
     "train.seed": "search.seed and search.executions set it",
     "train.select": "it decides what a score is",

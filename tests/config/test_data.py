@@ -43,6 +43,10 @@ from reszoo.errors import ReszooError
             {"name": "cifar10", "on_corrupt": "skip"},
             'data.on_corrupt: not used with data.name = "cifar10"',
         ),
+        (
+            {"name": "cifar10", "labels": "a.csv"},
+            'data.labels: not used with data.name = "cifar10"',
+        ),
         ({"name": "digits", "dir": "/x"}, 'data.dir: not used with data.name = "digits"'),
         ({"name": "folder:x", "lanes": 2}, 'data.lanes: not used with data.name = "folder:x"'),
         ({"name": "x", "on_device": True, "lanes": 2}, "not used with data.on_device = true"),
