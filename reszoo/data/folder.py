@@ -147,7 +147,7 @@ def _list_labeled(
     if files.keys() == {"train", "validation"}:
         files["test"] = files.pop("validation")
     order = [split for split in ("", "train", "validation", "test") if split in files]
-    splits = {}
+    splits: dict[str, FileSplit] = {}
     for split in order:
         labels, paths = zip(*sorted(files[split]), strict=True)
         own = FileSplit(np.array(paths, dtype=object), np.array(labels, np.int32))

@@ -119,17 +119,17 @@ class Inspection:
         return lines
 
 
-def inspect_folder(root: str, labels: str = "") -> Inspection:
+def inspect_folder(root: str, label_file: str = "") -> Inspection:
     """Inspect a folder of images. Every image is decoded.
 
     Args:
         root: The folder, in a layout of `list_folder`.
-        labels: A CSV file in it that labels the images.
+        label_file: A CSV file in it that labels the images.
 
     Raises:
         ReszooError: If the folder cannot be read or has another layout.
     """
-    listing = list_folder(root, labels)
+    listing = list_folder(root, label_file)
     names, base = listing.class_names, expand_user(root)
     paths = np.concatenate([split.paths for split in listing.splits.values()])
     labels = np.concatenate([split.labels for split in listing.splits.values()])
