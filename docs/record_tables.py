@@ -359,16 +359,11 @@ def images(page: Path) -> str:
 
 def finetune(page: Path) -> str:
     """Compare published weights with new ones after fine-tuning."""
-    paths = {
-        "Fashion-MNIST": "weights/finetune-fashion.json",
-        "JPEG copy of CIFAR-10": "weights/finetune-jpeg.json",
-    }
     lines = [
-        f"{data} | " + "{arm} | {steps} | {error:.2f} ± {deviation:.2f} | {images:,}".format(**row)
-        for data, path in paths.items()
-        for row in record(path)["rows"]
+        "{arm} | {steps} | {error:.2f} ± {deviation:.2f} | {images:,}".format(**row)
+        for row in record("weights/finetune-fashion.json")["rows"]
     ]
-    return table("data | arm | steps | test error, % | test images", lines)
+    return table("arm | steps | test error, % | test images", lines)
 
 
 def trainings(page: Path) -> str:

@@ -121,15 +121,23 @@ def test_every_model_with_published_weights_was_compared() -> None:
     assert max(max(row[key] for key in ("logits", "gradient", "back")) for row in rows) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["finetune-fashion", "finetune-jpeg"])
-def test_kept_errors_of_fine_tuning_are_means(name: str) -> None:
-    for row in record(f"weights/{name}.json")["rows"]:
+def test_kept_errors_of_training_runs_are_means() -> None:
+    paths = list(RESULTS.glob("*/record.json"))
+    for found in (json.loads(path.read_text(encoding="utf-8")) for path in paths):
+        errors = [row["test_error"] for row in found["rows"]]
+        assert found["test_error_mean"] == pytest.approx(statistics.mean(errors), abs=1e-3)
+        assert len({row["seed"] for row in found["rows"]}) == len(errors)
+        assert found["data"]["examples"]["test"] == 10_000
+    assert paths
+
+
+def test_kept_errors_of_fine_tuning_are_means() -> None:
+    for row in record("weights/finetune-fashion.json")["rows"]:
         assert row["error"] == pytest.approx(statistics.mean(row["errors"]), abs=1e-3)
 
 
-@pytest.mark.parametrize("name", ["depth_shortcut", "degradation_jpeg"])
-def test_a_kept_search_agrees_with_its_trials(name: str) -> None:
-    found = record(f"tune/{name}.json")
+def test_a_kept_search_agrees_with_its_trials() -> None:
+    found = record("tune/depth_shortcut.json")
     best = best_trial(found["trials"])
     assert best is not None and best["trial"] == found["best"]
     assert found["grid"] == grid(found["trials"], found["space"])

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--peer", default=sys.executable, help="speed: a Python with the other libraries"
     )
     parser.add_argument("--rounds", type=int, default=8, help="speed, fold")
-    parser.add_argument("--data", default="folder:cifar10-jpeg", help="parity")
+    parser.add_argument("--data", default="cifar10", help="parity")
     parser.add_argument("--nets", nargs="+", default=["resnet20", "resnet56"], help="parity")
 
 

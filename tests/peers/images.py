@@ -2,7 +2,7 @@
 
     python -m tests.peers.images --peer PYTHON --data DIR --out docs/results/weights/images.json
 
-DIR holds photos-100.tar, cifar10-jpeg.tar.xz and akamaster/ (`RESZOO_TEST_DATA`).
+DIR holds photos-100.tar, cifar10-png.tar.xz and akamaster/ (`RESZOO_TEST_DATA`).
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def main() -> None:
         for net, tag in PHOTOGRAPHS:
             rows.append(photographs(net, tag, peer, photos))
             print(rows[-1], flush=True)
-        cifar = unpacked(args.data / "cifar10-jpeg.tar.xz", Path(scratch) / "cifar", "test")
+        cifar = unpacked(args.data / "cifar10-png.tar.xz", Path(scratch) / "cifar", "test")
         for depth in (20, 56):
             (weights,) = (args.data / "akamaster").glob(f"resnet{depth}-*.th")
             rows.append(published(depth, peer, weights, cifar))
