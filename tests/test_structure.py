@@ -54,7 +54,7 @@ ELSEWHERE = {
     "training/test_model_file.py": "registration",
     "training/test_resume.py": "training/state training/progress",
     "training/test_start.py": "training/data_location",
-    "training/test_step.py": "training/compiled",
+    "training/test_step.py": "training/gradients training/compiled",
     "training/test_workers.py": "training/stopping",
     "tuning/test_report.py": "tuning/figures tuning/formatting",
     "tuning/test_proposals.py": "tuning/history tuning/sampling",

@@ -11,6 +11,8 @@ from reszoo.references import is_reference
 from reszoo.validation.table import AS_TUPLE, Table
 
 Pixels = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Point = Annotated[tuple[Share, Pixels], AS_TUPLE]
 
 
 def _reject_bool(value: Any) -> Any:
@@ -103,8 +105,28 @@ class DataConfig(Table):
         "there.",
     )
 
+    train_sizes: Annotated[tuple[Point, ...], AS_TUPLE] = Field(
+        (),
+        examples=[[[0, 112], [0.5, 112], [0.8, 224]]],
+        description="Sizes of the training images, as points [share of the training, pixels of the "
+        "shorter side]. Between two points the size changes evenly, at the start of an epoch. "
+        "Validation, test and exports use `image_size`. Empty: training does too.",
+    )
+    size_multiple: int = Field(
+        4,
+        ge=1,
+        description="`train_sizes` are rounded to multiples of it. The size of `image_size` is "
+        "kept as it is.",
+    )
+
     def check(self) -> None:
         """Raise ReszooError for keys that contradict each other or have no effect."""
+        shares = [share for share, _ in self.train_sizes]
+        if shares and (shares[0] or shares != sorted(shares)):
+            expected = "points of rising shares, the first of share 0"
+            raise self.contradiction("train_sizes", expected, [[0, 112], [0.8, 224]])
+        if not shares:
+            self.reject_unused("size_multiple", "train_sizes")
         if self.name.strip() in ("", "folder:"):
             raise self.contradiction("name", "a dataset, or folder:PATH", "cifar10")
         if self.resize and self.image_size is None:
@@ -122,9 +144,31 @@ class DataConfig(Table):
             self.reject_unused("lanes", "name")
         if self.on_device:
             self.reject_unused("lanes", "on_device")
+            self.reject_unused("train_sizes", "on_device")
         if self.name == "synthetic":
             self.reject_unused("resize", "name")
             self.reject_unused("interpolation", "name")
+
+    def train_size(self, share: float, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Return height and width of the training images after a share of the training.
+
+        Args:
+            share: In [0, 1).
+            image_size: Height and width in evaluation, whose ratio is kept.
+        """
+        points, shorter = self.train_sizes or ((0, min(image_size)),), min(image_size)
+        last = max(index for index, (start, _) in enumerate(points) if start <= share)
+        (start, size), *following = points[last : last + 2]
+        side = float(size)
+        for end, goal in following:
+            side += (goal - size) * (share - start) / (end - start)
+        if side == shorter:
+            return image_size
+        height, width = (
+            self.size_multiple * max(1, int(side * each / shorter / self.size_multiple + 0.5))
+            for each in image_size
+        )
+        return height, width
 
 
 class Augmentation(RandomChanges):

@@ -92,6 +92,9 @@ class Recipe(Table):
         if given == "weights" and not self.model.published:
             expected = "published weights in model.weights with it"
             raise self.data.contradiction("normalize", expected, "model.weights=imagenet")
+        if self.train.grow_from and self.data.train_sizes:
+            expected = "no data.train_sizes with it, because growing compares models of one size"
+            raise self.train.contradiction("grow_from", expected, "data.train_sizes=[]")
         if weights and self.train.grow_from:
             expected = "no model.weights with it; give one of them"
             raise self.train.contradiction("grow_from", expected, "model.weights=''")
@@ -141,6 +144,22 @@ class Recipe(Table):
         """Return the number of updates of the whole training, at least 1."""
         return self.train.steps or max(1, round(self.train.epochs * steps_per_epoch))
 
+    def train_sizes(
+        self, steps_per_epoch: int, image_size: tuple[int, int]
+    ) -> dict[int, tuple[int, int]]:
+        """Return height and width of the training images by the first step that has them.
+
+        Args:
+            steps_per_epoch: Updates in one epoch; the size changes at its start.
+            image_size: Height and width in evaluation.
+        """
+        total, found = self.total_steps(steps_per_epoch), {0: self.data.train_size(0, image_size)}
+        for step in range(0, total, steps_per_epoch):
+            size = self.data.train_size(step / total, image_size)
+            if size != found[max(found)]:
+                found[step] = size
+        return found
+
     def probe_steps(self, steps_per_epoch: int) -> int:
         """Return the number of updates in which only the classifier learns; 0 without a probe.
 
@@ -157,9 +176,11 @@ class Recipe(Table):
         return steps
 
     def batches(self, batch_size: int | None = None) -> JsonObject:
-        """Return the arguments of `open_dataset`: batch_size, seed, transforms and largest."""
+        """Return the arguments of `open_dataset` that do not depend on the dataset."""
         small = not self.model.is_own and self.model.spec.stem == "cifar"
+        sizes = {"train_sizes": self.train_sizes} if self.data.train_sizes else {}
         return {
+            **sizes,
             "batch_size": batch_size or self.train.batch_size,
             "seed": self.train.seed,
             "transforms": self.model.transforms,

@@ -10,6 +10,7 @@ from reszoo.config.data import DataConfig
 from reszoo.data.dataset import ArraySplit, Split
 from reszoo.errors import ReszooError
 from reszoo.images.preprocessing import Preprocessing
+from reszoo.lazy import tf
 from reszoo.types import Array
 
 # Of ImageNet's training images, RGB in 0..1: fb.resnet.torch, datasets/imagenet.lua (`meanstd`).
@@ -68,6 +69,24 @@ def fit_normalization(
         if preprocessing.channels == 1:
             mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
     return replace(preprocessing, mean=mean[order], std=std[order])
+
+
+def at_size(preprocessing: Preprocessing, size: tuple[int, int], *, cropped: bool) -> Preprocessing:
+    """Return the preprocessing of training images of another size; a mean image is resized too.
+
+    Args:
+        preprocessing: In evaluation.
+        size: Height and width.
+        cropped: Whether the images have the size of the evaluation already.
+    """
+    if size == preprocessing.image_size:
+        return preprocessing
+    mean = preprocessing.mean
+    if mean.ndim == 3:
+        mean = tf.image.resize(mean, size, antialias=True).numpy()
+    scaled = round(preprocessing.resize * min(size) / min(preprocessing.image_size))
+    resize = 0 if cropped or not preprocessing.resize else max(*size, scaled)
+    return replace(preprocessing, image_size=size, resize=resize, mean=mean)
 
 
 def channel_statistics(images: Array) -> tuple[Array, Array]:

@@ -6,7 +6,9 @@ epoch, step).
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,13 +23,16 @@ from reszoo.data.info import DataInfo
 from reszoo.data.loading import load_dataset
 from reszoo.data.memory_batches import gather_batches
 from reszoo.data.micro_batches import Part
-from reszoo.data.normalization import fit_normalization
+from reszoo.data.normalization import at_size, fit_normalization
 from reszoo.data.stream_batches import FOREVER, resized_loader, stream_batches, unpacked
 from reszoo.errors import ReszooError
 from reszoo.images.formats import START, decode_pixels, find_format
 from reszoo.images.preprocessing import Preprocessing
 from reszoo.lazy import tf
 from reszoo.types import Array, Tensor
+
+TrainSizes: TypeAlias = Callable[[int, tuple[int, int]], dict[int, tuple[int, int]]]
+"""Steps per epoch and the size in evaluation to sizes by first step: `Recipe.train_sizes`."""
 
 
 def open_pipeline(recipe: Recipe, *, batch_size: int | None = None) -> Pipeline:
@@ -51,6 +56,7 @@ def open_dataset(
     seed: int,
     transforms: Preprocessing | None = None,
     largest: int = 224,
+    train_sizes: TrainSizes | None = None,
 ) -> Pipeline:
     """Open a dataset without a recipe.
 
@@ -61,6 +67,7 @@ def open_dataset(
         seed: Of order and augmentation.
         transforms: Preprocessing of the published weights, for data.normalize = "weights".
         largest: The longest side of an input whose size is found from the images of a folder.
+        train_sizes: Sizes of the training images; by default that of the evaluation.
 
     Raises:
         ReszooError: If dataset, sizes and augmentation contradict each other.
@@ -74,6 +81,7 @@ def open_dataset(
         seed=seed,
         lanes=data.lanes,
         sampler=data.sampler,
+        train_sizes=train_sizes,
     )
 
 
@@ -82,11 +90,6 @@ def load_normalized(
 ) -> tuple[ImageDataset, Preprocessing]:
     """Load a dataset and its preprocessing; see `open_dataset`."""
     dataset, preprocessing = load_dataset(data, augment, largest)
-    if isinstance(augment, ScaleCrop) and augment.scale[0] < max(preprocessing.image_size):
-        raise ReszooError(
-            f"augment.scale: {list(augment.scale)} is invalid; expected at least the crop, "
-            f"data.image_size = {list(preprocessing.image_size)}"
-        )
     train = dataset.splits["train"]
     return dataset, fit_normalization(preprocessing, train, data.normalize, transforms)
 
@@ -102,9 +105,11 @@ class Pipeline:
         seed: Of order and augmentation.
         lanes: Parts into which an epoch of a streamed dataset is cut; see `data.lanes`.
         sampler: Which images an epoch shows; see `data.sampler`.
+        train_sizes: Sizes of the training images; by default that of the evaluation.
 
     Attributes:
         dataset, preprocessing: As given.
+        train_sizes: Height and width of the training images by the first step that has them.
         info: What the dataset holds.
         steps_per_epoch: ceil(training examples / batch size). The last batch of an epoch is short
             if the batch size does not divide the number of examples.
@@ -120,6 +125,7 @@ class Pipeline:
         seed: int,
         lanes: int = 1,
         sampler: str = "shuffle",
+        train_sizes: TrainSizes | None = None,
     ) -> None:
         if batch_size < 1:
             raise ReszooError(f"batch_size: {batch_size} is invalid; expected an integer >= 1")
@@ -133,6 +139,15 @@ class Pipeline:
         count = self.info.examples["train"]
         self._order = BatchOrder(count, batch_size, seed, augment.repeats, labels)
         self.steps_per_epoch = self._order.steps_per_epoch
+        size = preprocessing.image_size
+        self.train_sizes = train_sizes(self.steps_per_epoch, size) if train_sizes else {0: size}
+        largest = max(map(max, self.train_sizes.values()))
+        if isinstance(augment, ScaleCrop) and augment.scale[0] < largest:
+            what = "data.train_sizes" if train_sizes else "data.image_size"
+            raise ReszooError(
+                f"augment.scale: {list(augment.scale)} is invalid; expected at least the crop, "
+                f"{largest} pixels by {what}"
+            )
 
     def train(self, start_step: int = 0, part: Part | None = None) -> Batches:
         """Return training batches without end, from step `start_step` on.
@@ -151,20 +166,39 @@ class Pipeline:
         """
         split, part = self.dataset.splits["train"], part or Part()
         self._augment.reject_mix_of(part.workers)
-        augmentation = self._augmentation()
         if self._lanes > 1 and not isinstance(split, RecordSplit):
             raise ReszooError(
                 f"data.lanes: {self._lanes} is invalid for {self.dataset.name}; expected 1, "
                 "because its images can be read in any order. Example: --set data.lanes=1"
             )
-        if self._fits_input(split) and not isinstance(self._augment, ScaleCrop | InceptionCrop):
-            steps = tf.data.Dataset.range(start_step, FOREVER)
-            batches = gather_batches(split, self._order, part, augmentation, steps)
-        else:
-            order, lanes = self._order, self._lanes
-            batches = stream_batches(split, order, part, augmentation, start_step, lanes)
+        runs = [
+            self._train_at(size, split, part, first).take(count)
+            for first, count, size in self._runs_of_one_size(start_step)
+        ]
+        batches = functools.reduce(lambda run, following: run.concatenate(following), runs)
         ordered: Batches = keep_order(batches.prefetch(tf.data.AUTOTUNE))
         return ordered
+
+    def _runs_of_one_size(self, start: int) -> Iterator[tuple[int, int, tuple[int, int]]]:
+        """Yield (first step, steps, size) from a step on; the last has no end, which is -1."""
+        ends = [*list(self.train_sizes)[1:], FOREVER]
+        for (first, size), end in zip(self.train_sizes.items(), ends, strict=True):
+            if start < end:
+                first = max(first, start)
+                yield first, -1 if end == FOREVER else end - first, size
+
+    def _train_at(
+        self, size: tuple[int, int], split: Split, part: Part, start_step: int
+    ) -> tf.data.Dataset:
+        """Return the batches of a worker's part from a step on, of images of one size."""
+        whole = isinstance(self._augment, ScaleCrop | InceptionCrop)
+        fits = self._fits_input(split) and not whole
+        preprocessing = at_size(self.preprocessing, size, cropped=fits)
+        augmentation, order = self._augmentation(preprocessing), self._order
+        if fits and size == self.preprocessing.image_size:
+            steps = tf.data.Dataset.range(start_step, FOREVER)
+            return gather_batches(split, order, part, augmentation, steps)
+        return stream_batches(split, order, part, augmentation, start_step, self._lanes)
 
     def rows(self, step: int) -> int:
         """Return how many rows the whole training batch of a step has."""
@@ -234,8 +268,9 @@ class Pipeline:
         shape = self.preprocessing.input_shape
         return isinstance(split, ArraySplit) and split.images.shape[1:] == shape
 
-    def _augmentation(self) -> BatchAugmentation:
-        return BatchAugmentation(self._augment, self.preprocessing, self._order, self.info.classes)
+    def _augmentation(self, preprocessing: Preprocessing | None = None) -> BatchAugmentation:
+        chosen = preprocessing or self.preprocessing
+        return BatchAugmentation(self._augment, chosen, self._order, self.info.classes)
 
 
 def _to_portable(image: Any) -> Array | bytes:

@@ -25,6 +25,7 @@ from reszoo.reporting.notebook import html_image, html_table, in_notebook
 from reszoo.training.environment import environment
 from reszoo.training.finetuning import describe_finetuning
 from reszoo.training.growing import Growth
+from reszoo.training.image_sizes import describe_sizes, mean_macs
 from reszoo.training.protocols import Pipeline
 from reszoo.training.run import Run
 from reszoo.training.setup import class_weights
@@ -82,6 +83,7 @@ def summarize_start(
             "depth": size.depth,
             "parameters": size.parameters,
             "macs": size.macs,
+            **({"train_macs": mean_macs(recipe, pipeline)} if recipe.data.train_sizes else {}),
         }
     else:
         shapes = [each.shape for each in given.weights if not each.name.startswith("moving_")]
@@ -168,6 +170,7 @@ def describe_start(
         *warn_of_imbalance(info.class_names, info.class_counts, advise=not remedies),
         *remedies,
         f"{total} steps of {size} images on {', '.join(devices)}; run folder {run.path}",
+        *describe_sizes(recipe, pipeline),
         *([] if step else _describe_weights(recipe, pipeline)),
         *describe_finetuning(recipe, pipeline.steps_per_epoch, step),
         *([f"resuming from step {step}"] if step else []),
@@ -191,19 +194,15 @@ def _describe_remedies(recipe: Recipe, info: DataInfo) -> list[str]:
 def _describe_growth(grown: Growth | None) -> list[str]:
     if grown is None:
         return []
-    return [
-        f"grown from {grown.model} of {grown.run}: {len(grown.added)} new blocks, logits differ by "
-        f"at most {grown.difference:.2g}"
-    ]
+    new, by = f"{len(grown.added)} new blocks", f"differ by at most {grown.difference:.2g}"
+    return [f"grown from {grown.model} of {grown.run}: {new}, logits {by}"]
 
 
 def _describe_weights(recipe: Recipe, pipeline: Pipeline) -> list[str]:
     """Return the line for the weights that a run starts from; none for random weights."""
-    if not recipe.model.weights:
-        return []
-    row = recipe.model.published
+    row, name = recipe.model.published, recipe.model.weights
     if row is None:
-        return [f"weights: {recipe.model.weights}"]
+        return [f"weights: {name}"] if name else []
     kept = "their" if row.classifies(pipeline.info.class_names) else "a new"
     return [
         f"weights: {row.tag} ({row.data}, top-1 {row.top1:g} %; {row.license}), {kept} classifier"

@@ -134,17 +134,18 @@ class BlockByBlock:
         return traced
 
 
-def run(steps: list[Node], tensors: dict[int, Tensor]) -> None:
-    """Compute nodes as in training, and add their outputs to `tensors`.
+def run(steps: list[Node], tensors: dict[int, Tensor], *, training: bool = True) -> None:
+    """Compute nodes, and add their outputs to `tensors`.
 
     Args:
         steps: The nodes.
         tensors: The value of each symbolic tensor, by its id.
+        training: Whether layers compute as in training.
     """
     for node in steps:
         args, kwargs = node.arguments.fill_in(tensors)
         if "training" in getattr(node.operation, "_call_context_args", ()):
-            kwargs["training"] = True
+            kwargs["training"] = training
         outputs = node.operation(*args, **kwargs)
         for symbol, value in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
             tensors[id(symbol)] = value

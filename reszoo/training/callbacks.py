@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from reszoo.config.recipe import Recipe
+from reszoo.data.batches import Batch
 from reszoo.errors import ReszooError
 from reszoo.training.callback_checks import class_name, second_schedule, sets_learning_rate
 from reszoo.training.callback_state import (
@@ -19,6 +20,7 @@ from reszoo.training.callback_state import (
     restore_value,
     store_value,
 )
+from reszoo.training.protocols import Evaluator
 from reszoo.types import Array, JsonObject
 
 BATCH_HOOKS = ("on_train_batch_begin", "on_train_batch_end")
@@ -140,6 +142,21 @@ class Callbacks:
                 raise
             if concerned:
                 self._look(callback)
+
+    def around(self, evaluate: Evaluator) -> dict[str, float]:
+        """Return the validation scores; hooks are called around it and each batch, as in Keras."""
+
+        def watch(batches: Iterable[Batch]) -> Iterator[Batch]:
+            for index, batch in enumerate(batches):
+                self.call("on_test_batch_begin", index, None)
+                yield batch
+                self.call("on_test_batch_end", index, {})
+
+        self.call("on_test_begin", None)
+        scores = dict(evaluate(watch))
+        logs = {key.removeprefix("val_"): value for key, value in scores.items()}
+        self.call("on_test_end", logs)
+        return scores
 
     def _value(self) -> float:
         return float(keras.ops.convert_to_numpy(self._variable.value))

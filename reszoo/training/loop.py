@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import keras
 
 from reszoo.config.recipe import Recipe
-from reszoo.data.batches import Batch
 from reszoo.reporting.reporter import Reporter
 from reszoo.training.callbacks import Callbacks
 from reszoo.training.checkpoint import Checkpoint
@@ -199,7 +198,8 @@ class Loop:
             self.reporter.line(describe_unfreezing(self.recipe, self.step))
         self.stepper.share = self.recipe.train.ema_share(self.step, self.pipeline.steps_per_epoch)
         take_step = self.stepper.probe if self.step < self.probe else self.stepper
-        with self.stopping.limit(first=self.step in (self._first, self.probe)):
+        first = self.step in (self._first, self.probe, *self.pipeline.train_sizes)
+        with self.stopping.limit(first=first):
             take_step(images, labels, rate, self.pipeline.rows(self.step), self.stopping.wishes)
         self._callbacks.stepped(rate)
 
@@ -265,31 +265,19 @@ class Loop:
     def _row(self, epoch: int) -> JsonObject:
         row: JsonObject = {"epoch": epoch, "step": self.step, "rate": self.stepper.rate}
         row |= self.state.mean()
+        if self.recipe.data.train_sizes:
+            sizes = self.pipeline.train_sizes
+            row["train_size"] = min(sizes[max(first for first in sizes if first < self.step)])
         if self.recipe.train.precision == "mixed_float16":
             row["skipped"] = self.state.skipped
         if self.evaluate is not None:
             self.state.averaging.show()
-            row |= self._validate(self.evaluate)
+            row |= self._callbacks.around(self.evaluate)
             if row["val_accuracy"] > self.state.best:
                 self.state.best = row["val_accuracy"]
                 if self.recipe.train.select == "best":
                     self.state.save_weights(BEST)
         return row
-
-    def _validate(self, evaluate: Evaluator) -> dict[str, float]:
-        """Return the validation scores; callbacks are called as in Keras."""
-        self._callbacks.call("on_test_begin", None)
-        scores = dict(evaluate(self._watched))
-        logs = {key.removeprefix("val_"): value for key, value in scores.items()}
-        self._callbacks.call("on_test_end", logs)
-        return scores
-
-    def _watched(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield the batches; callbacks are called around each."""
-        for index, batch in enumerate(batches):
-            self._callbacks.call("on_test_batch_begin", index, None)
-            yield batch
-            self._callbacks.call("on_test_batch_end", index, {})
 
     def _checkpoint_due(self) -> bool:
         every = self.recipe.train.checkpoint_every

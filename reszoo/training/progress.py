@@ -48,6 +48,8 @@ class Progress:
             f"learning rate {row['rate']:.4g}  "
         )
         text += f"train loss {row['loss']:.4f} error {100 * (1 - row['accuracy']):.2f} %"
+        if "train_size" in row:
+            text += f" at {row['train_size']} px"
         if "val_accuracy" in row:
             error = 100 * (1 - row["val_accuracy"])
             text += f"  validation loss {row['val_loss']:.4f} error {error:.2f} %"

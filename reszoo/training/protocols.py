@@ -33,6 +33,7 @@ class Pipeline(Protocol):
     info: DataInfo
     preprocessing: Preprocessing
     steps_per_epoch: int
+    train_sizes: dict[int, tuple[int, int]]
 
     def train(self, start_step: int = 0, part: Part | None = None) -> Batches:
         """Return the training batches from a step on, without end; of each only `part`."""

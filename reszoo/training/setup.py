@@ -69,6 +69,12 @@ def make_model(
             freeze(model, settings.freeze, settings.batch_norm)
         return model
     info, published = pipeline.info, recipe.model.published
+    least, smallest = recipe.model.spec.total_stride, min(map(min, pipeline.train_sizes.values()))
+    if recipe.data.train_sizes and smallest < least:
+        raise ReszooError(
+            f"data.train_sizes: {smallest} pixels are invalid; expected at least {least}, because "
+            f"{recipe.model.spec.name} shrinks its input {least} times"
+        )
     weights = recipe.model.weights or None if load_weights else None
     model = build(
         recipe.model.spec, input_shape=info.input_shape, classes=info.classes, weights=weights

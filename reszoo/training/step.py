@@ -8,7 +8,7 @@ receives the whole gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -19,19 +19,17 @@ from reszoo.config.training import FinetuneConfig, TrainConfig
 from reszoo.data.micro_batches import Part
 from reszoo.errors import ReszooError
 from reszoo.lazy import tf
-from reszoo.training.block_functions import BlockByBlock
-from reszoo.training.compiled import Compiled
+from reszoo.training.forward import Forward
+from reszoo.training.gradients import LossGradient
 from reszoo.training.loss_scale import LossScale
 from reszoo.training.losses import make_losses
 from reszoo.training.protocols import Strategy
-from reszoo.training.reduction import find_statistics, reduce_sums
+from reszoo.training.reduction import find_statistics
 from reszoo.training.traced_call import TracedCall
 from reszoo.training.weight_update import WeightUpdate
 from reszoo.types import Tensor, Variable
 from reszoo.weights.convert import HEAD
 
-Gradients: TypeAlias = "tuple[list[Tensor], Tensor]"
-"""Gradients of one micro-batch, and its sums [loss, right answers, images] (float64)."""
 Wishes: TypeAlias = tuple[bool, bool]
 NO_WISHES = (False, False)
 
@@ -83,15 +81,8 @@ class Stepper:
         class_weights: Sequence[float] = (),
     ) -> None:
         self.model, self.optimizer, self.strategy = model, optimizer, strategy
-        self._accumulate, self._images_on = train.accumulate, images_on
-        self._reduction = train.reduction
         replicas = strategy.num_replicas_in_sync // workers
         self.part = Part(worker, workers, replicas, train.accumulate)
-        # A shared function would also compute the gradients of frozen parts.
-        alone = strategy.num_replicas_in_sync == 1 and all(each.trainable for each in model.layers)
-        # XLA compiles the whole model as one program, which shared functions would only hide.
-        shared = alone and not train.jit
-        self._forward = BlockByBlock(model) if shared else partial(model, training=True)
         self._statistics = list(find_statistics(model))
         others = model.non_trainable_variables
         self._seeds = [each for each in others if each.path.endswith("seed_generator_state")]
@@ -100,8 +91,6 @@ class Stepper:
                 "train.jit: true is invalid; expected false for a model with dropout or drop_path, "
                 "because XLA draws other random numbers. Example: --set train.jit=false"
             )
-        self._classes = model.output_shape[-1]
-        self._losses = make_losses(train, model.output.dtype, class_weights)
         self._update = WeightUpdate(
             model,
             optimizer,
@@ -117,20 +106,27 @@ class Stepper:
         self.totals = tf.Variable(tf.zeros(4, tf.float64), trainable=False, name="totals")
         self.wishes = tf.Variable(tf.zeros(2, tf.float64), trainable=False, name="wishes")
         self.loss_scale = LossScale(enabled=train.precision == "mixed_float16")
-        images = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32)
         labels, rows = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)
         if soft:
-            labels = tf.TensorSpec([None, self._classes], tf.float32)
+            labels = tf.TensorSpec([None, model.output_shape[-1]], tf.float32)
         rate, wishes = tf.TensorSpec([], tf.float32), tf.TensorSpec([2], tf.float64)
-        signature = [images, labels, rate, rows, wishes, tf.TensorSpec([], tf.float64)]
-        # No code here branches on a tensor, so AutoGraph would only cost time.
-        traced = partial(tf.function, input_signature=signature, autograph=False)
-        self._step, self._probe = traced(self._full_step), traced(self._probe_step)
-        self._take_step, self._take_probe = TracedCall(self._step), TracedCall(self._probe)
-        self._gradients: dict[bool, Callable[..., Gradients]] = {}
-        for training in (True, False):
-            gradients = partial(self._differentiate, training)
-            self._gradients[training] = Compiled(model, gradients) if train.jit else gradients
+        self._signature = [labels, rate, rows, wishes, tf.TensorSpec([], tf.float64)]
+        self._traced: dict[tuple[object, ...], TracedCall] = {}
+        # A shared function would also compute the gradients of frozen parts.
+        alone = strategy.num_replicas_in_sync == 1 and all(each.trainable for each in model.layers)
+        # XLA compiles the whole model as one program, which shared functions would only hide.
+        self._forward = Forward(model, shared=alone and not train.jit)
+        losses = make_losses(train, model.output.dtype, class_weights)
+        self._gradient = partial(
+            LossGradient,
+            model=model,
+            forward=self._forward,
+            losses=losses,
+            train=train,
+            part=self.part,
+            images_on=images_on,
+            statistics=self._statistics,
+        )
 
     def __call__(
         self, images: Tensor, labels: Tensor, rate: float, rows: int = 0, wishes: Wishes = NO_WISHES
@@ -144,13 +140,13 @@ class Stepper:
             rows: Rows of the whole batch; by default n.
             wishes: What this worker wants all to know after the step; added up in `wishes`.
         """
-        self._take_step(*_arguments(images, labels, rate, rows, wishes, self.share))
+        self._take(True, images, labels, rate, rows, wishes)
 
     def probe(
         self, images: Tensor, labels: Tensor, rate: float, rows: int = 0, wishes: Wishes = NO_WISHES
     ) -> None:
         """Take the same step of a linear probe: the classifier alone learns, as in inference."""
-        self._take_probe(*_arguments(images, labels, rate, rows, wishes, self.share))
+        self._take(False, images, labels, rate, rows, wishes)
 
     @property
     def rate(self) -> float:
@@ -185,11 +181,31 @@ class Stepper:
         if self._seeds:
             tf.function(lambda: self.strategy.run(spread), autograph=False)()
 
-    def _full_step(self, *arguments: Tensor) -> None:
-        self._global_step(arguments, self._all, True)
+    def _take(
+        self, training: bool, images: Tensor, labels: Tensor, rate: float, rows: int, wishes: Wishes
+    ) -> None:
+        """Take a step, or a probe's step."""
+        count, wanted = tf.constant(rows or len(labels), tf.int32), tf.constant(wishes, tf.float64)
+        take = self.trace(training, *images.shape[1:])
+        share = tf.constant(self.share, tf.float64)
+        take(images, labels, tf.constant(rate, tf.float32), count, wanted, share)
 
-    def _probe_step(self, *arguments: Tensor) -> None:
-        self._global_step(arguments, self._trained(False), False)
+    def trace(self, training: bool, *shape: int) -> TracedCall:
+        """Return the function of a step on images of a shape [h, w, c], traced once for each."""
+        key = (training, *shape)
+        if key not in self._traced:
+            indices = self._trained(training)
+            weights = [self.weights[index] for index in indices]
+            gradient = self._gradient(weights=weights, training=training)
+
+            def step(*batch: Tensor) -> None:
+                self._global_step(batch, indices, gradient)
+
+            signature = [tf.TensorSpec([None, *shape], tf.float32), *self._signature]
+            # No code here branches on a tensor, so AutoGraph would only cost time.
+            traced = tf.function(step, input_signature=signature, autograph=False)
+            self._traced[key] = TracedCall(traced)
+        return self._traced[key]
 
     def _trained(self, training: bool) -> list[int]:
         """Return the indices of the weights to update: all, or in a probe the classifier's."""
@@ -198,16 +214,18 @@ class Stepper:
         own = {id(weight) for weight in self.model.get_layer(HEAD).trainable_variables}
         return [index for index in self._all if id(self.weights[index]) in own]
 
-    def _global_step(self, batch: Sequence[Tensor], indices: list[int], training: bool) -> None:
+    def _global_step(
+        self, batch: Sequence[Tensor], indices: list[int], gradient: LossGradient
+    ) -> None:
         """Update the weights of the given indices.
 
         Args:
             batch: The arguments of a step as tensors.
             indices: Which weights to update.
-            training: Whether the model computes as in training.
+            gradient: Computes their gradient.
         """
         images, labels, rate, rows, wishes, share = batch
-        arguments = (images, labels, rows, wishes, indices, training)
+        arguments = (images, labels, rows, wishes, gradient)
         gradients, sums, finite = self.strategy.run(self._replica_step, args=arguments)
         self.optimizer.learning_rate = rate
         scaled = self.loss_scale.enabled
@@ -227,76 +245,10 @@ class Stepper:
         self.wishes.assign(wished)
 
     def _replica_step(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        rows: Tensor,
-        wishes: Tensor,
-        indices: list[int],
-        training: bool,
+        self, images: Tensor, labels: Tensor, rows: Tensor, wishes: Tensor, gradient: LossGradient
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         """Return the batch's gradient, the sums and wishes, and whether the gradient is finite."""
-        context = tf.distribute.get_replica_context()
-        weights = [self.weights[index] for index in indices]
-        gradients: list[Tensor | None] = [None] * len(weights)
-        sums = tf.zeros(3, tf.float64)
-        for micro_batch in range(self._accumulate):
-            replica = context.replica_id_in_sync_group
-            first, last, weight = self.part.local_share(rows, replica, micro_batch)
-            with tf.device(self._images_on):  # only the share goes to the replica's device
-                x = images[first:last]
-            with tf.device("CPU:0"):
-                y = labels[first:last]
-            new, more = self._gradients[training](x, y, rows, weight, self.loss_scale.scale)
-            pairs = zip(gradients, new, strict=True)
-            gradients = [added if known is None else known + added for known, added in pairs]
-            sums += more
-        if self.strategy.num_replicas_in_sync > 1:
-            statistics = self._statistics if training else []
-            gradients = reduce_sums(context, gradients, statistics, self._reduction)
+        gradients, sums = gradient(images, labels, rows, self.loss_scale.scale)
         gradients, finite = self.loss_scale.unscale(gradients)
-        # In a deep model, reading the weights a second time is a tenth of all operations.
-        forward = self._forward if training else None
-        read = forward.values if isinstance(forward, BlockByBlock) else {}
-        gradients = self._update.regularize(gradients, weights, read)
+        gradients = self._update.regularize(gradients, gradient.weights, gradient.read)
         return gradients, tf.concat([sums, wishes], 0), finite
-
-    def _differentiate(
-        self, training: bool, x: Tensor, y: Tensor, rows: Tensor, weight: Tensor, scale: Tensor
-    ) -> Gradients:
-        """Return the gradients and the sums of one micro-batch on one replica.
-
-        Args:
-            training: True in a full step; False in a linear probe.
-            x: Images, float32 [n, h, w, c].
-            y: Labels, int32 [n], or soft targets, float32 [n, classes].
-            rows: Images in the whole batch, which divide the losses.
-            weight: 1, or 0 for images that do not count.
-            scale: The factor on the loss.
-        """
-        weights = [self.weights[index] for index in self._trained(training)]
-        soft = y.dtype.is_floating
-        # TensorFlow's variables ignore Keras' frozen layers; a tape would watch all of them.
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            for each in weights:
-                tape.watch(each.value)
-            logits = self._forward(x) if training else self.model(x, training=False)
-            losses = self._losses(y if soft else tf.one_hot(y, self._classes), logits)
-            losses *= tf.cast(weight, logits.dtype)
-            mean = tf.reduce_sum(losses) / tf.cast(rows, logits.dtype)
-            scaled = mean * tf.cast(scale, logits.dtype)
-        gradients = tape.gradient(scaled, [variable.value for variable in weights])
-        answers = tf.argmax(y, -1, tf.int32) if soft else y
-        right = tf.cast(tf.argmax(logits, -1, tf.int32) == answers, tf.float64) * weight
-        count = tf.cast(tf.shape(x)[0], tf.float64) * weight
-        loss = tf.cast(tf.reduce_sum(losses), tf.float64)
-        return gradients, tf.stack([loss, tf.reduce_sum(right), count])
-
-
-def _arguments(
-    images: Tensor, labels: Tensor, rate: float, rows: int, wishes: Wishes, share: float
-) -> tuple[Tensor, ...]:
-    """Return the arguments of a step as tensors."""
-    count, wanted = tf.constant(rows or len(labels), tf.int32), tf.constant(wishes, tf.float64)
-    numbers = tf.constant(rate, tf.float32), count, wanted, tf.constant(share, tf.float64)
-    return images, labels, *numbers

@@ -21,24 +21,27 @@ class TracedCall:
 
     Args:
         function: A `tf.function` with an input signature.
+
+    Attributes:
+        function: As given.
     """
 
     def __init__(self, function: Any) -> None:
-        self._function = function
+        self.function = function
         self._call: Callable[..., object] | None = None
 
     def __call__(self, *args: Tensor) -> None:
         """Call the function, for what it assigns. The first call traces it."""
         if self._call is None:
             on_gpu = tf.config.list_logical_devices("GPU")
-            self._call = self._function if on_gpu else self._unoptimized()
+            self._call = self.function if on_gpu else self._unoptimized()
         self._call(*args)
 
     def _unoptimized(self) -> Callable[..., object]:
         before = tf.config.optimizer.get_experimental_options()[OPTIMIZER_OFF]
         tf.config.optimizer.set_experimental_options({OPTIMIZER_OFF: True})
         try:
-            traced = self._function.get_concrete_function()
+            traced = self.function.get_concrete_function()
         finally:
             tf.config.optimizer.set_experimental_options({OPTIMIZER_OFF: before})
         options = tf.compat.v1.ConfigProto(allow_soft_placement=True)

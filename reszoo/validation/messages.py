@@ -172,6 +172,8 @@ def _describe(schema: JsonMapping) -> str:
     if kind == "array":
         if items := schema.get("prefixItems"):
             each = dict.fromkeys(map(_describe, items))
+            if len(each) > 1:
+                return f"a list of {', then '.join(each)}"
             return f"a list of {len(items)}, each {', '.join(each)}"
         least = f" of at least {schema['minItems']}" if schema.get("minItems") else ""
         return f"a list{least}, each {_describe(schema['items'])}"

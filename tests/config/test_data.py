@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,6 +66,23 @@ from reszoo.errors import ReszooError
             "data.resize: not used with data.name",
         ),
         (
+            {"name": "x", "train_sizes": [[0.5, 8], [0.2, 9]]},
+            "data.train_sizes: [[0.5, 8], [0.2, 9]] is invalid; expected points of rising shares, "
+            "the first of share 0. Example: --set data.train_sizes=[[0, 112], [0.8, 224]]",
+        ),
+        ({"name": "x", "train_sizes": [[0, 8], [0.7, 9], [0.2, 9]]}, "points of rising shares"),
+        ({"name": "x", "train_sizes": [[0.1, 8]]}, "the first of share 0"),
+        (
+            {"name": "x", "train_sizes": [8]},
+            "data.train_sizes: [8] is invalid; expected a list, each a list of a number >= 0 and "
+            "< 1, then an integer >= 1. Example: --set data.train_sizes=[[0, 112]",
+        ),
+        (
+            {"name": "x", "train_sizes": [[0, 8]], "on_device": True},
+            "data.train_sizes: not used with data.on_device = true",
+        ),
+        ({"name": "x", "size_multiple": 8}, "not used with data.train_sizes = []"),
+        (
             {"name": "digits", "on_device": 1},
             "data.on_device: 1 is invalid; expected true or false. Example: --set",
         ),
@@ -75,6 +93,25 @@ def test_impossible_data_is_rejected_by_key(fields: dict[str, Any], said: str) -
         DataConfig(**fields)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_training_sizes_grow_as_in_composer() -> None:
+    """Half of the size for half of the training, then evenly to the whole size at 80 %."""
+    data = DataConfig(name="x", train_sizes=((0, 112), (0.5, 112), (0.8, 224)))
+    for share in np.linspace(0, 0.99, 100):
+        grown = min(max((share - 0.5) / 0.3, 0), 1)
+        side = 224 * (0.5 + 0.5 * grown)
+        height, width = data.train_size(share, (224, 448))
+        assert height % 4 == width % 4 == 0
+        assert abs(height - side) <= 2 and abs(width - 2 * side) <= 2
+    assert data.train_size(0.99, (224, 448)) == (224, 448)
+    jump = DataConfig(name="x", train_sizes=((0, 8), (0.5, 8), (0.5, 31)), size_multiple=8)
+    assert [jump.train_size(share, (31, 31)) for share in (0, 0.49, 0.5)] == [
+        (8, 8),
+        (8, 8),
+        (31, 31),
+    ]
+    assert DataConfig(name="x").train_size(0.5, (31, 30)) == (31, 30)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from reszoo.config.data import (
@@ -71,6 +72,42 @@ def test_batches_depend_on_seed_epoch_and_step_alone(augment: AugmentConfig) -> 
     assert [len(y) for _, y in whole[:4]] == [10, 10, 10, 7]
     assert len({tuple(epoch) for epoch in [*epochs, range(37)]}) == 4, "each a new permutation"
     assert tuple(joined(batches(numbered(37, augment, seed=4), 4))[1]) != tuple(epochs[0])
+
+
+def with_sizes(split: Split, augment: AugmentConfig, size: int, **options: Any) -> Pipeline:
+    """A pipeline for images of 8 x 8, or of `size` from the first step on, with a mean image."""
+    mean = np.linspace(0, 1, size * size * 3).reshape(size, size, 3)
+    preprocessing = replace(unnormalized((size, size), 3, DIGITS), mean=mean)
+    dataset = ImageDataset("numbered", tuple(map(str, range(37))), {"train": split})
+    return Pipeline(dataset, preprocessing, augment, batch_size=10, seed=3, **options)
+
+
+@pytest.mark.parametrize("augment", [PAD, CROPS[3]], ids=lambda a: a.crop)
+def test_batches_of_another_size_are_those_of_a_pipeline_of_that_size(
+    augment: AugmentConfig,
+) -> None:
+    """From any step on, for rows of one host, and the mean image is resized too."""
+    split: Any = numbered(37, augment).dataset.splits["train"]
+    ours = with_sizes(split, augment, 8, train_sizes=lambda steps, size: {0: (6, 6), 4: (8, 8)})
+    whole, part = batches(ours, 6), Part(1, 2)
+    assert [x.shape[1] for x, _ in whole] == [6] * 4 + [8] * 2
+    run = list(ours.train(3, part).take(2).as_numpy_iterator())
+    for (x, y), (u, v) in zip(run, whole[3:5], strict=True):
+        np.testing.assert_array_equal(x, u[part.rows(len(v)).numpy()])
+        np.testing.assert_array_equal(y, v[part.rows(len(v)).numpy()])
+    small = with_sizes(split, augment, 6)
+    # A mean image is linear: the resized mean is the mean of resized images.
+    mean = tf.image.resize(ours.preprocessing.mean, (6, 6), antialias=True).numpy()
+    small.preprocessing = replace(small.preprocessing, mean=mean)
+    for (x, y), (u, v) in zip(whole, batches(small, 4), strict=False):
+        np.testing.assert_array_equal(x, u)
+        np.testing.assert_array_equal(y, v)
+
+
+def test_a_crop_is_no_smaller_than_any_size() -> None:
+    split, augment = numbered(37, PAD).dataset.splits["train"], ScaleCrop(scale=(8, 12))
+    with pytest.raises(ReszooError, match=r"at least the crop, 9 pixels by data.train_sizes"):
+        with_sizes(split, augment, 8, train_sizes=lambda steps, size: {0: (8, 8), 4: (9, 9)})
 
 
 @pytest.mark.parametrize("augment", CROPS[1:], ids=lambda a: a.crop)

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from reszoo.training.cluster import Hosts
 from reszoo.training.devices import open_strategy
-from tests.training.test_step import CASES, arrays, batches, make, weights
+from tests.training.test_step import CASES, SHAPE, arrays, batches, make, weights
 
 STEPS = 20
 MORE: dict[str, dict[str, Any]] = {
@@ -45,7 +45,7 @@ def run(case: str, strategy: tf.distribute.Strategy, hosts: Hosts | None = None)
         own = stepper.part.rows(rows)
         take_step = stepper.probe if number == 2 else stepper
         take_step(tf.gather(images, own), tf.gather(labels, own), 0.01, rows)
-    graph = stepper._step.get_concrete_function().graph.as_graph_def()
+    graph = stepper.trace(True, *SHAPE).function.get_concrete_function().graph.as_graph_def()
     nodes = [*graph.node, *(node for each in graph.library.function for node in each.node_def)]
     collectives = sum(node.op == "CollectiveReduceV2" for node in nodes)
     if hosts:  # one for statistics and gradients, one for totals, two per synchronized batch norm

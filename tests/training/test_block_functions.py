@@ -18,6 +18,7 @@ from reszoo.models.freeze import freeze
 from reszoo.training import step as module
 from reszoo.training.block_functions import BlockByBlock, split
 from reszoo.training.devices import precision
+from reszoo.training.forward import Forward
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.step import Stepper
 
@@ -61,7 +62,7 @@ def plainly(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stepper]:
 
     def plain(*args: Any, **options: Any) -> Stepper:
         with monkeypatch.context() as patched:
-            patched.setattr(module, "BlockByBlock", lambda model: partial(model, training=True))
+            patched.setattr(module, "Forward", partial(Forward, shared=False))
             stepper = make(*args, **options)
         stepper._updater = lambda: stepper.optimizer.update_step
         return stepper
@@ -132,7 +133,7 @@ def test_under_mixed_precision(plainly: Callable[..., Stepper]) -> None:
 def test_a_partly_frozen_model_takes_the_plain_path() -> None:
     for frozen, expected in (("stage1", False), ("none", True)):
         stepper = make("resnet8", frozen=frozen, input_shape=(8, 8, 3))
-        assert isinstance(stepper._forward, BlockByBlock) == expected
+        assert isinstance(stepper._forward._blocks, BlockByBlock) == expected
 
 
 def test_a_block_without_one_entry_and_one_exit_is_computed_layer_by_layer() -> None:

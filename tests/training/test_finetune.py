@@ -129,10 +129,10 @@ def backward_convolutions(traced: Any) -> int:
 
 def test_the_backward_pass_ends_where_learning_ends() -> None:
     stepper = make(until="stage2")
-    assert backward_convolutions(stepper._step) == 2
-    assert backward_convolutions(stepper._probe) == 0
+    assert backward_convolutions(stepper.trace(True, *SHAPE).function) == 2
+    assert backward_convolutions(stepper.trace(False, *SHAPE).function) == 0
     # Option A, twice, is a convolution in training.
-    assert backward_convolutions(make()._step) == 7 + 2
+    assert backward_convolutions(make().trace(True, *SHAPE).function) == 7 + 2
 
 
 def test_in_a_probe_the_classifier_alone_learns_on_the_features_of_inference() -> None:

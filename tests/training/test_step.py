@@ -39,6 +39,7 @@ def make(
     images_on: str = "CPU:0",
     workers: Mapping[str, int] = {},
     class_weights: Sequence[float] = (),
+    shape: tuple[int, int, int] = SHAPE,
     **train: Any,
 ) -> Stepper:
     """Return a stepper over a small model that starts alike every time."""
@@ -47,7 +48,7 @@ def make(
     settings = TrainConfig(**{"batch_size": 16, "steps": STEPS, **train})
     config = Optimizer.of(**(optimizer or {"name": "sgd", "weight_decay": 1e-4}))
     with strategy.scope(), precision(policy or settings.precision):
-        model = build("resnet8", input_shape=SHAPE, **fields)
+        model = build("resnet8", input_shape=shape, **fields)
         if sync:
             synchronize_batch_norm(model)
         return Stepper(
@@ -176,6 +177,25 @@ def test_fewer_rows_than_replicas_stay_finite(sync: bool, strategy: tf.distribut
     assert stepper.totals.numpy()[2] == 3
 
 
+@SLOW
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_images_of_another_size_take_the_step_of_a_model_of_that_size(
+    replicas: int, strategy: tf.distribute.Strategy
+) -> None:
+    """With masks: on one device with micro-batches, and on two replicas."""
+    over = strategy if replicas > 1 else None
+    fields, accumulate = {**SMALL, "drop_path": 0.5}, 3 - replicas
+    (images, labels), *_ = batches(16)
+    small, found = images[:, :4, :4], []
+    for shape in (SHAPE, (4, 4, 3)):
+        stepper = make(over, shape=shape, sync=False, fields=fields, accumulate=accumulate)
+        stepper(small, labels, 0.01)
+        assert stepper.model.input_shape == (None, *shape)
+        assert stepper.totals.numpy()[2] == 16
+        found.append([*weights(stepper), stepper.totals.numpy()])
+    assert difference(*found) == 0
+
+
 def test_moving_statistics_are_the_mean_of_the_replicas(strategy: tf.distribute.Strategy) -> None:
     """Against arithmetic: the mean of two models, each after a step on half of the batch."""
     both, (images, labels) = make(strategy, sync=False), batches(16, 1)[0]
@@ -245,7 +265,12 @@ def test_a_compiled_step_equals_the_plain_one(
 def test_jit_compiles_the_gradients_with_xla() -> None:
     """The equalities above would also hold for a key that nobody reads."""
     for jit in (False, True):
-        graph = make(sync=False, jit=jit)._step.get_concrete_function().graph.as_graph_def()
+        graph = (
+            make(sync=False, jit=jit)
+            .trace(True, *SHAPE)
+            .function.get_concrete_function()
+            .graph.as_graph_def()
+        )
         compiled = [each for each in graph.library.function if each.attr["_XlaMustCompile"].b]
         name = "Conv2DBackpropFilter"
         convolutions = [sum(node.op == name for node in each.node_def) for each in compiled]
@@ -310,7 +335,7 @@ def test_a_step_leaves_the_global_options_alone(monkeypatch: pytest.MonkeyPatch)
         take(images, labels, 0.01)
         assert options.get_experimental_options() == before
     assert len(changed) == 2 * 2  # on and off, once for the step and once for the probe
-    nodes = stepper._step.get_concrete_function().graph.as_graph_def().node
+    nodes = stepper.trace(True, *SHAPE).function.get_concrete_function().graph.as_graph_def().node
     given += [node.attr["config_proto"].s for node in nodes if node.op.endswith("PartitionedCall")]
     assert len(given) > 4
     for each in map(tf.compat.v1.ConfigProto.FromString, given):
@@ -337,7 +362,7 @@ def test_only_a_share_leaves_the_device_of_the_images(
     found = []
     for device in ("CPU:0", "CPU:1"):
         stepper = make(strategy if replicas > 1 else None, sync=False, images_on=device)
-        nodes = stepper._step.get_concrete_function().graph.get_operations()
+        nodes = stepper.trace(True, *SHAPE).function.get_concrete_function().graph.get_operations()
         slices = [
             node
             for node in nodes
