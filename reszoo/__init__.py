@@ -46,6 +46,8 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot follow `__getat
     from reszoo.zoo.catalog import list_models as list_models
     from reszoo.zoo.catalog import spec as spec
     from reszoo.zoo.count import count as count
+    from reszoo.zoo.own_parts import register_block as register_block
+    from reszoo.zoo.own_parts import register_shortcut as register_shortcut
     from reszoo.zoo.spec import Spec as Spec
 
 # Where each public name lives. Imported when first used, so that `import reszoo` costs nothing.
@@ -74,6 +76,8 @@ _PUBLIC = {
     "load_recipe": "reszoo.config.load",
     "predict": "reszoo.evaluation.predict",
     "preprocessing": "reszoo.evaluation.source",
+    "register_block": "reszoo.zoo.own_parts",
+    "register_shortcut": "reszoo.zoo.own_parts",
     "spec": "reszoo.zoo.catalog",
     "stack": "reszoo.models.stack",
     "train": "reszoo.trainer",

@@ -13,6 +13,8 @@ from typing import Any
 from reszoo.errors import ReszooError, did_you_mean
 
 PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
+NAME_PATTERN = r"^[A-Za-z_]\w+(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?$"
+"""A registered name, or a reference."""
 EXPECTED = '"package.module:attribute"'
 GIVEN = "given"
 """The module in the reference of an object that was passed to `reszoo.train`."""

@@ -7,6 +7,7 @@ from keras import KerasTensor, layers
 from reszoo.models.layers import ReZero, ScalarBias, conv, normalize, relu, weight_epsilon
 from reszoo.models.settings import DATA_FORMAT
 from reszoo.models.shortcuts import is_identity, is_subsampled, join, shortcut
+from reszoo.zoo.own_parts import find_part
 from reszoo.zoo.spec import Spec
 
 
@@ -33,7 +34,11 @@ def block(
         active = layers.Rescaling(variance**-0.5, name=f"{name}_input_scale")(active)
     if spec.initialization == "fixup":
         active = ScalarBias(name=f"{name}_bias1")(active)
-    out = _branch(active, spec, stage, stride, name)
+    own = find_part("block", spec.block)
+    if own:
+        out = own.function(active, channels, stride, f"{name}_own")
+    else:
+        out = _branch(active, spec, stage, stride, name)
     if spec.shortcut != "none":
         out = _scale_and_drop(out, spec, name, survival)
         # An identity takes the raw input; a projection the activated one, as its branch does.

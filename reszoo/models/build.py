@@ -16,10 +16,11 @@ from reszoo.models.stems import stem
 from reszoo.weights.load import load, resolve
 from reszoo.weights.published import Weights
 from reszoo.zoo.catalog import spec as get_spec
-from reszoo.zoo.count import check_classes, check_input
+from reszoo.zoo.count import check_classes, check_input, count
 from reszoo.zoo.fields import SpecFields
 from reszoo.zoo.foreign import ARGUMENTS, UNSUPPORTED
 from reszoo.zoo.layer_names import parse_block_layer
+from reszoo.zoo.own_parts import UNUSED, find_part
 from reszoo.zoo.spec import Spec
 
 
@@ -100,9 +101,30 @@ def build(
                 classes, kernel_initializer=start, name="head_dense", dtype=full
             )(x)
         model = keras.Model(images, x, name=spec.name)
+        _check_own_count(model, spec, shape)
         if source is not None:
             load(model, spec, source, other_classes=new_classifier)
     return model
+
+
+def _check_own_count(
+    model: keras.Model, spec: Spec, shape: tuple[int | None, int | None, int]
+) -> None:
+    """Raise ReszooError if the count of a user's own shortcut or block is wrong."""
+    own = [
+        f'{kind} "{getattr(spec, kind)}"' for kind in UNUSED if find_part(kind, getattr(spec, kind))
+    ]
+    if not own:
+        return
+    height, width, channels = spec.default_input_shape
+    parts = count(spec, (shape[0] or height, shape[1] or width, shape[2] or channels)).parts
+    counted = sum(part.parameters + part.state for part in parts if part.place != "head_dense")
+    built = sum(layer.count_params() for layer in model.layers if layer.name != "head_dense")
+    if counted != built:
+        raise ReszooError(
+            f"{spec.name} with {' and '.join(own)}: the built model has {built:,} weights before "
+            f"its classifier, and count says {counted:,}; correct the function or its count"
+        )
 
 
 def _reject_misspelled(fields: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ from reszoo.models.settings import fixed_settings
 from reszoo.types import Array, JsonObject
 from reszoo.zoo.catalog import spec as get_spec
 from reszoo.zoo.layer_names import parse_block_layer
+from reszoo.zoo.own_parts import find_part
 from reszoo.zoo.spec import Spec
 
 # Settings of a layer that do not change what a trained model computes.
@@ -127,6 +128,9 @@ def check_can_grow(spec: Spec) -> None:
         f"its shortcut is scaled by {spec.shortcut_scale:g}": spec.shortcut_scale != 1,
         "a zero branch has no gradient in order 'relu_before_add'; use rezero=true": hidden,
         "a plain bottleneck cannot carry its input": plain and spec.block == "bottleneck",
+        "your own function makes its shortcut or its branch": any(
+            find_part(kind, getattr(spec, kind)) for kind in ("shortcut", "block")
+        ),
         f"order '{spec.order}' rectifies the input of a plain block": plain and activated,
         f"order '{spec.order}' rectifies the input of shortcut 'C'": spec.shortcut == "C"
         and activated,

@@ -6,6 +6,7 @@ from keras import KerasTensor, layers
 
 from reszoo.models.layers import PadChannels, conv, normalize, weight_epsilon
 from reszoo.models.settings import DATA_FORMAT
+from reszoo.zoo.own_parts import find_part
 from reszoo.zoo.spec import Spec
 
 
@@ -22,6 +23,8 @@ def is_subsampled(spec: Spec, x: KerasTensor, channels: int, stride: int) -> boo
 
 def shortcut(x: KerasTensor, spec: Spec, channels: int, stride: int, block: str) -> KerasTensor:
     """Bring `x` to `channels` and to every `stride`-th pixel, by the option of `spec`."""
+    if own := find_part("shortcut", spec.shortcut):
+        return own.function(x, channels, stride, f"{block}_shortcut")
     if is_identity(spec, x, channels, stride):
         return x
     if spec.shortcut == "A" or is_subsampled(spec, x, channels, stride):

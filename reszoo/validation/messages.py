@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.references import EXPECTED, PATTERN
+from reszoo.references import EXPECTED, NAME_PATTERN, PATTERN
 from reszoo.types import JsonMapping, JsonObject
 
 if TYPE_CHECKING:
@@ -179,6 +179,8 @@ def _describe(schema: JsonMapping) -> str:
         return f"a list{least}, each {_describe(schema['items'])}"
     if schema.get("pattern") == PATTERN:
         return EXPECTED
+    if schema.get("pattern") == NAME_PATTERN:
+        return "your own"
     if kind == "string" and schema.get("minLength"):
         return "text that is not empty"
     bounds = [f"{sign} {schema[name]!r}" for name, sign in BOUNDS.items() if name in schema]

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from pydantic.fields import FieldInfo
 
 from reszoo.errors import ReszooError
-from reszoo.references import PATTERN, is_reference, load_reference
+from reszoo.references import NAME_PATTERN, PATTERN, is_reference, load_reference
 from reszoo.types import JsonMapping, JsonObject
 from reszoo.validation.messages import (
     choices,
@@ -30,6 +30,7 @@ AS_TUPLE = BeforeValidator(_as_tuple)
 """Accepts a list, which TOML and JSON have, where a field is a tuple."""
 
 Floats = Annotated[tuple[float, ...], AS_TUPLE]
+OwnName = Annotated[str, Field(pattern=NAME_PATTERN)]
 Reference = Annotated[str, Field(pattern=PATTERN)]
 References = Annotated[tuple[Reference, ...], AS_TUPLE]
 

@@ -11,6 +11,7 @@ from reszoo.errors import ReszooError
 from reszoo.reporting.notebook import html_table
 from reszoo.zoo.catalog import spec as get_spec
 from reszoo.zoo.fields import SpecFields
+from reszoo.zoo.own_parts import find_part
 from reszoo.zoo.spec import Spec
 
 Shape = tuple[int, int, int]
@@ -25,7 +26,8 @@ class Part(NamedTuple):
         parameters: Weights that are trained.
         state: Weights that are not trained: moving mean and variance.
         macs: MACs for one image; 1 MAC is 1 multiplication and 1 addition.
-        main: Whether it is on the path along which depth is counted.
+        main: Whether it is on the path along which depth is counted; of a user's own block, how
+            many of its layers are.
     """
 
     place: str
@@ -33,7 +35,7 @@ class Part(NamedTuple):
     parameters: int
     state: int = 0
     macs: int = 0
-    main: bool = False
+    main: int = False
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,14 @@ class _Counter:
         if spec.block == "bottleneck":
             first, second = (stride, 1) if spec.stride_at == "conv1" else (1, stride)
             convs = [(inner, 1, first, 1), (inner, 3, second, spec.groups), (out, 1, 1, 1)]
+        own, shape = find_part("block", spec.block), self.shape
+        if own:
+            convs = []
+            if stride == 2:
+                self.halve()
+            self.channels = out
+            numbers = own.numbers(shape, out, stride)
+            yield Part(f"{place}_own", self.shape, *numbers, main=own.depth)
         normed_last = spec.order not in ("pre", "bn_after_add")
         for number, (filters, kernel, step, groups) in enumerate(convs, 1):
             # The batch norm of the stem is the one before the first block.
@@ -238,6 +248,8 @@ class _Counter:
             yield Part(f"{place}_se", self.shape, weights + squeezed + out, 0, weights)
         if spec.rezero:
             yield Part(f"{place}_rezero", self.shape, 1)
+        if own := find_part("shortcut", spec.shortcut):
+            yield Part(f"{place}_shortcut", self.shape, *own.numbers(shape, out, stride))
         changes = entry != out or (stride == 2 and spec.shrink_at == "first")
         if spec.shortcut == "C" or (spec.shortcut == "B" and changes):
             self.channels = entry

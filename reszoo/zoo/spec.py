@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from reszoo.errors import ReszooError, did_you_mean
-from reszoo.validation.table import AS_TUPLE, Table
+from reszoo.validation.table import AS_TUPLE, OwnName, Table
 from reszoo.zoo.conflicts import find_conflict
 from reszoo.zoo.foreign import explain_argument
+from reszoo.zoo.own_parts import check_own_parts
 
 EXPANSION = {"basic": 1, "bottleneck": 4}
 
@@ -26,7 +27,7 @@ class Spec(Table):
     """
 
     name: str = Field(min_length=1, description="Name of the model.")
-    block: Literal["basic", "bottleneck"] = Field(
+    block: Literal["basic", "bottleneck"] | OwnName = Field(
         description="`basic`: two 3x3 convolutions. `bottleneck`: 1x1, 3x3 and 1x1, with an output "
         "of four times `widths` (arXiv 1512.03385, figure 5)."
     )
@@ -48,7 +49,7 @@ class Spec(Table):
         "(keras.applications, resnet.py)."
     )
     stem_width: Count = Field(description="Output channels of the stem.")
-    shortcut: Literal["none", "A", "B", "C"] = Field(
+    shortcut: Literal["none", "A", "B", "C"] | OwnName = Field(
         description="`none`: a plain model. `A`: identity, zero channels where channels grow. `B`: "
         "1x1 projection where the shape changes. `C`: projection in every block (arXiv 1512.03385, "
         "section 3.3)."
@@ -181,6 +182,7 @@ class Spec(Table):
             raise self._error("padding", "'both', because only 1x1 convolutions have stride 2")
         if self.stem == "deep" and self.stem_width == 1:
             raise self._error("stem_width", "at least 2 with stem='deep', which halves it")
+        check_own_parts(self)
         if conflict := find_conflict(self):
             raise ReszooError(conflict)
         if self.norm == "group" and (wrong := self._not_divided()):
@@ -212,7 +214,7 @@ class Spec(Table):
 
     def out_channels(self, stage: int) -> int:
         """Return the channels that leave stage `stage` (from 0)."""
-        own = self.expansions[stage] if self.expansions else EXPANSION[self.block]
+        own = self.expansions[stage] if self.expansions else EXPANSION.get(self.block, 1)
         return self.widths[stage] * own
 
     def inner_channels(self, stage: int) -> int:
