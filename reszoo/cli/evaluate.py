@@ -23,6 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, metavar="N", help="images at once (default: the recipe's)")
     add("--devices", default="auto", help="as for `reszoo train` (default %(default)s)")
     add("--out", type=Path, metavar="DIR", help="folder for the scores (default: the run's)")
+    text = "do not write predictions.csv and the page of mistakes, evaluation.html"
+    add("--no-predictions", dest="predictions", action="store_false", help=text)
     add("--crops", type=int, default=1, metavar="N", help="1: center; 10: and corners, mirrored")
     add("--flip", action="store_true", help="average over each view and its mirror image")
     scales = "whole images with these shorter sides, such as 224,256,384,480,640"
@@ -52,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         scales=scales,
         crop_ratio=args.crop_ratio,
         interpolation=args.interpolation,
+        predictions=args.predictions and bool(source.run or args.out),
     )
     own = source.run.recipe if source.run else None
     name = args.data or (own and own.data.name)
@@ -66,21 +69,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"\n{one_class_line(source.class_names[scores.single_class])}")
     print()
     print_table(*scores.class_table(LISTED))
-    if confused := list_confusions(scores.confusion, source.class_names):
+    headers, confused = scores.confusion_table(CONFUSIONS)
+    if confused:
         print()
-        print_table(("class", "predicted as", "share of the class"), confused)
+        print_table(headers, confused)
     return 0
-
-
-def list_confusions(matrix: list[list[int]], names: tuple[str, ...]) -> list[tuple[str, str, str]]:
-    """Return the most frequent confusions as (class, predicted class, share of the class)."""
-    found = [
-        (-count / sum(row), true, predicted)
-        for true, row in enumerate(matrix)
-        for predicted, count in enumerate(row)
-        if predicted != true and count
-    ]
-    return [
-        (names[true], names[predicted], f"{-100 * share:.1f} %")
-        for share, true, predicted in sorted(found)[:CONFUSIONS]
-    ]

@@ -51,10 +51,11 @@ class IndexedSplit(Split, Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ArraySplit:
-    """Images in memory: uint8 [n, h, w, c], and labels int32 [n]."""
+    """Images in memory: uint8 [n, h, w, c], labels int32 [n], and the files, if they are known."""
 
     images: Array
     labels: Array
+    paths: Array | None = None
 
     @property
     def count(self) -> int:
@@ -63,7 +64,8 @@ class ArraySplit:
 
     def take(self, indices: Array) -> ArraySplit:
         """Return the examples at `indices`, int [n]."""
-        return ArraySplit(self.images[indices], self.labels[indices])
+        paths = None if self.paths is None else self.paths[indices]
+        return ArraySplit(self.images[indices], self.labels[indices], paths)
 
     def elements(self) -> tf.data.Dataset:
         """Return the examples' indices."""

@@ -82,7 +82,7 @@ def read_files(
                     f"{printable(files.paths[indices[odd[0]]])} is {size}; expected {expected}"
                 )
         bad += list(files.paths[~read])
-        arrays[name] = ArraySplit(images, files.labels)
+        arrays[name] = ArraySplit(images, files.labels, files.paths)
         if not read.all():
             arrays[name] = arrays[name].take(np.flatnonzero(read))
     return arrays, bad

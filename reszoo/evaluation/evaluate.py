@@ -16,9 +16,10 @@ from reszoo.config.data import DataConfig, InceptionCrop, NoCrop
 from reszoo.data.batches import Batch
 from reszoo.data.pipeline import Pipeline, open_dataset
 from reszoo.errors import ChangedDataError, ReszooError
-from reszoo.evaluation.evaluator import evaluate_model
+from reszoo.evaluation.evaluator import Evaluator
 from reszoo.evaluation.plots import draw_confusion
-from reszoo.evaluation.scores import Scores
+from reszoo.evaluation.report import COLUMNS, list_files, write_predictions, write_report
+from reszoo.evaluation.scores import Scores, compute_scores
 from reszoo.evaluation.source import Named, Source, open_source
 from reszoo.evaluation.views import MeanOfViews, Probabilities, evaluate_scales, load_views
 from reszoo.files import check_output, check_outside, expand_user, write_json, write_text
@@ -29,6 +30,7 @@ from reszoo.lazy import tf
 from reszoo.models.settings import fixed_settings
 from reszoo.references import is_reference
 from reszoo.reporting.page import base_name
+from reszoo.reporting.reporter import Reporter
 from reszoo.training.devices import open_strategy
 from reszoo.types import JsonObject
 
@@ -56,6 +58,7 @@ def evaluate(
     scales: Sequence[int] = (),
     crop_ratio: float | None = None,
     interpolation: str | None = None,
+    predictions: bool = False,
 ) -> Scores:
     """Evaluate a trained model on every example of a split, and write the scores.
 
@@ -79,6 +82,8 @@ def evaluate(
             the model is applied as a convolution.
         crop_ratio: Side of the crop / shorter side of the resized image; by default as in training.
         interpolation: "bilinear" or "bicubic"; by default as in training.
+        predictions: Whether to also write predictions.csv, and evaluation.html with the most
+            confident mistakes.
 
     Returns:
         The scores.
@@ -109,6 +114,8 @@ def evaluate(
             "name or a folder with one folder per class. Example: folder:PATH"
         )
     folder = out or (run and run.path)
+    if predictions and not folder:
+        raise ReszooError(f"out: none is given, and {source.name} has no folder; expected a folder")
     if folder:
         check_output(Path(folder) / "test.json", "scores")
         if name.startswith("folder:"):
@@ -137,17 +144,30 @@ def evaluate(
                 pixels = size * math.prod(preprocessing.image_size)
                 batches = evaluate_scales(loaded, batches, pixels=pixels)
                 tested = Probabilities(classes)
-        scores = evaluate_model(tested, batches, classes=classes, strategy=strategy)
+        kept = predictions and classes <= COLUMNS
+        evaluator = Evaluator(tested, classes=classes, strategy=strategy, probabilities=kept)
+        results = evaluator.rows(batches)
     except tf.errors.OpError as error:
         raise pipeline.explain(error) or error from error
-    scores = dataclasses.replace(scores, test=str(views), class_names=source.class_names)
+    names = source.class_names
+    scores = dataclasses.replace(
+        compute_scores(classes, results), test=str(views), class_names=names
+    )
     if folder:
         tags = ([] if is_own else [_to_tag(name)]) + ([] if split == "test" else [split])
         tags += [] if plain else [_to_tag(scores.test)]
         where = f"{base_name(source.name)}: {base_name(pipeline.info.name)}, {split}"
         where += "" if plain else f", {scores.test}"
         title = f"{where}, error {scores.error:.2f} %"
-        write_scores(scores, source.class_names, folder, tag="-".join(tags), title=title)
+        tag = "-".join(tags)
+        write_scores(scores, names, folder, tag=tag, title=title)
+        if predictions:
+            suffix, examples = f"-{tag}" if tag else "", pipeline.dataset.split(split)
+            table = Path(folder) / f"predictions{suffix}.csv"
+            page = Path(folder) / f"evaluation{suffix}.html"
+            write_predictions(table, results, list_files(examples), names)
+            write_report(page, scores, results, examples, loaded, preprocessing, title=title)
+            Reporter(stderr=True).line(f"written: {table}, {page}")
     return scores
 
 

@@ -49,8 +49,8 @@ class Explanation:
     image: Array = field(repr=False)
 
     def overlay(self) -> Image.Image:
-        """Return the image with its map: transparent at 0, yellow at the largest value."""
-        shown = enlarge(self.image)
+        """Return the image in gray with its map: transparent at 0, yellow at the largest value."""
+        shown = enlarge(self.image).convert("L").convert("RGB")
         heat = self.map / (self.map.max() or 1)
         smooth = Image.fromarray(heat.astype(np.float32)).resize(
             shown.size, Image.Resampling.BILINEAR
@@ -176,8 +176,9 @@ class Explainer:
 
 
 def enlarge(image: Array) -> Image.Image:
-    """Return an image, uint8 [h, w, 3]; a small one with each pixel as a square of pixels."""
-    height, width = image.shape[:2]
+    """Return an image, uint8 [h, w, 1 or 3], in RGB; of a small one each pixel as a square."""
+    height, width, channels = image.shape
     factor = max(1, -(-SIDE // min(height, width)))
     size = (factor * width, factor * height)
-    return Image.fromarray(image).resize(size, Image.Resampling.NEAREST)
+    rgb = np.repeat(image, 3 // channels, axis=-1)
+    return Image.fromarray(rgb).resize(size, Image.Resampling.NEAREST)

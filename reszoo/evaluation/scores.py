@@ -158,6 +158,21 @@ class Scores:
         rows = [(names[label], *map(_percent, values[label])) for label in order[:limit]]
         return (head, "precision", "recall", "F1"), rows
 
+    def confusion_table(self, limit: int) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """Return headers, and a row for each of the `limit` most frequent confusions, formatted."""
+        names = self.class_names or tuple(map(str, range(len(self.f1))))
+        found = [
+            (-count / sum(row), true, predicted)
+            for true, row in enumerate(self.confusion)
+            for predicted, count in enumerate(row)
+            if predicted != true and count
+        ]
+        rows: list[tuple[str, ...]] = [
+            (names[true], names[predicted], f"{-100 * share:.1f} %")
+            for share, true, predicted in sorted(found)[:limit]
+        ]
+        return ("class", "predicted as", "share of the class"), rows
+
 
 def mean_known(per_class: Sequence[float | None]) -> float:
     """Return the mean over classes, without those that have None."""

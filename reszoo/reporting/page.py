@@ -25,11 +25,32 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Card:
+    """Images side by side, each the bytes of a JPEG file, and lines below them."""
+
+    images: Sequence[bytes]
+    lines: Sequence[str]
+
+    @property
+    def sources(self) -> list[str]:
+        """The images as data URLs."""
+        return [f"data:image/jpeg;base64,{base64.b64encode(one).decode()}" for one in self.images]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Cards in rows. note: one line below."""
+
+    cards: Sequence[Card]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
-    """A heading, tables and figures in order. finding: one sentence from the results, or ""."""
+    """A heading, tables, figures and cards in order. finding: one sentence, or ""."""
 
     title: str
-    items: Sequence[Plot | Table]
+    items: Sequence[Plot | Table | Gallery]
     finding: str = ""
 
 

@@ -15,7 +15,6 @@ import tensorflow as tf
 from PIL import Image
 
 import reszoo
-from reszoo.cli.evaluate import list_confusions
 from reszoo.cli.main import main
 from reszoo.images.preprocessing import Preprocessing
 
@@ -33,6 +32,7 @@ def test_evaluate_prints_the_scores_that_it_writes(
     digits_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--batch-size", "50", "--devices", "cpu", "--out", str(tmp_path)]
+    arguments += ["--no-predictions"]
     assert main(["evaluate", str(digits_run), *arguments]) == 0
     printed = capsys.readouterr().out
     scores = json.loads((tmp_path / "test.json").read_text())
@@ -46,6 +46,7 @@ def test_evaluate_prints_the_scores_that_it_writes(
     assert "every image was predicted" not in printed
     assert "images\t360" in printed and "digits, test\tmeasured" in printed
     assert (tmp_path / "confusion.png").is_file()
+    assert not [*tmp_path.glob("*.csv"), *tmp_path.glob("*.html")]
 
 
 def test_evaluate_reports_that_a_model_predicts_one_class_only(
@@ -56,7 +57,10 @@ def test_evaluate_reports_that_a_model_predicts_one_class_only(
     model.get_layer("head_dense").bias.assign([0.0] * 7 + [1000.0, 0.0, 0.0])
     model.save(run / "model.keras")
     assert main(["evaluate", str(run), "--devices", "cpu"]) == 0
-    printed = capsys.readouterr().out
+    printed, reported = capsys.readouterr()
+    assert reported == f"written: {run}/predictions.csv, {run}/evaluation.html\n"
+    assert len((run / "predictions.csv").read_text().splitlines()) == 361
+    assert "360 images are predicted wrongly" in (run / "evaluation.html").read_text()
     assert "balanced accuracy\t10.00 %" in printed
     assert "every image was predicted as '7': the model does not distinguish the classes" in printed
 
@@ -72,18 +76,10 @@ def test_evaluate_compares_with_a_published_error_of_the_same_test_only(
     with (run / "recipe.toml").open("a") as file:
         text = f'\n[published]\nmetric = "error"\nvalue = 3\nsource = "me"\ntest = "{test}"\n'
         file.write(text)
-    assert main(["evaluate", str(run), "--crops", "10", "--devices", "cpu"]) == 0
+    words = ["--crops", "10", "--devices", "cpu", "--no-predictions"]
+    assert main(["evaluate", str(run), *words]) == 0
     assert f"{row} (error; me)" in capsys.readouterr().out
     assert (run / "evaluation-10-crop.json").is_file()
-
-
-def test_the_most_frequent_confusions_are_first_and_equal_ones_by_class() -> None:
-    assert list_confusions([[90, 10, 0], [0, 50, 50], [1, 1, 8]], ("a", "b", "c")) == [
-        ("b", "c", "50.0 %"),
-        ("a", "b", "10.0 %"),
-        ("c", "a", "10.0 %"),
-    ]
-    assert list_confusions([[5, 0], [0, 0]], ("a", "b")) == []
 
 
 def test_predict_prints_one_row_per_image_and_class_or_json(
@@ -180,7 +176,7 @@ def test_explain_writes_one_image_per_readable_file(
     assert sorted(path.name for path in out.iterdir()) == sorted(names)
     found = reszoo.explain(convolutional, [*images, same], class_name="3", layer="stage2")
     for one, (path, label, probability, file) in zip(found, rows, strict=True):
-        assert (path, label, float(probability)) == (one.path, "3", pytest.approx(one.probability))
+        assert (path, label, probability) == (one.path, "3", f"{one.probability:.6g}")
         with Image.open(file) as image:
             np.testing.assert_array_equal(image, one.overlay())
 

@@ -244,6 +244,17 @@ def test_many_classes_are_listed_by_their_f1() -> None:
     assert (head, [row[0] for row in rows]) == ("class, the 2 of lowest F1", ["owl", "cat"])
 
 
+def test_the_most_frequent_confusions_are_first_and_equal_ones_by_class() -> None:
+    labels = [0] * 10 + [1] * 2 + [2] * 10
+    predicted = [0] * 9 + [1] + [1, 2] + [0, 1] + [2] * 8
+    scores = score_logits(np.eye(3)[predicted], labels)
+    named = dataclasses.replace(scores, class_names=("a", "b", "c"))
+    expected = [("b", "c", "50.0 %"), ("a", "b", "10.0 %"), ("c", "a", "10.0 %")]
+    assert named.confusion_table(3)[1] == expected
+    assert named.confusion_table(1)[1] == expected[:1]
+    assert score_logits([[9.0, 0]], [0]).confusion_table(3)[1] == []
+
+
 @pytest.mark.parametrize("label", [-1, CLASSES])
 def test_labels_that_are_not_classes_are_rejected(label: int) -> None:
     with pytest.raises(ReszooError, match=rf"label {label} is none of the 7 classes 0\.\.6"):
