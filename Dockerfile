@@ -22,8 +22,9 @@ ARG EXTRAS=""
 # The dependencies are a layer of their own, so that a change of the code does not download them again. The CPU image on
 # x86-64 installs tensorflow-cpu: the same code without CUDA kernels, at half the size. On ARM, tensorflow has no CUDA kernels.
 COPY pyproject.toml /tmp/
-RUN python -c "import tomllib; project = tomllib.load(open('/tmp/pyproject.toml', 'rb'))['project']; \
-extras = '${EXTRAS}'.split() + ['gpu'] * ('${GPU}' == '1'); \
+RUN python -c "import sys, tomllib; project = tomllib.load(open('/tmp/pyproject.toml', 'rb'))['project']; \
+extras = '${EXTRAS}'.split() + ['gpu'] * ('${GPU}' == '1'); known = project['optional-dependencies']; \
+set(extras) <= set(known) or sys.exit('EXTRAS: ${EXTRAS} is invalid; expected names of ' + ', '.join(known)); \
 print(*project['dependencies'], *(line for extra in extras for line in project['optional-dependencies'][extra]), sep='\n')" > /tmp/requirements.txt \
  && if [ "${GPU}" != 1 ] && [ "$(uname -m)" = x86_64 ]; then sed -i 's/^tensorflow>/tensorflow-cpu>/' /tmp/requirements.txt; fi \
  && pip install --no-cache-dir --root-user-action=ignore -r /tmp/requirements.txt \
@@ -55,5 +56,7 @@ ENV HOME=/home/reszoo \
 USER reszoo
 WORKDIR /workspace
 VOLUME ["/workspace", "/data"]
+# serve-check --host 0.0.0.0
+EXPOSE 8501
 ENTRYPOINT ["reszoo"]
 CMD ["--help"]

@@ -47,6 +47,7 @@ LAYERS = [
     "lab",
     "tuning",
     "bench",
+    "doctor",
     "cli",
 ]
 
@@ -67,6 +68,7 @@ LIGHT += [
 ]
 LIGHT += [
     "reszoo.serving.versions",
+    "reszoo.doctor",
     "reszoo.cli.serve_check",
     "reszoo.bench.comparison",
     "reszoo.bench.gpu",

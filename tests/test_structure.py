@@ -42,6 +42,7 @@ ELSEWHERE = {
     "models/test_grow.py": "models/equivalence",
     "serving/test_rest.py": "serving/servable",
     "serving/test_server.py": "serving/versions",
+    "test_doctor.py": "cli/doctor",
     "test_keywords.py": "errors",
     "test_layers.py": "training/protocols",  # names only
     "test_loading.py": "lazy",

@@ -29,6 +29,7 @@ COMMANDS = {
     "convert": "convert weight files from and to other frameworks",
     "tune": "search depth, shortcuts and any other key of a recipe, within a budget",
     "bench": "measure speed side by side with PyTorch, timm and stock Keras",
+    "doctor": "check versions, devices, folders and the network of this machine",
     "lab": "run experiments on why residual learning works",
 }
 

@@ -1,8 +1,9 @@
-"""`reszoo serve-check`: try an exported model over HTTP and on a page, on this machine only."""
+"""`reszoo serve-check`: try an exported model over HTTP and on a page."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("out", metavar="OUT", type=Path, help="folder that `reszoo export` wrote")
     add("--port", type=parse_port, default=8501, help="0 selects a free one (default %(default)s)")
+    host = (
+        "IPv4 address to listen on (default %(default)s); one that other machines reach, such as "
+        "0.0.0.0, needs a token in the environment variable RESZOO_TOKEN"
+    )
+    add("--host", default="127.0.0.1", metavar="ADDRESS", help=host)
     add("--name", help="the model's name in the address (default: the folder's)")
 
 
@@ -33,7 +39,10 @@ def run(args: argparse.Namespace) -> int:
             from reszoo.serving.server import Server
 
             with held_standard_error():  # TensorFlow prints as it loads a model
-                server = Server(args.out, port=args.port, name=args.name)
+                token = os.environ.get("RESZOO_TOKEN")
+                server = Server(
+                    args.out, port=args.port, host=args.host, token=token, name=args.name
+                )
             with server:
                 print(describe(server), flush=True)
                 while True:
@@ -44,16 +53,18 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(server: Server) -> str:
     """Return the addresses of a server, and a command that sends it an image."""
-    command = f"curl -s {server.model_url}/metadata"
+    header = '-H "Authorization: Bearer $RESZOO_TOKEN" ' if server.needs_token else ""
+    page = "#token=TOKEN" if server.needs_token else ""
+    command = f"curl -s {header}{server.model_url}/metadata"
     if "image_bytes" in server.servable.signatures:
         body = """'{"signature_name": "image_bytes", "instances": [{"b64": "%s"}]}'"""
         image = "\"$(base64 < photo.jpg | tr -d '\\n')\""
-        command = f"printf {body} {image} | curl -s -d @- {server.model_url}:predict"
+        command = f"printf {body} {image} | curl -s {header}-d @- {server.model_url}:predict"
     return (
         f"{server.name} version {server.version}: {', '.join(server.servable.signatures)}\n"
-        f"page  {server.url}/\n"
+        f"page  {server.url}/{page}\n"
         f"REST  {command}\n"
-        "Not for production, on this machine only; docs/serving.md shows TensorFlow Serving. "
+        "Not for production; docs/serving.md shows TensorFlow Serving. "
         "Press Ctrl-C to stop."
     )
 

@@ -1,1 +1,1 @@
-"""Serving of an exported model over HTTP, on this machine only."""
+"""Serving of an exported model over HTTP, for trials."""

@@ -2,7 +2,7 @@
 
 It is made for one user and rejects other pages in the same browser. Uvicorn listens on 127.0.0.1
 and limits connections. Starlette rejects foreign `Host` headers. Other origins and large bodies are
-rejected here.
+rejected here. On other addresses than those of this machine, requests need a token.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import re
-import socket
 import tempfile
 import threading
 from pathlib import Path
@@ -22,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -30,40 +29,45 @@ from starlette.routing import Route
 
 from reszoo.errors import ReszooError
 from reszoo.old_keys import CARD, rename_keys
+from reszoo.serving.access import (
+    CONNECTIONS,
+    HOST,
+    NAMES,
+    check_access,
+    listen,
+    protect,
+    reachable,
+)
 from reszoo.serving.page import load_page
 from reszoo.serving.rest import read_request, write_response
 from reszoo.serving.servable import Servable
 from reszoo.serving.versions import find_version
 from reszoo.types import JsonObject
 
-HOST = "127.0.0.1"
 BODY_LIMIT = 2**26  # bytes: 64 MiB, or 48 MiB of files in base64
 MEMORY_LIMIT = 2**20  # bytes of a body that wait in memory; the rest waits on disk
-CONNECTIONS = 64
 CALLS = 2  # requests that are computed at a time
 TIMEOUT = 30.0
 GRACE = 10  # seconds for requests in progress when the server closes
 
-HEADERS = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-}
-
 
 class Server:
-    """Serves an exported SavedModel on http://127.0.0.1:port/, in a `with` block or after `start`.
+    """Serves an exported SavedModel on http://host:port/, in a `with` block or after `start`.
 
     Args:
         out: The folder that `reszoo export` wrote, or a folder of numbered SavedModels, of which
             the highest number is served.
         port: The port; 0 selects a free one, which `port` and `url` then give.
+        host: The IPv4 address to listen on. One that is not of this machine alone, such as 0.0.0.0,
+            needs a token.
+        token: What requests must send as `Authorization: Bearer TOKEN`, except for the page and
+            /healthz; at least 16 printable ASCII characters. None: no token.
         name: The model's name in the address; by default the folder's name.
         timeout: Seconds after which an idle connection is closed. A body may take twice as long.
 
     Raises:
-        ReszooError: The folder has no SavedModel, the name is invalid, or the port cannot be used.
+        ReszooError: The folder has no SavedModel, the name is invalid, the port cannot be used, or
+            the token is missing or too short.
     """
 
     def __init__(
@@ -71,19 +75,22 @@ class Server:
         out: str | os.PathLike[str],
         *,
         port: int = 0,
+        host: str = HOST,
+        token: str | None = None,
         name: str | None = None,
         timeout: float = TIMEOUT,
     ) -> None:
         version = find_version(out)
         self.version, self.name = version.number, _check_name(Path(out), name)
-        self._socket = _listen(port)  # before the model is loaded: a used port is reported at once
+        self._local, self._token = check_access(host, token), token
+        self._socket = listen(host, port)  # before the model is loaded: reported at once
         try:
             self.servable = Servable(version.path)
         except BaseException:
             self._socket.close()
             raise
         self.card = _read_card(Path(out))
-        self.port: int = self._socket.getsockname()[1]
+        self.host, self.port = host, int(self._socket.getsockname()[1])
         self._page, self._policy = load_page(self.name, BODY_LIMIT)
         self._timeout, self._calls = timeout, asyncio.Semaphore(CALLS)
         config = uvicorn.Config(
@@ -107,8 +114,13 @@ class Server:
 
     @property
     def url(self) -> str:
-        """The server's address, without a trailing slash."""
-        return f"http://{HOST}:{self.port}"
+        """The server's address on this machine, without a trailing slash."""
+        return f"http://{reachable(self.host)}:{self.port}"
+
+    @property
+    def needs_token(self) -> bool:
+        """Whether requests need a token."""
+        return self._token is not None
 
     @property
     def model_url(self) -> str:
@@ -146,8 +158,9 @@ class Server:
         return Starlette(
             routes=routes,
             middleware=[
-                Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"]),
-                Middleware(BaseHTTPMiddleware, dispatch=_protect),
+                # A token protects from other names of this machine (DNS rebinding) too.
+                Middleware(TrustedHostMiddleware, allowed_hosts=NAMES if self._local else ["*"]),
+                Middleware(BaseHTTPMiddleware, dispatch=protect(self._token)),
             ],
             exception_handlers={
                 HTTPException: self._explain,
@@ -222,18 +235,6 @@ async def _get_health(request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-async def _protect(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    """Reject requests of other pages, and restrict what other pages can do with a response."""
-    own = f"http://{request.headers['host']}"
-    if request.headers.get("origin", own) == own:
-        response = await call_next(request)
-    else:
-        message = f"requests from other pages are rejected; expected {own}"
-        response = JSONResponse({"error": message}, 403)
-    response.headers.update(HEADERS)
-    return response
-
-
 async def _reject_content(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 400)
 
@@ -242,21 +243,6 @@ async def _report(request: Request, error: Exception) -> Response:
     """Name an internal error. Starlette raises it again, and Uvicorn logs its traceback."""
     message = f"internal error ({type(error).__name__}); see the server's log"
     return JSONResponse({"error": message}, 500)
-
-
-def _listen(port: int) -> socket.socket:
-    try:
-        if not 0 <= port <= 65535:
-            raise OSError(None, "expected 0 to 65535")
-        listener = socket.create_server((HOST, port), backlog=CONNECTIONS)
-    except OSError as error:
-        raise ReszooError(
-            f"port: {port} cannot be used ({error.strerror}). Example: --port 0 selects a free port"
-        ) from None
-    # asyncio does not set this on sockets that it did not create; a kept connection waits 40 ms
-    # without.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
 
 
 def _check_name(out: Path, name: str | None) -> str:

@@ -171,3 +171,20 @@ def test_it_fits_the_window_in_either_scheme(
     if folder := os.environ.get("RESZOO_SCREENSHOTS"):
         page.screenshot(path=f"{folder}/serve-check-{scheme}-{width}.png", full_page=True)
     context.close()
+
+
+def test_the_page_sends_the_token_of_its_address(
+    browser: Any, export: Path, picture: bytes
+) -> None:
+    token = "0123456789abcdef"
+    context = browser.new_context()
+    with Server(export, token=token) as server:
+        page = context.new_page()
+        page.goto(f"{server.url}/")
+        page.get_by_text("A token is required").wait_for()
+        page.goto(f"{server.url}/#token={token}")
+        page.wait_for_selector("#about:not([hidden])")
+        send(page, ("a.png", picture))
+        assert page.locator("#answers .label").count() == 5
+        assert token not in page.locator("#curl").inner_text()
+    context.close()
