@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from reszoo.config.data import DataConfig, InceptionCrop, NoCrop
 from reszoo.data.batches import Batch
+from reszoo.data.catalog import name_data
 from reszoo.data.pipeline import Pipeline, open_dataset
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.evaluation.evaluator import Evaluator
@@ -66,7 +67,7 @@ def evaluate(
 
     Args:
         model: A run or its folder, a model name with published weights, or a model built with them.
-        data: A dataset name or "folder:PATH"; by default the run's own dataset. Its images are
+        data: A dataset name or a folder of images; by default the run's own dataset. Its images are
             prepared as in training, with the mean and deviation of the training dataset. Its class
             names and their order must be the model's; ImageNet's may be WordNet numbers.
         split: "train", "validation" or "test".
@@ -107,6 +108,7 @@ def evaluate(
         interpolation=interpolation,
     )
     preprocessing = views.adapt(source.preprocessing)
+    data = name_data(data) if data else None
     name = data or (own.name if own else "")
     if not name:
         raise ReszooError(
@@ -216,7 +218,12 @@ def other_data(name: str, own: DataConfig | None, preprocessing: Preprocessing) 
         "normalize": "unit",
         "on_corrupt": own.on_corrupt if own and is_folder else "error",
     }
-    if own and own.labels and (expand_user(name.removeprefix("folder:")) / own.labels).is_file():
+    if (
+        is_folder
+        and own
+        and own.labels
+        and (expand_user(name.removeprefix("folder:")) / own.labels).is_file()
+    ):
         values["labels"] = own.labels
     if name != "synthetic":
         values |= {"resize": preprocessing.resize, "interpolation": preprocessing.interpolation}

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from reszoo.config.data import NoCrop
+from reszoo.data.catalog import name_data
 from reszoo.data.pipeline import Pipeline, open_dataset
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.evaluation.evaluate import BATCH, other_data
@@ -70,6 +71,7 @@ def choose_samples(
     """
     run = source.run
     own = run.recipe.data if run else None
+    data = name_data(data) if data else None
     if data is None and own is None:
         return Samples()
     try:

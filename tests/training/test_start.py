@@ -236,7 +236,7 @@ def test_evaluate_and_export_reject_changed_data_and_take_other_data(
     with pytest.raises(ChangedDataError, match="differs"):
         export(run, stopped / "served")
     assert not (stopped / "served").exists()
-    own = reszoo.evaluate(run, data=f"folder:{photos}", devices="cpu")
+    own = reszoo.evaluate(run, data=str(photos), devices="cpu")
     assert own.examples == 6  # the same folder, named on purpose
     assert (run.path / "test.json").read_text() == scores  # kept: those images are other data
     shutil.rmtree(photos)
