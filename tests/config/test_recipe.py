@@ -24,14 +24,36 @@ from reszoo.validation.messages import choices
 from reszoo.validation.table import Table
 
 PUBLISHED = {  # percent error, typed from the papers' tables
-    "cifar10_resnet20": 8.75, "cifar10_resnet32": 7.51, "cifar10_resnet44": 7.17, "cifar10_resnet56": 6.97,
-    "cifar10_resnet110": 6.61, "cifar10_resnet1202": 7.93, "cifar10_resnet20_50k": 8.75,
-    "cifar10_resnet110_v2": 6.37, "cifar10_resnet164_v2": 5.46, "cifar10_resnet1001_v2": 4.92,
-    "cifar10_wrn28_10": 4.0, "cifar10_resnet110_sd": 5.23, "cifar10_resnet20_akamaster": 8.27,
-    "cifar100_wrn28_10": 19.25, "cifar100_resnet110_sd": 24.58, "cifar100_resnet164_v2": 24.33,
+    "cifar10_resnet20": 8.75,
+    "cifar10_resnet32": 7.51,
+    "cifar10_resnet44": 7.17,
+    "cifar10_resnet56": 6.97,
+    "cifar10_resnet110": 6.61,
+    "cifar10_resnet1202": 7.93,
+    "cifar10_resnet20_50k": 8.75,
+    "cifar10_resnet110_v2": 6.37,
+    "cifar10_resnet164_v2": 5.46,
+    "cifar10_resnet1001_v2": 4.92,
+    "cifar10_wrn28_10": 4.0,
+    "cifar10_resnet110_sd": 5.23,
+    "cifar10_resnet20_akamaster": 8.27,
+    "cifar100_wrn28_10": 19.25,
+    "cifar100_resnet110_sd": 24.58,
+    "cifar100_resnet164_v2": 24.33,
     "cifar100_resnet1001_v2": 22.71,
-    "imagenet_plain18": 27.94, "imagenet_plain34": 28.54, "imagenet_resnet18": 27.88, "imagenet_resnet34": 25.03,
-    "imagenet_resnet50": 24.7, "imagenet_resnet101": 23.6, "imagenet_resnet152": 23.0,
+    "imagenet_plain18": 27.94,
+    "imagenet_plain34": 28.54,
+    "imagenet_resnet18": 27.88,
+    "imagenet_resnet34": 25.03,
+    "imagenet_resnet50": 24.7,
+    "imagenet_resnet101": 23.6,
+    "imagenet_resnet152": 23.0,
+}
+MODERN = {
+    "imagenet_resnet50_torchvision": 23.87, "imagenet_resnet50_v2": 19.14,
+    "imagenet_resnet50_bag_of_tricks": 20.85, "imagenet_resnet50_a1": 19.6,
+    "imagenet_resnet50_a2": 20.2, "imagenet_resnet50_a3": 21.9, "imagenet_resnet18_a1": 28.5,
+    "imagenet_resnet18_a2": 29.4, "imagenet_resnet18_a3": 31.8,
 }  # fmt: skip
 UNPUBLISHED = {"quickstart", "lab_digits", "finetune", "folder", "cifar10_resnet20_cpu"} | {
     f"cifar10_plain{depth}" for depth in (20, 32, 44, 56, 110)
@@ -47,6 +69,8 @@ HE_CIFAR = sorted(
     if name.startswith("cifar10_") and not name.endswith(("_cpu", "_sd", "wrn28_10", "akamaster"))
 )
 HE_IMAGENET = sorted(name for name in PUBLISHED if name.startswith("imagenet"))
+PUBLISHED |= MODERN
+UNPUBLISHED |= {"finetune_bit", "imagenet_resnet50_mild", "imagenet_resnet50_medium"}
 
 
 def minimal(**tables: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +183,10 @@ def test_recipes_of_other_authors_follow_their_code(name: str) -> None:
         kind="step", rate=0.1, factor=factor, boundaries=boundaries, unit="epochs"
     )
     assert recipe.schedule == schedule
-    assert recipe.optimizer == SGD(momentum=0.9, nesterov=nesterov, weight_decay=decay)
+    # Torch7 and PyTorch add up gradients, not updates.
+    assert recipe.optimizer == SGD(
+        momentum=0.9, nesterov=nesterov, velocity="gradients", weight_decay=decay
+    )
     assert recipe.augment == PadCrop(pad=4, flip=True)
     assert (recipe.data.validation, recipe.data.normalize) == (held_out, "channel")
     assert recipe.train.select == ("best" if name.endswith("_sd") else "last")
@@ -189,6 +216,32 @@ def test_imagenet_recipes_follow_the_paper(name: str) -> None:
     depth = int(re.sub(r"\D", "", name))
     assert spec.stride_at == "conv1" and spec.block == ("basic" if depth < 50 else "bottleneck")
     assert spec.shortcut == ("none" if "plain" in name else "A" if depth < 50 else "B")
+
+
+# Epochs, batch, highest learning rate, weight decay, share of label smoothing, mixup, CutMix.
+MODERN_KEYS: dict[str, tuple[float, ...]] = {
+    "imagenet_resnet50_torchvision": (90, 256, 0.1, 1e-4, 0, 0, 0),
+    "imagenet_resnet50_v2": (600, 1024, 0.5, 2e-5, 0.1, 0.2, 1),
+    "imagenet_resnet50_bag_of_tricks": (200, 1024, 0.4, 1e-4, 0.1, 0.2, 0),
+    "imagenet_resnet50_a1": (600, 2048, 5e-3, 0.01, 0.1, 0.2, 1),
+    "imagenet_resnet50_a2": (300, 2048, 5e-3, 0.02, 0, 0.1, 1),
+    "imagenet_resnet50_a3": (100, 2048, 8e-3, 0.02, 0, 0.1, 1),
+    "imagenet_resnet50_mild": (36, 2048, 2.048, 5e-4 / 2.048, 0.08, 0, 0),
+    "imagenet_resnet50_medium": (90, 2048, 2.048, 5e-4 / 2.048, 0.1, 0.2, 0),
+}
+
+
+@pytest.mark.parametrize("name", MODERN_KEYS)
+def test_modern_recipes_have_the_originals_values(name: str) -> None:
+    recipe = load_recipe(name)
+    train, augment = recipe.train, recipe.augment
+    found = (train.epochs, train.batch_size, recipe.schedule.rate, recipe.optimizer.weight_decay)
+    found += (train.label_smoothing, augment.mixup, augment.cutmix)
+    assert found == pytest.approx(MODERN_KEYS[name], rel=1e-4)
+    if name.endswith("_v2"):  # train.py of pytorch/vision: model_ema_decay, per batch and epochs
+        assert 1 - train.ema == pytest.approx((1 - 0.99998) * 1024 * 32 / 600, rel=1e-4)
+    if name.endswith(("_mild", "_medium")):  # half of an average is from the last 100 steps
+        assert train.ema ** (100 / train.ema_every) == pytest.approx(0.5, rel=1e-4)
 
 
 @pytest.mark.parametrize(
