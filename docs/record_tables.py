@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import reszoo
+from reszoo.claims.ledger import find_claims
+from reszoo.claims.page import HEADERS, claim_row, summarize
+from reszoo.claims.verdicts import judge
 from reszoo.lab import report
 from reszoo.lab.record import read_record
 from reszoo.tuning.report import finding
@@ -401,6 +404,22 @@ def packaged(page: Path) -> str:
     return table(f"{headers} | before rounding, % | license", lines)
 
 
+def claims(page: Path) -> str:
+    """Compare the claims with what was measured, a table per experiment."""
+    findings = [judge(claim, RESULTS / "claims") for claim in find_claims()]
+    parts = [f"**{summarize(findings)}**"]
+    for name in dict.fromkeys(each.claim.experiment for each in findings):
+        own = [each for each in findings if each.claim.experiment == name]
+        lines = [" | ".join([f"`{each.claim.id}`", *claim_row(each)]) for each in own]
+        notes = [f"- {each.claim.note}" for each in own if each.claim.note]
+        path = os.path.relpath(RESULTS / "claims" / name / "record.json", page.parent)
+        made = f" ([record]({path}))" if own[0].record else ""
+        headers = " | ".join(["id", *HEADERS])
+        parts.append(f"`{name}`{made}:\n\n{table(headers, lines)}")
+        parts += ["\n".join(notes)] if notes else []
+    return "\n\n".join(parts)
+
+
 GENERATORS: tuple[Callable[..., str], ...] = (bench, depth, kernels, precision, convolutions)
 GENERATORS += (
     hosts,
@@ -425,5 +444,6 @@ GENERATORS += (
     finetune,
     packaged,
     trainings,
+    claims,
 )
 """Each takes the page and the arguments of its marker, and returns Markdown."""

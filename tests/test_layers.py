@@ -45,6 +45,7 @@ LAYERS = [
     "trainer",
     "comparison",
     "lab",
+    "claims",
     "tuning",
     "bench",
     "doctor",

@@ -34,6 +34,7 @@ ELSEWHERE = {
     "exporting/test_savedmodel.py": "exporting/pixels exporting/signatures",
     "images/test_header.py": "images/exif",
     "images/test_preprocessing.py": "images/decoding images/resizing",
+    "claims/test_run.py": "claims/page claims/verdicts cli/claims",
     "lab/test_drift.py": "lab/drift_page lab/sampling",
     "lab/test_identity.py": "lab/identity_page",
     "lab/test_report.py": "lab/record reporting/page reporting/template",

@@ -17,6 +17,10 @@ LABS = {
     "identity": "how hard is the identity for plain and residual stacks, and what is away from it?",
     "drift": "stack residual blocks on a trained backbone; how far does each leave the identity?",
     "responses": "standard deviation of the response of every 3x3 layer in trained runs",
+    "propagation": "size of maps and correlation of gradients before training, with and without "
+    "normalization",
+    "linear": "linear residual layers: how small they stay, and the Hessian at zero",
+    "sizes": "parameters and MACs of the papers' models, counted",
     "report": "write figures and report of an experiment again from its record",
 }
 
@@ -65,6 +69,16 @@ OPTIONS: dict[str, Options] = {
         "images": (256, "images on which blocks are measured"),
         "devices": ("auto", "as for `reszoo train`"),
     },
+    "propagation": {
+        "blocks": (27, "blocks of each model"),
+        "width": (32, "channels of each model"),
+        "seeds": (3, "repeats"),
+    },
+    "linear": {
+        "depths": ([2, 4, 8, 16, 32], "layers of a stack"),
+        "seeds": (3, "maps to learn"),
+    },
+    "sizes": {},
     "responses": {"images": (1000, "number of images at most")},
 }
 

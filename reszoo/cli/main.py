@@ -31,6 +31,7 @@ COMMANDS = {
     "bench": "measure speed side by side with PyTorch, timm and stock Keras",
     "doctor": "check versions, devices, folders and the network of this machine",
     "lab": "run experiments on why residual learning works",
+    "claims": "measure again what the literature says about residual learning",
 }
 
 

@@ -16,8 +16,8 @@ from reszoo.files import write_json
 from reszoo.lab.line import LINE_DEPTH, LINE_FORMS, fit_polynomials, train_line_stacks
 from reszoo.lab.record import check_count, claim_folder, read_json, write_record
 from reszoo.lab.report import write_report
-from reszoo.lab.stacks import FORMS, Form, Stacks, fit
-from reszoo.lab.statistics import round_numbers
+from reszoo.lab.stacks import FORMS, PLAIN, RESIDUAL_SMALL, Form, Stacks, fit
+from reszoo.lab.statistics import median, round_numbers
 from reszoo.models.settings import fixed_settings
 from reszoo.reporting.reporter import Reporter
 from reszoo.types import Array, JsonObject, Tensor
@@ -113,12 +113,29 @@ def identity(
             for found in part["targets"].values()
             for error in found["error"]
         ),
+        "measures": _measures(stacks, depths),
         "members": len(stacks) * len(TARGETS) * seeds,
         "seconds": sum(part["seconds"] for part in parts),
     }
     record = write_record(folder, "identity", settings=settings, results=results)
     write_report(folder)
     return record
+
+
+def _measures(stacks: Sequence[JsonObject], depths: Sequence[int]) -> JsonObject:
+    """Return how many times larger the error of plain stacks is than that of residual ones.
+
+    At the greatest depth, medians over seeds: for the identity, and for G.
+    """
+    errors = {part["form"]: part["targets"] for part in stacks if part["depth"] == depths[-1]}
+
+    def ratio(target: str) -> float:
+        plain, small = (
+            median(errors[form.name][target]["error"]) for form in (PLAIN, RESIDUAL_SMALL)
+        )
+        return plain / small
+
+    return {"identity_gain": ratio("identity"), "distant_gain": ratio("G")}
 
 
 def random_net(width: int, seed: int) -> Net:

@@ -18,7 +18,10 @@ PAGES = {
     "constructed": "reszoo.lab.constructed",
     "drift": "reszoo.lab.drift_page",
     "identity": "reszoo.lab.identity_page",
+    "linear": "reszoo.lab.linear",
+    "propagation": "reszoo.lab.propagation",
     "responses": "reszoo.lab.responses",
+    "sizes": "reszoo.lab.sizes",
 }
 
 
