@@ -22,8 +22,10 @@ HIDE_CONTENTS = "---\nhide: [toc]\n---\n"
 API = {
     "Models": "build features count spec Spec list_models freeze grow stack",
     "Published weights": "list_weights convert",
-    "Recipes and training": "train load_recipe list_recipes Recipe Run load_model Hosts tune",
-    "Evaluation, export and serving": "evaluate predict explain export Preprocessing Server",
+    "Recipes": "load_recipe list_recipes Recipe",
+    "Training": "train train_seeds compare tune Run load_model Hosts",
+    "Evaluation, export and serving": "evaluate predict explain export preprocessing "
+    "Preprocessing Server",
     "Errors": "ReszooError",
 }
 """The public names by subject."""
