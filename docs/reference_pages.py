@@ -20,7 +20,8 @@ HIDE_CONTENTS = "---\nhide: [toc]\n---\n"
 """Front matter of a page without sections, whose table needs the width."""
 
 API = {
-    "Models": "build features count spec Spec list_models freeze grow stack",
+    "Models": "build features count spec Spec list_models freeze grow stack "
+    "register_shortcut register_block",
     "Published weights": "list_weights convert",
     "Recipes": "load_recipe list_recipes Recipe",
     "Training": "train train_seeds compare tune Run load_model Hosts",
