@@ -26,6 +26,7 @@ TINY: dict[str, Any] = {
         "deterministic": True,
         "checkpoint_every": 4,
         "ema": 0.9,
+        "ema_batch_norm": True,
         "select": "best",
     },
     "optimizer": {"name": "sgd"},

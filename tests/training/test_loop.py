@@ -161,14 +161,19 @@ def test_a_run_that_a_callback_stops_is_evaluated_there_and_stays_ended(
     hook: str, step: int, every: int, tmp_path: Path
 ) -> None:
     seen = Record()
-    result = run(tmp_path / "run", Stop(hook), seen, evaluate_every=every)
+    fields = {"evaluate_every": every, "ema": 0.5, "ema_start": 9.0}
+    result = run(tmp_path / "run", Stop(hook), seen, **fields)
     assert result.finished
+    held = checkpoint.load(checkpoint.steps(result.run.checkpoints)[-1]).arrays
+    raw = {name.split("/", 2)[2]: each for name, each in held.items() if name[:6] == "model/"}
+    averages = {name[8:]: each for name, each in held.items() if name[:8] == "average/"}
+    assert averages and all(np.array_equal(raw[path], averages[path]) for path in averages)
     history = result.run.history
     assert [(row["epoch"], row["step"]) for row in history] == [(1, step)]
     assert [call[1] for call in seen.calls if call[0] == "on_epoch_end"] == [0]
     scores = reszoo.evaluate(result.run, split="validation", out=tmp_path)
     assert scores.top1 == history[0]["val_accuracy"]
-    again = run(tmp_path / "run", evaluate_every=every, resume=True)
+    again = run(tmp_path / "run", resume=True, **fields)
     assert again.finished and again.run.history == history
 
 
