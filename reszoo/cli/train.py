@@ -108,17 +108,16 @@ def _train_seeds(args: argparse.Namespace, *, several_hosts: bool) -> int:
             "--seeds: several hosts are invalid with it; expected one host. Train each seed by its "
             "own run. Example: --set train.seed=1"
         )
-    recipe, overrides = args.recipe, args.overrides
-    if args.data is not None and recipe is not None and not _resumes_seeds(args):
+    recipe, overrides, run_dir = args.recipe, args.overrides, args.run_dir
+    if _resumes_seeds(args) and run_dir is None:
+        recipe, run_dir = None, Path(args.recipe)
+    if args.data is not None and recipe is not None:
         recipe, overrides = name_images(recipe, overrides, args.data)
     elif args.data is not None:
         raise ReszooError(
-            "--data: not supported with several seeds; expected one run. Example: "
-            f"reszoo train --resume --run-dir DIR/seed-0 --data {shlex.quote(args.data)}"
+            "--data: not supported with several seeds and without a recipe; expected one run. "
+            f"Example: reszoo train --resume --run-dir DIR/seed-0 --data {shlex.quote(args.data)}"
         )
-    run_dir = args.run_dir
-    if _resumes_seeds(args) and run_dir is None:
-        recipe, run_dir = None, Path(args.recipe)
     if recipe is None and not args.resume:
         resolve_arguments(None, run_dir, resume=False)  # raises the error
     source = None if recipe is None else load_recipe(recipe, overrides)

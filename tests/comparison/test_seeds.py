@@ -68,10 +68,12 @@ def test_a_stopped_series_resumes_and_its_summary_is_numpys(
 
 
 def test_seeds_are_a_count_from_the_recipes_seed_or_a_list(
-    trained: list[tuple[int, bool]], tmp_path: Path
+    trained: list[tuple[int, bool]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = train_seeds(make_recipe(train={"seed": 2}), seeds=2, run_dir=tmp_path / "a", quiet=True)
     assert list(found.runs) == [2, 3] and found.finished
+    assert main(["train", "--resume", str(tmp_path / "a"), "--data", "x"]) == 2
+    assert "--data: not supported with several seeds" in capsys.readouterr().err
     single = train_seeds(make_recipe(), seeds=[7], run_dir=tmp_path / "b", quiet=True)
     assert single.scores["error"].std is None and single.rows()[0] == ("error, %", "8.00", "", "1")
     assert list(single.runs) == [7] and "<td>8.00</td>" in single._repr_html_()
@@ -91,7 +93,6 @@ def test_seeds_are_a_count_from_the_recipes_seed_or_a_list(
         (["--seeds", "2", "--hosts", "a:1,b:2", "--host-index", "0"], "expected one host"),
         (["--seeds", "2", "--run-dir", "single"], "run folder single exists; add --resume"),
         (["--seeds", "2", "--run-dir", "single", "--resume"], "single is the folder of one run"),
-        (["--seeds", "2", "--resume", "--data", "x"], "--data: not supported with several seeds"),
     ],
 )
 def test_invalid_seeds_are_one_line(
