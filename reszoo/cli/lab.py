@@ -7,7 +7,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from reszoo.cli.output import load_tensorflow
+from reszoo.cli.output import add_verbosity, load_tensorflow
 from reszoo.cli.recipes import add_overrides
 
 LABS = {
@@ -104,6 +104,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             _add_option(own[name], option, default, text)
         if name in ("degradation", "constructed", "drift"):
             add_overrides(own[name])
+        if name != "responses":
+            add_verbosity(own[name])
         own[name].add_argument(
             "--out",
             type=Path,
@@ -128,11 +130,12 @@ def _add_option(parser: argparse.ArgumentParser, name: str, default: Any, text: 
 
 def run(args: argparse.Namespace) -> int:
     """Run the experiment, and print its finding and where its report is."""
-    load_tensorflow()
+    load_tensorflow(verbose=getattr(args, "verbose", False))
     from reszoo.lab.record import read_record
     from reszoo.lab.report import finding, write_report
 
-    asked = {key: value for key, value in vars(args).items() if key not in ("lab", "out", "folder")}
+    others = ("lab", "out", "folder", "verbose")
+    asked = {key: value for key, value in vars(args).items() if key not in others}
     if args.lab == "report":
         page = write_report(args.folder)
     else:

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from reszoo.cli.output import load_tensorflow
+from reszoo.cli.output import add_verbosity, load_tensorflow
 from reszoo.cli.recipes import add_overrides
 from reszoo.errors import ReszooError
 from reszoo.tuning.config import parse_amount
@@ -61,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of each trial, as for `reszoo train` (default %(default)s)",
     )
     option("--export", "FILE", "write the recipe of the best trial to a .toml file", Path)
+    add_verbosity(parser)
     parser.epilog = (
         "To resume: reszoo tune --resume DIR. The best trial's recipe: reszoo tune --export "
         "best.toml. Without DIR both take the newest search under tune/."
@@ -81,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
         raise ReszooError(
             f"{folder}: add --resume to resume this search, or --export FILE for its best recipe"
         )
-    load_tensorflow()
+    load_tensorflow(verbose=args.verbose)
+    from reszoo.reporting.reporter import Reporter
     from reszoo.tuning.best_recipe import check_export, export_recipe
     from reszoo.tuning.report import finding
     from reszoo.tuning.tune import tune
@@ -97,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
             data=args.data,
             workers=args.workers,
             devices=args.devices,
+            reporter=Reporter(quiet=args.quiet),
             **search,
         )
         if results:  # a worker has none

@@ -170,7 +170,7 @@ def is_finished(run: Run) -> bool:
 def read_scores(run: Run) -> dict[str, float]:
     """Return the test scores of a finished run that are numbers, with errors in percent."""
     content = json.loads((run.path / "test.json").read_text(encoding="utf-8"))
-    errors = {"error": content["top1"], "top5_error": content.get("top5")}
+    errors = {"error": content.get("top1"), "top5_error": content.get("top5")}
     others = {
         key: value
         for key, value in content.items()

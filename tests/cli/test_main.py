@@ -504,3 +504,27 @@ def test_text_on_a_terminal_wraps_and_is_not_cut(
         "".join(capsys.readouterr().out.split())
         == "nametext" + "a" * 20 + "manywordsthatneedmorethanaline"
     )
+
+
+def test_quiet_and_verbose_of_train(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import keras
+
+    from reszoo import trainer
+
+    given: dict[str, Any] = {}
+
+    def train(recipe: object, **arguments: Any) -> types.SimpleNamespace:
+        given.update(arguments)
+        return types.SimpleNamespace(finished=True)
+
+    monkeypatch.setattr(trainer, "train", train)
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
+    assert main(["train", "quickstart", "--quiet"]) == 0
+    assert given["quiet"] and capsys.readouterr().out == ""
+    assert main(["train", "quickstart", "--verbose"]) == 0
+    printed = capsys.readouterr().out
+    assert not given["quiet"] and f"keras {keras.__version__}" in printed
+    assert "[schedule]" in printed and os.environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
+    assert main(["train", "quickstart", "--quiet", "--verbose"]) == 2
