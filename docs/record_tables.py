@@ -348,6 +348,24 @@ def weights_parity(page: Path) -> str:
     return measured(page, path, headers, lines)
 
 
+def equivalence(page: Path) -> str:
+    """Compare 100 steps of recipes with the original libraries' code, and with other readings."""
+    path, lines, others = "equivalence.json", [], []
+    for row in record(path)["rows"]:
+        exact = row["float64"]
+        averages = f"{exact['averages']:.0e}" if "averages" in exact else ""
+        lines.append(
+            f"`{row['recipe']}` | {row['library']} | {exact['weights']:.0e} | {averages} | "
+            f"{row['float32']['weights']:.0e} | {exact['moved']:.1e}"
+        )
+        others += [
+            f"{name} | `{row['recipe']}` | {found:.0e}" for name, found in row["departures"].items()
+        ]
+    headers = "recipe | the original's own code | weights, float64 | averages | float32 | moved"
+    shown = table("what reszoo does otherwise | recipe | weights, float64", others)
+    return f"{measured(page, path, headers, lines)}\n\n{shown}"
+
+
 def images(page: Path) -> str:
     """Compare the way from JPEG files to logits."""
     path = "weights/images.json"
@@ -445,5 +463,6 @@ GENERATORS += (
     packaged,
     trainings,
     claims,
+    equivalence,
 )
 """Each takes the page and the arguments of its marker, and returns Markdown."""
