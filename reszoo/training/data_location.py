@@ -44,7 +44,7 @@ def relocate(data: DataConfig, place: str) -> DataConfig:
     fixed = data.name in ("digits", "synthetic") or is_reference(data.name)
     prepared = not own_folder and not fixed
     if prepared and place != data.name and not place.startswith("folder:"):
-        if not expand_user(place).is_dir():
+        if not expand_user(place).exists():  # an archive of CIFAR may be a file
             raise ReszooError(
                 f"data: {place} is invalid; expected the folder in which {data.name} is prepared "
                 "now. Example: --data /data/tensorflow_datasets"
@@ -56,12 +56,15 @@ def relocate(data: DataConfig, place: str) -> DataConfig:
 def missing(data: DataConfig) -> str:
     """Return the part of a message that says which data of `[data]` is missing, or ""."""
     from reszoo.data.catalog import data_home, is_prepared
+    from reszoo.data.cifar import find_cifar
 
     kind, colon, path = data.name.partition(":")
     if colon and kind == "folder" and not expand_user(path).is_dir():
         return f"data.name: {data.name} does not exist"
-    if data.dir and not colon and not is_prepared(data.name, data_home(data.dir)):
-        return f"data.dir: {data.dir} holds no prepared {data.name}"
+    if data.dir and not colon:
+        home = data_home(data.dir)
+        if not is_prepared(data.name, home) and not find_cifar(data.name, home):
+            return f"data.dir: {data.dir} holds no prepared {data.name}"
     return ""
 
 

@@ -28,6 +28,7 @@ from reszoo.data.cifar import CLASSES, FORMS, find_cifar, load_cifar
 from reszoo.data.loading import load_dataset
 from reszoo.data.preparation import prepare_dataset
 from reszoo.errors import ReszooError
+from reszoo.training.data_location import missing, relocate
 
 COUNTS = {"cifar10": (50, 10), "cifar100": (200, 100)}
 BINARY, PYTHON = range(2)
@@ -266,6 +267,8 @@ def test_prepare_copies_files_and_checks_folders(
     assert "is already in" in prepare_dataset("cifar10", data_dir=tmp_path)
     again = load("cifar10", tmp_path)
     assert again.fingerprint == load("cifar10", source).fingerprint, "the archive's path works too"
+    moved = relocate(DataConfig(name="cifar10", dir="/gone"), str(source))  # a run's data
+    assert moved.dir == str(source) and missing(moved) == ""
     assert main(["data", "list", "--dir", str(tmp_path)]) == 0
     listed = {
         line.split()[0]: line.split()[-1]
