@@ -151,7 +151,7 @@ def write_tfds(home: Path) -> Path:
 
 
 def load(name: str, place: Path, **fields: Any) -> Any:
-    return load_dataset(DataConfig(name=name, dir=str(place), **fields), NoCrop())[0]
+    return load_dataset(DataConfig(name=name, dir=str(place), **fields), NoCrop(), 224)[0]
 
 
 def digest(name: str, split: str) -> str:
@@ -193,7 +193,7 @@ def test_class_folders_hold_out_the_images_of_the_plain_folder(
     count = len(CLASSES[name]) // 2
     found = load(name, place, validation=count)
     assert found.fingerprint["splits"]["train"] == digest(name, "train")
-    plain = load_dataset(DataConfig(name=f"folder:{place}", validation=count), NoCrop())[0]
+    plain = load_dataset(DataConfig(name=f"folder:{place}", validation=count), NoCrop(), 224)[0]
     for split in ("train", "validation", "test"):
         np.testing.assert_array_equal(found.splits[split].images, plain.splits[split].images)  # type: ignore[attr-defined]
         np.testing.assert_array_equal(found.splits[split].labels, plain.splits[split].labels)  # type: ignore[attr-defined]
