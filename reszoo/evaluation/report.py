@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from reszoo.data.dataset import ArraySplit, FileSplit, Split
-from reszoo.data.stream_batches import unpacked
 from reszoo.errors import ReszooError
 from reszoo.evaluation.explain import Explainer, enlarge
 from reszoo.evaluation.scores import Rows, Scores
@@ -134,7 +133,7 @@ def _draw(
     found = []
     for index in indices:
         one = split.take(np.array([index]))
-        image, _ = next(iter(one.elements().map(unpacked(one.load))))
+        image, _ = one.load(next(iter(one.elements())))
         pixels = preprocessing.to_input(preprocessing.pixels(image.numpy()))
         found.append((str(index), np.asarray(pixels)))
     try:

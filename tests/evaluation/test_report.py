@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from reszoo.config.data import DataConfig, InceptionCrop, NoCrop
-from reszoo.data.dataset import ArraySplit
+from reszoo.data.dataset import ArraySplit, FileSplit
 from reszoo.data.pipeline import open_dataset
 from reszoo.errors import ReszooError
 from reszoo.evaluation.evaluate import evaluate
@@ -122,8 +122,10 @@ def test_the_page_shows_mistakes_by_confidence_with_their_overlays(tmp_path: Pat
     preprocessing = Preprocessing((8, 8), 3, 0, np.zeros(3), np.ones(3))
     predicted = model(images / 255).numpy().argmax(1)
     labels = np.where(np.arange(60) < 40, 1 - predicted, predicted).astype(np.int32)
-    paths = np.array([f"{number}.png" for number in range(60)], object)
-    split = ArraySplit(images, labels, paths)
+    paths = np.array([str(tmp_path / f"{number}.png") for number in range(60)], object)
+    for file, pixels in zip(paths, images, strict=True):
+        Image.fromarray(pixels).save(file)
+    split = FileSplit(paths, labels)
     rows = Evaluator(model, classes=2, probabilities=True).rows([(images / 255, labels)])
     names = ("<b>", "dog")
     scores = dataclasses.replace(compute_scores(2, rows), class_names=names)
@@ -132,7 +134,7 @@ def test_the_page_shows_mistakes_by_confidence_with_their_overlays(tmp_path: Pat
     page = path.read_text()
     assert len(page) < 500_000 and "<b>" not in page and "<i>" not in page
     assert "40 of 60 images are predicted wrongly." in page
-    shown = [int(number) for number in re.findall(r"<span>(\d+)\.png</span>", page)]
+    shown = [int(number) for number in re.findall(r"<span>[^<]*/(\d+)\.png</span>", page)]
     confidence = rows.probabilities.max(1)
     assert shown == sorted(range(40), key=lambda number: -confidence[number])[:MISTAKES]
     first = f"predicted: {names[predicted[shown[0]]]}, {100 * confidence[shown[0]]:.1f} %"
