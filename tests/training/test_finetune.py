@@ -428,6 +428,9 @@ def test_the_lines_of_a_run() -> None:
         "frozen: stem, stage1, stage2, stage3 except batch normalization",
         "factors on the learning rate: head 1, stage3 0.5, stage2 0.25, stage1 0.125, stem 0.0625",
     ]
+    blocks = recipe(finetune=NONE | {"block_decay": 0.7})
+    line = "factor on the learning rate from block to block: 0.7"
+    assert describe_finetuning(blocks, 3) == [line]
     assert norms.frozen_groups == PLACES[:-1]
     end = "now training frozen batch normalization"
     assert describe_unfreezing(norms, 9).endswith(f"{end} and head")
