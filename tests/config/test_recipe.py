@@ -55,6 +55,7 @@ HE_CIFAR = sorted(
 HE_IMAGENET = sorted(name for name in PUBLISHED if name.startswith("imagenet"))
 PUBLISHED |= MODERN
 UNPUBLISHED |= {"finetune_bit", "imagenet_resnet50_mild", "imagenet_resnet50_medium"}
+UNPUBLISHED |= {"imagenet_resnetrs50"}
 
 
 def minimal(**tables: dict[str, Any]) -> dict[str, Any]:
