@@ -378,6 +378,20 @@ def images(page: Path) -> str:
     return measured(page, path, f"{headers} | logits | other answers | accuracy, %", lines)
 
 
+def imbalance(page: Path) -> str:
+    """Compare the remedies for imbalanced classes."""
+    path = "imbalance.json"
+    lines = []
+    for row in record(path)["rows"]:
+        cells = [
+            f"{100 * row[f'{name}_mean']:.1f} ± {100 * row[f'{name}_deviation']:.1f}"
+            for name in ("macro_f1", "accuracy", "rarest_recall")
+        ]
+        lines.append(" | ".join([row["arm"], *cells]))
+    headers = "remedy | macro F1, % | accuracy, % | recall of the rarest class, %"
+    return f"Command: {command(path, page)}.\n\n{table(headers, lines)}"
+
+
 def finetune(page: Path) -> str:
     """Compare published weights with new ones after fine-tuning."""
     lines = [
@@ -460,6 +474,7 @@ GENERATORS += (
     weights_parity,
     images,
     finetune,
+    imbalance,
     packaged,
     trainings,
     claims,

@@ -141,3 +141,9 @@ def test_a_kept_search_agrees_with_its_trials() -> None:
     best = best_trial(found["trials"])
     assert best is not None and best["trial"] == found["best"]
     assert found["grid"] == grid(found["trials"], found["space"])
+
+
+def test_kept_scores_of_imbalanced_classes_are_means() -> None:
+    for row in record("imbalance.json")["rows"]:
+        for name in ("macro_f1", "accuracy", "rarest_recall"):
+            assert row[f"{name}_mean"] == pytest.approx(statistics.mean(row[name]), abs=1e-4)
