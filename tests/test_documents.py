@@ -119,6 +119,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("photos", "flowers"):
         for number in range(24):
             image(folder / name / ("daisy", "rose")[number % 2] / f"{number}.png", 32, 3)
+    rows = [f"{('daisy', 'rose')[i % 2]}/{i}.png,{('daisy', 'rose')[i % 2]}" for i in range(24)]
+    (folder / "photos" / "labels.csv").write_text("\n".join(["file,label", *rows]))
     short = ["train.epochs=1", "data.examples=64", "schedule.warmup=0"]
     reszoo.train("quickstart", overrides=short, run_dir=folder / "runs" / "first", quiet=True)
     shutil.copytree(folder / "runs" / "first", folder / "runs" / "mine")
@@ -130,7 +132,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Commands that end within seconds on `folder`. What they write is removed first. The others train for minutes to days,
 # download, serve until they are stopped, or need another framework; they are parsed above, their recipes loaded.
 RUN = re.compile(
-    r"(list|show|recipes) |data (list|prepare folder:)|(evaluate|predict|explain) runs/|export runs/\w+ served|convert runs/"
+    r"(list|show|recipes) |data (list|inspect )|(evaluate|predict|explain) runs/|export runs/\w+ served|convert runs/"
 )
 
 
