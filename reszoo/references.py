@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 import re
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reszoo.errors import ReszooError, did_you_mean
+from reszoo.loading import import_quietly
 
 PATTERN = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
 NAME_PATTERN = r"^[A-Za-z_]\w+(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*)?$"
@@ -71,7 +71,7 @@ def load_reference(key: str, reference: str) -> Any:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as for `python -m`; the module may import others later
     try:
-        found: Any = importlib.import_module(name)
+        found: Any = import_quietly(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             why = f"no module {error.name} in {os.getcwd()} or on PYTHONPATH"

@@ -243,10 +243,6 @@ class CustomSchedule(Schedule):
 
     kind: Reference
 
-    def check(self) -> None:
-        """Raise ReszooError for a unit, which applies to boundaries and warm-up."""
-        self.reject_unused("unit", "kind")
-
     def _rate(self, at: Moment) -> float:
         arguments = {
             "step": at.step,
