@@ -57,7 +57,6 @@ ELSEWHERE = {
     "training/test_resume.py": "training/state training/progress",
     "training/test_start.py": "training/data_location",
     "training/test_step.py": "training/gradients training/compiled",
-    "training/test_workers.py": "training/stopping",
     "tuning/test_report.py": "tuning/figures tuning/formatting",
     "tuning/test_proposals.py": "tuning/history tuning/sampling",
     "tuning/test_results.py": "tuning/best_recipe tuning/records",

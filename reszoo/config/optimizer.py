@@ -40,8 +40,26 @@ class Optimizer(Table):
         "`*/beta`, `*/bias` or `head_*`.",
     )
 
+    sam_radius: float = Field(
+        0.0,
+        ge=0,
+        examples=[0.05],
+        description="Sharpness-aware minimization (arXiv 2010.01412): the gradient is computed "
+        "after a move of this length up the gradient of the whole batch. 0: none. It doubles the "
+        "time of a step.",
+    )
+    sam_interval: int = Field(
+        1, ge=1, examples=[10], description="Every how many steps `sam_radius` applies."
+    )
+
+    def sam_radius_at(self, step: int) -> float:
+        """Return the radius of sharpness-aware minimization in a step, numbered from 0."""
+        return 0.0 if step % self.sam_interval else self.sam_radius
+
     def check(self) -> None:
-        """Raise ReszooError for a decay that only LAMB has."""
+        """Raise ReszooError for a decay that only LAMB has, and for an interval without effect."""
+        if not self.sam_radius:
+            self.reject_unused("sam_interval", "sam_radius")
         if self.decay == "update" and not isinstance(self, Lamb):
             expected = '"coupled" or "decoupled" without optimizer.name = "lamb"'
             raise self.contradiction("decay", expected, "decoupled")

@@ -129,6 +129,22 @@ class TrainConfig(Table):
         description="Final weights of the run: the last ones, or those of the best validation "
         "accuracy.",
     )
+    patience: int = Field(
+        0,
+        ge=0,
+        examples=[10],
+        description="Evaluations without a better validation score after which training ends. 0: "
+        "it never ends early.",
+    )
+    patience_on: Literal["accuracy", "loss"] = Field(
+        "accuracy", description="The validation score that `patience` compares."
+    )
+    checkpoint_gradients: bool = Field(
+        False,
+        description="Keep only the input of each block for the backward pass, which computes the "
+        "block again: less memory, more time, and the same gradients. Not with `jit`, nor "
+        "`batch_norm` `sync`.",
+    )
     deterministic: bool = Field(
         False, description="Use only operations that repeat to the bit, at some cost in speed."
     )
@@ -166,6 +182,12 @@ class TrainConfig(Table):
                 'false with train.batch_norm = "sync", because XLA compiles each replica alone'
             )
             raise self.contradiction("jit", expected, False)
+        for key, used in (("jit", self.jit), ('batch_norm = "sync"', self.batch_norm == "sync")):
+            if self.checkpoint_gradients and used:
+                expected = f"false with train.{key}, whose blocks cannot be computed twice"
+                raise self.contradiction("checkpoint_gradients", expected, False)
+        if not self.patience:
+            self.reject_unused("patience_on", "patience")
         limits = [key for key in ("clip_norm", "clip_value", "clip_adaptive") if getattr(self, key)]
         if len(limits) > 1:
             expected = f"0 with train.{limits[0]} = {getattr(self, limits[0]):g}; give one of them"

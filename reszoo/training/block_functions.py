@@ -72,10 +72,13 @@ class Group:
 class BlockByBlock:
     """Computes `model(images, training=True)`, with the same changes of statistics and seeds.
 
-    It is for one replica, because layers cannot communicate with other replicas in a function.
+    Traced functions are for one replica, because layers cannot communicate with others in one.
 
     Args:
         model: A functional model with one input and one output.
+        traced: Whether equal blocks share a traced function.
+        checkpoint: Whether the backward pass computes each block again from its input, in place of
+            keeping what is inside the block.
 
     Attributes:
         blocks: The number of blocks that are called as functions.
@@ -83,8 +86,10 @@ class BlockByBlock:
         values: The values that the last call read from variables, by the variable's id.
     """
 
-    def __init__(self, model: keras.Model) -> None:
-        self._model = model
+    def __init__(
+        self, model: keras.Model, *, traced: bool = True, checkpoint: bool = False
+    ) -> None:
+        self._model, self._traced, self._checkpoint = model, traced, checkpoint
         self._groups = split(model)
         self._functions: dict[str, Traced] = {}
         self._moved: dict[str, list[int]] = {}
@@ -128,10 +133,36 @@ class BlockByBlock:
             ]
             return tensors[group.exit], [now[at] for at in self._moved[kind]]
 
-        traced: Traced = tf.function(
-            block, autograph=False, experimental_attributes={"_noinline": True}
-        )
-        return traced
+        function: Traced = block
+        if self._traced:
+            function = tf.function(
+                block, autograph=False, experimental_attributes={"_noinline": True}
+            )
+        return recompute(function) if self._checkpoint else function
+
+
+def recompute(function: Traced) -> Traced:
+    """Return a block whose gradient computes it again, and which keeps only its arguments.
+
+    `tf.recompute_grad` makes the second computation wait for the gradient of the output; otherwise
+    TensorFlow would start it at once.
+    """
+
+    def call(x: Tensor, values: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        learned = [at for at, value in enumerate(values) if value.dtype.is_floating]  # not seeds
+
+        @tf.recompute_grad  # type: ignore[untyped-decorator]
+        def flat(x: Tensor, *floats: Tensor) -> tuple[Tensor, ...]:
+            every = list(values)
+            for at, value in zip(learned, floats, strict=True):
+                every[at] = value
+            output, moved = function(x, every)
+            return (output, *moved)
+
+        output, *moved = flat(x, *(values[at] for at in learned))
+        return output, moved
+
+    return call
 
 
 def run(steps: list[Node], tensors: dict[int, Tensor], *, training: bool = True) -> None:

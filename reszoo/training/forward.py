@@ -20,11 +20,14 @@ class Forward:
     Args:
         model: The model.
         shared: Whether equal blocks share one traced function in training, on one replica.
+        checkpoint: Whether the backward pass of training computes each block again.
     """
 
-    def __init__(self, model: keras.Model, *, shared: bool) -> None:
+    def __init__(self, model: keras.Model, *, shared: bool, checkpoint: bool = False) -> None:
         self._model = model
-        self._blocks = BlockByBlock(model) if shared else None
+        self._blocks: BlockByBlock | None = None
+        if shared or checkpoint:
+            self._blocks = BlockByBlock(model, traced=shared, checkpoint=checkpoint)
 
     def __call__(self, images: Tensor, *, training: bool) -> Tensor:
         """Return the logits of images [n, h, w, c].

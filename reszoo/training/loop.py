@@ -17,7 +17,7 @@ from reszoo.training.progress import Progress
 from reszoo.training.protocols import Evaluator, Pipeline, Stepper
 from reszoo.training.run import Run
 from reszoo.training.state import BEST, RESULT, TrainingState
-from reszoo.training.stopping import Stopping
+from reszoo.training.stopping import Stopping, is_out_of_patience
 from reszoo.training.tensorboard import TensorBoard
 from reszoo.training.workers import Workers
 from reszoo.types import JsonObject, Tensor
@@ -198,7 +198,10 @@ class Loop:
             self.reporter.line(describe_unfreezing(self.recipe, self.step))
         self.stepper.share = self.recipe.train.ema_share(self.step, self.pipeline.steps_per_epoch)
         take_step = self.stepper.probe if self.step < self.probe else self.stepper
-        first = self.step in (self._first, self.probe, *self.pipeline.train_sizes)
+        self.stepper.radius = self.recipe.optimizer.sam_radius_at(self.step)
+        starts = (self._first, self.probe, *self.pipeline.train_sizes)
+        traces = self.recipe.optimizer.sam_interval  # steps until both kinds of step were traced
+        first = any(0 <= self.step - start < traces for start in starts)
         with self.stopping.limit(first=first):
             take_step(images, labels, rate, self.pipeline.rows(self.step), self.stopping.wishes)
         self._callbacks.stepped(rate)
@@ -246,7 +249,12 @@ class Loop:
             self.state.start_epoch()
         self._logs = logs | {"learning_rate": learning_rate}
         self._callbacks.call("on_epoch_end", epoch - 1, self._logs)
-        if self._callbacks.given:
+        train = self.recipe.train
+        if due and is_out_of_patience(self.history, train) and self.step < self.total:
+            self.model.stop_training = True
+            score = f"{train.patience} evaluations without a better validation {train.patience_on}"
+            self.reporter.line(f"training ends early: {score} (train.patience)")
+        if self._callbacks.given or train.patience:
             self.stopping.after_epoch()
         if self.stopping.ended and not due:
             self._add_row(epoch, board)

@@ -60,6 +60,7 @@ class Stepper(Protocol):
     totals: Variable
     wishes: Variable
     part: Part
+    radius: float
 
     @property
     def rate(self) -> float:

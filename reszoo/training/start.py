@@ -156,6 +156,11 @@ def check_data(run: Run, recipe: Recipe, pipeline: Pipeline, resume: bool) -> No
             f'train.select: "best" is invalid; expected "last", because {info.name} holds out no '
             "validation images. Example: --set data.validation=5000"
         )
+    if recipe.train.patience and not info.examples["validation"]:
+        raise ReszooError(
+            f"train.patience: {recipe.train.patience} is invalid; expected 0, because {info.name} "
+            "holds out no validation images. Example: --set data.validation=5000"
+        )
     steps = pipeline.steps_per_epoch
     recipe.probe_steps(steps)  # rejects a probe longer than the run
     total = recipe.total_steps(steps)

@@ -25,6 +25,7 @@ from reszoo.training.loss_scale import LossScale
 from reszoo.training.losses import make_losses
 from reszoo.training.protocols import Strategy
 from reszoo.training.reduction import find_statistics
+from reszoo.training.sharpness import Ascent, Sharpness
 from reszoo.training.traced_call import TracedCall
 from reszoo.training.weight_update import WeightUpdate
 from reszoo.types import Tensor, Variable
@@ -57,6 +58,7 @@ class Stepper:
         weights: The weights that were trainable at construction. Only these have slots.
         averaged: The variables that have averages: the weights, perhaps batch norm statistics.
         averages: Their exponential moving averages; both are empty without `train.ema`.
+        radius: The radius of sharpness-aware minimization in the next steps; at first 0.
         share: The share of new weights in their averages, of the next steps; at first 1 - `ema`.
         totals: [sum of the losses, right answers, images, skipped steps], a float64 variable [4].
         wishes: The wishes of all workers in the last step, added up, a float64 variable [2].
@@ -111,11 +113,14 @@ class Stepper:
             labels = tf.TensorSpec([None, model.output_shape[-1]], tf.float32)
         rate, wishes = tf.TensorSpec([], tf.float32), tf.TensorSpec([2], tf.float64)
         self._signature = [labels, rate, rows, wishes, tf.TensorSpec([], tf.float64)]
+        self.radius = 0.0
         self._traced: dict[tuple[object, ...], TracedCall] = {}
         # A shared function would also compute the gradients of frozen parts.
         alone = strategy.num_replicas_in_sync == 1 and all(each.trainable for each in model.layers)
         # XLA compiles the whole model as one program, which shared functions would only hide.
-        self._forward = Forward(model, shared=alone and not train.jit)
+        self._forward = Forward(
+            model, shared=alone and not train.jit, checkpoint=train.checkpoint_gradients
+        )
         losses = make_losses(train, model.output.dtype, class_weights)
         self._gradient = partial(
             LossGradient,
@@ -192,14 +197,21 @@ class Stepper:
 
     def trace(self, training: bool, *shape: int) -> TracedCall:
         """Return the function of a step on images of a shape [h, w, c], traced once for each."""
-        key = (training, *shape)
+        radius = self.radius if training else 0.0
+        key = (training, radius, *shape)
         if key not in self._traced:
             indices = self._trained(training)
             weights = [self.weights[index] for index in indices]
             gradient = self._gradient(weights=weights, training=training)
 
+            sharpness = None
+            if radius:
+                sharpness = Sharpness(
+                    self.strategy, radius, self._statistics, self._seeds, self.loss_scale
+                )
+
             def step(*batch: Tensor) -> None:
-                self._global_step(batch, indices, gradient)
+                self._global_step(batch, indices, gradient, sharpness)
 
             signature = [tf.TensorSpec([None, *shape], tf.float32), *self._signature]
             # No code here branches on a tensor, so AutoGraph would only cost time.
@@ -215,7 +227,11 @@ class Stepper:
         return [index for index in self._all if id(self.weights[index]) in own]
 
     def _global_step(
-        self, batch: Sequence[Tensor], indices: list[int], gradient: LossGradient
+        self,
+        batch: Sequence[Tensor],
+        indices: list[int],
+        gradient: LossGradient,
+        sharpness: Sharpness | None,
     ) -> None:
         """Update the weights of the given indices.
 
@@ -223,10 +239,14 @@ class Stepper:
             batch: The arguments of a step as tensors.
             indices: Which weights to update.
             gradient: Computes their gradient.
+            sharpness: Moves the weights before it; None where they stay.
         """
         images, labels, rate, rows, wishes, share = batch
-        arguments = (images, labels, rows, wishes, gradient)
+        ascent = sharpness.climb(images, labels, rows, gradient) if sharpness else None
+        arguments = (images, labels, rows, wishes, gradient, sharpness, ascent)
         gradients, sums, finite = self.strategy.run(self._replica_step, args=arguments)
+        if sharpness and ascent:
+            sharpness.come_back(ascent, gradient)
         self.optimizer.learning_rate = rate
         scaled = self.loss_scale.enabled
         if scaled:
@@ -245,10 +265,22 @@ class Stepper:
         self.wishes.assign(wished)
 
     def _replica_step(
-        self, images: Tensor, labels: Tensor, rows: Tensor, wishes: Tensor, gradient: LossGradient
+        self,
+        images: Tensor,
+        labels: Tensor,
+        rows: Tensor,
+        wishes: Tensor,
+        gradient: LossGradient,
+        sharpness: Sharpness | None,
+        ascent: Ascent | None,
     ) -> tuple[list[Tensor], Tensor, Tensor]:
         """Return the batch's gradient, the sums and wishes, and whether the gradient is finite."""
         gradients, sums = gradient(images, labels, rows, self.loss_scale.scale)
         gradients, finite = self.loss_scale.unscale(gradients)
-        gradients = self._update.regularize(gradients, gradient.weights, gradient.read)
+        read = gradient.read
+        if sharpness and ascent:
+            sharpness.end_pass(ascent)
+            sums = ascent.sums
+            read = dict(zip(map(id, gradient.weights), ascent.values, strict=True))
+        gradients = self._update.regularize(gradients, gradient.weights, read)
         return gradients, tf.concat([sums, wishes], 0), finite

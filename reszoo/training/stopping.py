@@ -5,14 +5,29 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from reszoo.config.training import TrainConfig
 from reszoo.signals import stop_on_signal
 from reszoo.training.protocols import Stepper
 from reszoo.training.watchdog import Watchdog
 from reszoo.training.workers import Workers
+from reszoo.types import JsonMapping
 
 READ_EVERY = 8  # steps between readings on a GPU, which waits for each
+
+
+def is_out_of_patience(history: Sequence[JsonMapping], train: TrainConfig) -> bool:
+    """Return whether the last `train.patience` rows are no better than the best one before them.
+
+    It depends on the history alone, which a checkpoint holds, so a resumed run ends at the same
+    step.
+    """
+    if not train.patience or len(history) <= train.patience:
+        return False
+    sign = -1 if train.patience_on == "loss" else 1
+    scores = [sign * row[f"val_{train.patience_on}"] for row in history]
+    return bool(max(scores[-train.patience :]) <= max(scores[: -train.patience]))
 
 
 class Stopping:

@@ -393,6 +393,11 @@ CONTRADICTIONS = {
         "train.jit=true",
         "model.dropout=0.1",
     ): "train.jit: true is invalid; expected false with model.dropout",
+    (
+        "train.checkpoint_gradients=true",
+        "train.batch_norm=sync",
+    ): 'train.checkpoint_gradients: true is invalid; expected false with train.batch_norm = "sync"',
+    ("train.checkpoint_gradients=true", "train.jit=true"): "expected false with train.jit",
     ("train.jit=true", "model.shortcut_dropout=0.1"): "expected false with model.shortcut_dropout",
     (
         "data.on_device=true",

@@ -25,15 +25,9 @@ HOOKS = [
 STEP = {"kind": "step", "rate": 0.05, "boundaries": [6]}
 
 
-def run(
-    folder: Path,
-    *callbacks: keras.callbacks.Callback,
-    resume: bool = False,
-    schedule: dict[str, Any] = STEP,
-    **fields: Any,
-) -> Result:
-    """Train with four steps and three validation batches per epoch."""
-    recipe = Recipe(
+def make_recipe(schedule: dict[str, Any], **fields: Any) -> Recipe:
+    """Return a recipe with four steps and three validation batches per epoch."""
+    return Recipe(
         name="tiny",
         model={"name": "resnet8", "depths": [1], "widths": [8], "stem_width": 8},
         data={"name": "digits", "validation": 96, "examples": 128},
@@ -41,6 +35,16 @@ def run(
         optimizer={"name": "sgd"},
         schedule=schedule,
     )
+
+
+def run(
+    folder: Path,
+    *callbacks: keras.callbacks.Callback,
+    resume: bool = False,
+    schedule: dict[str, Any] = STEP,
+    **fields: Any,
+) -> Result:
+    recipe = make_recipe(schedule, **fields)
     return train(recipe, run_dir=folder, callbacks=callbacks, resume=resume, quiet=True)
 
 

@@ -196,6 +196,25 @@ def test_images_of_another_size_take_the_step_of_a_model_of_that_size(
     assert difference(*found) == 0
 
 
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=SLOW)])
+def test_gradients_of_blocks_that_are_computed_again_are_the_same(
+    replicas: int, strategy: tf.distribute.Strategy
+) -> None:
+    """With masks, which are drawn alike, and statistics, which change once."""
+    over = strategy if replicas > 1 else None
+    fields, found, calls = {**SMALL, "drop_path": 0.5}, [], []
+    for checkpoint in (False, True):
+        stepper = make(over, sync=False, fields=fields, checkpoint_gradients=checkpoint)
+        for images, labels in batches(16, 2):
+            stepper(images, labels, 0.01)
+        found.append([*weights(stepper), stepper.totals.numpy()])
+        graph = stepper.trace(True, *SHAPE).function.get_concrete_function().graph.as_graph_def()
+        nodes = [*graph.node, *(node for each in graph.library.function for node in each.node_def)]
+        calls.append(sum(node.op.endswith(("Conv2D", "PartitionedCall")) for node in nodes))
+    assert difference(*found) < 1e-6
+    assert calls[1] > calls[0]
+
+
 def test_moving_statistics_are_the_mean_of_the_replicas(strategy: tf.distribute.Strategy) -> None:
     """Against arithmetic: the mean of two models, each after a step on half of the batch."""
     both, (images, labels) = make(strategy, sync=False), batches(16, 1)[0]
