@@ -108,6 +108,9 @@ class Recipe(Table):
             if self.train.grow_from:
                 expected = f'"" with model.name = "{self.model.name}"'
                 raise self.train.contradiction("grow_from", expected)
+            if self.data.train_sizes:
+                expected = f'[] with model.name = "{self.model.name}"'
+                raise self.data.contradiction("train_sizes", expected)
             return
         *below, last, _ = self.layer_groups
         allowed = ("none", *below, last, "all")

@@ -17,6 +17,7 @@ from reszoo.data.corruption import report_corrupt
 from reszoo.errors import ReszooError
 from reszoo.files import atomic_dir
 from reszoo.loading import quiet_logger
+from reszoo.references import is_reference
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -46,7 +47,7 @@ def prepare_dataset(
         ReszooError: If a file is missing, damaged, of the wrong size or content, or cannot be
             downloaded.
     """
-    if name in EMBEDDED:
+    if name in EMBEDDED or is_reference(name):
         return f"{name} needs no preparation"
     if name.startswith("folder:"):
         from reszoo.data.inspection import inspect_folder

@@ -40,7 +40,7 @@ def test_each_image_is_changed_exactly_once_in_the_order_of_the_functions(
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: lambda image, seed: image * tf.random.stateless_uniform([], seed),
+        lambda: lambda image, seed: image + tf.random.stateless_uniform([], seed, 1, 50),
         lambda: keras.layers.RandomBrightness(0.5, value_range=(-999, 999)),
     ],
     ids=["function", "layer"],
