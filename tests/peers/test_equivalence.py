@@ -25,7 +25,7 @@ def test_100_steps_give_the_originals_weights(proof: Proof) -> None:
     found, departures = prove(proof, PYTHON, "float64")
     assert found["weights"] < TOLERANCE and found.get("averages", 0.0) < TOLERANCE, found
     assert found["rates"] < 1e-12 and found["losses"] < TOLERANCE, found
-    assert found["moved"] > 100 * TOLERANCE, found  # training has changed the weights
+    assert found["moved"] > 5 * TOLERANCE, found  # training has changed the weights
     assert all(apart > 5 * TOLERANCE for apart in departures.values()), departures
 
 
