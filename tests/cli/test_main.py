@@ -337,6 +337,7 @@ DEFAULTS: dict[str, Any] = {
     "data": None,
     "devices": "auto",
     "hosts": None,
+    "quiet": False,
 }
 
 
