@@ -159,6 +159,22 @@ def convolutions(page: Path) -> str:
     return measured(page, path, " | ".join(["channels", *next(iter(shares.values()))]), lines)
 
 
+def checkpointing(page: Path) -> str:
+    """Compare steps that keep what is inside the blocks with steps that compute it again."""
+    paths = [path.name for path in sorted(RESULTS.glob("memory_*.json"))]
+    lines = []
+    for row in chain.from_iterable(record(path)["rows"] for path in paths):
+        keep, again = row["keep"], row["checkpoint"]
+        share = again["step_mib"] / keep["step_mib"]
+        lines.append(
+            f"`{row['model']}`, {row['batch']} images | {keep['step_mib']:,} MiB | "
+            f"{again['step_mib']:,} MiB | {share:.2f} | "
+            f"{again['step_seconds'] / keep['step_seconds']:.2f}"
+        )
+    headers = "model | memory of a step | with `checkpoint_gradients` | share | ratio of times"
+    return f"{table(headers, lines)}\n\nCommands:\n\n{commands(page, *paths)}"
+
+
 def hosts(page: Path) -> str:
     """Compare two workers with one process, and show what they exchange."""
     path = "hosts.json"
@@ -454,6 +470,7 @@ def claims(page: Path) -> str:
 
 GENERATORS: tuple[Callable[..., str], ...] = (bench, depth, kernels, precision, convolutions)
 GENERATORS += (
+    checkpointing,
     hosts,
     photographs,
     augmentation,
