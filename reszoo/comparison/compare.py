@@ -102,7 +102,10 @@ def _finding(groups: Sequence[Group], pairs: Sequence[Pair], score: str) -> str:
     if len(pairs) > 1:
         return f"{clear} of {len(pairs)} paired differences have an interval that excludes 0."
     (pair,) = pairs
-    verdict = "differs" if clear else "does not differ clearly"
+    if pair.difference.interval is None:
+        verdict = "cannot be distinguished by one seed"
+    else:
+        verdict = "differs" if clear else "does not differ clearly"
     return (
         f"The {score.replace('_', ' ')} of {pair.second.label} {verdict} from that of "
         f"{pair.first.label}: {describe_difference(pair.difference, score)}."

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from reszoo.comparison.groups import Group
+from reszoo.comparison.seeds import PERCENT
 from reszoo.comparison.statistics import CONFIDENCE, Difference
 from reszoo.reporting.page import Page, Section, Table, mean_and_deviation, provenance
 from reszoo.reporting.plots import Plot, Theme, band, legend_below
@@ -157,11 +158,11 @@ def _score_names(groups: Sequence[Group]) -> list[str]:
 
 
 def _title(score: str) -> str:
-    return score.replace("_", " ") + (", %" if score.endswith("error") else "")
+    return score.replace("_", " ") + (", %" if score in PERCENT else "")
 
 
 def _digits(score: str) -> int:
-    return 2 if score.endswith("error") else 4
+    return 2 if score in PERCENT else 4
 
 
 def _draw(figure: Figure, theme: Theme, groups: Sequence[Group]) -> None:

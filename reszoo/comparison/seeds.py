@@ -26,6 +26,7 @@ from reszoo.training.start import default_folder
 from reszoo.types import JsonObject
 
 SUMMARY = "seeds.json"
+PERCENT = ("error", "top5_error")  # the scores in percent; all others are as in test.json
 HEADERS = ("score", "mean", "standard deviation", "seeds")
 
 
@@ -50,13 +51,13 @@ class SeedResult:
         """Return the cells below `HEADERS`."""
         return [
             (
-                name.replace("_", " ") + (", %" if name.endswith("error") else ""),
+                name.replace("_", " ") + (", %" if name in PERCENT else ""),
                 f"{score.mean:.{digits}f}",
                 "" if score.std is None else f"{score.std:.{digits}f}",
                 str(score.count),
             )
             for name, score in self.scores.items()
-            for digits in [2 if name.endswith("error") else 4]
+            for digits in [2 if name in PERCENT else 4]
         ]
 
     def _repr_html_(self) -> str:

@@ -13,7 +13,8 @@ import pytest
 
 from reszoo.cli.main import main
 from reszoo.comparison import seeds
-from reszoo.comparison.seeds import SUMMARY, read_scores, train_seeds
+from reszoo.comparison.seeds import SUMMARY, SeedResult, read_scores, train_seeds
+from reszoo.comparison.statistics import Summary
 from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError
 from reszoo.training.run import Run
@@ -74,6 +75,11 @@ def test_seeds_are_a_count_from_the_recipes_seed_or_a_list(
     assert list(found.runs) == [2, 3] and found.finished
     assert main(["train", "--resume", str(tmp_path / "a"), "--data", "x"]) == 2
     assert "--data: not supported with several seeds" in capsys.readouterr().err
+    scores = {"error": Summary(1, 8.0, None), "calibration_error": Summary(2, 0.0123, 0.001)}
+    assert SeedResult(tmp_path, {}, scores, True).rows() == [
+        ("error, %", "8.00", "", "1"),
+        ("calibration error", "0.0123", "0.0010", "2"),
+    ]
     single = train_seeds(make_recipe(), seeds=[7], run_dir=tmp_path / "b", quiet=True)
     assert single.scores["error"].std is None and single.rows()[0] == ("error, %", "8.00", "", "1")
     assert list(single.runs) == [7] and "<td>8.00</td>" in single._repr_html_()
