@@ -383,7 +383,7 @@ def equivalence(page: Path) -> str:
 
 
 def images(page: Path) -> str:
-    """Compare the way from JPEG files to logits."""
+    """Compare the way from image files to logits."""
     path = "weights/images.json"
     cells = (
         "`{model}` | {weights} | {transforms} | {images:,} | {pixels_differing_percent:g} | "

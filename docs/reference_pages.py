@@ -123,7 +123,8 @@ def weights() -> str:
         [
             HIDE_CONTENTS + "# Table of published weights",
             "After reading this page you know which weights `weights=` and `--weights` accept.\n"
-            "Accuracies are those that the publisher states, in percent, for one crop.\n"
+            "Accuracies are in percent, for one crop. The publishers state them; those of `mlperf` "
+            "and of weights in the package were measured here.\n"
             "[Published weights](../weights.md) explains how they are found and checked.",
             table("model | tag | dataset | image | top-1 | top-5", lines),
         ]
