@@ -102,12 +102,12 @@ def test_the_cifar10_weights_have_their_accuracy(shared_data: Path) -> None:
     images, labels = [], []
     with tarfile.open(shared_data / "cifar10-png.tar.xz") as archive:
         for member in archive:
-            *_, split, name, file = ["", *member.name.split("/")][-4:]
-            if split == "test" and file.endswith(".png"):
+            path = Path(member.name)
+            if "test" in path.parts and path.suffix == ".png":
                 contents = archive.extractfile(member)
                 assert contents is not None
                 images.append(np.asarray(Image.open(io.BytesIO(contents.read()))))
-                labels.append(CIFAR10.index(name))
+                labels.append(CIFAR10.index(path.parent.name))
     batches = [
         (row.transforms.apply(np.stack(images[start : start + 500])), np.array(labels[start : start + 500]))
         for start in range(0, 10_000, 500)
