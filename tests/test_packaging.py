@@ -86,7 +86,7 @@ def test_the_wheel_holds_every_module_recipe_and_the_type_marker(installed: Path
     expected = {path.relative_to(ROOT / "reszoo") for path in (ROOT / "reszoo").rglob("*.py")} | {
         Path("py.typed")
     }
-    for kind in ("weights/*.tsv", "weights/trained/*", "data/*.txt"):
+    for kind in ("weights/*.tsv", "weights/trained/*", "data/*.txt", "claims/*.toml"):
         found = {path.relative_to(ROOT / "reszoo") for path in (ROOT / "reszoo").glob(kind)}
         assert found, kind
         expected |= found
