@@ -19,7 +19,7 @@ from reszoo.training import step as module
 from reszoo.training.block_functions import BlockByBlock, split
 from reszoo.training.devices import precision
 from reszoo.training.forward import Forward
-from reszoo.training.optimizers import make_optimizer
+from reszoo.training.optimizers import make_optimizer, make_rule
 from reszoo.training.step import Stepper
 
 STEPS = 4
@@ -58,14 +58,12 @@ def train(stepper: Stepper) -> list[float]:
 
 @pytest.fixture
 def plainly(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stepper]:
-    """As `make`, on the plain path: Keras' own call of the model, Keras' own momentum."""
+    """As `make`, on the plain path: Keras' own call of the model."""
 
     def plain(*args: Any, **options: Any) -> Stepper:
         with monkeypatch.context() as patched:
             patched.setattr(module, "Forward", partial(Forward, shared=False))
-            stepper = make(*args, **options)
-        stepper._updater = lambda: stepper.optimizer.update_step
-        return stepper
+            return make(*args, **options)
 
     return plain
 
@@ -90,9 +88,9 @@ def test_momentum_in_one_kernel_is_that_of_keras_to_the_bit(nesterov: bool) -> N
         stepper = make("resnet8", input_shape=(8, 8, 3), nesterov=nesterov)
         weight = next(variable for variable in stepper.weights if variable.shape == (10,))
         weight.assign(start[:10])
-        update = stepper._update._optimizer_step() if kernel else stepper.optimizer.update_step
+        update = make_rule(stepper.optimizer, SGD(nesterov=nesterov), ["float32"], alone=kernel)
         for gradient in gradients:
-            update(tf.constant(gradient[:10]), weight.value, tf.constant(0.1))
+            update(tf.constant(gradient[:10]), weight.value, tf.constant(0.1), False)
         found.append(weight.numpy())
     np.testing.assert_array_equal(*found)
 
