@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.slow  # ten to twenty seconds each on an idle core
+@pytest.mark.slow  # about half a minute each on an idle core
 @pytest.mark.parametrize("proof", PROOFS, ids=lambda proof: proof.recipe)
 def test_100_steps_give_the_originals_weights(proof: Proof) -> None:
     found, departures = prove(proof, PYTHON, "float64")
