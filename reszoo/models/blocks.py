@@ -30,7 +30,7 @@ def block(
     last = 2 if spec.block == "basic" else 3
 
     active = x if first and spec.stem != "bare" else _pre_activate(x, spec, name)
-    if spec.norm == "scaled_weight" and (variance := spec.input_variance(stage, index)) != 1:
+    if spec.norm == "scaled_weight" and (variance := input_variance(spec, stage, index)) != 1:
         active = layers.Rescaling(variance**-0.5, name=f"{name}_input_scale")(active)
     if spec.initialization == "fixup":
         active = ScalarBias(name=f"{name}_bias1")(active)
@@ -94,6 +94,29 @@ def _branch(x: KerasTensor, spec: Spec, stage: int, stride: int, name: str) -> K
     if spec.order == "relu_before_add":
         x = relu(x, f"{name}_relu{len(convs)}")
     return _squeeze_and_excite(x, spec, name) if spec.se_ratio else x
+
+
+def input_variance(spec: Spec, stage: int, index: int) -> float:
+    """Return the variance of a block's input at the start, if branches return variance 1.
+
+    A projection takes the input that was scaled to variance 1, so it starts the sum again.
+
+    Args:
+        spec: The specification of the model.
+        stage: Number of the stage, from 0.
+        index: Number of the block in the stage, from 0.
+
+    Reference: arXiv 2101.08692, section 3.
+    """
+    if spec.shortcut == "none":
+        return 1.0
+    projects = spec.shortcut in ("B", "C")
+    before = index if stage and projects else sum(spec.depths[:stage]) + index
+    if projects and stage and not index:
+        before = spec.depths[stage - 1]
+    if spec.shortcut == "C":
+        before = min(before, 1)
+    return 1 + before * spec.branch_scale**2
 
 
 def initial_scale(spec: Spec, *, last: bool) -> float:

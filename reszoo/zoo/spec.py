@@ -236,27 +236,6 @@ class Spec(Table):
         """Whether the model has layers that normalize maps."""
         return self.norm in ("batch", "group")
 
-    def input_variance(self, stage: int, index: int) -> float:
-        """Return the variance of a block's input at the start, if branches return variance 1.
-
-        A projection takes the input that was scaled to variance 1, so it starts the sum again.
-
-        Args:
-            stage: Number of the stage, from 0.
-            index: Number of the block in the stage, from 0.
-
-        Reference: arXiv 2101.08692, section 3.
-        """
-        if self.shortcut == "none":
-            return 1.0
-        projects = self.shortcut in ("B", "C")
-        before = index if stage and projects else sum(self.depths[:stage]) + index
-        if projects and stage and not index:
-            before = self.depths[stage - 1]
-        if self.shortcut == "C":
-            before = min(before, 1)
-        return 1 + before * self.branch_scale**2
-
     @property
     def total_stride(self) -> int:
         """Input pixels per pixel of the last stage's map: the smallest side of an input."""
