@@ -19,7 +19,6 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from http.client import HTTPException
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -273,14 +272,6 @@ def check_network(sites: Mapping[str, str], environ: Mapping[str, str]) -> Check
 
 def check_extras() -> Check:
     """List the optional runtimes."""
-    names = ("torch", "ai-edge-litert", "onnx", "onnxruntime", "tf2onnx")
-    found = [f"{name} {version(name)}" for name in names if _installed(name)]
+    names = ("torch", "ai_edge_litert", "onnx", "onnxruntime", "tf2onnx")
+    found = [name for name in names if find_spec(name) is not None]
     return Check("extras", "ok", ", ".join(found) or "none")
-
-
-def _installed(name: str) -> bool:
-    try:
-        version(name)
-    except PackageNotFoundError:
-        return False
-    return True

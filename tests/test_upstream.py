@@ -118,6 +118,10 @@ def optimizer_parts() -> bool:
     net, optimizer = model(), keras.optimizers.SGD(0.25, momentum=0.9)
     optimizer.build(net.trainable_variables)
     index = optimizer._get_variable_index(net.trainable_variables[1])
+    lamb = keras.optimizers.Lamb(0.25)
+    lamb.build(net.trainable_variables)
+    slots = [tuple(slot.shape) for slot in (lamb._momentums[0], lamb._velocities[0])]
+    assert slots == [tuple(net.trainable_variables[0].shape)] * 2
     return index == 1 and len(optimizer.momentums) == 2 and float(optimizer._learning_rate) == 0.25
 
 
@@ -225,7 +229,7 @@ USES: list[tuple[str, str, Callable[[], bool]]] = [
     (KERAS, "_call_context_args", call_context_args),
     (KERAS, "_flatten_layers", flatten_layers),
     (KERAS, "keras.src.ops.", modules_of_operations),
-    (KERAS, "_get_variable_index _learning_rate", optimizer_parts),
+    (KERAS, "_get_variable_index _learning_rate _momentums _velocities", optimizer_parts),
     (KERAS, "_compile_metrics", compile_metrics),
     (KERAS, " ".join(sorted(REMADE)), attributes_of_callbacks),
     (TENSORFLOW, "_noinline", noinline),

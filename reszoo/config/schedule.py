@@ -130,7 +130,7 @@ class _Warmed(Schedule):
 
     def _rate(self, at: Moment) -> float:
         if self.every == "epoch":
-            at = at._replace(step=at.step - at.step % at.unit)
+            at = Moment(at.step - at.step % at.unit, *at[1:])
         warmup = round(self.warmup * at.unit)
         if at.step >= warmup:
             return self._after_warmup(at)

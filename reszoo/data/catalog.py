@@ -84,5 +84,7 @@ def data_home(folder: str | Path | None = None) -> Path:
 
 def is_prepared(name: str, home: Path) -> bool:
     """Return whether the files in `home` show that a dataset can be read without preparing it."""
+    if name in EMBEDDED or Path(name).is_absolute():
+        return name in EMBEDDED
     infos = (home / name).glob("**/dataset_info.json")
-    return name in EMBEDDED or any(".incomplete" not in info.parent.name for info in infos)
+    return any(".incomplete" not in info.parent.name for info in infos)

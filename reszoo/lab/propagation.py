@@ -65,7 +65,7 @@ def propagation(
     Raises:
         ReszooError: For settings out of range, or a folder that holds another experiment.
     """
-    check_count("blocks", blocks, 2, 500)
+    check_count("blocks", blocks, 4, 500)
     check_count("width", width, 1)
     check_count("seeds", seeds, 1)
     settings = {"blocks": blocks, "width": width, "seeds": seeds}
@@ -179,7 +179,7 @@ def _measures(results: JsonObject) -> JsonObject:
     def slope(x: Any, y: Any) -> float:
         return float(np.polyfit(x, y, 1)[0])
 
-    batch, half = mean("batch_norm", "x"), (len(blocks) - 1) // 2
+    batch, half = mean("batch_norm", "x"), len(blocks) // 2
     share = mean("batch_norm", "branch") / batch
     found = {
         "batch_norm_growth": slope(blocks, batch),

@@ -54,7 +54,7 @@ def test_propagation_leaves_a_record_and_a_report(
 ) -> None:
     monkeypatch.setattr(lab, "NEURONS", 64)
     monkeypatch.setattr(lab, "STACKS", {stack: depths[:2] for stack, depths in lab.STACKS.items()})
-    record = propagation(tmp_path / "out", blocks=2, width=4, seeds=1, quiet=True)
+    record = propagation(tmp_path / "out", blocks=4, width=4, seeds=1, quiet=True)
     assert set(record["results"]["maps"]) == set(lab.FORMS)
     assert record["results"]["measures"]["fixup_growth"] == pytest.approx(1, abs=1e-4)
     assert {"record.json", "report.html", "maps.png", "gradients.png"} <= {

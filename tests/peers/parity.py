@@ -44,11 +44,11 @@ def rows() -> list[Row]:
     """Return every model and layout that published weights have, by its publisher's name.
 
     The layout kerasio has no peer: its files hold their own model, with which
-    tests/weights/test_keras_graph.py compares.
+    tests/weights/test_keras_graph.py compares. Nor have the weights that the package trained.
     """
     found = {}
     for weights in list_weights():
-        if weights.layout == "kerasio":
+        if weights.layout in ("kerasio", "reszoo"):
             continue
         name = weights.source.rsplit("/", 1)[-1].split(".")[0]
         if weights.layout == "torchvision":
