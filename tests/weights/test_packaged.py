@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 from pathlib import Path
@@ -113,4 +114,23 @@ def test_the_cifar10_weights_have_their_accuracy(shared_data: Path) -> None:
         for start in range(0, 10_000, 500)
     ]  # fmt: skip
     scores = evaluate_model(build("resnet20", weights=row.tag), batches, classes=10)
+    assert scores.examples == 10_000 and round(100 * scores.top1, 2) == row.top1
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_the_fashion_mnist_weights_have_their_accuracy(shared_data: Path) -> None:
+    row = find_weights(reszoo.spec("resnet20"), "fashion_mnist")
+    folder = shared_data / "fashion-mnist"
+    images, labels = (
+        np.frombuffer(gzip.decompress((folder / f"t10k-{name}-ubyte.gz").read_bytes()), np.uint8)
+        for name in ("images-idx3", "labels-idx1")
+    )
+    images, labels = images[16:].reshape(-1, 28, 28, 1), labels[8:]
+    batches = [
+        (row.transforms.apply(images[start : start + 500]), labels[start : start + 500])
+        for start in range(0, 10_000, 500)
+    ]
+    model = build("resnet20", weights=row.tag)
+    scores = evaluate_model(model, batches, classes=10)
     assert scores.examples == 10_000 and round(100 * scores.top1, 2) == row.top1
