@@ -33,7 +33,7 @@ class ComparedRun:
         seed: Its seed.
         meta: The content of run.json.
         history: The rows of its metrics.
-        scores: As `read_scores` returns them; empty if the run has not finished.
+        scores: What `read_scores` returns, or an empty table for an unfinished run.
     """
 
     run: Run

@@ -108,10 +108,9 @@ def measure_maps(spec: Spec, seed: int) -> JsonObject:
     model = build(spec, input_shape=(SIDE, SIDE, 3))
     by_name = {layer.name: layer for layer in model.layers}
     names = [f"stage1_block{index + 1}" for index in range(spec.depths[0])]
-    after = {"post": "relu2", "bn_after_add": "relu2"}.get(spec.order, "add")
-    plain = spec.shortcut == "none"
-    x = [by_name[f"{name}_{'relu2' if plain else after}"].output for name in names]
-    branches = x if plain else [by_name[f"{name}_add"].input[1] for name in names]
+    end = "relu2" if spec.order == "post" else "add"
+    x = [by_name[f"{name}_{end}"].output for name in names]
+    branches = x if spec.shortcut == "none" else [by_name[f"{name}_add"].input[1] for name in names]
     entry = by_name["stem_relu1"].output
     maps = keras.Model(model.input, [_mean_square(tensor) for tensor in (entry, *x, *branches)])
     images = np.random.default_rng(seed).normal(size=(BATCH, SIDE, SIDE, 3)).astype(np.float32)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from reszoo.errors import ReszooError
 from reszoo.files import write_text
 from reszoo.types import JsonObject
+
+T = TypeVar("T")
 
 
 def read_metrics(folder: Path) -> list[JsonObject]:
@@ -21,17 +24,27 @@ def read_metrics(folder: Path) -> list[JsonObject]:
     Raises:
         ReszooError: If the run has no metrics, or a line is not JSON.
     """
-    path = folder / "metrics.jsonl"
+    path, old = folder / "metrics.jsonl", folder / "history.json"
+    if not path.is_file() and old.is_file():
+        return parse_file(old, json.loads)
+    return parse_file(path, lambda text: [json.loads(line) for line in text.split("\n")[:-1]])
+
+
+def parse_file(path: Path, parse: Callable[[str], T]) -> T:
+    """Return the content of a JSON file in a run folder.
+
+    Args:
+        path: The file.
+        parse: From its text to its content.
+
+    Raises:
+        ReszooError: If the file does not exist or is not JSON.
+    """
     try:
-        if not path.is_file() and (folder / "history.json").is_file():
-            path = folder / "history.json"
-            rows: list[JsonObject] = json.loads(path.read_text(encoding="utf-8"))
-            return rows
-        *lines, _ = path.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines]
+        return parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ReszooError(
-            f"{folder} does not hold metrics.jsonl; the run stopped before training"
+            f"{path.parent} does not hold {path.name}; the run stopped before training"
         ) from error
     except ValueError as error:
         raise ReszooError(f"{path} is not JSON; it is damaged") from error

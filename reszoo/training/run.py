@@ -24,7 +24,7 @@ from reszoo.training.data_location import (
     same_but_location,
 )
 from reszoo.training.environment import now
-from reszoo.training.metrics import append_metrics, read_metrics, write_metrics
+from reszoo.training.metrics import append_metrics, parse_file, read_metrics, write_metrics
 from reszoo.types import JsonObject
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Run:
     @property
     def meta(self) -> JsonObject:
         """The object in run.json: spec, data, preprocessing, seed, versions, devices, status."""
-        return rename_run_keys(self._json("run.json"))
+        return rename_run_keys(parse_file(self.path / "run.json", json.loads))
 
     @property
     def history(self) -> list[JsonObject]:
@@ -284,14 +284,3 @@ class Run:
         """Add the last row of `history` to the files."""
         if self.writes:
             append_metrics(self.path, history)
-
-    def _json(self, name: str) -> Any:
-        path = self.path / name
-        try:
-            return json.loads(path.read_text())
-        except FileNotFoundError as error:
-            raise ReszooError(
-                f"{self.path} does not hold {name}; the run stopped before training"
-            ) from error
-        except ValueError as error:
-            raise ReszooError(f"{path} is not JSON; it is damaged") from error
