@@ -11,7 +11,7 @@ from reszoo.claims.verdicts import Finding
 from reszoo.reporting.page import Page, Section, Table, write_page
 
 VERDICTS = ("reproduced", "depends", "not reproduced", "not run")
-HEADERS = ("claim", "source", "source's value", "measured", "criterion", "verdict")
+HEADERS = ("claim", "verdict", "measured", "source's value", "criterion", "source")
 
 
 def claim_row(finding: Finding) -> list[str]:
@@ -19,7 +19,7 @@ def claim_row(finding: Finding) -> list[str]:
     claim = finding.claim
     verdict = f"depends on {claim.variable}" if finding.verdict == "depends" else finding.verdict
     source = f"{claim.paper}, {claim.place}"
-    return [claim.statement, source, claim.value, finding.text, claim.criterion, verdict]
+    return [claim.statement, verdict, finding.text, claim.value, claim.criterion, source]
 
 
 def summarize(findings: Sequence[Finding]) -> str:
