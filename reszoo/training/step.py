@@ -85,6 +85,7 @@ class Stepper:
         self.model, self.optimizer, self.strategy = model, optimizer, strategy
         replicas = strategy.num_replicas_in_sync // workers
         self.part = Part(worker, workers, replicas, train.accumulate)
+        self._compiles = train.jit and replicas == workers == 1
         self._statistics = list(find_statistics(model))
         others = model.non_trainable_variables
         self._seeds = [each for each in others if each.path.endswith("seed_generator_state")]
@@ -252,17 +253,33 @@ class Stepper:
         if scaled:
             # Computed from the reduced gradient, and therefore equal on every replica.
             finite = self.strategy.experimental_local_results(finite)[0]
-            apply = partial(self._update.apply, gradients, rate, share, indices)
-            tf.cond(finite, apply, lambda: False)
+            tf.cond(finite, partial(self._apply, gradients, rate, share, indices), lambda: False)
             self.loss_scale.update(finite)
         else:
-            self._update.apply(gradients, rate, share, indices)
+            self._apply(gradients, rate, share, indices)
         sums, wished = tf.split(self.strategy.reduce("SUM", sums, axis=None), [3, 2])
         sums = tf.concat([sums, [0.0]], 0)
         if scaled:  # the loss of a skipped step may not be finite; only the skip is counted
             sums = tf.where(finite, sums, [0.0, 0.0, 0.0, 1.0])
         self.totals.assign_add(sums)
         self.wishes.assign(wished)
+
+    def _apply(
+        self, gradients: list[Tensor], rate: Tensor, share: Tensor, indices: list[int]
+    ) -> bool:
+        """Update the weights of the given indices; return True, for `tf.cond`."""
+        if not self._compiles:
+            return self._update.apply(gradients, rate, share, indices)
+
+        def apply(gradients: list[Tensor], rate: Tensor, share: Tensor) -> bool:
+            weights = [self.weights[index] for index in indices]
+            gradients = self._update.regularize(gradients, weights, {})
+            return self._update.apply(gradients, rate, share, indices)
+
+        # One program instead of several kernels for each weight.
+        compiled = tf.function(apply, autograph=False, jit_compile=True)
+        compiled(gradients, rate, share)
+        return True
 
     def _replica_step(
         self,
@@ -282,5 +299,6 @@ class Stepper:
             sharpness.end_pass(ascent)
             sums = ascent.sums
             read = dict(zip(map(id, gradient.weights), ascent.values, strict=True))
-        gradients = self._update.regularize(gradients, gradient.weights, read)
+        if not self._compiles:
+            gradients = self._update.regularize(gradients, gradient.weights, read)
         return gradients, tf.concat([sums, wishes], 0), finite
