@@ -19,7 +19,7 @@ PAGES = {
     "drift": "reszoo.lab.drift_page",
     "identity": "reszoo.lab.identity_page",
     "linear": "reszoo.lab.linear",
-    "propagation": "reszoo.lab.propagation",
+    "propagation": "reszoo.lab.propagation_page",
     "responses": "reszoo.lab.responses",
     "sizes": "reszoo.lab.sizes",
 }
