@@ -33,7 +33,7 @@ class Claim(Table):
 
     id: str = Field(pattern=r"^[a-z0-9-]+$", description="Its name on the command line.")
     statement: str = Field(description="What the source says, in one sentence.")
-    paper: str = Field(description="The source: arXiv number.")
+    paper: str = Field(description="The source: arXiv number, or whose question it is.")
     place: str = Field(description="Section, figure or table.")
     value: str = Field(description="The source's value, as text.")
     experiment: str = Field(description="The name of the experiment.")

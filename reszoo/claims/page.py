@@ -25,7 +25,8 @@ def claim_row(finding: Finding) -> list[str]:
 def summarize(findings: Sequence[Finding]) -> str:
     """Return the number of claims per verdict in one sentence."""
     counts: Counter[str] = Counter(finding.verdict for finding in findings)
-    papers = len({finding.claim.paper for finding in findings})
+    sources = {finding.claim.paper for finding in findings}
+    papers = sum(source.startswith("arXiv") for source in sources)
     shown = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
     return f"{len(findings)} claims of {papers} paper{'s' * (papers != 1)}: {shown}."
 

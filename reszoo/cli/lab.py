@@ -19,6 +19,8 @@ LABS = {
     "responses": "standard deviation of the response of every 3x3 layer in trained runs",
     "propagation": "size of maps and correlation of gradients before training, with and without "
     "normalization",
+    "resemblance": "do the first layers of a deep model resemble a shallow model?",
+    "undertraining": "deep models whose first layers were trained for a part, then frozen or not",
     "linear": "linear residual layers: how small they stay, and the Hessian at zero",
     "sizes": "parameters and MACs of the papers' models, counted",
     "report": "write figures and report of an experiment again from its record",
@@ -30,6 +32,11 @@ BACKBONE = (
 DATA = "digits (embedded), cifar10 or another dataset's name, or folder:PATH"
 BUDGET = (
     "steps of a run of the deepest model (default: the recipe's; 64,000 for any dataset but digits)"
+)
+
+MODELS = (
+    "folders of finished runs, or NAME@WEIGHTS of published weights (default: models are trained "
+    "on digits)"
 )
 
 Options = dict[str, tuple[Any, str]]
@@ -73,6 +80,22 @@ OPTIONS: dict[str, Options] = {
         "blocks": (27, "blocks of each model"),
         "width": (32, "channels of each model"),
         "seeds": (3, "repeats"),
+    },
+    "resemblance": {
+        "models": ([""], MODELS),
+        "data": ("", "the images (default: those of the first run)"),
+        "depths": ([20, 56], "two depths to train on digits, without --models"),
+        "seeds": (2, "runs of each shallow model to train"),
+        "budget": (0, "steps of each run (default: the recipe's)"),
+        "images": (1000, "number of test images at most"),
+        "devices": ("auto", "as for `reszoo train`"),
+    },
+    "undertraining": {
+        "depths": ([20, 56], "depths of the shallow and the deep models"),
+        "shares": ([0.05, 0.2, 1.0], "shares of the training of the shallow models"),
+        "budget": (400, "steps of their whole training"),
+        "steps": (100, "steps of the deep models"),
+        "devices": ("auto", "as for `reszoo train`"),
     },
     "linear": {
         "depths": ([2, 4, 8, 16, 32], "layers of a stack"),

@@ -19,9 +19,11 @@ PAGES = {
     "drift": "reszoo.lab.drift_page",
     "identity": "reszoo.lab.identity_page",
     "linear": "reszoo.lab.linear",
-    "propagation": "reszoo.lab.propagation_page",
+    "propagation": "reszoo.lab.propagation",
+    "resemblance": "reszoo.lab.resemblance_page",
     "responses": "reszoo.lab.responses",
     "sizes": "reszoo.lab.sizes",
+    "undertraining": "reszoo.lab.undertraining",
 }
 
 

@@ -27,11 +27,13 @@ def train_all(
     *,
     devices: str = "auto",
     reporter: Reporter,
+    models: Mapping[str, ModelSource] | None = None,
 ) -> dict[str, Run]:
     """Train each recipe of `plan` in `folder`/NAME, in order, and return the runs.
 
     Besides the test scores each run gets evaluation-train.json, the scores of its final model on
-    all training images without augmentation.
+    all training images without augmentation. `models` has models that the recipe does not make, by
+    NAME, as in `Trainer.prepare`.
 
     Raises:
         ReszooError: For a folder with a run of another recipe, before anything is trained.
@@ -42,7 +44,7 @@ def train_all(
     begun, trained = time.monotonic(), 0
     for number, (name, run) in enumerate(runs.items(), 1):
         if not is_finished(run):
-            _train(run, plan[name], devices, reporter)
+            _train(run, plan[name], devices, reporter, (models or {}).get(name))
             trained += 1
         if not (run.path / "evaluation-train.json").is_file():
             evaluate(run, split="train", devices=devices)
@@ -110,9 +112,11 @@ def _find_run(path: Path, recipe: Recipe) -> Run:
     return run
 
 
-def _train(run: Run, recipe: Recipe, devices: str, reporter: Reporter) -> None:
+def _train(
+    run: Run, recipe: Recipe, devices: str, reporter: Reporter, model: ModelSource | None
+) -> None:
     try:
-        trainer = open_trainer(run.path, recipe, devices)
+        trainer = open_trainer(run.path, recipe, devices, model)
         fit(trainer, reporter)
         trainer.finish()
     finally:
