@@ -75,7 +75,8 @@ class Recipe(Table):
             if self.data.on_device and used:
                 expected = f"false with augment.{key}, which changes images on the CPU"
                 raise self.data.contradiction("on_device", expected, False)
-        for key in () if self.model.is_own else ("dropout", "shortcut_dropout", "drop_path"):
+        random = ("dropout", "shortcut_dropout", "head_dropout", "drop_path")
+        for key in () if self.model.is_own else random:
             if self.train.jit and getattr(self.model.spec, key):
                 expected = f"false with model.{key}, because XLA draws other random numbers"
                 raise self.train.contradiction("jit", expected, False)

@@ -82,7 +82,7 @@ def _branch(x: KerasTensor, spec: Spec, stage: int, stride: int, name: str) -> K
         bias = 0.0 if spec.has_bias(normed=normed) else None
         x = conv(
             x, filters, kernel, f"{name}_conv{number}",
-            stride=step, groups=groups, bias=bias, padding=spec.padding,
+            stride=step, groups=groups, bias=bias, padding=spec.padding, blur=spec.blur,
             scale=initial_scale(spec, last=last), scaled_weight=weight_epsilon(spec),
         )  # fmt: skip
         if normed and spec.order != "pre":

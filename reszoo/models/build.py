@@ -96,9 +96,14 @@ def build(
         if fixup:
             x = ScalarBias(name="head_bias", dtype=full)(x)
         if top:
-            start = "zeros" if fixup else "he_normal"
+            if spec.head_dropout:
+                x = keras.layers.Dropout(spec.head_dropout, name="head_dropout", dtype=full)(x)
             x = keras.layers.Dense(
-                classes, kernel_initializer=start, name="head_dense", dtype=full
+                classes,
+                kernel_initializer="zeros" if fixup else "he_normal",
+                bias_initializer=keras.initializers.Constant(spec.head_bias),
+                name="head_dense",
+                dtype=full,
             )(x)
         model = keras.Model(images, x, name=spec.name)
         _check_own_count(model, spec, shape)

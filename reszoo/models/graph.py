@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import keras
 
-from reszoo.models.layers import PadChannels
+from reszoo.models.layers import Blur, PadChannels
 from reszoo.types import Tensor
 
 Node: TypeAlias = Any
@@ -30,7 +30,7 @@ POSITIVE_OPS += ("Softmax", "Absolute", "Square", "Exp")
 # Layers whose output is not negative if their inputs are not.
 CARRYING: tuple[type, ...] = (L.MaxPooling2D, L.AveragePooling2D, L.ZeroPadding2D, L.Cropping2D)
 CARRYING += (L.GlobalMaxPooling2D, L.GlobalAveragePooling2D, L.Dropout, L.SpatialDropout2D)
-CARRYING += (L.Reshape, L.Flatten, L.Permute, L.Identity, PadChannels)
+CARRYING += (L.Reshape, L.Flatten, L.Permute, L.Identity, PadChannels, Blur)
 CARRYING += (L.Concatenate, L.Add, L.Multiply, L.Average, L.Minimum)
 
 

@@ -24,7 +24,7 @@ GAMMA = math.sqrt(2 / (1 - 1 / math.pi))
 def conv(
     x: KerasTensor, filters: int, kernel: int, name: str,
     *, stride: int = 1, groups: int = 1, bias: float | None = None, padding: str = "both",
-    scale: float = 1.0, scaled_weight: float | None = None,
+    scale: float = 1.0, scaled_weight: float | None = None, blur: bool = False,
 ) -> KerasTensor:  # fmt: skip
     """Apply a square convolution.
 
@@ -42,9 +42,12 @@ def conv(
         padding: Of a strided convolution: "both" pads all sides equally, "same" as TensorFlow.
         scale: Factor of the initial weights; 0 for zeros.
         scaled_weight: The epsilon of `ScaledConv2D`, which is then used; None for `Conv2D`.
+        blur: Whether `Blur` comes before a strided convolution.
 
     Reference: arXiv 1502.01852, equation 10.
     """
+    if blur and stride > 1:
+        x = Blur(name=f"{name}_blur")(x)
     pads = stride > 1 and kernel > 1 and padding == "both"
     if pads:
         x = keras.layers.ZeroPadding2D(kernel // 2, data_format=DATA_FORMAT, name=f"{name}_pad")(x)
@@ -152,6 +155,39 @@ class PadChannels(keras.layers.Layer):  # type: ignore[misc]
         """Return the arguments from which Keras makes an equal layer."""
         own = {"channels": self.channels, "stride": self.stride, "pad_at": self.pad_at}
         return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable(package="reszoo")
+class Blur(keras.layers.Layer):  # type: ignore[misc]
+    """Blur each channel by [1, 2, 1] / 4 in both directions, zero-padded (arXiv 1904.11486).
+
+    From [n, height, width, c] to [n, ceil(height / stride), ceil(width / stride), c].
+
+    Args:
+        stride: Distance of the pixels that are kept.
+        **kwargs: Arguments of every Keras layer.
+    """
+
+    def __init__(self, stride: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stride = stride
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Return the shape of the output."""
+        batch, *sides, channels = input_shape
+        kept = (side if side is None else -(-side // self.stride) for side in sides)
+        return (batch, *kept, channels)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Return the blurred maps."""
+        kernel = np.outer([1, 2, 1], [1, 2, 1])[:, :, None, None] / 16
+        kernel = keras.ops.cast(np.tile(kernel, (1, 1, inputs.shape[-1], 1)), inputs.dtype)
+        padded = keras.ops.pad(inputs, [[0, 0], [1, 1], [1, 1], [0, 0]])
+        return keras.ops.depthwise_conv(padded, kernel, self.stride, data_format=DATA_FORMAT)
+
+    def get_config(self) -> JsonObject:
+        """Return the arguments from which Keras makes an equal layer."""
+        return {**super().get_config(), "stride": self.stride}
 
 
 @keras.saving.register_keras_serializable(package="reszoo")

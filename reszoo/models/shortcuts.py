@@ -38,7 +38,7 @@ def shortcut(x: KerasTensor, spec: Spec, channels: int, stride: int, block: str)
     bias = 0.0 if spec.has_bias(normed=normed) else None
     x = conv(
         x, channels, 1, f"{block}_shortcut_conv",
-        stride=stride, bias=bias, scaled_weight=weight_epsilon(spec),
+        stride=stride, bias=bias, blur=spec.blur, scaled_weight=weight_epsilon(spec),
     )  # fmt: skip
     return normalize(x, f"{block}_shortcut_bn", spec) if normed else x
 

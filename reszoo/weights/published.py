@@ -21,7 +21,10 @@ from reszoo.zoo.count import count
 from reszoo.zoo.spec import Spec
 
 # Fields in which models of the same weights may differ: initial values, and training alone.
-FREE = ("name", "zero_gamma", "gate_bias", "dropout", "shortcut_dropout", "drop_path")
+FREE = (
+    *("name", "zero_gamma", "gate_bias", "dropout", "shortcut_dropout", "drop_path"),
+    *("head_dropout", "head_bias"),
+)
 
 NEAR = 3  # fields in which a model may differ and still be meant
 

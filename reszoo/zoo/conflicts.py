@@ -53,7 +53,8 @@ CONFLICTS: tuple[tuple[str, str, tuple[object, ...], str], ...] = (
     ("expansions groups group_width", "block", ("basic",),
      "they shape a bottleneck; change widths"),
     ("stride_at", "block", ("basic",), "a basic block strides in its first convolution"),
-    ("shrink shrink_at stride_at", "stages", (1,), "no stage halves its input"),
+    ("shrink shrink_at stride_at blur", "stages", (1,), "no stage halves its input"),
+    ("blur", "padding", ("same",), "the blur pads both sides equally"),
 )  # fmt: skip
 """Fields that must keep their defaults, another field, its values, and the reason."""
 

@@ -203,6 +203,7 @@ class _Counter:
         convs = {
             "cifar": [(width, 3, 1)],
             "deep": [(width // 2, 3, 2), (width // 2, 3, 1), (width, 3, 1)],
+            "rs": [(width // 2, 3, 2), (width // 2, 3, 1), (width, 3, 1), (width, 3, 2)],
         }.get(spec.stem, [(width, 7, 2)])
         bias = spec.has_bias(normed=spec.stem != "bare")
         for index, (out, kernel, stride) in enumerate(convs, 1):
@@ -210,7 +211,7 @@ class _Counter:
             if spec.stem != "bare":
                 yield from self.norm(f"stem_bn{index}")
                 yield from self.scalars("stem", 1)
-        if spec.stem != "cifar":
+        if spec.stem not in ("cifar", "rs"):
             self.halve()  # the pooling
 
     def block(self, stage: int, index: int) -> Iterator[Part]:

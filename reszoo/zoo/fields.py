@@ -20,6 +20,7 @@ class SpecFields(TypedDict, total=False):
     padding: str
     shrink: str
     shrink_at: str
+    blur: bool
     shortcut_bn: bool
     shortcut_from: str
     shortcut_scale: float
@@ -40,4 +41,6 @@ class SpecFields(TypedDict, total=False):
     initialization: str
     bn_epsilon: float
     dropout: float
+    head_dropout: float
+    head_bias: float
     drop_path: float

@@ -42,10 +42,11 @@ class Spec(Table):
         examples=[[4, 2, 2]],
         description="Output channels / `widths` of each stage's bottlenecks, if not 4.",
     )
-    stem: Literal["cifar", "imagenet", "deep", "bare"] = Field(
+    stem: Literal["cifar", "imagenet", "deep", "rs", "bare"] = Field(
         description="`cifar`: 3x3. `imagenet`: 7x7 of stride 2, then 3x3 max pooling of stride 2. "
         "`deep`: three 3x3, the first of stride 2, the first two half as wide, then the pooling "
-        "(arXiv 1812.01187). `bare`: `imagenet` without batch norm and ReLU, before order `pre` "
+        "(arXiv 1812.01187). `rs`: `deep` with a fourth 3x3, of stride 2, for the pooling (arXiv "
+        "2103.07579). `bare`: `imagenet` without batch norm and ReLU, before order `pre` "
         "(keras.applications, resnet.py)."
     )
     stem_width: Count = Field(description="Output channels of the stem.")
@@ -74,6 +75,12 @@ class Spec(Table):
         description="Which block of a stage halves its maps: the first of all stages but stage 1, "
         "or the last of all stages but the last, whose identity keeps every second pixel "
         "(keras.applications, resnet_v2.py).",
+    )
+    blur: bool = Field(
+        False,
+        description="Blur by [1, 2, 1] / 4 in both directions before each strided convolution but "
+        "the stem's, and between maximum and stride of max pooling (arXiv 1904.11486, as "
+        "Composer's BlurPool with `blur_first`). Option A is not blurred.",
     )
     shortcut_bn: bool = Field(
         True, description="Whether a batch norm follows a projection where one ends the branch."
@@ -157,6 +164,12 @@ class Spec(Table):
         0.0,
         description="Dropout rate before the last convolution of each branch (arXiv 1605.07146).",
     )
+    head_dropout: Rate = Field(0.0, description="Dropout rate before the classifier.")
+    head_bias: float = Field(
+        0.0,
+        examples=[-6.9078],
+        description="Initial bias of the classifier, such as -log(classes) for a binary loss.",
+    )
     drop_path: Rate = Field(
         0.0,
         description="Probability of dropping the last block's branch in training, per example. "
@@ -180,8 +193,8 @@ class Spec(Table):
         small = self.block == "bottleneck" and self.stride_at == "conv1"
         if self.padding == "same" and self.stem == "cifar" and (small or stages == 1):
             raise self._error("padding", "'both', because only 1x1 convolutions have stride 2")
-        if self.stem == "deep" and self.stem_width == 1:
-            raise self._error("stem_width", "at least 2 with stem='deep', which halves it")
+        if self.stem in ("deep", "rs") and self.stem_width == 1:
+            raise self._error("stem_width", f"at least 2 with stem={self.stem!r}, which halves it")
         check_own_parts(self)
         if conflict := find_conflict(self):
             raise ReszooError(conflict)
@@ -198,7 +211,7 @@ class Spec(Table):
     def _not_divided(self) -> int:
         """Return a number of channels that `norm_groups` does not divide; 0 if there is none."""
         channels = [self.stem_width, *map(self.out_channels, range(self.stages))]
-        if self.stem == "deep":
+        if self.stem in ("deep", "rs"):
             channels.append(self.stem_width // 2)
         if self.block == "bottleneck":
             channels += map(self.inner_channels, range(self.stages))

@@ -232,7 +232,7 @@ def test_pixels_are_normalized_as_in_evaluation(mean: np.ndarray, order: str) ->
 
 NETS = [
     {"shortcut": "A"}, {"shortcut": "C", "order": "pre"}, {"se_ratio": 0.25}, {"rezero": True}, {"gate": "exclusive"},
-    {"block": "bottleneck", "groups": 4, "group_width": 16, "shortcut": "B"}, {"stem": "deep", "shrink": "avgpool", "shortcut": "B"},
+    {"block": "bottleneck", "groups": 4, "group_width": 16, "shortcut": "B"}, {"stem": "deep", "shrink": "avgpool", "shortcut": "B", "blur": True},
     {"stem": "imagenet", "dropout": 0.2, "drop_path": 0.2}, {"shortcut_scale": 0.5, "branch_scale": 0.5},
 ]  # fmt: skip
 

@@ -42,13 +42,15 @@ def forward(spec: Spec, weights: Weights, images: Array) -> Array:
 
 
 def _stem(spec: Spec, weights: Weights, x: Array) -> Array:
-    strides = {"cifar": [1], "imagenet": [2], "bare": [2], "deep": [2, 1, 1]}[spec.stem]
+    strides = {"cifar": [1], "imagenet": [2], "bare": [2], "deep": [2, 1, 1], "rs": [2, 1, 1, 2]}[
+        spec.stem
+    ]
     for number, stride in enumerate(strides, 1):
         x = _convolve(spec, weights, x, f"stem_conv{number}", stride, spec.padding)
         if spec.stem != "bare":
             x = _norm(spec, weights, x, f"stem_bn{number}")
             x = np.maximum(_plus(weights, x, f"stem_bias{number}"), 0)
-    if spec.stem != "cifar":
+    if spec.stem not in ("cifar", "rs"):
         padded = np.pad(
             x,
             [(0, 0), (1, 1), (1, 1), (0, 0)],
@@ -56,7 +58,8 @@ def _stem(spec: Spec, weights: Weights, x: Array) -> Array:
         )
         if spec.padding == "same":
             padded = np.pad(x, _same(x, 3), constant_values=-np.inf)
-        x = _windows(padded, 3, 2).max(axis=(-2, -1))
+        x = _windows(padded, 3, 1 if spec.blur else 2).max(axis=(-2, -1))
+        x = _blur(x)[:, ::2, ::2] if spec.blur else x
     return x
 
 
@@ -87,14 +90,9 @@ def _block(spec: Spec, weights: Weights, x: Array, stage: int, index: int) -> Ar
     for step in steps[leading:]:
         if step == "c":
             convolutions += 1
-            x = _convolve(
-                spec,
-                weights,
-                x,
-                f"{place}_conv{convolutions}",
-                stride if convolutions == striding else 1,
-                spec.padding,
-            )
+            step = stride if convolutions == striding else 1
+            x = _blur(x) if spec.blur and step == 2 else x
+            x = _convolve(spec, weights, x, f"{place}_conv{convolutions}", step, spec.padding)
         elif step == "n":
             norms += 1
             x = _norm(spec, weights, x, f"{place}_bn{norms}")
@@ -141,6 +139,7 @@ def _add(
         if stride == 2 and spec.shrink == "avgpool":
             carried = _convolve(spec, weights, _average(active), f"{place}_shortcut_conv", 1)
         else:
+            active = _blur(active) if spec.blur and stride == 2 else active
             carried = _convolve(spec, weights, active, f"{place}_shortcut_conv", stride)
         if spec.shortcut_bn and spec.order not in ("pre", "bn_after_add"):
             carried = _norm(spec, weights, carried, f"{place}_shortcut_bn")
@@ -172,6 +171,16 @@ def _average(x: Array) -> Array:
         np.add.reduceat(ones, np.arange(0, x.shape[1], 2), 1), np.arange(0, x.shape[2], 2), 2
     )
     return sums / counts
+
+
+def _blur(x: Array) -> Array:
+    """Average every pixel with its neighbors, weighted 1, 2, 1; zeros lie outside (arXiv 1904.11486)."""
+    for axis in (1, 2):
+        zero = np.zeros_like(x.take([0], axis))
+        more = np.concatenate([zero, x, zero], axis)
+        sides = [more.take(range(start, start + x.shape[axis]), axis) for start in (0, 1, 2)]
+        x = (sides[0] + 2 * sides[1] + sides[2]) / 4
+    return x
 
 
 def _windows(x: Array, size: int, stride: int) -> Array:

@@ -27,7 +27,7 @@ USUAL: dict[str, Spec] = {
 }
 MORE: dict[str, Spec] = {
     **{name: spec(name) for name in ("plain8", "resnet8", "resnet8_v2", "wrn10_1")},
-    "stem": BASIC.replace(stem="imagenet", order="bn_after_add", shortcut="B"),
+    "stem": BASIC.replace(stem="imagenet", order="bn_after_add", shortcut="B", blur=True),
     "scaled": BOTTLENECK.replace(
         order="relu_before_add", branch_scale=0.5, shortcut_scale=0.5, pad_at="end"
     ),

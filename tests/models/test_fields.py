@@ -32,6 +32,7 @@ CASES: dict[str, tuple[tuple[Spec, Any, str], ...]] = {
     "stem": (
         (BASIC, "imagenet", "weights"),
         (BASIC, "deep", "weights"),
+        (BASIC.replace(stem="deep"), "rs", "weights"),
         (BASIC.replace(order="pre", stem="imagenet"), "bare", "weights"),
     ),
     "stem_width": ((BASIC, 5, "weights"),),
@@ -44,6 +45,7 @@ CASES: dict[str, tuple[tuple[Spec, Any, str], ...]] = {
     ),
     "shrink": ((BASIC.replace(shortcut="B"), "avgpool", "inference"), (B, "avgpool", "inference")),
     "shrink_at": ((BASIC.replace(shortcut="B"), "last", "inference"), (B, "last", "inference")),
+    "blur": ((BASIC, True, "inference"), (B.replace(stem="imagenet"), True, "inference")),
     "shortcut_bn": ((BASIC.replace(shortcut="B"), False, "weights"), (B, False, "weights")),
     "shortcut_from": ((B.replace(order="pre"), "input", "inference"),),
     "shortcut_scale": ((BASIC, 0.5, "inference"), (B, 2.0, "inference")),
@@ -80,6 +82,8 @@ CASES: dict[str, tuple[tuple[Spec, Any, str], ...]] = {
         (BASIC.replace(norm="scaled_weight", order="pre"), 0.1, "inference"),
     ),
     "dropout": ((BASIC, 0.5, "training"), (B, 0.5, "training")),
+    "head_dropout": ((BASIC, 0.5, "training"),),
+    "head_bias": ((BASIC, -2.0, "start"),),
     "drop_path": ((BASIC, 0.5, "training"),),
 }
 
@@ -177,12 +181,13 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "padding": ("same",),
     "shortcut_bn": (False,),
     "shortcut_from": ("input",),
-    "stem": ("imagenet", "deep", "bare"),
+    "stem": ("imagenet", "deep", "rs", "bare"),
     "stem_width": (3,),
     "shortcut": ("none", "B", "C"),
     "pad_at": ("end",),
     "shrink": ("avgpool",),
     "shrink_at": ("last",),
+    "blur": (True,),
     "shortcut_scale": (0.5,),
     "branch_scale": (0.5,),
     "gate": ("exclusive", "shortcut_only"),
@@ -201,6 +206,8 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "initialization": ("fixup",),
     "bn_epsilon": (0.1,),
     "dropout": (0.3,),
+    "head_dropout": (0.3,),
+    "head_bias": (-2.0,),
     "drop_path": (0.3,),
 }
 SMALLEST = BASIC.replace(depths=(1, 1), widths=(4, 8), stem_width=4)

@@ -66,6 +66,7 @@ BRANCHES: tuple[tuple[Spec, dict[str, Any]], ...] = (
     (BASIC, {"zero_gamma": True}),
     (BASIC, {"dropout": 0.5, "shortcut_dropout": 0.5, "drop_path": 0.5}),  # nothing in inference
     (BASIC, {"shrink": "avgpool", "shortcut": "B"}),
+    (BASIC, {"blur": True, "shortcut": "B"}),
     (BASIC, {"shrink": "avgpool", "shortcut": "C", "order": "pre"}),
     (
         BASIC,
@@ -88,6 +89,8 @@ def test_fields(base: Spec, fields: dict[str, Any]) -> None:
         (BASIC, {"stem": "imagenet"}),
         (BASIC, {"stem": "imagenet", "order": "pre"}),
         (BASIC, {"stem": "deep", "stem_width": 4}),
+        (BASIC, {"stem": "rs", "stem_width": 4, "blur": True}),
+        (BOTTLENECK, {"stem": "imagenet", "shortcut": "B", "stride_at": "conv2", "blur": True}),
         (
             BOTTLENECK,
             {

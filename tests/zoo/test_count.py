@@ -66,6 +66,7 @@ PUBLISHED: tuple[tuple[str, int, dict[str, Any], int, str], ...] = (
     ("resnext29_16x64d", 10, {}, 68_155_210, PYTORCHCV),
     ("se_resnet50", 1000, {}, 28_088_024, TIMM),
     ("resnet50_d", 1000, {}, 25_576_264, TIMM),
+    ("resnet50_d", 1000, {"stem": "rs", "se_ratio": 0.25}, 35_691_912, TIMM),  # resnetrs50
 )
 PRE_ACTIVATION = {  # pytorchcv's asserts for preresnet18 ...
     18: 11_687_848,
@@ -101,7 +102,7 @@ def test_where_a_bottleneck_strides_costs_no_parameter(depth: int) -> None:
 @pytest.mark.parametrize(
     ("name", "classes", "fields", "parameters", "source"),
     PUBLISHED,
-    ids=[f"{row[0]}-{row[1]}{''.join(row[2].values())}" for row in PUBLISHED],
+    ids=[f"{row[0]}-{row[1]}{''.join(map(str, row[2].values()))}" for row in PUBLISHED],
 )
 def test_published_parameters(
     name: str, classes: int, fields: dict[str, Any], parameters: int, source: str
@@ -267,6 +268,7 @@ def macs_of(model: Any) -> int:
         ("resnet14", {"shortcut": "C"}),
         ("resnet8", {"shortcut": "B", "gate": "exclusive"}),
         ("resnet8", {"shortcut": "B", "shrink": "avgpool", "se_ratio": 0.25}),
+        ("resnet8", {"stem": "rs", "blur": True, "head_dropout": 0.1}),
         ("resnet14_v2", {"depths": (1, 2), "widths": (5, 7), "stem_width": 5}),
         ("wrn10_2", {}),
         ("resnext29_8x64d", {"depths": (1, 1), "widths": (4, 8), "group_width": 16, "groups": 2}),

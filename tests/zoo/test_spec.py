@@ -28,7 +28,7 @@ NAN, INF = float("nan"), float("inf")
 # Field, values that it rejects, and what the message must say.
 INVALID: list[tuple[str, list[Any], str]] = [
     ("block", ["basics", None], '"basic", "bottleneck"'),
-    ("stem", ["big"], '"cifar", "imagenet", "deep"'),
+    ("stem", ["big"], '"cifar", "imagenet", "deep", "rs"'),
     ("shortcut", ["D", None], '"none", "A", "B", "C"'),
     ("order", [["pre"]], '"post", "bn_after_add"'),
     ("pad_at", ["start"], '"both", "end"'),
@@ -95,6 +95,8 @@ TOGETHER: list[tuple[Spec, dict[str, Any], str]] = [
     (BASIC, {"expansions": (2, 2)}, "expansions=(2, 2)"),
     (BASIC, {"shrink_at": "last"}, "shrink_at='last'"),
     (BOTTLENECK, {"shrink_at": "last", "shrink": "avgpool"}, "shrink='avgpool'"),
+    (BASIC, {"blur": True, "padding": "same"}, "blur=True"),
+    (BASIC, {"blur": True, "depths": (1,), "widths": (4,)}, "blur=True"),
     (BASIC, {"rezero": True, "zero_gamma": True}, "zero_gamma=True"),
     (BASIC, {"norm": "scaled_weight"}, "norm='scaled_weight'"),
     (BASIC, {"norm": "none", "zero_gamma": True}, "zero_gamma=True"),
@@ -188,7 +190,7 @@ FIELDS = st.fixed_dictionaries(
     {
         "name": st.just("drawn"),
         "block": _choices("basic", "bottleneck"),
-        "stem": _choices("cifar", "imagenet", "deep"),
+        "stem": _choices("cifar", "imagenet", "deep", "rs"),
         "stem_width": st.integers(1, 20),
         "shortcut": _choices("none", "A", "B", "C"),
         "stages": STAGES,
@@ -196,6 +198,8 @@ FIELDS = st.fixed_dictionaries(
     optional={
         "pad_at": _choices("both", "end"),
         "shrink": _choices("stride", "avgpool"),
+        "blur": st.booleans(),
+        "head_dropout": st.floats(0, 1),
         "shortcut_scale": st.floats(0.1, 2),
         "branch_scale": st.floats(0.1, 2),
         "gate": _choices("none", "exclusive", "shortcut_only"),
@@ -232,7 +236,9 @@ def test_any_fields_are_rejected_in_a_line_or_count_and_come_back(drawn: dict[st
     counted = count(made, (made.total_stride + 1, made.total_stride, 3))
     assert counted.parameters > 0 and counted.macs > 0
     per_block = 2 if made.block == "basic" else 3
-    assert counted.depth == (3 if made.stem == "deep" else 1) + 1 + sum(made.depths) * per_block
+    assert (
+        counted.depth == {"deep": 3, "rs": 4}.get(made.stem, 1) + 1 + sum(made.depths) * per_block
+    )
     assert 0 < made.survival(sum(made.depths) - 1) <= made.survival(0) <= 1
 
 

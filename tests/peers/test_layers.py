@@ -1,4 +1,4 @@
-"""Convolutions with scaled weights against timm's."""
+"""Layers against timm's: convolutions with scaled weights, and blur."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from reszoo.models.layers import ScaledConv2D
+from reszoo.models.layers import Blur, ScaledConv2D
 
 PYTHON = os.environ.get("RESZOO_PEER", "")
 pytestmark = pytest.mark.peers
@@ -40,3 +40,24 @@ def test_scaled_convolution_equals_timm() -> None:
         [PYTHON, "-c", PROGRAM], input=text, capture_output=True, text=True, check=True, timeout=120
     )
     np.testing.assert_allclose(layer(given["x"]), json.loads(found.stdout), atol=1e-5)
+
+
+BLUR = """
+import json, sys, torch
+from timm.layers import BlurPool2d
+given = json.load(sys.stdin)
+x = torch.tensor(given["x"]).permute(0, 3, 1, 2)
+blur = BlurPool2d(x.shape[1], stride=given["stride"], pad_mode="constant")
+print(json.dumps(blur(x).permute(0, 2, 3, 1).tolist()))
+"""
+
+
+@pytest.mark.skipif(not PYTHON, reason="needs RESZOO_PEER, a Python with timm")
+@pytest.mark.parametrize("stride", [1, 2])
+def test_blur_equals_timm(stride: int) -> None:
+    x = np.random.default_rng(0).normal(size=(2, 7, 6, 3)).astype("float32")
+    text = json.dumps({"x": x.tolist(), "stride": stride})
+    found = subprocess.run(
+        [PYTHON, "-c", BLUR], input=text, capture_output=True, text=True, check=True, timeout=120
+    )
+    np.testing.assert_allclose(Blur(stride)(x), json.loads(found.stdout), atol=1e-6)
