@@ -20,6 +20,7 @@ LABS = {
     "propagation": "size of maps and correlation of gradients before training, with and without "
     "normalization",
     "resemblance": "do the first layers of a deep model resemble a shallow model?",
+    "landscape": "the loss around trained models, along lines and on planes",
     "undertraining": "deep models whose first layers were trained for a part, then frozen or not",
     "linear": "linear residual layers: how small they stay, and the Hessian at zero",
     "sizes": "parameters and MACs of the papers' models, counted",
@@ -88,6 +89,15 @@ OPTIONS: dict[str, Options] = {
         "seeds": (2, "runs of each shallow model to train"),
         "budget": (0, "steps of each run (default: the recipe's)"),
         "images": (1000, "number of test images at most"),
+        "devices": ("auto", "as for `reszoo train`"),
+    },
+    "landscape": {
+        "models": ([""], MODELS),
+        "data": ("", "the images (default: those of the first run)"),
+        "depths": ([20, 56], "depths to train on digits, without --models"),
+        "budget": (0, "steps of each run (default: the recipe's)"),
+        "images": (256, "training images over which the loss is the mean"),
+        "points": (13, "points of each side of a plane"),
         "devices": ("auto", "as for `reszoo train`"),
     },
     "undertraining": {

@@ -18,6 +18,7 @@ PAGES = {
     "constructed": "reszoo.lab.constructed",
     "drift": "reszoo.lab.drift_page",
     "identity": "reszoo.lab.identity_page",
+    "landscape": "reszoo.lab.landscape_page",
     "linear": "reszoo.lab.linear",
     "propagation": "reszoo.lab.propagation",
     "resemblance": "reszoo.lab.resemblance_page",
