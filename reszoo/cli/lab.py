@@ -23,6 +23,7 @@ LABS = {
     "landscape": "the loss around trained models, along lines and on planes",
     "undertraining": "deep models whose first layers were trained for a part, then frozen or not",
     "linear": "linear residual layers: how small they stay, and the Hessian at zero",
+    "lesion": "delete and reorder blocks of trained models, and follow gradients along paths",
     "sizes": "parameters and MACs of the papers' models, counted",
     "report": "write figures and report of an experiment again from its record",
 }
@@ -49,6 +50,16 @@ GRID: Options = {
     "seeds": (3, "runs of each model"),
     "budget": (0, BUDGET),
     "devices": ("auto", "as for `reszoo train`"),
+}
+# Of experiments on trained models.
+TRAINED: Options = {
+    "models": (
+        ["plain20", "resnet20", "resnet56", "resnet56_v2"],
+        "run folders, NAME@WEIGHTS, or names of models that are trained on digits first",
+    ),
+    "data": ("", "dataset of published weights; runs have their own"),
+    "budget": (0, "steps of training on digits (default: the recipe's 400)"),
+    "devices": GRID["devices"],
 }
 OPTIONS: dict[str, Options] = {
     "degradation": GRID,
@@ -110,6 +121,11 @@ OPTIONS: dict[str, Options] = {
     "linear": {
         "depths": ([2, 4, 8, 16, 32], "layers of a stack"),
         "seeds": (3, "maps to learn"),
+    },
+    "lesion": TRAINED
+    | {
+        "images": (1000, "test images at most"),
+        "repeats": (10, "random choices of blocks per number of deletions or swaps"),
     },
     "sizes": {},
     "responses": {"images": (1000, "number of images at most")},

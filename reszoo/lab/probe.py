@@ -18,12 +18,14 @@ class Block:
     """A residual block in a graph: its shortcut x, its branch F and its output, symbolic tensors.
 
     identity: x is what enters the block; else the shortcut changes it (projection, padding, gate).
+    total: x + F, before a ReLU or normalization that follows the addition.
     """
 
     name: str
     identity: bool
     x: Tensor
     branch: Tensor
+    total: Tensor
     output: Tensor
 
 
@@ -39,7 +41,7 @@ class Probe:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        self.blocks = _blocks(model)
+        self.blocks = find_blocks(model)
         # In one row: Keras would unpack a single block's.
         maps = [tensor for block in self.blocks for tensor in (block.x, block.branch, block.output)]
         self._maps = keras.Model(model.inputs[0], maps)
@@ -110,7 +112,8 @@ class DriftCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self.history.append({"epoch": epoch, "blocks": measure_drift(self.model, self.images)})
 
 
-def _blocks(model: keras.Model) -> list[Block]:
+def find_blocks(model: keras.Model) -> list[Block]:
+    """Return the residual blocks of a model, in order; see `Probe`."""
     if not isinstance(model, keras.Function | keras.Sequential):
         raise ReszooError(
             f"{type(model).__name__} has no graph; expected a functional model with residual blocks"
@@ -130,7 +133,7 @@ def _blocks(model: keras.Model) -> list[Block]:
             x, branch, inside = branch, x, inside[::-1]
         # Layers stand in the order of the graph.
         last = [layer for layer in model.layers if layer.name.startswith(place)][-1]
-        found.append(Block(place[:-1], not inside[0], x, branch, last.output))
+        found.append(Block(place[:-1], not inside[0], x, branch, add.output, last.output))
     if not found:
         raise ReszooError(
             f"{model.name} has no residual blocks: no Add layer called ..._add with two inputs"

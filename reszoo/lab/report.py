@@ -19,6 +19,7 @@ PAGES = {
     "drift": "reszoo.lab.drift_page",
     "identity": "reszoo.lab.identity_page",
     "landscape": "reszoo.lab.landscape_page",
+    "lesion": "reszoo.lab.lesion_page",
     "linear": "reszoo.lab.linear",
     "propagation": "reszoo.lab.propagation",
     "resemblance": "reszoo.lab.resemblance_page",
