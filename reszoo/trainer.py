@@ -92,8 +92,7 @@ def train(
         augment: A layer of Keras or a function, or a list of them, as for the recipe key
             `augment.extra`, in place of the whole table.
         metrics: Keras metrics of the validation and test split. They get targets and probabilities,
-            [n, classes]; labels, [n], in place of targets if the name of their class begins with
-            "Sparse".
+            [n, classes]; of a class "Sparse..." labels, [n], in place of targets.
         callbacks: Keras callbacks. They see the model that is evaluated and exported, with averaged
             weights if `train.ema` is set. They may change it, set model.stop_training, and set the
             learning rate if schedule.kind is "constant" without warmup. Give them again to resume;
@@ -196,16 +195,14 @@ class Trainer:
             resume = workers.exchange(resume)[0]
             passed = components.describe_components(recipe, metrics)
             with workers.together():
-                components.check_metrics(metrics)
+                components.check_metrics(metrics, recipe)
                 if resume and run_dir is not None and workers.first:
                     components.check_components(Run(run_dir), passed)
                 run, recipe = find_run(
                     recipe, run_dir=run_dir, resume=resume, data=data, model=model, workers=workers
                 )
-                callbacks = [
-                    *components.make_callbacks(recipe, run),
-                    *keras.tree.flatten(callbacks or ()),
-                ]
+                named = components.make_callbacks(recipe, run)
+                callbacks = [*named, *keras.tree.flatten(callbacks or ())]
             started = workers.exchange(has_checkpoint(run))[0]
             if settings.deterministic:
                 tf.config.experimental.enable_op_determinism()
@@ -233,9 +230,14 @@ class Trainer:
             if not started:
                 share_start(stepper, workers)
             log, quiet = (run.path / "train.log", quiet) if run.writes else (None, True)
-            reporter, classes = Reporter(log=log, quiet=quiet), pipeline.info.classes
+            reporter = Reporter(log=log, quiet=quiet)
             evaluator = Evaluator(
-                built, classes=classes, strategy=strategy, workers=workers, metrics=metrics
+                built,
+                classes=pipeline.info.classes,
+                strategy=strategy,
+                workers=workers,
+                multi_label=recipe.data.multi_label,
+                metrics=metrics,
             )
             trainer = cls(run, recipe, pipeline, stepper, evaluator, reporter, workers)
             with trainer._recording_failure():
@@ -251,8 +253,8 @@ class Trainer:
                 )
                 if resume:
                     trainer.loop.resume()
-                step, name = trainer.loop.step, built.name
-                lines = describe_start(recipe, pipeline, run, names, step, name, grown)
+                start = (names, trainer.loop.step, built.name, grown)
+                lines = describe_start(recipe, pipeline, run, *start)
                 for line in filter(None, [*lines, missing_gpu(devices)]):
                     reporter.line(line)
             return trainer
@@ -289,12 +291,10 @@ class Trainer:
 
     def _validate(self, watch: Watch) -> dict[str, float]:
         """Return the scores of the model on the validation split."""
-        scores = self.evaluator(watch(self.pipeline.evaluation("validation", self.loop.part)))
-        own = {f"val_{name}": value for name, value in scores.metrics.items()}
-        return {"val_loss": scores.loss, "val_accuracy": scores.top1, **own}
+        batches = self.pipeline.evaluation("validation", self.loop.part)
+        return self.evaluator(watch(batches)).to_history()
 
     @contextlib.contextmanager
     def _recording_failure(self) -> Iterator[None]:
-        hosts = self.workers.hosts
-        with record_failure(self.run, self.recipe, self.pipeline), explain_loss(hosts):
+        with record_failure(self.run, self.recipe, self.pipeline), explain_loss(self.workers.hosts):
             yield

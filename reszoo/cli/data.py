@@ -36,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inspecting.add_argument("folder", metavar="FOLDER", help="a folder of images")
     labels = "CSV file in the folder that labels the images, as data.labels"
     inspecting.add_argument("--labels", default="", metavar="FILE", help=labels)
+    several = "the file may state several labels per image, as data.multi_label"
+    inspecting.add_argument("--multi-label", action="store_true", help=several)
     inspecting.add_argument("--json", action="store_true", help="print JSON")
     page = "write a page with all findings and one image of each class"
     inspecting.add_argument("--html", type=Path, metavar="PAGE", help=page)
@@ -84,7 +86,8 @@ def _inspect(args: argparse.Namespace) -> int:
     load_tensorflow()
     from reszoo.data.inspection import inspect_folder
 
-    found = inspect_folder(args.folder.removeprefix("folder:"), args.labels)
+    folder = args.folder.removeprefix("folder:")
+    found = inspect_folder(folder, args.labels, multi_label=args.multi_label)
     if args.html:
         from reszoo.data.inspection_page import inspection_page
         from reszoo.reporting.page import render_page

@@ -72,13 +72,13 @@ def describe(report: Report, kind: Format, *, folded: bool) -> list[str]:
         lines.append(f"{report.folded} batch norms folded into convolutions{rest}")
     lines.append(
         f"compared with Keras in a fresh process on {check.images} images ({check.what}): same "
-        f"first class {100 * check.agreement:.2f} %, logits within {check.logit_difference:.1g}, "
+        f"predictions {100 * check.agreement:.2f} %, logits within {check.logit_difference:.1g}, "
         f"probabilities within {check.probability_difference:.1g}"
     )
     accuracies = (check.accuracy, check.balanced_accuracy, check.keras_accuracy)
-    if None not in accuracies:
-        text = "accuracy {:.2f} %, balanced {:.2f} %, Keras {:.2f} %"
-        lines.append(text.format(*(100 * value for value in accuracies if value is not None)))
+    shown = zip(("accuracy", "balanced", "Keras"), accuracies, strict=True)
+    if known := [f"{name} {100 * value:.2f} %" for name, value in shown if value is not None]:
+        lines.append(", ".join(known))
     if report.one_class:
         lines.append(report.one_class)
     if report.note:

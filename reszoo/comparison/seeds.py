@@ -27,6 +27,8 @@ from reszoo.types import JsonObject
 
 SUMMARY = "seeds.json"
 PERCENT = ("error", "top5_error")  # the scores in percent; all others are as in test.json
+ERRORS = ("top1", "top5", "subset_accuracy")  # accuracies that are reported as errors
+NO_SCORES = ("examples", "single_class", "not_finite", "multi_label", *ERRORS)
 HEADERS = ("score", "mean", "standard deviation", "seeds")
 
 
@@ -171,12 +173,12 @@ def is_finished(run: Run) -> bool:
 def read_scores(run: Run) -> dict[str, float]:
     """Return the test scores of a finished run that are numbers, with errors in percent."""
     content = json.loads((run.path / "test.json").read_text(encoding="utf-8"))
-    errors = {"error": content.get("top1"), "top5_error": content.get("top5")}
+    accuracy = content.get("top1", content.get("subset_accuracy"))
+    errors = {"error": accuracy, "top5_error": content.get("top5")}
     others = {
         key: value
         for key, value in content.items()
-        if key not in ("examples", "single_class", "not_finite", "top1", "top5")
-        and isinstance(value, int | float)
+        if key not in NO_SCORES and isinstance(value, int | float)
     }
     return {
         **{key: 100 * (1 - value) for key, value in errors.items() if value is not None},

@@ -38,6 +38,12 @@ class DataConfig(Table):
         description="CSV file in the folder that states the class of each image, in place of class "
         "folders; see [Label files](data.md#label-files).",
     )
+    multi_label: bool = Field(
+        False,
+        description="An image may have any number of the classes: the labels of `labels` are "
+        'separated, or your own labels are 0 and 1, [n, classes]. `train.loss = "bce"` sets it; '
+        "see [Several labels per image](data.md#several-labels-per-image).",
+    )
     dir: str = Field(
         "",
         description="Folder of prepared TensorFlow Datasets, or where CIFAR lies in another form. "
@@ -138,10 +144,15 @@ class DataConfig(Table):
         is_folder = self.name.startswith("folder:")
         if not is_folder:
             self.reject_unused("on_corrupt", "name")
-            self.reject_unused("labels", "name")
+        if self.labels and not is_folder:
+            expected = f"an existing folder with data.labels = {self.labels}"
+            raise self.contradiction("name", expected, "folder:photos")
         if is_folder or self.name in ("digits", "synthetic") or is_reference(self.name):
             self.reject_unused("dir", "name")
             self.reject_unused("lanes", "name")
+        if self.multi_label and self.sampler == "balanced":
+            expected = '"shuffle" with data.multi_label = true, where an image has several classes'
+            raise self.contradiction("sampler", expected, "train.class_weights=balanced")
         if self.on_device:
             self.reject_unused("lanes", "on_device")
             self.reject_unused("train_sizes", "on_device")

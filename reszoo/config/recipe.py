@@ -53,6 +53,10 @@ class Recipe(Table):
         model, data = tables.get("model"), tables.get("data")
         if isinstance(model, Mapping):
             tables["model"] = model = ModelConfig(**model)
+        train = tables.get("train")
+        loss = train.get("loss") if isinstance(train, Mapping) else getattr(train, "loss", "")
+        if loss == "bce" and isinstance(data, Mapping):
+            tables["data"] = data = {"multi_label": True, **data}
         if isinstance(model, ModelConfig) and model.transforms and isinstance(data, Mapping):
             tables["data"] = fill_from_transforms(data, model.transforms)
         for key in ("augment", "optimizer", "schedule"):
@@ -82,6 +86,15 @@ class Recipe(Table):
                 raise self.train.contradiction("jit", expected, False)
         if self.train.class_weights == "balanced" and self.data.sampler == "balanced":
             expected = '"none" with data.sampler = "balanced", which balances the classes already'
+            raise self.train.contradiction("class_weights", expected, "none")
+        if (self.train.loss == "bce") > self.data.multi_label:
+            raise self.data.contradiction("multi_label", 'true with train.loss = "bce"', True)
+        if self.data.multi_label and not (self.train.loss == "bce" or ":" in self.train.loss):
+            expected = '"bce" or your own function with data.multi_label = true'
+            raise self.train.contradiction("loss", expected, "bce")
+        own_loss, weighted = self.train.loss != "bce", self.train.class_weights != "none"
+        if self.data.multi_label and own_loss and weighted:
+            expected = '"none" with data.multi_label = true and your own loss'
             raise self.train.contradiction("class_weights", expected, "none")
         self._check_finetune()
 

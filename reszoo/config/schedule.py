@@ -272,6 +272,15 @@ ScheduleConfig: TypeAlias = (
 )
 
 
+def validation_score(row: JsonMapping) -> float | None:
+    """Return the score of a row of the history that selects weights; None without validation.
+
+    If an image may have several classes, the accuracy would be near 0 for many epochs.
+    """
+    score: float | None = row.get("val_mean_average_precision", row.get("val_accuracy"))
+    return score
+
+
 def count_plateaus(history: History, step: int, patience: int) -> int:
     """Return how often accuracy did not rise for `patience` evaluations before update `step`.
 
@@ -282,7 +291,8 @@ def count_plateaus(history: History, step: int, patience: int) -> int:
     for row in history:
         if row["step"] > step:
             break
-        accuracy = row["accuracy"] if row.get("val_accuracy") is None else row["val_accuracy"]
+        score = validation_score(row)
+        accuracy = row["accuracy"] if score is None else score
         if accuracy > best:
             best, waited = accuracy, 0
         elif (waited := waited + 1) == patience:

@@ -96,21 +96,25 @@ class TrainConfig(Table):
     label_smoothing: Fraction = Field(
         0.0,
         description="Share of the target that is spread over all classes (arXiv 1512.00567, "
-        "section 7).",
+        "section 7). With `bce`, half of it is the target of an absent class.",
     )
-    loss: Literal["categorical", "binary", "binary_sum"] | Reference = Field(
+    loss: Literal["categorical", "binary", "binary_sum", "bce"] | Reference = Field(
         "categorical",
         description="Cross-entropy of the softmax, or of one sigmoid per class: the mean over the "
         "classes (`binary`, arXiv 2110.00476, section 3.1) or their sum. Evaluation reports the "
-        "categorical one. Or your own function of targets and logits, [n, classes], that returns "
-        "one loss per image, [n], or a class of `keras.losses`.",
+        "categorical one. `bce`: the mean over the classes for images with [several "
+        "labels](data.md#several-labels-per-image); evaluation reports it. Or your own function "
+        "of targets and logits, [n, classes], that returns one loss per image, [n], or a class of "
+        "`keras.losses`.",
     )
     class_weights: Literal["none", "balanced"] | dict[str, Positive] = Field(
         "none",
         examples=["balanced"],
         description="Factors on the losses of the images of each class. `balanced`: images / "
         "(classes x images of the class), as in scikit-learn. Or a table of class names; the "
-        "others count 1. An image with a soft target has the mean of its classes' weights.",
+        "others count 1. An image with a soft target has the mean of its classes' weights. With "
+        "`bce`: factors on the losses of images that have the class; `balanced`: images without "
+        "the class / images with it.",
     )
     target_threshold: Fraction = Field(
         0.0,
@@ -127,7 +131,7 @@ class TrainConfig(Table):
     select: Literal["last", "best"] = Field(
         "last",
         description="Final weights of the run: the last ones, or those of the best validation "
-        "accuracy.",
+        "accuracy; of the best mean average precision if an image may have several classes.",
     )
     patience: int = Field(
         0,

@@ -124,7 +124,7 @@ class BatchAugmentation:
         return images
 
     def make_targets(self, labels: Tensor, plan: Plan) -> Tensor:
-        """Return labels, int32 [k], as they are, or as soft targets if the batch is mixed."""
+        """Return labels as they are, or as soft targets if the batch is mixed."""
         if "share" not in plan:
             return labels
         return mix_labels(labels, Mix(plan["share"], plan["box"]), self.classes)

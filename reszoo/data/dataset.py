@@ -38,7 +38,10 @@ class Split(Protocol):
         """Return each example's element once, in stored order."""
 
     def load(self, element: Any) -> tuple[Tensor, Tensor]:
-        """Return an element's image (uint8 [h, w, c] or the bytes of a file) and label (int32)."""
+        """Return an element's image (uint8 [h, w, c] or the bytes of a file) and label.
+
+        The label is int32 []; float32 [classes], 0 and 1, if an image may have several classes.
+        """
 
 
 @runtime_checkable
@@ -51,7 +54,10 @@ class IndexedSplit(Split, Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ArraySplit:
-    """Images in memory: uint8 [n, h, w, c], labels int32 [n], and the files, if they are known."""
+    """Images in memory: uint8 [n, h, w, c], their labels, and the files, if they are known.
+
+    Labels are int32 [n], or float32 [n, classes] as `Split.load` returns them.
+    """
 
     images: Array
     labels: Array
@@ -87,7 +93,10 @@ class ArraySplit:
 
 @dataclass(frozen=True, eq=False)
 class FileSplit:
-    """Image files: paths [n] as Python reads them from the file system, and labels int32 [n]."""
+    """Image files: paths [n] as Python reads them from the file system, and labels.
+
+    Labels are int32 [n], or float32 [n, classes] as `Split.load` returns them.
+    """
 
     paths: Array
     labels: Array
@@ -222,6 +231,13 @@ class ImageDataset:
                 f"{self.name}: no {name!r} split; expected one of {', '.join(self.splits)}{fix}"
             )
         return self.splits[name]
+
+
+def count_images(labels: Array, classes: int) -> Array:
+    """Return how many images each class has, int64 [classes], from the labels of a split."""
+    if labels.ndim == 1:
+        return np.bincount(labels, minlength=classes)
+    return np.asarray(np.count_nonzero(labels, axis=0))
 
 
 def _slice_files(files: Any, skips: Any, takes: Any) -> tf.data.Dataset:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from reszoo.data.dataset import FileSplit
+from reszoo.data.dataset import FileSplit, count_images
 from reszoo.data.holdout import choose_stratified, complement
-from reszoo.data.label_file import SPLITS, read_label_file
+from reszoo.data.label_file import SPLITS, make_targets, read_label_file
 from reszoo.errors import ReszooError
 from reszoo.files import expand_user
 from reszoo.images.bit_depth import check_range, may_have_16_bits
@@ -63,7 +63,7 @@ class _Scan:
     deep: dict[str, list[str]] = field(default_factory=dict)
 
 
-def list_folder(root: str, labels: str = "") -> Listing:
+def list_folder(root: str, labels: str = "", *, multi_label: bool = False) -> Listing:
     """List the image files of each split and class, decided by their first bytes.
 
     Layouts: `root/train/CLASS/**` with `test`, `val` (or `validation`) or both next to `train`; or
@@ -73,6 +73,7 @@ def list_folder(root: str, labels: str = "") -> Listing:
     Args:
         root: The folder.
         labels: A CSV file below it that labels the images, which may then lie anywhere below it.
+        multi_label: Whether the file may state several classes for an image, or none.
 
     Raises:
         ReszooError: If the folder cannot be read or has another layout, a class is empty or has an
@@ -88,7 +89,7 @@ def list_folder(root: str, labels: str = "") -> Listing:
         raise ReszooError(f"data.name: no folder {str(path)!r}")
     scan = _Scan()
     if labels:
-        names, splits = _list_labeled(path, path / labels, scan)
+        names, splits = _list_labeled(path, path / labels, scan, multi_label=multi_label)
     else:
         folders = _find_splits(path)
         names = _find_classes(folders)
@@ -122,15 +123,15 @@ def check_class_names(names: Iterable[str], where: str) -> None:
 
 
 def _list_labeled(
-    root: Path, table: Path, scan: _Scan
+    root: Path, table: Path, scan: _Scan, *, multi_label: bool
 ) -> tuple[tuple[str, ...], dict[str, FileSplit]]:
     """Return the class names and splits that a CSV file states."""
-    rows = {row.file: row for row in read_label_file(table)}
-    names = tuple(sorted({row.label for row in rows.values()}))
+    found = read_label_file(table, multi_label=multi_label)
+    names, rows = found.class_names, {row.file: row for row in found.rows}
     check_class_names(names, str(table))
     if len(names) < 2:
         raise ReszooError(f"{table} names {len(names)} classes; expected at least two")
-    files: dict[str, list[tuple[int, str]]] = {}
+    files: dict[str, list[tuple[list[int], str]]] = {}
     entries = [entry for entry in _walk(root, scan) if entry.path != str(table)]
     with ThreadPoolExecutor(16) as pool:
         for entry, (kind, start) in zip(entries, pool.map(_identify, entries), strict=True):
@@ -138,9 +139,10 @@ def _list_labeled(
             if row is None or kind not in FORMATS:
                 scan.ignored["images without a label" if kind in FORMATS else kind] += 1
                 continue
-            files.setdefault(row.split, []).append((names.index(row.label), entry.path))
+            indices = [names.index(label) for label in row.labels]
+            files.setdefault(row.split, []).append((indices, entry.path))
             if may_have_16_bits(start):
-                scan.deep.setdefault(row.label, []).append(entry.path)
+                scan.deep.setdefault("; ".join(row.labels), []).append(entry.path)
     if rows:
         some = ", ".join(map(repr, map(printable, list(rows)[:3])))
         raise ReszooError(f"{table}: {len(rows)} files are not in {root}: {some}")
@@ -150,9 +152,9 @@ def _list_labeled(
     splits: dict[str, FileSplit] = {}
     for split in order:
         labels, paths = zip(*sorted(files[split]), strict=True)
-        own = FileSplit(np.array(paths, dtype=object), np.array(labels, np.int32))
-        splits[split or "train"] = own
-    if "train" not in splits or len(set(splits["train"].labels)) < len(names):
+        own = make_targets(labels, len(names)) if multi_label else np.array(labels, np.int32)[:, 0]
+        splits[split or "train"] = FileSplit(np.array(paths, dtype=object), own)
+    if "train" not in splits or not count_images(splits["train"].labels, len(names)).all():
         raise ReszooError(f"{table}: a class has no training image; expected one of each class")
     return names, splits
 

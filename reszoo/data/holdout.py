@@ -66,8 +66,10 @@ def choose_stratified(labels: Array, count: int) -> Array:
     The choice is drawn with a fixed generator whose stream NumPy has frozen, so it is the same on
     every machine.
 
+    Images of several classes are divided by the rarest of their classes.
+
     Args:
-        labels: int [n].
+        labels: int [n], or 0 and 1, [n, classes].
         count: How many to choose. No class is chosen completely.
 
     Returns:
@@ -76,6 +78,10 @@ def choose_stratified(labels: Array, count: int) -> Array:
     Raises:
         ReszooError: If a class would be empty.
     """
+    if labels.ndim == 2:
+        sizes = np.append(np.count_nonzero(labels, axis=0), len(labels))
+        has = np.column_stack([labels, ~labels.any(axis=1)]) > 0  # the last: without a class
+        labels = np.where(has, sizes, np.inf).argmin(axis=1)
     _, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     if count > len(labels) - len(sizes):
         raise ReszooError(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from reszoo.data.dataset import ArraySplit, FileSplit, ImageDataset
+from reszoo.data.dataset import ArraySplit, FileSplit, ImageDataset, count_images
 from reszoo.images.preprocessing import Preprocessing
 from reszoo.types import JsonMapping, JsonObject
 
@@ -50,7 +48,7 @@ class DataInfo:
             skipped=dataset.skipped,
             ignored=dict(dataset.ignored),
             class_counts={
-                name: np.bincount(split.labels, minlength=len(dataset.class_names)).tolist()
+                name: count_images(split.labels, len(dataset.class_names)).tolist()
                 for name, split in dataset.splits.items()
                 if isinstance(split, ArraySplit | FileSplit)
             },

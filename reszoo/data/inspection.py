@@ -14,6 +14,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from reszoo.data.dataset import count_images
 from reszoo.data.file_reading import decode_all
 from reszoo.data.folder import list_folder
 from reszoo.data.summary import describe_classes, describe_ignored, warn_of_imbalance
@@ -54,7 +55,9 @@ class Inspection:
     Attributes:
         folder: The folder.
         class_names: In label order.
+        examples: For each split, the number of images.
         class_counts: For each split, the number of images of each class.
+        multi_label: Whether an image may have several classes.
         sizes: Height and width of the smallest, the median and the largest image.
         formats: How many images each format has.
         corrupt: Images that cannot be decoded, with the reason.
@@ -67,7 +70,9 @@ class Inspection:
 
     folder: str
     class_names: tuple[str, ...]
+    examples: dict[str, int]
     class_counts: dict[str, list[int]]
+    multi_label: bool
     sizes: dict[str, tuple[int, int]]
     formats: dict[str, int]
     corrupt: dict[str, str]
@@ -80,7 +85,7 @@ class Inspection:
     @property
     def count(self) -> int:
         """The number of images."""
-        return sum(map(sum, self.class_counts.values()))
+        return sum(self.examples.values())
 
     def to_dict(self) -> JsonObject:
         """Return the fields for JSON."""
@@ -88,7 +93,7 @@ class Inspection:
 
     def describe(self, listed: int = 3) -> list[str]:
         """Return the lines for a person; of each kind of problem, `listed` examples."""
-        counts = ", ".join(f"{sum(n):,} {split}" for split, n in self.class_counts.items())
+        counts = ", ".join(f"{n:,} {split}" for split, n in self.examples.items())
         least, middle, most = (f"{h}x{w}" for h, w in self.sizes.values())
         size = least if least == most else f"{least} to {most}, median {middle}"
         formats = ", ".join(f"{count:,} {kind}" for kind, count in self.formats.items())
@@ -109,7 +114,7 @@ class Inspection:
             f"height x width: {size}; formats: {formats}",
             *describe_classes(self.class_names, self.class_counts),
             *describe_ignored(self.ignored),
-            *warn_of_imbalance(self.class_names, self.class_counts),
+            *warn_of_imbalance(self.class_names, self.class_counts, multi_label=self.multi_label),
         ]
         for what, found in problems:
             if found:
@@ -119,17 +124,18 @@ class Inspection:
         return lines
 
 
-def inspect_folder(root: str, label_file: str = "") -> Inspection:
+def inspect_folder(root: str, label_file: str = "", *, multi_label: bool = False) -> Inspection:
     """Inspect a folder of images. Every image is decoded.
 
     Args:
         root: The folder, in a layout of `list_folder`.
         label_file: A CSV file in it that labels the images.
+        multi_label: Whether the file may state several classes for an image, or none.
 
     Raises:
         ReszooError: If the folder cannot be read or has another layout.
     """
-    listing = list_folder(root, label_file)
+    listing = list_folder(root, label_file, multi_label=multi_label)
     names, base = listing.class_names, expand_user(root)
     paths = np.concatenate([split.paths for split in listing.splits.values()])
     labels = np.concatenate([split.labels for split in listing.splits.values()])
@@ -137,6 +143,10 @@ def inspect_folder(root: str, label_file: str = "") -> Inspection:
     shown = [printable(str(Path(path).relative_to(base))) for path in paths]
     bad, sizes = decode_all(paths)
     whole = ~np.isin(paths, bad)
+    of_class = ((labels[:, n] > 0) if multi_label else labels == n for n in range(len(names)))
+    samples = tuple(paths[np.argmax(own & whole)] for own in of_class)
+    if multi_label:  # images of the same classes get the same number
+        _, labels = np.unique(labels, axis=0, return_inverse=True)
     ordered = sizes[np.argsort(sizes.prod(axis=1), kind="stable")] if len(sizes) else sizes
     with ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(_identify, paths))
@@ -148,10 +158,12 @@ def inspect_folder(root: str, label_file: str = "") -> Inspection:
     return Inspection(
         folder=root,
         class_names=names,
+        examples={split: each.count for split, each in listing.splits.items()},
         class_counts={
-            split: np.bincount(each.labels, minlength=len(names)).tolist()
+            split: count_images(each.labels, len(names)).tolist()
             for split, each in listing.splits.items()
         },
+        multi_label=multi_label,
         sizes={
             name: tuple(ordered[at].tolist()) if len(ordered) else (0, 0)
             for name, at in (("smallest", 0), ("median", len(ordered) // 2), ("largest", -1))
@@ -170,7 +182,7 @@ def inspect_folder(root: str, label_file: str = "") -> Inspection:
             )
             for a, b, distance in _find_leaks(splits, [hashed for _, _, hashed in found], groups)
         ],
-        samples=tuple(paths[np.argmax((labels == n) & whole)] for n in range(len(names))),
+        samples=samples,
     )
 
 

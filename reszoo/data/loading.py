@@ -12,7 +12,14 @@ from reszoo.data import fingerprint
 from reszoo.data.catalog import data_home, is_prepared
 from reszoo.data.cifar import FORMS, SHAPE, Place, find_cifar, load_cifar
 from reszoo.data.corruption import report_corrupt, skip_corrupt
-from reszoo.data.dataset import ArraySplit, FileSplit, ImageDataset, Split, fits_memory
+from reszoo.data.dataset import (
+    ArraySplit,
+    FileSplit,
+    ImageDataset,
+    Split,
+    count_images,
+    fits_memory,
+)
 from reszoo.data.embedded import (
     SYNTHETIC_CLASSES,
     SYNTHETIC_COUNTS,
@@ -47,6 +54,11 @@ def load_dataset(
     Raises:
         ReszooError: If the dataset cannot be read.
     """
+    if data.multi_label and not data.labels and not is_reference(data.name):
+        raise ReszooError(
+            "data.labels: none is given; expected a CSV file that states the labels of each image, "
+            f"because of data.multi_label = true, for {data.name}. Example: data.labels=labels.csv"
+        )
     whole = isinstance(augment, ScaleCrop | InceptionCrop)
     if data.name.startswith("folder:"):
         dataset, preprocessing = _load_folder(data, whole, largest)
@@ -98,7 +110,8 @@ def _load_cifar(data: DataConfig, place: Place, whole: bool) -> tuple[ImageDatas
 
 
 def _load_folder(data: DataConfig, whole: bool, largest: int) -> tuple[ImageDataset, Preprocessing]:
-    listing = list_folder(data.name.removeprefix("folder:"), data.labels)
+    folder = data.name.removeprefix("folder:")
+    listing = list_folder(folder, data.labels, multi_label=data.multi_label)
     names, files = listing.class_names, listing.splits
     identity = fingerprint.of_files({name: split.paths for name, split in files.items()})
     if data.labels:
@@ -116,9 +129,9 @@ def _load_folder(data: DataConfig, whole: bool, largest: int) -> tuple[ImageData
         loaded, bad = skip_corrupt(files)
     total = sum(split.count for split in files.values())
     report_corrupt(bad, total, skip=data.on_corrupt == "skip")
-    if missing := set(range(len(names))) - set(loaded["train"].labels):
+    if (counts := count_images(loaded["train"].labels, len(names))).min() == 0:
         raise ReszooError(
-            f"{data.name}: no training image of class {names[min(missing)]!r} can be decoded"
+            f"{data.name}: no training image of class {names[counts.argmin()]!r} can be decoded"
         )
     splits: dict[str, Split] = dict(loaded)
     skipped = tuple(map(printable, bad))

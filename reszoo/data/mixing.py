@@ -79,7 +79,13 @@ def mix_images(images: Tensor, mix: Mix) -> Tensor:
 
 
 def mix_labels(labels: Tensor, mix: Mix, classes: int) -> Tensor:
-    """Return the soft targets of a mixed batch, float32 [n, classes], from labels, int32 [n]."""
-    targets = tf.one_hot(labels, classes)
+    """Return the soft targets of a mixed batch, float32 [n, classes].
+
+    Args:
+        labels: int32 [n], or float32 [n, classes] of images that have several classes.
+        mix: How the batch is mixed.
+        classes: The number of classes.
+    """
+    targets = labels if labels.dtype.is_floating else tf.one_hot(labels, classes)
     share, rest = tf.cast(mix.share, tf.float32), tf.cast(1 - mix.share, tf.float32)
     return targets * share + tf.reverse(targets, axis=[0]) * rest

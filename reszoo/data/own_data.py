@@ -40,6 +40,7 @@ def load_own(data: DataConfig) -> tuple[dict[str, ArraySplit], tuple[str, ...]]:
     for split in (name for name in SPLITS if name in found):
         try:
             images, labels = _read(found[split])
+            labels = labels.astype(np.int32) if labels.dtype == bool else labels
         except (TypeError, ValueError) as problem:
             raise error(f"{split}: {problem}") from problem
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
@@ -47,15 +48,24 @@ def load_own(data: DataConfig) -> tuple[dict[str, ArraySplit], tuple[str, ...]]:
                 f"{split}: its images are {images.dtype} {list(images.shape)}; expected uint8 "
                 "[n, height, width, 1 or 3]"
             )
-        if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1] or not len(labels):
+        if data.multi_label:
+            fits = labels.ndim == 2 and bool(np.isin(labels, (0, 1)).all())
+            expected = f"0 and 1, [{len(images)}, classes], with data.multi_label = true"
+        else:
+            fits = labels.ndim == 1 and labels.dtype.kind in "iu"
+            expected = f"one integer for each of {len(images)} images"
+        if not fits or len(labels) != len(images) or not len(labels):
             raise error(
-                f"{split}: its labels are {labels.dtype} {list(labels.shape)}; expected one "
-                f"integer for each of {len(images)} images"
+                f"{split}: its labels are {labels.dtype} {list(labels.shape)}; expected {expected}"
             )
-        splits[split] = ArraySplit(images, labels.astype(np.int32))
-    classes = 1 + max(int(split.labels.max()) for split in splits.values())
+        kind = np.float32 if data.multi_label else np.int32
+        splits[split] = ArraySplit(images, labels.astype(kind))
+    every = [split.labels for split in splits.values()]
+    classes = max(each.shape[1] if data.multi_label else 1 + int(each.max()) for each in every)
     names = tuple(map(str, found.get("class_names", range(classes))))
-    if min(int(split.labels.min()) for split in splits.values()) < 0 or classes > len(names):
+    if data.multi_label and {each.shape[1] for each in every} != {len(names)}:
+        raise error(f"its labels have {classes} columns; expected one for each of {len(names)}")
+    if min(int(each.min()) for each in every) < 0 or classes > len(names):
         raise error(f"a label is not one of the classes 0..{len(names) - 1}")
     if len({split.images.shape[1:] for split in splits.values()}) > 1:
         raise error("its splits have images of different sizes; expected one size")

@@ -239,7 +239,7 @@ class Pipeline:
 
         Returns:
             Images, each uint8 [h, w, c] or the bytes of a JPEG or PNG file (other formats are
-            decoded), and labels, int32 [n].
+            decoded), and labels, int32 [n] or float32 [n, classes].
 
         Raises:
             ReszooError: If the dataset lacks the split.
@@ -247,7 +247,7 @@ class Pipeline:
         source = self.dataset.split(split)
         chosen = source.elements().shard(-(-source.count // count), 0).map(unpacked(source.load))
         examples = list(chosen.as_numpy_iterator())
-        labels = np.array([label for _, label in examples], np.int32)
+        labels = np.array([label for _, label in examples])
         return [_to_portable(image) for image, _ in examples], labels
 
     def explain(self, error: BaseException) -> ReszooError | None:

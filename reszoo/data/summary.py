@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 LISTED = 10  # classes that are listed one by one
-ADVICE = "; try train.class_weights=balanced or data.sampler=balanced"
+ADVICE, OTHER_ADVICE = "; try train.class_weights=balanced", " or data.sampler=balanced"
 IMBALANCED = 3  # times as many images in the largest class as in the smallest
 
 
@@ -49,6 +49,7 @@ def warn_of_imbalance(
     class_counts: Mapping[str, Sequence[int]],
     *,
     advise: bool = True,
+    multi_label: bool = False,
 ) -> list[str]:
     """Return warnings about imbalanced training classes and classes that a split lacks.
 
@@ -56,6 +57,7 @@ def warn_of_imbalance(
         class_names: In label order.
         class_counts: For each split, the number of images of each class.
         advise: Whether to name the remedies.
+        multi_label: Whether an image may have several classes.
     """
     lines = []
     for split, counts in class_counts.items():
@@ -69,10 +71,11 @@ def warn_of_imbalance(
     if training and min(training) > 0 and is_imbalanced(training):
         low, high = min(training), max(training)
         rare, common = (class_names[training.index(count)] for count in (low, high))
+        share = "" if multi_label else f"; {100 * high / sum(training):.3g} % of all are {common}"
+        advice = f"{ADVICE}{'' if multi_label else OTHER_ADVICE}" if advise else ""
         lines.append(
             f"warning: the classes are imbalanced: {common} has {high / low:.3g} times the "
-            f"training images of {rare} ({high:,} and {low:,}); "
-            f"{100 * high / sum(training):.3g} % of all are {common}{ADVICE if advise else ''}"
+            f"training images of {rare} ({high:,} and {low:,}){share}{advice}"
         )
     return lines
 

@@ -87,7 +87,8 @@ def _suggest_name(name: str) -> str:
     for option in options:
         if simplify(option) == simplify(name):
             return f"; did you mean {option!r}?"
-    return did_you_mean(name, options) or "; give 'folder:PATH' for a folder"
+    path = os.path.abspath(os.path.expanduser(name))
+    return f"{did_you_mean(name, options)}; no folder {path!r} either; expected one of them"
 
 
 def open_source(name: str, home: Path) -> Source:

@@ -19,8 +19,9 @@ from reszoo.data.pipeline import Pipeline, open_dataset
 from reszoo.errors import ChangedDataError, ReszooError
 from reszoo.evaluation.evaluator import Evaluator
 from reszoo.evaluation.plots import draw_confusion
-from reszoo.evaluation.report import COLUMNS, list_files, write_predictions, write_report
-from reszoo.evaluation.scores import Scores, compute_scores
+from reszoo.evaluation.report import list_files, write_predictions, write_report
+from reszoo.evaluation.rows import COLUMNS
+from reszoo.evaluation.scores import Scores
 from reszoo.evaluation.source import Named, Source, open_source
 from reszoo.evaluation.views import MeanOfViews, Probabilities, evaluate_scales, load_views
 from reszoo.files import check_output, check_outside, expand_user, write_json, write_text
@@ -132,7 +133,7 @@ def evaluate(
     if pipeline.info.class_names != source.class_ids:
         _check_classes(pipeline.info.name, pipeline.info.class_names, source.class_names)
     pipeline.preprocessing = preprocessing  # not that of the dataset to evaluate
-    classes = len(source.class_names)
+    classes, several = len(source.class_names), source.multi_label
     tested: keras.Model | MeanOfViews | Probabilities = loaded
     try:
         if plain:
@@ -141,20 +142,25 @@ def evaluate(
             size = batch_size or (run.recipe.train.batch_size if run else BATCH)
             examples = pipeline.dataset.split(split)
             batches = load_views(examples, preprocessing, views, batch_size=size)
-            tested = MeanOfViews(loaded)
+            tested = MeanOfViews(loaded, multi_label=several)
             if views.scales:
                 pixels = size * math.prod(preprocessing.image_size)
-                batches = evaluate_scales(loaded, batches, pixels=pixels)
+                batches = evaluate_scales(loaded, batches, pixels=pixels, multi_label=several)
                 tested = Probabilities(classes)
-        kept = predictions and classes <= COLUMNS
-        evaluator = Evaluator(tested, classes=classes, strategy=strategy, probabilities=kept)
+        evaluator = Evaluator(
+            tested,
+            classes=classes,
+            strategy=strategy,
+            probabilities=predictions and classes <= COLUMNS,
+            best=predictions and classes > COLUMNS,
+            multi_label=several,
+        )
         results = evaluator.rows(batches)
     except tf.errors.OpError as error:
         raise pipeline.explain(error) or error from error
     names = source.class_names
-    scores = dataclasses.replace(
-        compute_scores(classes, results), test=str(views), class_names=names
-    )
+    scores = evaluator.compute(results)
+    scores = dataclasses.replace(scores, test=str(views), class_names=names)
     if folder:
         tags = ([] if is_own else [_to_tag(name)]) + ([] if split == "test" else [split])
         tags += [] if plain else [_to_tag(scores.test)]
@@ -181,7 +187,7 @@ def write_scores(
     tag: str = "",
     title: str = "",
 ) -> None:
-    """Write test.json, confusion.json, confusion.png and confusion.svg.
+    """Write test.json, and confusion.json, confusion.png and confusion.svg if there is a matrix.
 
     Args:
         scores: The scores.
@@ -193,6 +199,8 @@ def write_scores(
     folder = Path(folder)
     suffix = f"-{tag}" if tag else ""
     write_json(folder / (f"evaluation{suffix}.json" if tag else "test.json"), scores.to_dict())
+    if not scores.confusion:
+        return
     rows = ",\n    ".join(json.dumps(row) for row in scores.confusion)  # one line per true class
     names = json.dumps(list(class_names), ensure_ascii=False)
     text = f'{{\n  "class_names": {names},\n  "matrix": [\n    {rows}\n  ]\n}}\n'
@@ -217,6 +225,7 @@ def other_data(name: str, own: DataConfig | None, preprocessing: Preprocessing) 
         "channels": preprocessing.channels,
         "normalize": "unit",
         "on_corrupt": own.on_corrupt if own and is_folder else "error",
+        "multi_label": bool(own and own.multi_label),
     }
     if (
         is_folder

@@ -12,7 +12,13 @@ import numpy as np
 from keras import ops
 
 from reszoo.errors import ReszooError
-from reszoo.evaluation.scores import Rows, Scores, compute_scores
+from reszoo.evaluation.multilabel import (
+    compute_multi_label_scores,
+    score_multi_label,
+    to_probabilities,
+)
+from reszoo.evaluation.rows import TOP, MultiLabelRows, Rows
+from reszoo.evaluation.scores import Scores, compute_scores
 from reszoo.lazy import tf
 from reszoo.training.workers import Workers
 from reszoo.types import Array, Tensor
@@ -30,6 +36,8 @@ class Evaluator:
         strategy: Distributes batches over replicas; by default the current strategy.
         workers: The workers of the strategy, on several hosts.
         probabilities: Whether `rows` returns the probability of each class.
+        best: Whether `rows` returns the `TOP` most probable classes instead.
+        multi_label: Whether an image may have several classes.
         metrics: Further Keras metrics. They get targets and probabilities, [n, classes]; labels,
             [n], and probabilities if the name of their class begins with "Sparse".
 
@@ -45,6 +53,8 @@ class Evaluator:
         strategy: tf.distribute.Strategy | None = None,
         workers: Workers | None = None,
         probabilities: bool = False,
+        best: bool = False,
+        multi_label: bool = False,
         metrics: Sequence[keras.metrics.Metric] = (),
     ) -> None:
         shape = tuple(model.output_shape)
@@ -58,12 +68,22 @@ class Evaluator:
         self._replicas = len(self._local(self._distribute(lambda _: 0)))
         self._rows = 0  # per replica: those of the largest batch so far
         self._metrics, probabilities = metrics, probabilities or bool(metrics)
-        self._columns = 5 + (classes if probabilities else 0)
+        self._best, self._multi_label = best and not probabilities, multi_label
+        kept = classes if probabilities else 2 * TOP if self._best else 0
+        self._columns = 1 + 2 * classes if multi_label else 5 + kept
 
         def score(images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
             logits = model(images, training=False)
+            if multi_label:
+                return score_multi_label(logits, labels)
             scored = score_rows(logits, labels)
-            return (*scored, ops.softmax(ops.cast(logits, "float32"))) if probabilities else scored
+            if not probabilities and not best:
+                return scored
+            found = to_probabilities(ops.cast(logits, "float32"), multi_label=False)
+            if probabilities:
+                return (*scored, found)
+            highest = tf.math.top_k(found, TOP)
+            return (*scored, highest.values, highest.indices)
 
         @tf.function(reduce_retracing=False)  # type: ignore[untyped-decorator]
         def step(images: Tensor, labels: Tensor) -> Any:
@@ -74,23 +94,33 @@ class Evaluator:
     def __call__(self, batches: Iterable[tuple[Tensor | Array, Tensor | Array]]) -> Scores:
         """Evaluate all batches and return their scores; the arguments are those of `rows`."""
         rows = self.rows(batches)
-        scores = compute_scores(self.classes, rows)
-        return dataclasses.replace(scores, metrics=dict(self._measure(rows)))
+        return dataclasses.replace(self.compute(rows), metrics=dict(self._measure(rows)))
 
-    def _measure(self, rows: Rows) -> Iterator[tuple[str, float]]:
-        targets = ops.one_hot(rows.labels, self.classes)
+    def compute(self, rows: Rows | MultiLabelRows) -> Scores:
+        """Return the scores of the results of `rows`, without metrics."""
+        if isinstance(rows, MultiLabelRows):
+            return compute_multi_label_scores(rows)
+        return compute_scores(self.classes, rows)
+
+    def _measure(self, rows: Rows | MultiLabelRows) -> Iterator[tuple[str, float]]:
+        if isinstance(rows, Rows):
+            labels, targets = rows.labels, ops.one_hot(rows.labels, self.classes)
+        else:
+            labels = targets = rows.targets.astype(np.float32)
         for metric in self._metrics:
             metric.reset_state()
             sparse = type(metric).__name__.startswith("Sparse")
-            metric.update_state(rows.labels if sparse else targets, rows.probabilities)
+            metric.update_state(labels if sparse else targets, rows.probabilities)
             yield metric.name, float(np.mean(metric.result()))
 
-    def rows(self, batches: Iterable[tuple[Tensor | Array, Tensor | Array]]) -> Rows:
+    def rows(
+        self, batches: Iterable[tuple[Tensor | Array, Tensor | Array]]
+    ) -> Rows | MultiLabelRows:
         """Evaluate all batches and return the result of each example, in order.
 
         Args:
             batches: This worker's batches: float images [n, h, w, c] and integer labels [n] in
-                0..classes-1.
+                0..classes-1, or 0 and 1, [n, classes], if an image may have several classes.
 
         Raises:
             ReszooError: There are no examples, or a label is not a class.
@@ -110,8 +140,14 @@ class Evaluator:
         table = np.frombuffer(b"".join(gathered)).reshape(-1, self._columns)
         if not len(table):
             raise ReszooError("nothing to evaluate: the split holds no examples")
+        if self._multi_label:
+            targets, loss, probabilities = np.split(table, [self.classes, self.classes + 1], axis=1)
+            return MultiLabelRows(targets > 0, probabilities, loss[:, 0])
         labels, predicted, rank = table[:, :3].T.astype(np.int64)
-        return Rows(labels, predicted, rank, table[:, 3], table[:, 4], table[:, 5:])
+        kept, best = table[:, 5:], None
+        if self._best:
+            kept, best = kept[:, :TOP], kept[:, TOP:].astype(np.int64)
+        return Rows(labels, predicted, rank, table[:, 3], table[:, 4], kept, best)
 
     def _start(self, images: Tensor | Array, labels: Array) -> tuple[Array, list[Any]]:
         """Start a batch: pad it with copies of its last row, and distribute it over replicas.
@@ -119,15 +155,14 @@ class Evaluator:
         Returns:
             Labels [n], and for each column of `score_rows` its parts of all replicas.
         """
-        wrong = labels[(labels < 0) | (labels >= self.classes)]
+        count, what = (2, "values") if self._multi_label else (self.classes, "classes")
+        wrong = labels[(labels < 0) | (labels >= count)]
         if wrong.size:
-            raise ReszooError(
-                f"label {wrong[0]} is none of the {self.classes} classes 0..{self.classes - 1}"
-            )
+            raise ReszooError(f"label {wrong[0]} is none of the {count} {what} 0..{count - 1}")
         rows = len(labels)
         self._rows = max(self._rows, -(-rows // self._replicas))
         index = np.minimum(np.arange(self._rows * self._replicas), rows - 1)
-        padded = labels[index].astype(np.int32)
+        padded = labels[index].astype(np.float32 if self._multi_label else np.int32)
         # Images are sliced on their own device: only a replica's rows are copied to another one.
         with tf.device(images.device if isinstance(images, tf.Tensor) else "CPU:0"):
             if len(index) > rows:

@@ -15,6 +15,7 @@ from PIL import Image
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.evaluation.gradcam import GradCam
 from reszoo.evaluation.inputs import Images
+from reszoo.evaluation.multilabel import to_probabilities
 from reszoo.evaluation.reading import read_batches, require_all
 from reszoo.evaluation.source import Named, Source, open_source
 from reszoo.files import write_bytes
@@ -114,7 +115,13 @@ def explain_each(
         )
     chosen = None if class_name is None else names.index(class_name)
     with fixed_settings():
-        explainer = Explainer(source.load(), source.preprocessing, names, layer or "")
+        explainer = Explainer(
+            source.load(),
+            source.preprocessing,
+            names,
+            layer or "",
+            multi_label=source.multi_label,
+        )
     for batch in read_batches(images, source.preprocessing, BATCH):
         readable = [(name, read) for name, read in batch if not isinstance(read, ReszooError)]
         with fixed_settings():
@@ -131,6 +138,7 @@ class Explainer:
         preprocessing: Of the model.
         class_names: Of its logits.
         layer: As for `GradCam`.
+        multi_label: Whether each logit has its own sigmoid.
     """
 
     def __init__(
@@ -139,8 +147,11 @@ class Explainer:
         preprocessing: Preprocessing,
         class_names: Sequence[str],
         layer: str = "",
+        *,
+        multi_label: bool = False,
     ) -> None:
         self.model, self.preprocessing, self.class_names = model, preprocessing, class_names
+        self.multi_label = multi_label
         self.gradcam = GradCam(model, layer)
 
     def __call__(
@@ -156,7 +167,8 @@ class Explainer:
             return []
         inputs = self.preprocessing.apply(np.stack([pixels for _, pixels in images]))
         logits = tf.cast(self.model(inputs, training=False), tf.float32)
-        probabilities, best = tf.nn.softmax(logits).numpy(), np.argmax(logits, axis=1)
+        probabilities = to_probabilities(logits, multi_label=self.multi_label).numpy()
+        best = np.argmax(logits, axis=1)
         labels = [
             int(own) if label is None else label for label, own in zip(classes, best, strict=True)
         ]

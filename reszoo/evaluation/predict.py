@@ -9,6 +9,7 @@ import numpy as np
 
 from reszoo.errors import ReszooError
 from reszoo.evaluation.inputs import Images
+from reszoo.evaluation.multilabel import to_probabilities
 from reszoo.evaluation.reading import read_batches, require_all
 from reszoo.evaluation.source import Named, Source, open_source
 from reszoo.keywords import explain_keywords
@@ -21,7 +22,7 @@ BATCH = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The most probable classes of one image.
+    """The most probable classes of one image. If it may have several, each has its own probability.
 
     Attributes:
         path: The image file; for an array or bytes the index of the image, such as "[2]".
@@ -82,7 +83,9 @@ def predict_each(source: Source, images: Images, *, top: int) -> Iterator[Predic
     with fixed_settings():
         loaded = source.load()
     compute = tf.function(
-        lambda inputs: tf.nn.softmax(tf.cast(loaded(inputs, training=False), tf.float32)),
+        lambda inputs: to_probabilities(
+            tf.cast(loaded(inputs, training=False), tf.float32), multi_label=source.multi_label
+        ),
         input_signature=[tf.TensorSpec((None, *preprocessing.input_shape), tf.float32)],
     )
     for batch in read_batches(images, preprocessing, BATCH):

@@ -160,14 +160,16 @@ def describe_start(
     training = {
         split: info.class_counts[split] for split in ("train",) if split in info.class_counts
     }
-    remedies = _describe_remedies(recipe, info)
+    remedies, several = _describe_remedies(recipe, info), recipe.data.multi_label
     return [
         f"{recipe.name}: {model} on {info.name} ({sizes}; {shape}; {info.classes} classes)",
         *describe_size(info.found_size),
         *describe_classes(info.class_names, training),
         *(f"skipped, cannot be decoded: {path}" for path in info.skipped),
         *describe_ignored(info.ignored),
-        *warn_of_imbalance(info.class_names, info.class_counts, advise=not remedies),
+        *warn_of_imbalance(
+            info.class_names, info.class_counts, advise=not remedies, multi_label=several
+        ),
         *remedies,
         f"{total} steps of {size} images on {', '.join(devices)}; run folder {run.path}",
         *describe_sizes(recipe, pipeline),
@@ -223,7 +225,8 @@ def describe_result(run: Run, test: Scores) -> list[str]:
         for row in rows
     ]
     exported = ", export/" if (run.path / "export").exists() else ""
-    files = f"curves.png, confusion.png, model.keras{exported}"
+    confusion = ", confusion.png" if test.confusion else ""
+    files = f"curves.png{confusion}, model.keras{exported}"
     return [
         "",
         *lines,
@@ -264,19 +267,15 @@ def result_rows(run: Run, test: Scores) -> list[tuple[str, str, str]]:
         rows.append((name, value, reference))
 
     rows += error_rows(published, test)
-    add("test balanced accuracy", f"{100 * test.balanced_accuracy:.2f} %")
-    sizes = [sum(row) for row in test.confusion]
+    sizes = [sum(row) for row in test.confusion] or [0]
     if min(sizes) and is_imbalanced(sizes):
         largest = sizes.index(max(sizes))
         error = f"{100 * (1 - sizes[largest] / sum(sizes)):.2f} %"
         add(f"test error, always {run.class_names[largest]!r}", error)
-    if test.top5 is not None:
-        add("test error, top 5", f"{100 * (1 - test.top5):.2f} %")
-    add("test macro F1", f"{100 * test.macro_f1:.2f} %")
-    add("test calibration error", f"{100 * test.calibration_error:.2f} %")
-    add("test loss", f"{test.loss:.4f}")
-    for name, value in test.metrics.items():
-        add(f"test {name}", f"{value:.4f}")
+    for name, value in test.rows()[2:]:  # the first ones are the images and the error
+        add(f"test {name}", value)
+    for name, score in test.metrics.items():
+        add(f"test {name}", f"{score:.4f}")
     if "val_accuracy" in last:
         add("validation error, last", f"{100 * (1 - last['val_accuracy']):.2f} %")
     add("training error, last", f"{100 * (1 - last['accuracy']):.2f} %")

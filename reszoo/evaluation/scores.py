@@ -1,4 +1,4 @@
-"""Scores of a model on a split, computed from the result of each example."""
+"""Scores of a model on a split whose examples have one class each."""
 
 from __future__ import annotations
 
@@ -8,34 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from reszoo.evaluation.rows import TOP, Rows
 from reszoo.reporting.notebook import html_table
 from reszoo.types import Array, JsonObject
 
-TOP = 5
 LISTED = 20  # classes whose scores are shown one by one
 NOT_FINITE = "images with non-finite logits, counted as wrong"
 BINS = 15  # of the calibration error, as in the tables of arXiv 1706.04599
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """The result of each example of a split.
-
-    Attributes:
-        labels: True classes, int64 [n].
-        predicted: Predicted classes, int64 [n]; -1 where a logit is not finite.
-        rank: How many classes are ranked before the true class, int64 [n].
-        loss: Cross-entropy in nats, float64 [n].
-        confidence: Probability of the predicted class, float64 [n].
-        probabilities: Of each class, float64 [n, classes], or [n, 0] if they were not kept.
-    """
-
-    labels: Array
-    predicted: Array
-    rank: Array
-    loss: Array
-    confidence: Array
-    probabilities: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +84,11 @@ class Scores:
         """The only predicted class if the examples have several classes; else None."""
         return single_class(self.confusion)
 
+    def to_history(self) -> dict[str, float]:
+        """Return what the history records of the validation split."""
+        own = {f"val_{name}": value for name, value in self.metrics.items()}
+        return {"val_loss": self.loss, "val_accuracy": self.top1, **own}
+
     def to_dict(self) -> JsonObject:
         """Return all scores but the confusion matrix, for JSON. NaN becomes None."""
         return {
@@ -115,8 +99,8 @@ class Scores:
             "macro_f1": self.macro_f1,
             "single_class": self.single_class,
             "top5": self.top5,
-            "loss": _finite(self.loss),
-            "calibration_error": _finite(self.calibration_error),
+            "loss": finite_or_none(self.loss),
+            "calibration_error": finite_or_none(self.calibration_error),
             "not_finite": self.not_finite,
             "per_class": self.per_class,
             "precision": self.precision,
@@ -155,7 +139,7 @@ class Scores:
             order.sort(key=known.__getitem__)
         head = "class" if len(order) <= limit else f"class, the {limit} of lowest F1"
         values = list(zip(self.precision, self.per_class, self.f1, strict=True))
-        rows = [(names[label], *map(_percent, values[label])) for label in order[:limit]]
+        rows = [(names[label], *map(format_percent, values[label])) for label in order[:limit]]
         return (head, "precision", "recall", "F1"), rows
 
     def confusion_table(self, limit: int) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -175,9 +159,9 @@ class Scores:
 
 
 def mean_known(per_class: Sequence[float | None]) -> float:
-    """Return the mean over classes, without those that have None."""
+    """Return the mean over classes, without those that have None; NaN if all have."""
     known = [value for value in per_class if value is not None]
-    return math.fsum(known) / len(known)
+    return math.fsum(known) / len(known) if known else math.nan
 
 
 def single_class(confusion: Sequence[Sequence[int]]) -> int | None:
@@ -218,8 +202,8 @@ def compute_scores(classes: int, rows: Rows) -> Scores:
         loss=math.fsum(rows.loss.tolist()) / examples,
         calibration_error=calibration_error(rows.confidence, labels == predicted),
         per_class=[correct / count if count else None for correct, count in counts],
-        precision=list(map(_finite, precision.tolist())),
-        f1=list(map(_finite, f1.tolist())),
+        precision=list(map(finite_or_none, precision.tolist())),
+        f1=list(map(finite_or_none, f1.tolist())),
         confusion=confusion.tolist(),
         not_finite=int(np.count_nonzero(~valid)),
     )
@@ -241,9 +225,11 @@ def calibration_error(confidence: Array, correct: Array) -> float:
     return math.fsum(abs(math.fsum(gaps[bins == m])) for m in np.unique(bins)) / len(gaps)
 
 
-def _finite(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
+    """Return a number, or None for NaN and infinity, which JSON lacks."""
     return value if math.isfinite(value) else None
 
 
-def _percent(value: float | None) -> str:
+def format_percent(value: float | None) -> str:
+    """Return a share as a percentage; "-" for None."""
     return "-" if value is None else f"{100 * value:.2f} %"

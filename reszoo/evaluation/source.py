@@ -30,6 +30,7 @@ class Source:
         load: Loads the model; call it in the strategy's scope.
         preprocessing: How an image becomes its input.
         class_names: Of its logits.
+        multi_label: Whether an image may have several classes: each logit has its own sigmoid.
         class_ids: Other class names that its dataset's folders may have.
         run: The run that trained it, if any.
         details: What the card of an export records.
@@ -39,6 +40,7 @@ class Source:
     load: Callable[[], keras.Model]
     preprocessing: Preprocessing
     class_names: tuple[str, ...]
+    multi_label: bool = False
     class_ids: tuple[str, ...] = ()
     run: Run | None = None
     details: JsonObject = field(default_factory=dict)
@@ -122,6 +124,7 @@ def _from_run(run: Run) -> Source:
         load=run.load_model,
         preprocessing=run.preprocessing,
         class_names=run.class_names,
+        multi_label=recipe.data.multi_label,
         run=run,
         details={**details, "name": recipe.name, "recipe": recipe.to_dict()},
     )

@@ -55,13 +55,15 @@ class MeanOfViews:
 
     Args:
         model: Maps float32 images [n, h, w, c] to logits [n, classes].
+        multi_label: Whether each logit has its own sigmoid.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, *, multi_label: bool = False) -> None:
         self.model, self.output_shape = model, model.output_shape
+        self.multi_label = multi_label
 
     def __call__(self, images: Tensor, *, training: bool) -> Tensor:
-        """Return the logarithms of the mean probabilities.
+        """Return logits of the mean probabilities.
 
         Args:
             images: Float32 [n, views, h, w, c].
@@ -72,7 +74,8 @@ class MeanOfViews:
         """
         _, views, *shape = images.shape
         logits = self.model(tf.reshape(images, [-1, *shape]), training=training)
-        return mean_probabilities(tf.reshape(logits, [-1, views, logits.shape[-1]]))
+        logits = tf.reshape(logits, [-1, views, logits.shape[-1]])
+        return mean_probabilities(logits, multi_label=self.multi_label)
 
 
 class Probabilities:
@@ -91,7 +94,7 @@ class Probabilities:
 
 
 def evaluate_scales(
-    model: keras.Model, examples: Iterable[Batch], *, pixels: int
+    model: keras.Model, examples: Iterable[Batch], *, pixels: int, multi_label: bool = False
 ) -> Iterator[Batch]:
     """Apply a model as a convolution to each scale of each image, on one device.
 
@@ -102,9 +105,10 @@ def evaluate_scales(
         model: Maps float32 images [n, h, w, c] to logits [n, classes].
         examples: As `load_views` returns them for scales. Neighbors of one size are batched.
         pixels: Pixels per batch, at most; a batch holds at least one image.
+        multi_label: Whether each logit has its own sigmoid.
 
     Yields:
-        The logarithms of the mean probabilities, float32 [n, classes], and the labels, int32 [n].
+        Logits of the mean probabilities, float32 [n, classes], and the labels.
 
     Raises:
         ReszooError: If the model takes images of one size only.
@@ -131,17 +135,23 @@ def evaluate_scales(
             scales = zip(*(views for views, _ in chunk), strict=True)
             logits = [predict(tf.concat(views, axis=0)) for views in scales]
             rows = [tf.reshape(each, [-1, count, each.shape[-1]]) for each in logits]
-            yield mean_probabilities(tf.concat(rows, axis=1)), tf.stack([one for _, one in chunk])
+            mean = mean_probabilities(tf.concat(rows, axis=1), multi_label=multi_label)
+            yield mean, tf.stack([one for _, one in chunk])
 
 
-def mean_probabilities(logits: Tensor) -> Tensor:
-    """Return the logarithms of the mean probabilities over views.
+def mean_probabilities(logits: Tensor, *, multi_label: bool = False) -> Tensor:
+    """Return logits of the mean probabilities over views.
 
     Args:
         logits: Float [n, views, classes].
+        multi_label: Whether each logit has its own sigmoid.
 
     Returns:
-        Float32 [n, classes].
+        Float32 [n, classes]. Without `multi_label`, the logarithms of the probabilities.
     """
-    log = tf.nn.log_softmax(tf.cast(logits, tf.float32))
+    logits = tf.cast(logits, tf.float32)
+    if multi_label:  # the logarithm of the mean of p, less that of the mean of 1 - p
+        yes, no = (tf.reduce_logsumexp(tf.math.log_sigmoid(s * logits), axis=1) for s in (1, -1))
+        return yes - no
+    log = tf.nn.log_softmax(logits)
     return tf.reduce_logsumexp(log, axis=1) - math.log(logits.shape[1])

@@ -30,6 +30,7 @@ SIGNATURES = {
     "litert": {"serving_default": "images {}, pixels 0..255 -> probabilities, logits"},
     "onnx": {"": "images {}, pixels 0..255 -> probabilities, logits"},
 }
+SEVERAL = "one for each class, because an image may have several; a class is found above 0.5"
 
 
 def make_card(
@@ -76,6 +77,7 @@ def make_card(
         "input_shape": list(preprocessing.input_shape),
         "classes": classes,
         "class_names": list(artifact.class_names),
+        "multi_label": artifact.multi_label,
         "preprocessing": preprocessing.to_dict(),
         "batch_norms": {"folded": len(folded.removed), "kept": len(folded.kept)},
         "license": weights["license"] if isinstance(weights, Mapping) else "not specified",
@@ -110,6 +112,7 @@ def make_readme(card: JsonObject, one_class: str) -> str:
         ("MACs", f"{macs:,} per image" if macs else "unknown"),
         ("input", " x ".join(map(str, card["input_shape"])) + " (height, width, channels)"),
         ("classes", f"{card['classes']}: {', '.join(names[:10])}{more}"),
+        *([("probabilities", SEVERAL)] if card["multi_label"] else []),
         ("format", f"{title}, {card['precision']}, {megabytes:.1f} MB"),
         *_describe_origin(card),
         ("license", card["license"]),
@@ -136,7 +139,8 @@ def _describe_origin(card: JsonObject) -> Iterator[tuple[str, str]]:
         yield "weights", f"{weights['model']} {weights['tag']}, {weights['source']}"
     if test := card.get("test"):
         names = {"balanced": "balanced_accuracy", "macro F1": "macro_f1"}
-        names["calibration error"] = "calibration_error"
+        names |= {"mAP": "mean_average_precision", "calibration error": "calibration_error"}
         values = {name: test.get(key) for name, key in names.items()}  # absent in older records
         rest = "".join(f", {name} {100 * v:.2f} %" for name, v in values.items() if v is not None)
-        yield "test accuracy", f"{100 * test['top1']:.2f} %{rest}, n = {test['examples']:,}"
+        accuracy = test["subset_accuracy"] if test.get("multi_label") else test["top1"]
+        yield "test accuracy", f"{100 * accuracy:.2f} %{rest}, n = {test['examples']:,}"

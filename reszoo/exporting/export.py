@@ -122,6 +122,7 @@ def export(
         out,
         preprocessing=preprocessing,
         class_names=source.class_names,
+        multi_label=source.multi_label,
         format=format,
         quantize=quantize,
         fold_norms=fold_norms,
@@ -139,6 +140,7 @@ def export_model(
     *,
     preprocessing: Preprocessing,
     class_names: Sequence[str],
+    multi_label: bool = False,
     format: str = "savedmodel",
     quantize: str | None = None,
     fold_norms: bool = True,
@@ -157,6 +159,7 @@ def export_model(
         out: A new or empty folder.
         preprocessing: How images become its input.
         class_names: The names of its logits.
+        multi_label: Whether an image may have several classes: each logit has its own sigmoid.
         format: "savedmodel", "litert" or "onnx".
         quantize: "float16", "dynamic" or "int8", if the format supports it.
         fold_norms: Fold batch norms into convolutions where that is exact.
@@ -186,11 +189,15 @@ def export_model(
             whole = fold(model, norms=False).model
             folded = fold(whole, norms=fold_norms)
         ranges = calibration.inputs(preprocessing) if calibration and precision == "int8" else None
-        artifact = Artifact(folded.model, preprocessing, class_names, precision, ranges)
+        artifact = Artifact(
+            folded.model, preprocessing, class_names, multi_label, precision, ranges
+        )
         path = folder / found.file
         try:
             _write(folder, found, artifact)
-            result = check_export(found.name, path, whole, preprocessing, sample)
+            result = check_export(
+                found.name, path, whole, preprocessing, sample, multi_label=multi_label
+            )
             result.require(precision)
         except tf.errors.OpError as error:
             reason = str(error.message).strip().splitlines()[0]

@@ -130,8 +130,10 @@ def _quantize(proto: Any, calibration: Array) -> Any:
             done,
             Reader(),
             quant_format=quantization.QuantFormat.QDQ,
-            # A softmax over a few classes is not worth 8 bits.
-            op_types_to_quantize=[kind for kind in QDQRegistry if kind != "Softmax"],
+            # The probabilities of a few classes are not worth 8 bits.
+            op_types_to_quantize=[
+                kind for kind in QDQRegistry if kind not in ("Softmax", "Sigmoid")
+            ],
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,

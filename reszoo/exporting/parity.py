@@ -14,6 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from reszoo.errors import ReszooError
+from reszoo.evaluation.multilabel import to_probabilities
+from reszoo.evaluation.rows import THRESHOLD
 from reszoo.evaluation.scores import mean_known, single_class
 from reszoo.exporting import runtimes
 from reszoo.exporting.formats import FORMATS
@@ -28,7 +30,7 @@ BOUNDS = {
     "dynamic": (1.0, 0.9),
     "int8": (1.0, 0.9),
 }
-"""Largest difference of a probability, and smallest share of equal first classes."""
+"""Largest difference of a probability, and smallest share of equal decisions."""
 
 BROKEN = b"\xff\xd8\xff\xe0 not an image"
 FLOATS = 16  # real images, in addition to the drawings, that `serving_default` runs on
@@ -44,10 +46,12 @@ class Check:
         what: Which.
         logit_difference: The largest.
         probability_difference: The largest.
-        agreement: The share with the same first class.
-        accuracy: Of the export; None without labels.
+        agreement: The share with the same first class. If an image may have several classes: the
+            share of all classes of all images with the same decision.
+        accuracy: Of the export; None without labels. Of several classes, all must be right.
         keras_accuracy: Of the Keras model; None without labels.
-        balanced_accuracy: The export's mean accuracy of the classes; None without labels.
+        balanced_accuracy: The export's mean accuracy of the classes; None without labels, and if
+            an image may have several classes.
         single_class: The class that the export gave to all images although their labels differ,
             else None.
         speed: Images per second on this CPU, by rows per batch.
@@ -79,7 +83,7 @@ class Check:
             )
         if not self.agreement >= agreement:
             raise ReszooError(
-                f"the exported model has the Keras model's first class for "
+                f"the exported model decides as the Keras model for "
                 f"{100 * self.agreement:.1f} % of the images ({self.what}); expected at least "
                 f"{100 * agreement:.0f} % in {precision}"
             )
@@ -94,7 +98,13 @@ class Outputs:
 
 
 def check_export(
-    kind: str, export: Path, model: keras.Model, preprocessing: Preprocessing, sample: Sample
+    kind: str,
+    export: Path,
+    model: keras.Model,
+    preprocessing: Preprocessing,
+    sample: Sample,
+    *,
+    multi_label: bool = False,
 ) -> Check:
     """Compare an export with the Keras model; both compute on the CPU.
 
@@ -107,11 +117,12 @@ def check_export(
         model: The Keras model.
         preprocessing: How images become its input.
         sample: The images.
+        multi_label: Whether each logit has its own sigmoid.
 
     Raises:
         ReszooError: The export cannot be loaded or run, or misjudges which files are images.
     """
-    run_keras = KerasRunner(model, preprocessing)
+    run_keras = KerasRunner(model, preprocessing, multi_label=multi_label)
     with tempfile.TemporaryDirectory(prefix="reszoo-parity-") as name:
         folder = Path(name)
         if kind == "savedmodel":
@@ -139,11 +150,17 @@ def check_export(
             probabilities = outputs["pixels/probabilities"]
             pairs = [(Outputs(outputs["pixels/logits"], probabilities), expected)]
             real = slice(None)
-    best = probabilities[real].argmax(axis=1)
-    wanted = expected.probabilities[real].argmax(axis=1)
-    labels = sample.labels
-    accuracy = keras_accuracy = balanced = single = None
-    if labels is not None:
+    labels, accuracy, keras_accuracy, balanced, single = sample.labels, None, None, None, None
+    if multi_label:
+        best, wanted = probabilities[real] > THRESHOLD, expected.probabilities[real] > THRESHOLD
+        if labels is not None:
+            accuracy, keras_accuracy = (
+                float((found == (labels > 0)).all(axis=1).mean()) for found in (best, wanted)
+            )
+    else:
+        best = probabilities[real].argmax(axis=1)
+        wanted = expected.probabilities[real].argmax(axis=1)
+    if labels is not None and not multi_label:
         matrix = np.zeros((probabilities.shape[1],) * 2, np.int64)
         np.add.at(matrix, (labels, best), 1)
         recalls = [float(matrix[own, own] / matrix[own].sum()) for own in np.unique(labels)]
@@ -201,8 +218,11 @@ class KerasRunner:
     The batches have as many rows as the export's, so that only rounding differs.
     """
 
-    def __init__(self, model: keras.Model, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self, model: keras.Model, preprocessing: Preprocessing, *, multi_label: bool = False
+    ) -> None:
         self.name, self.preprocessing = model.name, preprocessing
+        self.multi_label = multi_label
         spec = tf.TensorSpec((None, *preprocessing.input_shape), tf.float32)
         self.compiled = tf.function(
             lambda inputs: tf.cast(model(inputs, training=False), tf.float32),
@@ -216,7 +236,7 @@ class KerasRunner:
             inputs = tf.pad(inputs, [[0, broken], [0, 0], [0, 0], [0, 0]])
             logits = tf.concat([self.compiled(some) for some in runtimes.chunks(inputs)], axis=0)
             logits = logits[: len(pixels)]
-            probabilities = tf.nn.softmax(logits).numpy()
+            probabilities = to_probabilities(logits, multi_label=self.multi_label).numpy()
         if not np.isfinite(probabilities).all():
             raise ReszooError(
                 f"the probabilities of {self.name} are not finite numbers; "

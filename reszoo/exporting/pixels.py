@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from reszoo.evaluation.multilabel import to_probabilities
 from reszoo.exporting.formats import Artifact
 from reszoo.types import Tensor
 
@@ -26,7 +27,8 @@ class PixelClassifier(tf.Module):  # type: ignore[misc]
             if preprocessing.channel_order == "BGR":
                 images = tf.reverse(images, axis=[-1])
             logits = tf.cast(model(images * scale - shift, training=False), tf.float32)
-            return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+            probabilities = to_probabilities(logits, multi_label=artifact.multi_label)
+            return {"logits": logits, "probabilities": probabilities}
 
         # Keras wraps a grouped convolution in a function for XLA, which other runtimes do not
         # support. Traced eagerly, it is a plain operation.

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import tensorflow as tf
 
+from reszoo.evaluation.multilabel import to_probabilities
 from reszoo.exporting.formats import Artifact
 from reszoo.images.formats import MAX_PIXELS
 from reszoo.images.header import pixel_count
@@ -63,13 +64,15 @@ class Classifier(tf.Module):  # type: ignore[misc]
         @tf.function(input_signature=[pixels])  # type: ignore[untyped-decorator]
         def serving_default(images: Tensor) -> dict[str, Tensor]:
             logits, _ = run(prepare(images))
-            return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+            probabilities = to_probabilities(logits, multi_label=artifact.multi_label)
+            return {"logits": logits, "probabilities": probabilities}
 
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")])  # type: ignore[untyped-decorator]
         def image_bytes(image_bytes: Tensor) -> dict[str, Tensor]:
             inputs, status = decode_rows(image_bytes, preprocessing)
             answered = (status == OK)[:, tf.newaxis]
-            probabilities = tf.where(answered, tf.nn.softmax(run(inputs)[0]), 0.0)
+            found = to_probabilities(run(inputs)[0], multi_label=artifact.multi_label)
+            probabilities = tf.where(answered, found, 0.0)
             best = tf.math.top_k(probabilities, k=min(TOP, len(names)))
             labels = tf.where(answered, tf.gather(tf.constant(names), best.indices), "")
             return {

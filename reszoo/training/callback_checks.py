@@ -43,7 +43,8 @@ def check_callbacks(
             )
         found += given.callbacks if isinstance(given, keras.callbacks.CallbackList) else [given]
     known = ["loss", "accuracy", "learning_rate"]
-    names = ("loss", "accuracy", *(each.name for each in metrics))
+    names = ["loss", "accuracy", *(each.name for each in metrics)]
+    names += ["mean_average_precision", "macro_f1"] if recipe.data.multi_label else []
     known += [f"val_{name}" for name in names] if validation else []
     known += ["skipped"] if recipe.train.precision == "mixed_float16" else []
     own = [callback for callback in found if not type(callback).__module__.startswith("keras.")]

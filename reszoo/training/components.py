@@ -98,13 +98,18 @@ def make_callbacks(recipe: Recipe, run: Run) -> list[keras.callbacks.Callback]:
     return made
 
 
-def check_metrics(metrics: Sequence[keras.metrics.Metric]) -> None:
-    """Raise ReszooError for metrics that are not of Keras, or that share a name."""
+def check_metrics(metrics: Sequence[keras.metrics.Metric], recipe: Recipe) -> None:
+    """Raise ReszooError for metrics that are not of Keras, share a name, or do not fit the data."""
     for each in metrics:
         if not isinstance(each, keras.metrics.Metric):
             raise ReszooError(
                 f"metrics: {each!r} is invalid; expected instances of keras.metrics.Metric. "
                 "Example: metrics=[keras.metrics.F1Score(average='macro')]"
+            )
+        if recipe.data.multi_label and type(each).__name__.startswith("Sparse"):
+            raise ReszooError(
+                f"metrics: {type(each).__name__} is invalid with data.multi_label = true, whose "
+                "targets are [n, classes]. Example: metrics=[keras.metrics.AUC(multi_label=True)]"
             )
     names = [each.name for each in metrics]
     if len({*names, "loss", "accuracy"}) < len(names) + 2:

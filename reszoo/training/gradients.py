@@ -32,6 +32,7 @@ class LossGradient:
         part: The part of every batch that this worker reads.
         images_on: The device that holds the batches; only a replica's share leaves it.
         statistics: Moving statistics, which are set to their mean over the replicas.
+        multi_label: Whether an image may have several classes. Then it is right if all are.
 
     Attributes:
         weights: As given.
@@ -49,11 +50,12 @@ class LossGradient:
         statistics: Sequence[Variable],
         *,
         training: bool,
+        multi_label: bool = False,
     ) -> None:
         self.weights, self._forward, self._losses = weights, forward, losses
         self._classes, self._part, self._images_on = model.output_shape[-1], part, images_on
         self._statistics, self._reduction = statistics if training else [], train.reduction
-        self._training = training
+        self._training, self._multi_label = training, multi_label
         compute = self._differentiate
         self._compute: Callable[..., Gradients] = Compiled(model, compute) if train.jit else compute
 
@@ -115,8 +117,12 @@ class LossGradient:
             mean = tf.reduce_sum(losses) / tf.cast(rows, logits.dtype)
             scaled = mean * tf.cast(scale, logits.dtype)
         gradients = tape.gradient(scaled, [variable.value for variable in self.weights])
-        answers = tf.argmax(y, -1, tf.int32) if soft else y
-        right = tf.cast(tf.argmax(logits, -1, tf.int32) == answers, tf.float64) * weight
+        if self._multi_label:
+            answered = tf.reduce_all((logits > 0) == (y > 0.5), axis=-1)
+        else:
+            answers = tf.argmax(y, -1, tf.int32) if soft else y
+            answered = tf.argmax(logits, -1, tf.int32) == answers
+        right = tf.cast(answered, tf.float64) * weight
         count = tf.cast(tf.shape(x)[0], tf.float64) * weight
         loss = tf.cast(tf.reduce_sum(losses), tf.float64)
         return gradients, tf.stack([loss, tf.reduce_sum(right), count])

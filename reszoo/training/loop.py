@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import keras
 
 from reszoo.config.recipe import Recipe
+from reszoo.config.schedule import validation_score
 from reszoo.reporting.reporter import Reporter
 from reszoo.training.callbacks import Callbacks
 from reszoo.training.checkpoint import Checkpoint
@@ -281,8 +282,9 @@ class Loop:
         if self.evaluate is not None:
             self.state.averaging.show()
             row |= self._callbacks.around(self.evaluate)
-            if row["val_accuracy"] > self.state.best:
-                self.state.best = row["val_accuracy"]
+            score = validation_score(row) or 0.0
+            if score > self.state.best:
+                self.state.best = score
                 if self.recipe.train.select == "best":
                     self.state.save_weights(BEST)
         return row

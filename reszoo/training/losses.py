@@ -15,7 +15,10 @@ from reszoo.validation.messages import show
 
 
 def find_class_weights(
-    setting: str | Mapping[str, float], class_names: Sequence[str], counts: Sequence[int]
+    setting: str | Mapping[str, float],
+    class_names: Sequence[str],
+    counts: Sequence[int],
+    images: int = 0,
 ) -> list[float]:
     """Return the weight of each class in the loss; none if all classes count alike.
 
@@ -23,6 +26,7 @@ def find_class_weights(
         setting: `train.class_weights`.
         class_names: In label order.
         counts: Training images of each class; empty if they are unknown.
+        images: All training images, if an image may have several classes; else 0.
 
     Raises:
         ReszooError: If the setting names another class, or needs counts that are unknown or 0.
@@ -44,6 +48,8 @@ def find_class_weights(
             f'train.class_weights: "balanced" is invalid for {why}; expected a table. '
             f"Example: --set '{example}'"
         )
+    if images:
+        return [max(1, images - count) / count for count in counts]
     return [sum(counts) / (len(counts) * count) for count in counts]
 
 
@@ -56,8 +62,10 @@ def make_losses(
         train: The kind of loss, label smoothing and threshold of the targets.
         dtype: Of the logits.
         class_weights: Factors on the losses, [classes]; none if all classes count alike. A soft
-            target has the mean of them.
+            target has the mean of them. With `bce`: of images that have the class.
     """
+    if train.loss == "bce":
+        return _make_multi_label(train, class_weights)
     plain = _make_plain(train, dtype)
     if not class_weights:
         return plain
@@ -91,6 +99,20 @@ def _make_plain(train: TrainConfig, dtype: str) -> Callable[[Tensor, Tensor], Te
         return combine(losses, axis=-1)
 
     return binary
+
+
+def _make_multi_label(
+    train: TrainConfig, class_weights: Sequence[float]
+) -> Callable[[Tensor, Tensor], Tensor]:
+    smoothing = train.label_smoothing
+
+    def multi_label(targets: Tensor, logits: Tensor) -> Tensor:
+        targets = tf.cast(targets, logits.dtype) * (1 - smoothing) + smoothing / 2
+        weights = tf.constant(class_weights or [1.0], logits.dtype)
+        losses = tf.nn.weighted_cross_entropy_with_logits(targets, logits, weights)
+        return tf.reduce_mean(losses, axis=-1)
+
+    return multi_label
 
 
 def _make_own(train: TrainConfig, dtype: str) -> Callable[[Tensor, Tensor], Tensor]:

@@ -53,6 +53,8 @@ class Progress:
         if "val_accuracy" in row:
             error = 100 * (1 - row["val_accuracy"])
             text += f"  validation loss {row['val_loss']:.4f} error {error:.2f} %"
+        if "val_mean_average_precision" in row:
+            text += f" mAP {100 * row['val_mean_average_precision']:.2f} %"
         self.reporter.line(f"{text}  {self._pace(row['step'])}")
 
     def end(self) -> None:

@@ -136,11 +136,16 @@ def make_stepper(
         synchronize_batch_norm(model)
     optimizer = make_optimizer(recipe.optimizer)
     # For callbacks and for users of the saved model; the stepper computes its loss itself.
+    multi_label, metric = recipe.data.multi_label, "accuracy"
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss=loss, metrics=["accuracy"], auto_scale_loss=False)
     # Keras builds the metrics at the first batch of `fit`. Callbacks read the directions there.
     logits = keras.ops.zeros((1, model.output_shape[-1]))
-    model._compile_metrics.build(keras.ops.zeros((1,)), logits)
+    targets = keras.ops.zeros((1,))
+    if multi_label:
+        loss, targets = keras.losses.BinaryCrossentropy(from_logits=True), logits
+        metric = keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)
+    model.compile(optimizer, loss=loss, metrics=[metric], auto_scale_loss=False)
+    model._compile_metrics.build(targets, logits)
     return Stepper(
         model,
         optimizer,
@@ -152,6 +157,7 @@ def make_stepper(
         worker=workers.index,
         workers=workers.count,
         soft=recipe.augment.mixes,
+        multi_label=multi_label,
         class_weights=weights,
     )
 
@@ -159,4 +165,5 @@ def make_stepper(
 def class_weights(recipe: Recipe, info: DataInfo) -> list[float]:
     """Return the weight of each class in the loss; none if all classes count alike."""
     counts = info.class_counts.get("train", [])
-    return find_class_weights(recipe.train.class_weights, info.class_names, counts)
+    images = info.examples["train"] if recipe.data.multi_label else 0
+    return find_class_weights(recipe.train.class_weights, info.class_names, counts, images)

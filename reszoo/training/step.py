@@ -51,6 +51,7 @@ class Stepper:
         worker: The number of this worker, on several hosts.
         workers: How many workers there are.
         soft: Whether labels are soft targets. Then the right answer is the greatest target.
+        multi_label: Whether labels are targets of several classes. Then all must be right.
         class_weights: Factors on the losses of each class; none if all count alike.
 
     Attributes:
@@ -80,6 +81,7 @@ class Stepper:
         worker: int = 0,
         workers: int = 1,
         soft: bool = False,
+        multi_label: bool = False,
         class_weights: Sequence[float] = (),
     ) -> None:
         self.model, self.optimizer, self.strategy = model, optimizer, strategy
@@ -110,7 +112,7 @@ class Stepper:
         self.wishes = tf.Variable(tf.zeros(2, tf.float64), trainable=False, name="wishes")
         self.loss_scale = LossScale(enabled=train.precision == "mixed_float16")
         labels, rows = tf.TensorSpec([None], tf.int32), tf.TensorSpec([], tf.int32)
-        if soft:
+        if soft or multi_label:
             labels = tf.TensorSpec([None, model.output_shape[-1]], tf.float32)
         rate, wishes = tf.TensorSpec([], tf.float32), tf.TensorSpec([2], tf.float64)
         self._signature = [labels, rate, rows, wishes, tf.TensorSpec([], tf.float64)]
@@ -132,6 +134,7 @@ class Stepper:
             part=self.part,
             images_on=images_on,
             statistics=self._statistics,
+            multi_label=multi_label,
         )
 
     def __call__(

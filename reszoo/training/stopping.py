@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 
+from reszoo.config.schedule import validation_score
 from reszoo.config.training import TrainConfig
 from reszoo.signals import stop_on_signal
 from reszoo.training.protocols import Stepper
@@ -26,7 +27,8 @@ def is_out_of_patience(history: Sequence[JsonMapping], train: TrainConfig) -> bo
     if not train.patience or len(history) <= train.patience:
         return False
     sign = -1 if train.patience_on == "loss" else 1
-    scores = [sign * row[f"val_{train.patience_on}"] for row in history]
+    key = "val_loss" if train.patience_on == "loss" else ""
+    scores = [sign * (row[key] if key else validation_score(row) or 0.0) for row in history]
     return bool(max(scores[-train.patience :]) <= max(scores[: -train.patience]))
 
 

@@ -30,6 +30,7 @@ FIXED = {
     "data.name": "every trial is scored on the same images",
     "data.dir": "every trial is scored on the same images",
     "data.labels": "every trial is scored on the same images",
+    "data.multi_label": "every trial is scored on the same images",
     "data.validation": "every trial is scored on the same images",
     "train.seed": "search.seed and search.executions set it",
     "train.select": "it decides what a score is",

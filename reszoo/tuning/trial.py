@@ -13,6 +13,7 @@ import keras
 
 from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import resolve_recipe
+from reszoo.config.schedule import validation_score
 from reszoo.errors import ReszooError
 from reszoo.files import atomic_dir, write_json, write_text
 from reszoo.trainer import Trainer
@@ -172,7 +173,7 @@ def _execute(
         trainer.fit(until)
         if loop.stopping.signalled or loop.step < until:
             raise Stopped  # the trial resumes from what was reached
-        accuracies = [row["val_accuracy"] for row in loop.history]
+        accuracies = [validation_score(row) or 0.0 for row in loop.history]
         return {
             "score": max(accuracies) if recipe.train.select == "best" else accuracies[-1],
             "training": loop.history[-1]["accuracy"],

@@ -46,7 +46,11 @@ from reszoo.errors import ReszooError
         ),
         (
             {"name": "cifar10", "labels": "a.csv"},
-            'data.labels: not used with data.name = "cifar10"',
+            'data.name: "cifar10" is invalid; expected an existing folder with data.labels = a.csv',
+        ),
+        (
+            {"name": "folder:x", "labels": "y", "multi_label": True, "sampler": "balanced"},
+            'data.sampler: "balanced" is invalid; expected "shuffle" with data.multi_label = true',
         ),
         ({"name": "digits", "dir": "/x"}, 'data.dir: not used with data.name = "digits"'),
         ({"name": "folder:x", "lanes": 2}, 'data.lanes: not used with data.name = "folder:x"'),

@@ -343,6 +343,7 @@ BAD_OVERRIDES = {
     "train.ema_batch_norm=true": "train.ema_batch_norm: not used with train.ema = 0.0",
     "train.label_smoothing=1.5": "expected a number >= 0 and < 1",
     "train.precision=flaot16": '"mixed_float16"',
+    "data.multi_label=true": 'train.loss: "categorical" is invalid; expected "bce" or your own f',
     "train.class_weights={a=0.0}": 'train.class_weights: {"a": 0.0} is invalid; expected one of "none", "balanced" or a table of keys. Example: --set train.class_weights="balanced"',
     "train.select=bets": "did you mean 'best'",
     "train.deterministic=yes": 'train.deterministic: "yes" is invalid; expected true or false',

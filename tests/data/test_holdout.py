@@ -43,6 +43,19 @@ def test_the_choice_never_changes() -> None:
     assert chosen.tolist() == [3, 10, 14, 19, 38, 49, 54, 56, 57]
 
 
+def test_images_of_several_classes_are_divided_by_the_rarest() -> None:
+    random = np.random.default_rng(1)
+    targets = (random.random((400, 4)) < [0.5, 0.3, 0.05, 0.01]).astype(np.float32)
+    targets[0, 3] = 1
+    chosen = choose_stratified(targets, 80)
+    assert len(set(chosen.tolist())) == 80 and (np.diff(chosen) > 0).all()
+    kept, held = targets[complement(400, chosen)], targets[chosen]
+    assert kept.any(axis=0).all()
+    share = held.sum(axis=0) / targets.sum(axis=0)
+    np.testing.assert_allclose(share[:3], 0.2, atol=0.03)  # the last one has 2 images
+    assert abs((held.sum(axis=1) == 0).mean() - (targets.sum(axis=1) == 0).mean()) < 0.02
+
+
 @pytest.mark.smoke
 def test_splits_of_digits_are_disjoint_and_balanced() -> None:
     from sklearn.datasets import load_digits

@@ -77,7 +77,7 @@ def test_a_column_states_the_splits(flat: Path, tmp_path: Path) -> None:
         for name, s in zip(names, splits, strict=True)
     ]
     table.write_text("\n".join(["file,split,label", *rows]))
-    assert read_label_file(table)[1] == Row("cat1.png", "cat", "validation")
+    assert read_label_file(table).rows[1] == Row("cat1.png", ("cat",), "validation")
     listed = list_folder(str(flat), str(table)).splits
     assert {split: each.count for split, each in listed.items()} == dict.fromkeys(
         ("train", "validation", "test"), 4
@@ -96,7 +96,10 @@ def test_a_column_states_the_splits(flat: Path, tmp_path: Path) -> None:
         (b"file,split\na,train", "the header 'file,split' is invalid"),
         (b"file,label\ncat0.png", "line 2: 'cat0.png' is invalid; expected file,label"),
         (b"file,label\ncat0.png,", "line 2: 'cat0.png,' is invalid; expected file,label"),
-        (b"file,label\ncat0.png,cat|dog", "several labels per image are not supported"),
+        (
+            b"file,label\ncat0.png,cat|dog",
+            "Several labels per image need a loss for them. Example: --s",
+        ),
         (b"file,label,split\ncat0.png,a,tset", "split 'tset' is invalid; expected train, val or t"),
         (b"file,label\ncat0.png,a\n./cat0.png,b", "line 3: './cat0.png,b'"),
         (b"file,label\ncat0.png,a\ncat1.png,a", "names 1 classes; expected at least two"),
@@ -113,9 +116,62 @@ def test_what_is_wrong_is_said_in_a_line(
     with pytest.raises(ReszooError) as caught:
         list_folder(str(flat), str(table))
     assert "\n" not in str(caught.value)
-    assert said in str(caught.value) or (
-        "has a label already" in str(caught.value) and "./" in said
-    )
+    assert said in str(caught.value) or ("has a row already" in str(caught.value) and "./" in said)
+
+
+def test_several_labels_are_separated_or_columns(flat: Path, tmp_path: Path) -> None:
+    """Both forms give the same targets, and each class its images."""
+    names = [f"{label}{i}.png" for label, count in CLASSES.items() for i in range(count)]
+    has = np.random.default_rng(0).integers(0, 2, (12, 3))
+    has[2] = 0
+    table = tmp_path / "several.csv"
+    found = []
+    for separator in (";", "|", ""):
+        lines = ["file,labels,who" if separator else "file,sea,split,Air,land"]
+        for number, (name, row) in enumerate(zip(names, has, strict=True)):
+            listed = separator.join(np.array(["sea", "Air", "land"])[row == 1])
+            split = "test" if number % 3 else "train"
+            cells = ",".join([f"{row[0]}", split, *map(str, row[1:])])
+            lines.append(f"{name},{listed if separator else cells}{',me' if separator else ''}")
+        table.write_text("\n".join(lines))
+        listing = list_folder(str(flat), str(table), multi_label=True)
+        assert listing.class_names == ("Air", "land", "sea")
+        order = np.concatenate([split.paths for split in listing.splits.values()])
+        targets = np.concatenate([split.labels for split in listing.splits.values()])
+        places = np.argsort([names.index(Path(path).name) for path in order])
+        np.testing.assert_array_equal(targets[places], has[:, [1, 2, 0]])
+        assert targets.dtype == np.float32
+        found.append(inspect_folder(str(flat), str(table), multi_label=True))
+    for one in found:
+        assert one.count == 12 and np.sum([*one.class_counts.values()], axis=0).tolist() == [
+            *has.sum(axis=0)[[1, 2, 0]]
+        ]
+        shown = [names.index(Path(path).name) for path in one.samples]
+        assert has[shown, [1, 2, 0]].all()
+        assert "% of all are" not in " ".join(one.describe())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "file,a,b\nx.png,1,0\ny.png,1,2",
+            "line 3: 'y.png,1,2' is invalid; expected 0 or 1 for a, b",
+        ),
+        (
+            "file,label\nx.png,a\nx.png,b",
+            "'x.png' has a row already; expected one row per image, its",
+        ),
+        ("file,label\nx.png", "line 2: 'x.png' is invalid; expected file,label"),
+    ],
+)
+def test_what_is_wrong_with_several_labels_is_said_in_a_line(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(ReszooError) as caught:
+        read_label_file(tmp_path / "labels.csv", multi_label=True)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_other_images_are_read_by_their_own_label_file(flat: Path) -> None:

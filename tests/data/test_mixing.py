@@ -64,6 +64,9 @@ def test_images_and_labels_are_mixed_with_the_mirrored_place() -> None:
     np.testing.assert_allclose(
         mix_labels(labels, mix, 4), 0.7 * targets + 0.3 * targets[::-1], atol=1e-6
     )
+    several = tf.constant([[1, 1], [0, 1], [0, 0], [1, 0], [1, 1]], tf.float32)
+    expected = 0.7 * several.numpy() + 0.3 * several.numpy()[::-1]
+    np.testing.assert_allclose(mix_labels(several, mix, 2), expected, atol=1e-6)
     cut = Mix(tf.constant(1 - 12 / 48, tf.float64), tf.constant([1, 5, 4, 3]))
     expected = images.copy()
     expected[:, 1:5, 5:8] = images[::-1, 1:5, 5:8]

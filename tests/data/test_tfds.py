@@ -236,8 +236,8 @@ def test_unreadable_inputs_are_reported_in_one_line(
         ("./pets", "Example: folder:./pets"),
         ("pets/cats", "Example: folder:pets/cats"),
         ("/tmp", "Example: folder:/tmp"),
-        ("/nowhere", "give 'folder:PATH' for a folder"),
-        ("a b?", "give 'folder:PATH' for a folder"),
+        ("/nowhere", "no dataset '/nowhere'; no folder '/nowhere' either; expected one of them"),
+        ("a b?", "no dataset 'a b?'; no folder '"),
     ],
 )
 def test_a_misspelled_name_leads_to_the_dataset_or_the_folder(

@@ -25,12 +25,12 @@ from reszoo.evaluation.evaluator import Evaluator
 from reszoo.evaluation.explain import explain
 from reszoo.evaluation.report import (
     MISTAKES,
-    find_mistakes,
     list_files,
     write_predictions,
     write_report,
 )
-from reszoo.evaluation.scores import Rows, compute_scores
+from reszoo.evaluation.rows import Rows
+from reszoo.evaluation.scores import compute_scores
 from reszoo.evaluation.source import Source
 from reszoo.images.preprocessing import Preprocessing
 from reszoo.training.run import Run
@@ -108,7 +108,7 @@ def test_rows_without_predictions_and_many_classes(tmp_path: Path) -> None:
         ["a\\nb.png", "dog, brown", "cat", "0.75", "0.25"],
         ["c.png", "cat", "", "", ""],
     ]
-    assert find_mistakes(rows).tolist() == [0]
+    assert [each.tolist() for each in rows.mistakes()] == [[0], [0]]
 
 
 def test_the_page_shows_mistakes_by_confidence_with_their_overlays(tmp_path: Path) -> None:

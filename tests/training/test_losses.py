@@ -78,3 +78,19 @@ def test_class_weights_that_do_not_fit_the_data_are_rejected(
     with pytest.raises(ReszooError) as caught:
         find_class_weights(setting, ("cat", "dog"), counts)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_several_labels_weigh_the_images_that_have_a_class(smoothing: float) -> None:
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(0, 3, (7, 4)), rng.integers(0, 2, (7, 4)).astype(float)
+    counts = targets.sum(axis=0).astype(int).tolist()
+    weights = find_class_weights("balanced", "abcd", counts, 7)
+    np.testing.assert_allclose(weights, [(7 - count) / count for count in counts])
+    train = TrainConfig(batch_size=7, steps=1, loss="bce", label_smoothing=smoothing)
+    soft, p = targets * (1 - smoothing) + smoothing / 2, 1 / (1 + np.exp(-logits))
+    for factors in ([], weights):
+        positive = np.array(factors or 1.0)
+        expected = -(positive * soft * np.log(p) + (1 - soft) * np.log(1 - p)).mean(axis=1)
+        got = make_losses(train, "float64", factors)(targets, logits)
+        np.testing.assert_allclose(got, expected, rtol=1e-9)
