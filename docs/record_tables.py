@@ -228,6 +228,22 @@ def engine(page: Path) -> str:
     return measured(page, "engine.json", "step | between steps | share of the run", [line])
 
 
+def gpu_speed(page: Path) -> str:
+    """Show images per second on a GPU, compared with PyTorch."""
+    found = record("gpu/speed.json")
+    sides = ("reszoo", "reszoo-jit", "torch", "torch-compile")
+    lines = []
+    for row in found["models"]:
+        speed = row["images_per_second"]
+        cells = [f"{speed[side]:,.0f}" if side in speed else "" for side in sides]
+        torch = max(speed.get(side, 0) for side in ("torch", "torch-compile"))
+        cells.append(f"{speed['reszoo-jit'] / torch:.2f}")
+        other = "\\*" if row["other_work"] else ""
+        lines.append(" | ".join([f"{row['model']}, {row['batch']}{other}", *cells]))
+    headers = f"model, batch | {' | '.join(sides)} | reszoo-jit / PyTorch's faster side"
+    return measured(page, "gpu/speed.json", headers, lines)
+
+
 def experiment(page: Path, name: str) -> str:
     """Quote what an experiment of the lab found."""
     return f"> {report.finding(read_record(RESULTS / 'lab' / name))}"
@@ -475,6 +491,7 @@ GENERATORS += (
     photographs,
     augmentation,
     engine,
+    gpu_speed,
     experiment,
     search,
     tuners,

@@ -12,6 +12,7 @@ from reszoo.bench.comparison import card_name
 from reszoo.bench.limits import Clock, Outcome, run_commands
 from reszoo.files import write_json
 from reszoo.reporting.reporter import Reporter
+from reszoo.training.metrics import read_metrics
 from reszoo.types import JsonObject
 
 MODELS = ("plain20", "resnet20", "plain56", "resnet56")
@@ -111,13 +112,13 @@ class Plan:
 
 def summarize(folder: Path) -> JsonObject:
     """Return what a record keeps of a finished run, without paths."""
-    run, history, test = (
+    run, test = (
         json.loads(file.read_text()) if (file := folder / f"{name}.json").is_file() else {}
-        for name in ("run", "history", "test")
+        for name in ("run", "test")
     )
     kept = ("devices", "versions", "backend", "parameters", "seed", "steps", "seconds")
     return {
         **{key: run[key] for key in kept if key in run},
         "test": {key: value for key, value in test.items() if isinstance(value, int | float)},
-        "history": history,
+        "history": read_metrics(folder),
     }

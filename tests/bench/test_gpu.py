@@ -58,7 +58,7 @@ for step in (2, 4):
 while folder.name == os.environ.get("SLOW") and "--resume" not in words:
     time.sleep(0.01)
 (folder / "run.json").write_text(json.dumps({"seconds": 4.0, "steps": 4, "data": "/a/path"}))
-(folder / "history.json").write_text(json.dumps([{"step": 2, "loss": 0.5}, {"step": 4, "loss": 0.5}]))
+(folder / "metrics.jsonl").write_text('{"step": 2, "loss": 0.5}\\n{"step": 4, "loss": 0.5}\\n')
 (folder / "test.json").write_text(json.dumps({"accuracy": 0.75, "path": "/a/path"}))
 """
 
