@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import keras
 
 from reszoo.comparison.statistics import Summary, summarize
 from reszoo.config.load import load_recipe
 from reszoo.config.overrides import Overrides
 from reszoo.config.recipe import Recipe
-from reszoo.config.resolve import resolve_recipe
+from reszoo.data.pipeline import Pipeline
 from reszoo.errors import ReszooError
 from reszoo.files import write_json
 from reszoo.keywords import explain_keywords
@@ -20,6 +23,7 @@ from reszoo.reporting.notebook import html_table
 from reszoo.reporting.reporter import Reporter
 from reszoo.trainer import train
 from reszoo.training.cluster import find_hosts
+from reszoo.training.components import give_components
 from reszoo.training.memory import release_memory
 from reszoo.training.run import Run
 from reszoo.training.start import default_folder
@@ -75,12 +79,21 @@ def train_seeds(
     run_dir: str | Path | None = None,
     resume: bool = False,
     devices: str = "auto",
+    model: Callable[[Pipeline], keras.Model] | None = None,
+    dataset: Any = None,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    schedule: Any = None,
+    loss: Any = None,
+    augment: Any = None,
+    metrics: Sequence[keras.metrics.Metric] = (),
+    callbacks: Callable[[], Sequence[keras.callbacks.Callback]] | None = None,
     quiet: bool = False,
 ) -> SeedResult:
     """Train a recipe once for each seed, in the folders `run_dir`/seed-N.
 
     Each run equals that of `train` with `train.seed` set to the seed. A signal stops the current
-    run with a checkpoint.
+    run with a checkpoint. The arguments from `model` to `callbacks` are those of `train`; pass them
+    again to resume.
 
     Args:
         recipe: A recipe, its name or its file; None, to resume, that of `run_dir`.
@@ -90,6 +103,14 @@ def train_seeds(
         run_dir: A new or empty folder; runs/NAME-TIME by default.
         resume: Skip finished runs, resume a stopped one, and train those that are missing.
         devices: As for `train`.
+        model: A function that makes the model of a run for its pipeline.
+        dataset: As for `train`.
+        optimizer: As for `train`. Each run gets a new one of its configuration.
+        schedule: As for `train`.
+        loss: As for `train`.
+        augment: As for `train`.
+        metrics: As for `train`.
+        callbacks: A function that makes the callbacks of a run.
         quiet: Print nothing.
 
     Returns:
@@ -110,8 +131,16 @@ def train_seeds(
             raise ReszooError(f"{missing}: none is given; expected one, or a folder to resume")
         recipe = Recipe(**known["recipe"]) if recipe is None else recipe
         seeds = known["seeds"] if seeds is None else seeds
-    base = resolve_recipe(
-        recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
+    for name, each in (("model", model), ("callbacks", callbacks)):
+        if each is not None and (not callable(each) or isinstance(each, keras.Model)):
+            raise ReszooError(
+                f"{name}: {type(each).__name__} is invalid; expected a function that makes it for "
+                "each seed. Example: callbacks=lambda: [keras.callbacks.TerminateOnNaN()]"
+            )
+    given = {"dataset": dataset, "optimizer": optimizer, "schedule": schedule, "loss": loss}
+    base = give_components(
+        recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides),
+        {**given, "augment": augment},
     )
     if isinstance(seeds, int):
         seeds = range(base.train.seed, base.train.seed + seeds)
@@ -143,6 +172,9 @@ def train_seeds(
                 run_dir=run.path,
                 resume=run.is_occupied,
                 devices=devices,
+                model=model,
+                metrics=metrics,
+                callbacks=callbacks() if callbacks else (),
                 quiet=quiet,
             )
         finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from reszoo.comparison import seeds
 from reszoo.comparison.seeds import SUMMARY, SeedResult, read_scores, train_seeds
 from reszoo.comparison.statistics import Summary
 from reszoo.config.recipe import Recipe
+from reszoo.data.pipeline import Pipeline
 from reszoo.errors import ReszooError
 from reszoo.training.run import Run
 from tests.comparison.written import make_recipe, write_run
@@ -124,3 +126,48 @@ def test_a_run_of_a_series_equals_a_run_of_its_own(tmp_path: Path) -> None:
     first, second = (Run(tmp_path / name) for name in ("series/seed-1", "own"))
     assert first.history == second.history and first.recipe == second.recipe
     assert (first.path / "test.json").read_text() == (second.path / "test.json").read_text()
+
+
+def test_each_seed_trains_the_given_objects(two_devices: None, tmp_path: Path) -> None:
+    """Two real runs: each has its own model and callbacks, and the optimizer starts anew."""
+    made: list[keras.Model] = []
+    counted: list[int] = []
+
+    def model(pipeline: Pipeline) -> keras.Model:
+        inputs = keras.Input(pipeline.info.input_shape)
+        flat = keras.layers.Flatten(data_format="channels_last")(inputs)
+        made.append(keras.Model(inputs, keras.layers.Dense(2)(flat), name="linear"))
+        return made[-1]
+
+    def callbacks() -> list[keras.callbacks.Callback]:
+        steps: list[int] = []
+        return [
+            keras.callbacks.LambdaCallback(
+                on_train_batch_end=lambda batch, logs: steps.append(batch),
+                on_train_end=lambda logs: counted.append(len(steps)),
+            )
+        ]
+
+    images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), np.uint8)
+    labels = (images.mean(axis=(1, 2, 3)) > 128).astype(int)
+    found = train_seeds(
+        "quickstart",
+        seeds=2,
+        overrides=["train.steps=3", "train.export=false", "data.validation=0"],
+        run_dir=tmp_path / "runs",
+        devices="cpu",
+        quiet=True,
+        model=model,
+        dataset={"train": (images, labels), "test": (images, labels)},
+        optimizer=keras.optimizers.Adam(0.01),
+        callbacks=callbacks,
+    )
+    assert found.finished and found.scores["error"].count == 2
+    assert counted == [3, 3] and len(made) == 2
+    metas = [run.meta for run in found.runs.values()]
+    assert [meta["given"]["optimizer"]["class"].split(":")[1] for meta in metas] == ["Adam"] * 2
+    assert not np.array_equal(*(each.get_weights()[0] for each in made))
+    wrong: Any
+    for name, wrong in (("model", made[0]), ("callbacks", [])):
+        with pytest.raises(ReszooError, match=f"^{name}: .* expected a function that makes it"):
+            train_seeds("quickstart", seeds=1, run_dir=tmp_path / "x", **{name: wrong})
