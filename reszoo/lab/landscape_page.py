@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
 from reszoo.reporting.page import Page, Section, Table
-from reszoo.reporting.plots import Plot, Theme
+from reszoo.reporting.plots import Plot, Theme, log_ticks
 from reszoo.types import Array, JsonObject
 
 TITLES = {"trained": "batch norm as trained", "batch": "batch norm of the images"}
@@ -64,18 +64,20 @@ def _draw_planes(
     panels = figure.subplots(1, len(models), sharex=True, sharey=True, squeeze=False)[0]
     colors = LinearSegmentedColormap.from_list("loss", [theme.background, theme.series[1]])
     planes = [_limit(model[statistics]["plane"]) for model in models]
-    norm = LogNorm(max(1e-3, min(plane.min() for plane in planes)), LARGEST)
+    least = max(1e-3, min(plane.min() for plane in planes))
+    norm = LogNorm(least, LARGEST)
     for axes, model, plane in zip(panels, models, planes, strict=True):
         side = np.linspace(-1, 1, len(plane))
         axes.pcolormesh(side, side, plane, cmap=colors, norm=norm, shading="nearest")
-        levels = np.geomspace(max(plane.min(), norm.vmin) * 1.3, LARGEST / 1.1, 14)
+        levels = np.geomspace(max(plane.min(), least) * 1.3, LARGEST / 1.1, 14)
         axes.contour(side, side, plane, levels=levels, colors=theme.ink, linewidths=0.5)
         axes.set_title(f"{model['name']}\n{100 * model[statistics]['nonconvex']:.0f} % not convex")
         axes.title.set_fontsize(9)
         axes.set_xticks([-1, 0, 1])
         axes.set_yticks([-1, 0, 1])
         axes.grid(False)
-    figure.colorbar(panels[0].collections[0], ax=list(panels), label="loss")
+    bar = figure.colorbar(panels[0].collections[0], ax=list(panels), label="loss")
+    log_ticks(bar.ax.yaxis, least, LARGEST)
 
 
 def _draw_lines(figure: Figure, theme: Theme, models: Sequence[JsonObject]) -> None:
@@ -92,6 +94,8 @@ def _draw_lines(figure: Figure, theme: Theme, models: Sequence[JsonObject]) -> N
         axes.set_title(title, fontsize=11)
         axes.set(xlabel="distance in norms of the filters", yscale="log")
     panels[0].set_ylabel("loss")
+    lines = [line for model in models for key in TITLES for line in model[key]["lines"]]
+    log_ticks(panels[0].yaxis, min(_limit(line).min() for line in lines), LARGEST)
     panels[-1].legend(fontsize=8)
 
 

@@ -100,7 +100,7 @@ def test_measures_compare_the_shallowest_with_the_deepest() -> None:
 
 
 def test_landscape_leaves_a_record_and_a_report(done: Path, tmp_path: Path) -> None:
-    runs = [str(done / "runs" / f"{name}-seed0") for name in ("plain8", "resnet14")]
+    runs = [str(done / "runs" / f"{name}-seed0") for name in ("plain8", "resnet8")]
     record = landscape(tmp_path / "out", models=runs, images=20, points=5, quiet=True)
     first = record["results"]["models"][0]
     assert np.shape(first["batch"]["plane"]) == (5, 5) and np.shape(first["batch"]["lines"]) == (
