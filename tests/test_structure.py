@@ -37,6 +37,7 @@ ELSEWHERE = {
     "claims/test_run.py": "claims/page claims/verdicts cli/claims",
     "lab/test_drift.py": "lab/drift_page lab/sampling",
     "lab/test_identity.py": "lab/identity_page",
+    "lab/test_inference.py": "lab/inference_page",
     "lab/test_landscape.py": "lab/landscape_page",
     "lab/test_resemblance.py": "lab/resemblance_measures lab/resemblance_page",
     "lab/test_lesion.py": "lab/lesion_page lab/digit_models",

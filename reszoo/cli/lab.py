@@ -23,6 +23,7 @@ LABS = {
     "landscape": "the loss around trained models, along lines and on planes",
     "undertraining": "deep models whose first layers were trained for a part, then frozen or not",
     "linear": "linear residual layers: how small they stay, and the Hessian at zero",
+    "inference": "what each block of trained models adds: cosine with the gradient, early exits",
     "lesion": "delete and reorder blocks of trained models, and follow gradients along paths",
     "sizes": "parameters and MACs of the papers' models, counted",
     "report": "write figures and report of an experiment again from its record",
@@ -54,7 +55,7 @@ GRID: Options = {
 # Of experiments on trained models.
 TRAINED: Options = {
     "models": (
-        ["plain20", "resnet20", "resnet56", "resnet56_v2"],
+        ["plain20", "resnet56", "resnet56_v2", "resnet110"],
         "run folders, NAME@WEIGHTS, or names of models that are trained on digits first",
     ),
     "data": ("", "dataset of published weights; runs have their own"),
@@ -122,6 +123,7 @@ OPTIONS: dict[str, Options] = {
         "depths": ([2, 4, 8, 16, 32], "layers of a stack"),
         "seeds": (3, "maps to learn"),
     },
+    "inference": TRAINED | {"images": (1000, "test images at most")},
     "lesion": TRAINED
     | {
         "images": (1000, "test images at most"),

@@ -20,8 +20,8 @@ from reszoo.models.settings import fixed_settings
 from reszoo.reporting.reporter import Reporter
 from reszoo.types import Array, JsonObject, Tensor
 
-MODELS = ("plain20", "resnet20", "resnet56", "resnet56_v2")
-BATCH, GRADIENT_BATCH = 250, 64
+MODELS = ("plain20", "resnet56", "resnet56_v2", "resnet110")
+BATCH, GRADIENT_BATCH = 250, 32
 PAPER_BLOCKS = 54  # of the residual model of 110 layers in arXiv 1605.06431
 MOST = 20  # deletions and swaps at once
 UNNOTICED = 5.0  # points of error
@@ -213,7 +213,7 @@ def gradient_norms(
     function = tf.function(lambda *batch: path_gradient(cut, *batch))
     for length in range(count + 1):
         norms = []
-        for _ in range(repeats if 0 < length < count else 1):
+        for _ in range(4 * repeats if 0 < length < count else 1):
             taken = np.zeros(count, np.float32)
             taken[draw.choice(count, length, replace=False)] = 1
             rows = np.reshape(function(tf.constant(x), tf.constant(labels), taken), (len(x), -1))

@@ -71,7 +71,7 @@ def _cell(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 
-def _lines(theme: Theme, models: JsonObject) -> list[tuple[str, JsonObject, JsonObject]]:
+def model_lines(theme: Theme, models: JsonObject) -> list[tuple[str, JsonObject, JsonObject]]:
     """Return (name, model, style) of each model; the first of a kind has the color of the kind."""
     first, others = {"plain": theme.plain, "residual": theme.residual}, iter(theme.others * 9)
     return [
@@ -82,7 +82,7 @@ def _lines(theme: Theme, models: JsonObject) -> list[tuple[str, JsonObject, Json
 
 def _draw_one(figure: Figure, theme: Theme, models: JsonObject) -> None:
     axes = figure.subplots()
-    for _, model, style in _lines(theme, models):
+    for _, model, style in model_lines(theme, models):
         units = model["units"]
         place = np.linspace(0, 1, len(units))
         errors = [np.nan if unit["error"] is None else unit["error"] for unit in units]
@@ -97,7 +97,7 @@ def _draw_one(figure: Figure, theme: Theme, models: JsonObject) -> None:
 
 def _draw_two(figure: Figure, theme: Theme, models: JsonObject) -> None:
     left, right = figure.subplots(1, 2, sharey=True)
-    for _, model, style in _lines(theme, models):
+    for _, model, style in model_lines(theme, models):
         counts = [row["deleted"] for row in model["several"]]
         left.plot(counts, [np.mean(row["errors"]) for row in model["several"]], "o-", **style)
         taus = [np.mean(row["tau"]) for row in model["reordered"]]
@@ -110,7 +110,7 @@ def _draw_two(figure: Figure, theme: Theme, models: JsonObject) -> None:
 
 def _draw_gradient(figure: Figure, theme: Theme, models: JsonObject) -> None:
     left, right = figure.subplots(1, 2)
-    for _, model, style in _lines(theme, models):
+    for _, model, style in model_lines(theme, models):
         if norms := model.get("gradient"):
             share = np.arange(len(norms)) / (len(norms) - 1)
             total = np.array(norms) * [comb(len(norms) - 1, k) for k in range(len(norms))]

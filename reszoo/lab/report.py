@@ -18,6 +18,7 @@ PAGES = {
     "constructed": "reszoo.lab.constructed",
     "drift": "reszoo.lab.drift_page",
     "identity": "reszoo.lab.identity_page",
+    "inference": "reszoo.lab.inference_page",
     "landscape": "reszoo.lab.landscape_page",
     "lesion": "reszoo.lab.lesion_page",
     "linear": "reszoo.lab.linear",
