@@ -28,6 +28,7 @@ PUBLISHED = {  # percent error, typed from the papers' tables
     "cifar10_resnet110": 6.61, "cifar10_resnet1202": 7.93, "cifar10_resnet20_50k": 8.75,
     "cifar10_resnet110_v2": 6.37, "cifar10_resnet164_v2": 5.46, "cifar10_resnet1001_v2": 4.92,
     "cifar10_wrn28_10": 4.0, "cifar10_resnet110_sd": 5.23, "cifar10_resnet20_akamaster": 8.27,
+    "cifar10_fixup110": 7.24,
     "cifar100_wrn28_10": 19.25, "cifar100_resnet110_sd": 24.58, "cifar100_resnet164_v2": 24.33,
     "cifar100_resnet1001_v2": 22.71,
     "imagenet_plain18": 27.94, "imagenet_plain34": 28.54, "imagenet_resnet18": 27.88, "imagenet_resnet34": 25.03,
@@ -50,7 +51,8 @@ WARMED = {f"cifar10_{net}" for net in ("resnet110", "plain110", "resnet1202")} |
 HE_CIFAR = sorted(
     name
     for name in {*PUBLISHED, *UNPUBLISHED}
-    if name.startswith("cifar10_") and not name.endswith(("_cpu", "_sd", "wrn28_10", "akamaster"))
+    if name.startswith("cifar10_")
+    and not name.endswith(("_cpu", "_sd", "wrn28_10", "akamaster", "fixup110"))
 )
 HE_IMAGENET = sorted(name for name in PUBLISHED if name.startswith("imagenet"))
 PUBLISHED |= MODERN
@@ -153,6 +155,7 @@ OTHERS: dict[str, tuple[float, tuple[float, ...], float, float, bool, int]] = {
     "cifar10_wrn28_10": (200, (60, 120, 160), 0.2, 5e-4, True, 0),
     "cifar10_resnet110_sd": (500, (250, 375), 0.1, 1e-4, True, 5_000),
     "cifar10_resnet20_akamaster": (200, (100, 150), 0.1, 1e-4, False, 0),
+    "cifar10_fixup110": (200, (100, 150), 0.1, 1e-4, False, 0),
     "fashion_wrn28_10": (300, (150, 225), 0.1, 5e-4, False, 5_000),
 }
 
@@ -172,7 +175,8 @@ def test_recipes_of_other_authors_follow_their_code(name: str) -> None:
     assert recipe.optimizer == SGD(
         momentum=0.9, nesterov=nesterov, velocity="gradients", weight_decay=decay
     )
-    assert recipe.augment == PadCrop(pad=4, flip=True)
+    mixup = 1.0 if "fixup" in name else 0.0
+    assert recipe.augment == PadCrop(pad=4, flip=True, mixup=mixup)
     assert (recipe.data.validation, recipe.data.normalize) == (held_out, "channel")
     assert recipe.train.select == ("best" if name.endswith("_sd") else "last")
 
