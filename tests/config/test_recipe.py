@@ -52,12 +52,12 @@ HE_CIFAR = sorted(
     name
     for name in {*PUBLISHED, *UNPUBLISHED}
     if name.startswith("cifar10_")
-    and not name.endswith(("_cpu", "_sd", "wrn28_10", "akamaster", "fixup110"))
+    and not name.endswith(("_cpu", "_sd", "wrn28_10", "akamaster", "fixup110", "speedrun"))
 )
 HE_IMAGENET = sorted(name for name in PUBLISHED if name.startswith("imagenet"))
 PUBLISHED |= MODERN
 UNPUBLISHED |= {"finetune_bit", "imagenet_resnet50_mild", "imagenet_resnet50_medium"}
-UNPUBLISHED |= {"imagenet_resnetrs50"}
+UNPUBLISHED |= {"imagenet_resnetrs50", "fashion_speedrun", "cifar10_speedrun"}
 
 
 def minimal(**tables: dict[str, Any]) -> dict[str, Any]:
