@@ -41,6 +41,7 @@ ELSEWHERE = {
     "lab/test_landscape.py": "lab/landscape_page",
     "lab/test_resemblance.py": "lab/resemblance_measures lab/resemblance_page",
     "lab/test_lesion.py": "lab/lesion_page lab/digit_models",
+    "lab/test_propagation.py": "lab/propagation_page",
     "lab/test_report.py": "lab/record reporting/page reporting/template",
     "lab/test_degradation.py": "lab/statistics",
     "models/test_build.py": "models/blocks models/shortcuts models/stems",

@@ -1,4 +1,4 @@
-"""What a model computes before training: the size of its maps, and how its gradients correlate."""
+"""What a model computes before training: maps, correlations of gradients, tangent kernels."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from typing import Any
 
 import keras
 import numpy as np
-from matplotlib.figure import Figure
 
 from reszoo.lab.record import check_count, claim_folder, write_record
 from reszoo.lab.report import write_report
 from reszoo.lab.statistics import round_numbers
+from reszoo.lab.tangent_kernel import measure_kernels
 from reszoo.models.build import build
 from reszoo.models.settings import fixed_settings
-from reszoo.reporting.page import Page, Section, Table
-from reszoo.reporting.plots import Plot, Theme, band, log_ticks
 from reszoo.reporting.reporter import Reporter
 from reszoo.types import Array, JsonObject
 from reszoo.zoo.spec import Spec
@@ -53,7 +51,7 @@ def propagation(
     seeds: int = 3,
     quiet: bool = False,
 ) -> JsonObject:
-    """Measure maps and gradients of untrained models; return the record of `out`.
+    """Measure maps, gradients and kernels of untrained models; return the record of `out`.
 
     Args:
         out: The folder of the experiment.
@@ -84,7 +82,8 @@ def propagation(
         found = [gradient_correlation(stack, depth, seeds) for depth in depths]
         correlations[stack] = {"depths": depths, "correlation": round_numbers(found)}
         reporter.line(f"{stack}: gradients of {depths[-1]} layers")
-    results = {"maps": maps, "correlations": correlations}
+    results = {"maps": maps, "correlations": correlations, "kernels": measure_kernels()}
+    reporter.line("tangent kernels of the digits")
     results["measures"] = _measures(results)
     record = write_record(folder, "propagation", settings=settings, results=results)
     write_report(folder)
@@ -199,72 +198,12 @@ def _measures(results: JsonObject) -> JsonObject:
         depths, values = np.array(row["depths"]), np.array(row["correlation"], float)
         found[f"{stack}_correlation_log2"] = slope(depths, np.log2(values))
         found[f"{stack}_correlation_power"] = slope(np.log(depths), np.log(values))
+    depths = np.array(results["kernels"]["depths"])
+    for kind, row in results["kernels"].items():
+        if kind != "depths":
+            found[f"{kind}_kernel_mean"] = row["mean"][-1]
+            found[f"{kind}_kernel_deviation_kept"] = row["deviation"][-1] / row["deviation"][0]
+            found[f"{kind}_kernel_error_growth"] = row["error"][-1] - row["error"][0]
+    change = results["kernels"]["residual"]["change"]
+    found["residual_kernel_change_power"] = slope(np.log(depths[-3:]), np.log(change[-3:]))
     return found
-
-
-def make_page(record: JsonObject) -> Page:
-    """Return the report of a record that `propagation` wrote."""
-    results, found = record["results"], record["results"]["measures"]
-    finding = (
-        f"Without normalization the mean square of a residual model's maps grows by a factor of "
-        f"{found['none_factor']:.2f} per block; with batch norm on the branch it grows by "
-        f"{found['batch_norm_growth']:.2f} per block, so later branches change their input less."
-    )
-    maps = Plot(
-        "maps",
-        "Mean square of each block's output divided by that of the first block's input, on images "
-        "of normal numbers, before training. Bands: deviation over seeds.",
-        lambda figure, theme: _draw_maps(figure, theme, results["maps"]),
-    )
-    gradients = Plot(
-        "gradients",
-        "Mean correlation of the gradients at two independent inputs, dense stacks. Dotted: the "
-        "theorems' 2^-L, (3/4)^L and 1/sqrt(L).",
-        lambda figure, theme: _draw_gradients(figure, theme, results["correlations"]),
-    )
-    rows = [[name, f"{value:.3f}"] for name, value in found.items()]
-    note = (
-        "growth: added to the mean square per block, or last / first (SkipInit, Fixup). factor: "
-        "mean of a block's mean square over that of the block before. log2, power: slope of the "
-        "correlation's logarithm over the depth and over the depth's logarithm."
-    )
-    sections = [
-        Section("Size of the maps", [maps]),
-        Section("Correlation of gradients", [gradients]),
-        Section("Measures", [Table(["measure", "value"], rows, note)]),
-    ]
-    return Page("Propagation before training", finding, sections)
-
-
-def _draw_maps(figure: Figure, theme: Theme, maps: JsonObject) -> None:
-    axes = figure.subplots()
-    colors = dict(zip(maps, (*theme.series, theme.ink, theme.series[0]), strict=True))
-    for form, seeds in maps.items():
-        values = [np.array(seed["x"]) / seed["entry"] for seed in seeds]
-        style = ":" if form.startswith("plain") else "-"
-        blocks = np.arange(1, len(values[0]) + 1)
-        band(axes, blocks, values, colors[form], form.replace("_", " "), linestyle=style)
-    axes.set(xlabel="block", ylabel="mean square / that of the input", yscale="log")
-    axes.set_ylim(1e-3, 1e8)
-    axes.set_yticks([1e-3, 0.1, 1, 10, 1e3, 1e5, 1e7], "0.001 0.1 1 10 1,000 100k 10M".split())
-    axes.yaxis.minorticks_off()
-    axes.legend(ncols=2, fontsize=8)
-
-
-def _draw_gradients(figure: Figure, theme: Theme, correlations: JsonObject) -> None:
-    axes = figure.subplots()
-    theorems = {
-        "plain_batch_norm": lambda depth: 0.5**depth,
-        "residual": lambda depth: 0.75**depth,
-        "residual_batch_norm": lambda depth: depth**-0.5,
-    }
-    for color, (stack, row) in zip(theme.series, correlations.items(), strict=False):
-        depths = np.array(row["depths"], float)
-        axes.plot(depths, row["correlation"], "o-", color=color, label=stack.replace("_", " "))
-        if stack in theorems:
-            axes.plot(depths, theorems[stack](depths), ":", color=color)
-    axes.set(xlabel="layers", ylabel="correlation", yscale="log", xscale="log")
-    log_ticks(axes.xaxis, 1, 64)
-    log_ticks(axes.yaxis, 0.01, 1)
-    axes.set_ylim(0.008, 1)
-    axes.legend(fontsize=8)

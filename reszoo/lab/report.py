@@ -22,7 +22,7 @@ PAGES = {
     "landscape": "reszoo.lab.landscape_page",
     "lesion": "reszoo.lab.lesion_page",
     "linear": "reszoo.lab.linear",
-    "propagation": "reszoo.lab.propagation",
+    "propagation": "reszoo.lab.propagation_page",
     "resemblance": "reszoo.lab.resemblance_page",
     "responses": "reszoo.lab.responses",
     "sizes": "reszoo.lab.sizes",

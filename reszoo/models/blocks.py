@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from keras import KerasTensor, layers
 
-from reszoo.models.layers import ReZero, ScalarBias, conv, normalize, relu, weight_epsilon
+from reszoo.models.layers import (
+    ReZero,
+    ScalarBias,
+    activate,
+    conv,
+    initial_weights,
+    normalize,
+    relu,
+    weight_epsilon,
+)  # fmt: skip
 from reszoo.models.settings import DATA_FORMAT
 from reszoo.models.shortcuts import is_identity, is_subsampled, join, shortcut
 from reszoo.zoo.own_parts import find_part
@@ -48,14 +57,14 @@ def block(
     if spec.order == "bn_after_add":
         out = normalize(out, f"{name}_bn{last}", spec)
     if spec.order in ("post", "bn_after_add"):
-        out = relu(out, f"{name}_relu{last}")
+        out = activate(out, f"{name}_relu{last}", spec)
     return out
 
 
 def _pre_activate(x: KerasTensor, spec: Spec, name: str) -> KerasTensor:
     if spec.order == "pre":
         x = normalize(x, f"{name}_bn1", spec)
-    return relu(x, f"{name}_relu1") if spec.order in ("pre", "relu_pre") else x
+    return activate(x, f"{name}_relu1", spec) if spec.order in ("pre", "relu_pre") else x
 
 
 def _branch(x: KerasTensor, spec: Spec, stage: int, stride: int, name: str) -> KerasTensor:
@@ -73,7 +82,7 @@ def _branch(x: KerasTensor, spec: Spec, stage: int, stride: int, name: str) -> K
                 x = normalize(x, f"{name}_bn{number}", spec)
             if fixup:
                 x = ScalarBias(name=f"{name}_bias{2 * number - 2}")(x)
-            x = relu(x, f"{name}_relu{number if before else number - 1}")
+            x = activate(x, f"{name}_relu{number if before else number - 1}", spec)
             if fixup:
                 x = ScalarBias(name=f"{name}_bias{2 * number - 1}")(x)
         if last and spec.dropout:
@@ -83,7 +92,8 @@ def _branch(x: KerasTensor, spec: Spec, stage: int, stride: int, name: str) -> K
         x = conv(
             x, filters, kernel, f"{name}_conv{number}",
             stride=step, groups=groups, bias=bias, padding=spec.padding, blur=spec.blur,
-            scale=initial_scale(spec, last=last), scaled_weight=weight_epsilon(spec),
+            start=initial_weights(spec, initial_scale(spec, last=last)),
+            scaled_weight=weight_epsilon(spec),
         )  # fmt: skip
         if normed and spec.order != "pre":
             zero = last and spec.zero_gamma
@@ -92,7 +102,7 @@ def _branch(x: KerasTensor, spec: Spec, stage: int, stride: int, name: str) -> K
         x = ReZero(1.0, name=f"{name}_multiplier")(x)
         x = ScalarBias(name=f"{name}_bias{2 * len(convs)}")(x)
     if spec.order == "relu_before_add":
-        x = relu(x, f"{name}_relu{len(convs)}")
+        x = activate(x, f"{name}_relu{len(convs)}", spec)
     return _squeeze_and_excite(x, spec, name) if spec.se_ratio else x
 
 
@@ -124,7 +134,7 @@ def initial_scale(spec: Spec, *, last: bool) -> float:
 
     Reference: arXiv 1901.09321, section 3.2: 0, or L^(-1/(2m-2)) for L branches of m convolutions.
     """
-    if spec.initialization == "he":
+    if spec.initialization != "fixup":
         return 1.0
     convs = 2 if spec.block == "basic" else 3
     return 0.0 if last else float(sum(spec.depths) ** (-1 / (2 * convs - 2)))

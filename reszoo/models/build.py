@@ -10,7 +10,7 @@ import keras
 
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.models.blocks import block
-from reszoo.models.layers import ScalarBias, normalize, relu
+from reszoo.models.layers import ScalarBias, activate, normalize
 from reszoo.models.settings import DATA_FORMAT, building_policy, fixed_settings
 from reszoo.models.stems import stem
 from reszoo.weights.load import load, resolve
@@ -88,7 +88,7 @@ def build(
         if spec.order == "pre":
             x = normalize(x, "head_bn", spec)
         if spec.order in ("pre", "relu_pre"):
-            x = relu(x, "head_relu")
+            x = activate(x, "head_relu", spec)
         # In >= 32 bits under every policy: sums over many pixels, and logits, lose too much in 16.
         full = "float64" if policy.compute_dtype == "float64" else "float32"
         x = keras.layers.GlobalAveragePooling2D(DATA_FORMAT, name="head_pool", dtype=full)(x)

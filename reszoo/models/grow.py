@@ -125,6 +125,7 @@ def check_can_grow(spec: Spec) -> None:
         == "scaled_weight",
         "norm 'group' changes the input of a block on the main path": main and spec.norm == "group",
         "shrink_at='last' halves in the block before new ones": spec.shrink_at == "last",
+        "tanh changes the input of a block": spec.activation == "tanh" and (main or not activated),
         f"its shortcut is scaled by {spec.shortcut_scale:g}": spec.shortcut_scale != 1,
         "a zero branch has no gradient in order 'relu_before_add'; use rezero=true": hidden,
         "a plain bottleneck cannot carry its input": plain and spec.block == "bottleneck",

@@ -24,11 +24,11 @@ GAMMA = math.sqrt(2 / (1 - 1 / math.pi))
 def conv(
     x: KerasTensor, filters: int, kernel: int, name: str,
     *, stride: int = 1, groups: int = 1, bias: float | None = None, padding: str = "both",
-    scale: float = 1.0, scaled_weight: float | None = None, blur: bool = False,
+    start: Any = None, scaled_weight: float | None = None, blur: bool = False,
 ) -> KerasTensor:  # fmt: skip
     """Apply a square convolution.
 
-    Weights start as normal numbers of variance 2 / fan_in. Keras' padding "same" pads a strided
+    Keras' padding "same" pads a strided
     convolution on one side only, which would shift most published weights by a pixel.
 
     Args:
@@ -40,7 +40,7 @@ def conv(
         groups: Groups of channels.
         bias: Initial value of the bias, None for no bias.
         padding: Of a strided convolution: "both" pads all sides equally, "same" as TensorFlow.
-        scale: Factor of the initial weights; 0 for zeros.
+        start: Initializer of the weights, by default normal of variance 2 / fan_in.
         scaled_weight: The epsilon of `ScaledConv2D`, which is then used; None for `Conv2D`.
         blur: Whether `Blur` comes before a strided convolution.
 
@@ -54,11 +54,6 @@ def conv(
     layer = keras.layers.Conv2D
     if scaled_weight is not None:
         layer = functools.partial(ScaledConv2D, epsilon=scaled_weight)
-    kernel_initializer: Any = "zeros"
-    if scale:
-        kernel_initializer = keras.initializers.VarianceScaling(
-            2.0 * scale**2, mode="fan_in", distribution="untruncated_normal"
-        )
     return layer(
         filters,
         kernel,
@@ -68,9 +63,32 @@ def conv(
         groups=groups,
         use_bias=bias is not None,
         bias_initializer=keras.initializers.Constant(bias or 0.0),
-        kernel_initializer=kernel_initializer,
+        kernel_initializer=start or he_normal(2.0),
         name=name,
     )(x)
+
+
+def he_normal(gain: float) -> keras.initializers.Initializer:
+    """Return the initializer of normal numbers of variance `gain` / fan_in."""
+    return keras.initializers.VarianceScaling(
+        gain, mode="fan_in", distribution="untruncated_normal"
+    )
+
+
+def initial_weights(spec: Spec, scale: float = 1.0) -> Any:
+    """Return the initializer of a convolution in a branch or the stem of `spec`.
+
+    The mean square of normal maps stays the same: max(x, 0) halves it, tanh(x) of small x keeps it.
+
+    Args:
+        spec: The specification of the model.
+        scale: Factor of the weights; 0 for zeros.
+    """
+    if not scale:
+        return "zeros"
+    gain = (2.0 if spec.activation == "relu" else 1.0) * scale**2
+    orthogonal = spec.initialization == "delta_orthogonal"
+    return DeltaOrthogonal(math.sqrt(gain)) if orthogonal else he_normal(gain)
 
 
 def normalize(x: KerasTensor, name: str, spec: Spec, *, zero: bool = False) -> KerasTensor:
@@ -107,9 +125,41 @@ def relu(x: KerasTensor, name: str) -> KerasTensor:
     return keras.layers.ReLU(name=name)(x)
 
 
+def activate(x: KerasTensor, name: str, spec: Spec) -> KerasTensor:
+    """Apply the activation of `spec`. A tanh has "tanh" in its name in place of "relu"."""
+    if spec.activation == "relu":
+        return relu(x, name)
+    return keras.layers.Activation(spec.activation, name=name.replace("relu", spec.activation))(x)
+
+
 def weight_epsilon(spec: Spec) -> float | None:
     """Return the epsilon of the model's `ScaledConv2D`; None if it has ordinary convolutions."""
     return spec.bn_epsilon if spec.norm == "scaled_weight" else None
+
+
+@keras.saving.register_keras_serializable(package="reszoo")
+class DeltaOrthogonal(keras.initializers.Initializer):  # type: ignore[misc]
+    """A random orthogonal matrix in the middle of the kernel, zeros elsewhere.
+
+    Args:
+        gain: The factor of the matrix.
+
+    Reference: arXiv 1806.05393, section 3.
+    """
+
+    def __init__(self, gain: float = 1.0) -> None:
+        self.gain, self._matrix = gain, keras.initializers.Orthogonal(gain)
+
+    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
+        """Return a kernel [height, width, in, out]."""
+        before = [(side - 1) // 2 for side in shape[:2]]
+        pads = [[low, side - 1 - low] for low, side in zip(before, shape[:2], strict=True)]
+        matrix = self._matrix(shape[2:], dtype=dtype)[None, None]
+        return keras.ops.pad(matrix, [*pads, [0, 0], [0, 0]])
+
+    def get_config(self) -> JsonObject:
+        """Return the arguments from which Keras makes an equal initializer."""
+        return {"gain": self.gain}
 
 
 @keras.saving.register_keras_serializable(package="reszoo")

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from keras import KerasTensor, layers
 
-from reszoo.models.layers import Blur, ScalarBias, conv, normalize, relu, weight_epsilon
+from reszoo.models.layers import (
+    Blur,
+    ScalarBias,
+    activate,
+    conv,
+    initial_weights,
+    normalize,
+    weight_epsilon,
+)
 from reszoo.models.settings import DATA_FORMAT
 from reszoo.zoo.spec import Spec
 
@@ -26,13 +34,14 @@ def stem(x: KerasTensor, spec: Spec) -> KerasTensor:
         bias = 0.0 if spec.has_bias(normed=spec.stem != "bare") else None
         x = conv(
             x, filters, kernel, f"stem_conv{index}",
-            stride=stride, bias=bias, padding=spec.padding, scaled_weight=weight_epsilon(spec),
+            stride=stride, bias=bias, padding=spec.padding, start=initial_weights(spec),
+            scaled_weight=weight_epsilon(spec),
         )  # fmt: skip
         if spec.stem != "bare":
             x = normalize(x, f"stem_bn{index}", spec)
             if spec.initialization == "fixup":
                 x = ScalarBias(name=f"stem_bias{index}")(x)
-            x = relu(x, f"stem_relu{index}")
+            x = activate(x, f"stem_relu{index}", spec)
     if spec.stem not in ("cifar", "rs"):
         # After a ReLU the zeros of the padding never win; after "bare" they can, as published.
         same = spec.padding == "same"

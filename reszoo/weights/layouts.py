@@ -19,8 +19,8 @@ from reszoo.zoo.spec import Spec
 
 # Fields that have their default in every model of a publisher whose layout does not name them.
 OWN_FIELDS = (
-    "shortcut_scale", "branch_scale", "gate", "rezero", "norm", "initialization",
-    "expansions", "padding", "shortcut_bn", "shortcut_from",
+    "shortcut_scale", "branch_scale", "gate", "rezero", "norm",
+    "activation", "initialization", "expansions", "padding", "shortcut_bn", "shortcut_from",
 )  # fmt: skip
 
 TORCH_CONV = {"kernel": "weight", "bias": "bias"}

@@ -9,6 +9,7 @@ ONLY: dict[str, object] = {
     "bias": "unnormed",
     "order": "bn_after_add",
     "norm": "scaled_weight",
+    "initialization": "fixup",
 }
 """Of these fields, a conflict is about one value only."""
 CONFLICTS: tuple[tuple[str, str, tuple[object, ...], str], ...] = (
@@ -48,6 +49,7 @@ CONFLICTS: tuple[tuple[str, str, tuple[object, ...], str], ...] = (
     ("initialization", "shortcut", ("none",), "a branch at zero needs a shortcut"),
     ("initialization", "order", ("bn_after_add", "relu_before_add", "relu_pre", "pre"),
      "Fixup is defined for order 'post'"),
+    ("activation", "norm", ("scaled_weight",), "the norm of its filters is that for ReLU"),
     ("rezero bias branch_scale", "initialization", ("fixup",),
      "Fixup has scalar biases and multipliers of its own"),
     ("expansions groups group_width", "block", ("basic",),

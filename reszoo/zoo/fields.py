@@ -38,6 +38,7 @@ class SpecFields(TypedDict, total=False):
     bias: str
     norm: str
     norm_groups: int
+    activation: str
     initialization: str
     bn_epsilon: float
     dropout: float

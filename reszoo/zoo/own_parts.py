@@ -128,8 +128,8 @@ def check_own_parts(spec: BaseModel) -> None:
 UNUSED = {
     "shortcut": ("pad_at", "shortcut_bn", "shortcut_from", "shrink", "shrink_at"),
     "block": (
-        *("order", "norm", "initialization", "expansions", "groups", "group_width", "stride_at"),
-        *("zero_gamma", "bias", "padding", "se_ratio", "dropout"),
+        *("order", "norm", "activation", "initialization", "expansions", "groups", "group_width"),
+        *("stride_at", "zero_gamma", "bias", "padding", "se_ratio", "dropout"),
     ),
 }
 DEFAULTS = {"order": "post"}

@@ -151,9 +151,16 @@ class Spec(Table):
         "variance 1 (arXiv 2101.08692). `none` with `rezero` is SkipInit (arXiv 2002.10444).",
     )
     norm_groups: Count = Field(32, description="Groups of channels of norm `group`.")
-    initialization: Literal["he", "fixup"] = Field(
+    activation: Literal["relu", "tanh"] = Field(
+        "relu",
+        description="Nonlinearity of stem and blocks. With `tanh` weights start at half the "
+        "variance (arXiv 1806.05393).",
+    )
+    initialization: Literal["he", "delta_orthogonal", "fixup"] = Field(
         "he",
-        description="`he`: normal of variance 2 / fan_in. `fixup`: the last convolution of each "
+        description="`he`: normal of variance 2 / fan_in. `delta_orthogonal`: kernels of stem and "
+        "branches are orthogonal matrices at their centers, zero elsewhere (arXiv 1806.05393). "
+        "`fixup`: the last convolution of each "
         "branch and the classifier start at 0, the others of L branches with m convolutions at "
         "L^(-1/(2m-2)) of `he`; scalar biases and multipliers are learned (arXiv 1901.09321).",
     )

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from reszoo.lab import propagation as lab
+from reszoo.lab import tangent_kernel
 from reszoo.lab.propagation import gradient_correlation, measure_maps, propagation
 from tests.models.helpers import BASIC
 
@@ -54,9 +55,12 @@ def test_propagation_leaves_a_record_and_a_report(
 ) -> None:
     monkeypatch.setattr(lab, "NEURONS", 64)
     monkeypatch.setattr(lab, "STACKS", {stack: depths[:2] for stack, depths in lab.STACKS.items()})
+    monkeypatch.setattr(tangent_kernel.measure_kernels, "__defaults__", ((1, 2, 4, 8),))
     record = propagation(tmp_path / "out", blocks=4, width=4, seeds=1, quiet=True)
     assert set(record["results"]["maps"]) == set(lab.FORMS)
     assert record["results"]["measures"]["fixup_growth"] == pytest.approx(1, abs=1e-4)
-    assert {"record.json", "report.html", "maps.png", "gradients.png"} <= {
+    errors = [record["results"]["kernels"][kind]["error"][0] for kind in ("plain", "residual")]
+    assert errors[0] == errors[1] < 3  # one layer, one kernel, which reads digits well
+    assert {"record.json", "report.html", "maps.png", "gradients.png", "kernels.png"} <= {
         path.name for path in (tmp_path / "out").iterdir()
     }

@@ -36,9 +36,13 @@ def forward(spec: Spec, weights: Weights, images: Array) -> Array:
     if spec.order == "pre":
         x = _norm(spec, weights, x, "head_bn")
     if spec.order in ("pre", "relu_pre"):
-        x = np.maximum(x, 0)
+        x = _activate(spec, x)
     features = _plus(weights, x.mean(axis=(1, 2)), "head_bias")
     return features @ weights["head_dense/kernel"] + weights["head_dense/bias"]
+
+
+def _activate(spec: Spec, x: Array) -> Array:
+    return np.tanh(x) if spec.activation == "tanh" else np.maximum(x, 0)
 
 
 def _stem(spec: Spec, weights: Weights, x: Array) -> Array:
@@ -49,7 +53,7 @@ def _stem(spec: Spec, weights: Weights, x: Array) -> Array:
         x = _convolve(spec, weights, x, f"stem_conv{number}", stride, spec.padding)
         if spec.stem != "bare":
             x = _norm(spec, weights, x, f"stem_bn{number}")
-            x = np.maximum(_plus(weights, x, f"stem_bias{number}"), 0)
+            x = _activate(spec, _plus(weights, x, f"stem_bias{number}"))
     if spec.stem not in ("cifar", "rs"):
         padded = np.pad(
             x,
@@ -82,7 +86,7 @@ def _block(spec: Spec, weights: Weights, x: Array, stage: int, index: int) -> Ar
                 norms += 1
                 active = _norm(spec, weights, active, f"{place}_bn{norms}")
             else:
-                active = np.maximum(active, 0)
+                active = _activate(spec, active)
     if spec.norm == "scaled_weight":
         active = active / np.sqrt(_variance(spec, stage, index))
     active = _plus(weights, active, f"{place}_bias1")
@@ -98,7 +102,7 @@ def _block(spec: Spec, weights: Weights, x: Array, stage: int, index: int) -> Ar
             x = _norm(spec, weights, x, f"{place}_bn{norms}")
         elif step == "r":
             x = _plus(weights, x, f"{place}_bias{2 * convolutions}") if not added else x
-            x = np.maximum(x, 0)
+            x = _activate(spec, x)
             x = _plus(weights, x, f"{place}_bias{2 * convolutions + 1}") if not added else x
         else:
             if f"{place}_multiplier/alpha" in weights:  # arXiv 1901.09321, figure 1

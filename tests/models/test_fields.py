@@ -75,7 +75,11 @@ CASES: dict[str, tuple[tuple[Spec, Any, str], ...]] = {
         (BASIC.replace(order="pre", norm="none"), "scaled_weight", "weights"),
     ),
     "norm_groups": ((BASIC.replace(norm="group", norm_groups=2), 1, "inference"),),
-    "initialization": ((BASIC.replace(norm="none"), "fixup", "weights"),),
+    "activation": ((BASIC, "tanh", "inference"), (BASIC.replace(order="pre"), "tanh", "inference")),
+    "initialization": (
+        (BASIC.replace(norm="none"), "fixup", "weights"),
+        (BASIC, "delta_orthogonal", "start"),
+    ),
     "bn_epsilon": (
         (BASIC, 0.1, "inference"),
         (BASIC.replace(norm="group", norm_groups=2), 0.1, "inference"),
@@ -101,7 +105,10 @@ def change(before: Spec, after: Spec) -> str:
     if shapes(first) != shapes(second):
         return "weights"
     starts = [
-        [value.mean() for name, value in by_name(model).items() if not name.endswith("kernel")]
+        [
+            (value == 0).mean() if name.endswith("kernel") else value.mean()
+            for name, value in by_name(model).items()
+        ]
         for model in (first, second)
     ]
     for model in (first, second):
@@ -203,7 +210,8 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "bias": ("unnormed", "all"),
     "norm": ("group", "none", "scaled_weight"),
     "norm_groups": (2,),
-    "initialization": ("fixup",),
+    "activation": ("tanh",),
+    "initialization": ("fixup", "delta_orthogonal"),
     "bn_epsilon": (0.1,),
     "dropout": (0.3,),
     "head_dropout": (0.3,),

@@ -47,6 +47,25 @@ def test_a_fixup_model_starts_as_its_shortcuts() -> None:
     assert model.get_layer("stage2_block2_multiplier").alpha.numpy() == 1
 
 
+@pytest.mark.parametrize(("activation", "gain"), [("relu", 2**0.5), ("tanh", 1.0)])
+def test_delta_orthogonal_kernels_are_orthogonal_at_their_center(
+    activation: str, gain: float
+) -> None:
+    """arXiv 1806.05393, section 3: a kernel keeps the norm of every input, up to its gain."""
+    model = build("plain8", norm="none", initialization="delta_orthogonal", activation=activation)
+    for name, channels in (("stem_conv1", 3), ("stage2_block1_conv1", 16)):
+        kernel = np.asarray(model.get_layer(name).kernel)
+        center = kernel[1, 1]
+        assert np.count_nonzero(kernel) == np.count_nonzero(center) == center.size
+        np.testing.assert_allclose(center @ center.T, gain**2 * np.eye(channels), atol=1e-5)
+    first, second = (model.get_layer(f"stage1_block1_conv{n}").kernel for n in (1, 2))
+    assert not np.allclose(first, second)
+    same = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(model.get_layer("stem_conv1").kernel_initializer)
+    )
+    assert same.get_config() == {"gain": pytest.approx(gain)}
+
+
 def test_scaled_weights_keep_the_predicted_variance() -> None:
     """arXiv 2101.08692, section 3: the variance grows by alpha squared per block, and projections start again."""
     fields: Any = {"norm": "scaled_weight", "order": "pre", "shortcut": "B", "branch_scale": 0.5}
