@@ -45,6 +45,7 @@ ELSEWHERE = {
     "lab/test_report.py": "lab/record reporting/page reporting/template",
     "lab/test_degradation.py": "lab/statistics",
     "models/test_build.py": "models/blocks models/shortcuts models/stems",
+    "models/test_layers.py": "models/initializers",
     "models/test_grow.py": "models/equivalence",
     "serving/test_rest.py": "serving/servable",
     "serving/test_server.py": "serving/versions",

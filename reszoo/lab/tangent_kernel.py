@@ -61,7 +61,7 @@ def residual_kernel(cosine: Array, depth: int, scale: float) -> Array:
 
 
 def measure_kernels(depths: Sequence[int] = DEPTHS) -> JsonObject:
-    """Return what kernels of several depths tell about the digits.
+    """Measure kernels of several depths on the digits.
 
     Returns:
         `depths`, and for each kind of model `mean` and `deviation` of the kernel of two different

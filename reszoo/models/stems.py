@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from keras import KerasTensor, layers
 
+from reszoo.models.initializers import initial_weights
 from reszoo.models.layers import (
     Blur,
     ScalarBias,
     activate,
     conv,
-    initial_weights,
     normalize,
     weight_epsilon,
 )

@@ -151,18 +151,14 @@ class Spec(Table):
         "variance 1 (arXiv 2101.08692). `none` with `rezero` is SkipInit (arXiv 2002.10444).",
     )
     norm_groups: Count = Field(32, description="Groups of channels of norm `group`.")
-    activation: Literal["relu", "tanh"] = Field(
-        "relu",
-        description="Nonlinearity of stem and blocks. With `tanh` weights start at half the "
-        "variance (arXiv 1806.05393).",
-    )
+    activation: Literal["relu", "tanh"] = Field("relu", description="Of stem and blocks.")
     initialization: Literal["he", "delta_orthogonal", "fixup"] = Field(
         "he",
-        description="`he`: normal of variance 2 / fan_in. `delta_orthogonal`: kernels of stem and "
-        "branches are orthogonal matrices at their centers, zero elsewhere (arXiv 1806.05393). "
-        "`fixup`: the last convolution of each "
-        "branch and the classifier start at 0, the others of L branches with m convolutions at "
-        "L^(-1/(2m-2)) of `he`; scalar biases and multipliers are learned (arXiv 1901.09321).",
+        description="`he`: normal of variance 2 / fan_in (with tanh 1). `delta_orthogonal`: "
+        "orthogonal matrices in the middle of kernels (arXiv 1806.05393). `fixup`: the last "
+        "convolution of each branch and the classifier start at 0, the others of L branches with m "
+        "convolutions at L^(-1/(2m-2)) of `he`; scalar biases and multipliers are learned (arXiv "
+        "1901.09321).",
     )
     bn_epsilon: float = Field(
         1e-5, gt=0, lt=1, description="Added to the variance in normalization."
