@@ -25,6 +25,8 @@ LABS = {
     "linear": "linear residual layers: how small they stay, and the Hessian at zero",
     "inference": "what each block of trained models adds: cosine with the gradient, early exits",
     "lesion": "delete and reorder blocks of trained models, and follow gradients along paths",
+    "depth": "how deep models can be trained, with and without shortcuts and normalization",
+    "growth": "train by doubling blocks, copied or zero, against from scratch at equal MACs",
     "sizes": "parameters and MACs of the papers' models, counted",
     "report": "write figures and report of an experiment again from its record",
 }
@@ -129,6 +131,20 @@ OPTIONS: dict[str, Options] = {
         "images": (1000, "test images at most"),
         "repeats": (10, "random choices of blocks per number of deletions or swaps"),
     },
+    "depth": {
+        "depths": ([20, 110, 1202], "depths as in resnet20"),
+        "steps": (40, "steps of each model"),
+        "deepest": (10_004, "depth of one more model with SkipInit (0: none)"),
+        "deepest-steps": (20, "its steps"),
+    },
+    "growth": {
+        "data": GRID["data"],
+        "blocks": (2, "blocks of each stage at first"),
+        "cycles": (3, "parts of equally many steps, with doubled blocks"),
+        "seeds": (2, GRID["seeds"][1]),
+        "budget": (300, "steps of each model"),
+        "devices": GRID["devices"],
+    },
     "sizes": {},
     "responses": {"images": (1000, "number of images at most")},
 }
@@ -153,7 +169,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, options in OPTIONS.items():
         for option, (default, text) in options.items():
             _add_option(own[name], option, default, text)
-        if name in ("degradation", "constructed", "drift"):
+        if name in ("degradation", "constructed", "drift", "growth"):
             add_overrides(own[name])
         if name != "responses":
             add_verbosity(own[name])

@@ -16,7 +16,9 @@ from reszoo.types import JsonObject
 PAGES = {
     "degradation": "reszoo.lab.degradation",
     "constructed": "reszoo.lab.constructed",
+    "depth": "reszoo.lab.depth",
     "drift": "reszoo.lab.drift_page",
+    "growth": "reszoo.lab.growth",
     "identity": "reszoo.lab.identity_page",
     "inference": "reszoo.lab.inference_page",
     "landscape": "reszoo.lab.landscape_page",
