@@ -424,6 +424,18 @@ def imbalance(page: Path) -> str:
     return f"Command: {command(path, page)}.\n\n{table(headers, lines)}"
 
 
+def walks(page: Path) -> str:
+    """Show the commands and the seconds of the walks of a new user."""
+    lines = []
+    found = record("walks.json")
+    for name in (each for each in ("photos", "shortcut") if each in found):
+        walk = found[name]
+        each = ", ".join(f"{row['seconds']:.0f}" for row in walk["commands"])
+        link = os.path.relpath(RESULTS.parent / f"howto-{name}.md", page.parent)
+        lines.append(f"[howto-{name}]({link}) | {walk['count']} | {walk['seconds']:.0f} | {each}")
+    return measured(page, "walks.json", "walk | commands | seconds | seconds of each", lines)
+
+
 def finetune(page: Path) -> str:
     """Compare published weights with new ones after fine-tuning."""
     lines = [
@@ -509,6 +521,7 @@ GENERATORS += (
     images,
     finetune,
     imbalance,
+    walks,
     packaged,
     trainings,
     claims,

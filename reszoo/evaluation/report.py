@@ -78,7 +78,7 @@ def write_report(
     sections = [Section("Scores", [Table((), scores.rows())])]
     if len(mistakes):
         shown = mistakes[:MISTAKES], labels[:MISTAKES].tolist()
-        images, note = _draw(*shown, split, model, preprocessing, names)
+        images, note = _draw(*shown, split, model, preprocessing, names, rows.shown)
         cards, known = [], list_files(split)
         for index, label, files in zip(*shown, images, strict=True):
             lines = rows.describe(index, label, names)
@@ -102,8 +102,9 @@ def _draw(
     model: keras.Model,
     preprocessing: Preprocessing,
     names: Sequence[str],
+    shown: str,
 ) -> tuple[list[list[bytes]], str]:
-    """Return for each example its image and the overlay of its label, and a note."""
+    """Return for each example its image and the overlay of its label, and a note on both."""
     found = []
     for index in indices:
         one = split.take(np.array([index]))
@@ -120,8 +121,8 @@ def _draw(
         explained += explainer(found[start : start + 8], labels[start : start + 8])
     images = [[_encode(enlarge(one.image)), _encode(one.overlay())] for one in explained]
     note = (
-        "Right: Grad-CAM (arXiv 1610.02391). Colored places speak for the predicted class, "
-        "yellow ones the most."
+        f"Right: Grad-CAM (arXiv 1610.02391). Colored places speak for {shown}, yellow "
+        "ones the most."
     )
     return images, note
 

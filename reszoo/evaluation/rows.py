@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -18,6 +18,9 @@ THRESHOLD = 0.5  # probability above which a class is predicted, if an image may
 
 class ExampleRows(Protocol):
     """What a report needs of the results."""
+
+    shown: ClassVar[str]
+    """Which class of a mistake the page explains."""
 
     @property
     def count(self) -> int:
@@ -59,6 +62,8 @@ class Rows:
     confidence: Array
     probabilities: Array
     best: Array | None = None
+
+    shown: ClassVar[str] = "the predicted class"
 
     @property
     def count(self) -> int:
@@ -114,6 +119,8 @@ class MultiLabelRows:
     targets: Array
     probabilities: Array
     loss: Array
+
+    shown: ClassVar[str] = "the class in the first line"
 
     @property
     def count(self) -> int:

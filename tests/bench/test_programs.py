@@ -31,3 +31,13 @@ def test_every_program_is_cited_with_a_command_that_it_accepts(
     finally:
         for name in ("_shared", *program["NAMES"]):
             sys.modules.pop(name, None)
+
+
+def test_the_walks_take_the_commands_of_their_pages() -> None:
+    walks = runpy.run_path(str(BENCH / "walks.py"))
+    for name, commands in (
+        ("photos", [walks["SERVE"], *walks["PHOTOS"].splitlines()]),
+        ("shortcut", walks["SHORTCUT"].splitlines()),
+    ):
+        page = (DOCS / f"howto-{name}.md").read_text(encoding="utf-8")
+        assert [walks["find"](command, page) for command in commands] == commands

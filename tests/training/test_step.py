@@ -107,6 +107,13 @@ def test_soft_targets_are_learned_and_counted() -> None:
     loss = -(half * np.log(sigmoid) + (1 - half) * np.log(1 - sigmoid)).sum()
     right = (logits.argmax(axis=-1) == labels.numpy()).sum()
     np.testing.assert_allclose(mixed.totals[:3], [loss, right, 8], rtol=1e-5)
+    # An image with several classes is right if each of them is.
+    several, decided = make(workers={"multi_label": True}, loss="bce"), logits > 0
+    own = decided.astype(np.float32)
+    own[:5, 3] = 1 - own[:5, 3]
+    several(images, tf.constant(own), 0.0)
+    loss = -(own * np.log(sigmoid) + (1 - own) * np.log(1 - sigmoid)).mean(axis=-1).sum()
+    np.testing.assert_allclose(several.totals[:3], [loss, 3, 8], rtol=1e-5)
 
 
 CASES: dict[str, dict[str, Any]] = {
