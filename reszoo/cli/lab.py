@@ -57,7 +57,7 @@ GRID: Options = {
 # Of experiments on trained models.
 TRAINED: Options = {
     "models": (
-        ["plain20", "resnet56", "resnet56_v2", "resnet110"],
+        ["plain20", "resnet20", "resnet56", "resnet56_v2"],
         "run folders, NAME@WEIGHTS, or names of models that are trained on digits first",
     ),
     "data": ("", "dataset of published weights; runs have their own"),
@@ -129,7 +129,7 @@ OPTIONS: dict[str, Options] = {
     "lesion": TRAINED
     | {
         "images": (1000, "test images at most"),
-        "repeats": (10, "random choices of blocks per number of deletions or swaps"),
+        "repeats": (5, "random choices of blocks per number of deletions or swaps"),
     },
     "depth": {
         "depths": ([20, 110, 1202], "depths as in resnet20"),

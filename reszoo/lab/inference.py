@@ -20,7 +20,7 @@ from reszoo.models.settings import fixed_settings
 from reszoo.reporting.reporter import Reporter
 from reszoo.types import Array, JsonObject, Tensor
 
-MODELS = ("plain20", "resnet56", "resnet56_v2", "resnet110")
+MODELS = ("plain20", "resnet20", "resnet56", "resnet56_v2")
 BATCH = 100
 BORDERLINE = 0.1  # of probability between the right class and the best other one
 LAST_BLOCKS = 5

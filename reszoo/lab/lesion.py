@@ -20,7 +20,7 @@ from reszoo.models.settings import fixed_settings
 from reszoo.reporting.reporter import Reporter
 from reszoo.types import Array, JsonObject, Tensor
 
-MODELS = ("plain20", "resnet56", "resnet56_v2", "resnet110")
+MODELS = ("plain20", "resnet20", "resnet56", "resnet56_v2")
 BATCH, GRADIENT_BATCH = 250, 32
 PAPER_BLOCKS = 54  # of the residual model of 110 layers in arXiv 1605.06431
 MOST = 20  # deletions and swaps at once
@@ -37,7 +37,7 @@ def lesion(
     models: Sequence[str] = MODELS,
     data: str = "",
     images: int = 1000,
-    repeats: int = 10,
+    repeats: int = 5,
     budget: int = 0,
     devices: str = "auto",
     quiet: bool = False,
