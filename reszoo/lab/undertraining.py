@@ -23,7 +23,7 @@ from reszoo.lab.similarity import linear_cka, similarity_profile
 from reszoo.models.grow import grow
 from reszoo.models.settings import fixed_settings
 from reszoo.reporting.page import Page, Section, Table
-from reszoo.reporting.plots import Plot, Theme
+from reszoo.reporting.plots import Plot, Theme, log_ticks
 from reszoo.reporting.reporter import Reporter
 from reszoo.training.run import Run
 from reszoo.types import JsonObject
@@ -197,5 +197,13 @@ def _draw(figure: Figure, theme: Theme, rows: JsonObject) -> None:
         axes.set(xlabel="training of the first layers, %", xscale="log", yscale="log")
         axes.set_xticks(shares, [f"{share:g}" for share in shares])
         axes.xaxis.minorticks_off()
+    errors = [
+        row[part]["test_error"]
+        for own in rows.values()
+        for row in own
+        for part in row
+        if part != "share"
+    ]
+    log_ticks(panels[0].yaxis, max(0.1, min(errors)), 100)
     panels[0].set_ylabel("test error, %")
     panels[-1].legend(fontsize=8)
