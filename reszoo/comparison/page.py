@@ -137,8 +137,8 @@ def make_page(groups: Sequence[Group], pairs: Sequence[Pair], score: str, findin
     )
     plot = Plot(
         "curves",
-        "Top-1 error against epochs: mean of the runs, with their sample standard deviation as a "
-        "band. Training images are augmented.",
+        "Error (1 - accuracy) against epochs: mean of the runs, with their sample standard "
+        "deviation as a band. Training images are augmented.",
         lambda figure, theme: _draw(figure, theme, groups),
         (9.0, 4.0 + 0.22 * len(groups)),
     )
@@ -182,5 +182,7 @@ def _draw(figure: Figure, theme: Theme, groups: Sequence[Group]) -> None:
         panel.set_title(PANELS[key], fontsize=11)
         panel.set_xlabel("epochs")
         panel.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    panels[0].set_ylabel("top-1 error (%)")
+    panels[0].set_ylabel("error (%)")
+    low, high = panels[0].get_ylim()
+    panels[0].set_ylim(max(low, -1), min(high, 101))  # a band may leave 0..100
     legend_below(figure, panels[-1].get_lines(), columns=1)

@@ -36,7 +36,7 @@ def draw_curves(
     published: float | None = None,
     source: str = "",
 ) -> None:
-    """Draw top-1 error, loss (log axis) and learning rate against steps, as PNG and SVG files.
+    """Draw error, loss (log axis) and learning rate against steps, as PNG and SVG files.
 
     Training is a thin line, validation a bold one. Light vertical lines mark drops of a stepped
     learning rate.
@@ -79,7 +79,7 @@ def draw_curves(
             dashes = (0, (5, 3))
             error.axhline(published, color=PUBLISHED, linewidth=1.2, linestyle=dashes, label=label)
         error.set_ylim(*_error_limits(errors, published))
-        error.set(ylabel="top-1 error (%)", xlabel=unit_name)
+        error.set(ylabel="error (%)", xlabel=unit_name)
 
         _plot_both(loss, steps, columns["loss"], columns["val_loss"])
         losses = np.concatenate([columns["loss"], columns["val_loss"]])

@@ -30,7 +30,7 @@ reszoo predict runs/mine cat.jpg"""
 SERVE = "reszoo serve-check runs/mine/export"
 SHORTCUT = """\
 reszoo train gain.toml --seeds 3 --run-dir runs/gain
-reszoo train quickstart --seeds 3 --run-dir runs/plain
+reszoo train quickstart --seeds 3 --run-dir runs/plain --set train.epochs=10 train.export=false
 reszoo compare runs/gain runs/plain"""
 
 

@@ -59,7 +59,7 @@ def test_curves_show_error_in_percent_against_thousands_of_steps(drawn: list[Fig
     assert shown["validation"].get_linewidth() > shown["training"].get_linewidth()
     published = shown["published, Table 6: 8.75 %"]
     assert set(published.get_ydata()) == {8.75} and published.get_linestyle() != "-"
-    assert (error.get_ylabel(), error.get_xlabel()) == ("top-1 error (%)", "thousands of steps")
+    assert (error.get_ylabel(), error.get_xlabel()) == ("error (%)", "thousands of steps")
     assert list(lines(loss)["validation"].get_ydata()) == pytest.approx(
         [3 / i for i in range(1, 11)]
     )
