@@ -450,17 +450,21 @@ def trainings(page: Path) -> str:
     lines = []
     for path in sorted(RESULTS.glob("*/record.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
-        rows, published = found["rows"], reszoo.load_recipe(found["recipe"]).published
+        rows, recipe = found["rows"], reszoo.load_recipe(found["recipe"])
+        model = found.get("model", recipe.model.name)
+        published = recipe.published if model == recipe.model.name else ""
         error = f"{found['test_error_mean']:.2f}"
         if len(rows) > 1:
             error += f" ± {found['test_error_deviation']:.2f}"
         seeds = ", ".join(str(row["seed"]) for row in rows)
         minutes = ", ".join(f"{row['seconds'] / 60:.0f}" for row in rows)
         lines.append(
-            f"`{found['recipe']}` | {found['precision']} | {found['steps']:,} | {seeds} | {error} "
-            f"| {published or ''} | {minutes} | [record]({os.path.relpath(path, page.parent)})"
+            f"`{found['recipe']}` | `{model}` | {found['precision']} | {found['steps']:,} "
+            f"| {seeds} | {error} | {published or ''} | {minutes} "
+            f"| [record]({os.path.relpath(path, page.parent)})"
         )
-    headers = "recipe | precision | steps | seeds | test error, % | published | minutes | record"
+    headers = "recipe | model | precision | steps | seeds | test error, % | published | minutes"
+    headers += " | record"
     return table(headers, lines)
 
 
@@ -496,6 +500,21 @@ def claims(page: Path) -> str:
     return "\n\n".join(parts)
 
 
+def ledger(page: Path, *patterns: str) -> str:
+    """Show what was measured for some claims, in the order in which they are named."""
+    folder = RESULTS / "claims"
+    lines = []
+    for pattern in patterns:
+        for each in (judge(claim, folder) for claim in find_claims([pattern])):
+            _, verdict, measured, value, _, source = claim_row(each)
+            path = os.path.relpath(folder / each.claim.experiment / "record.json", page.parent)
+            measured = f"[{measured}]({path})" if each.record else measured
+            paper, _, place = source.partition(", ")
+            source = f"{paper.removeprefix('arXiv ')}, {place}"
+            lines.append(" | ".join([each.claim.statement, verdict, measured, value, source]))
+    return table("claim | verdict | measured | source's value | source", lines)
+
+
 GENERATORS: tuple[Callable[..., str], ...] = (bench, depth, kernels, precision, convolutions)
 GENERATORS += (
     checkpointing,
@@ -525,6 +544,7 @@ GENERATORS += (
     packaged,
     trainings,
     claims,
+    ledger,
     equivalence,
 )
 """Each takes the page and the arguments of its marker, and returns Markdown."""

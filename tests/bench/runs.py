@@ -39,6 +39,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     keys = ("name", "examples", "fingerprint")
     return {
         "recipe": first["recipe"],
+        "model": first["spec"]["name"],
         "steps": first["steps"],
         "precision": runs[0].recipe.train.precision,
         "parameters": first["parameters"],
