@@ -29,7 +29,6 @@ from reszoo.training.memory import release_memory
 from reszoo.training.optimizers import make_optimizer
 from reszoo.training.step import Stepper
 from reszoo.types import JsonObject
-from reszoo.zoo.catalog import spec
 
 # Fields of each kind of model, by its name in records.
 PLAIN: JsonObject = {"shortcut": "none", "norm": "none"}
@@ -82,7 +81,8 @@ def depth(
         raise ReszooError("depths: [] is invalid; expected at least one. Example: 20 110")
     for each in depths:
         check_count("depths", each, 8, deepest or None)
-        spec(f"resnet{each}")
+        if each % 6 != 2:
+            raise ReszooError(f"depths: {each} is invalid; expected 6n + 2. Example: 20 110")
     check_count("steps", steps, 2)
     check_count("deepest", deepest, 0)
     check_count("deepest_steps", deepest_steps, 2)
@@ -155,7 +155,8 @@ def train(form: str, layers: int, steps: int, rate: float) -> JsonObject:
     draw = np.random.default_rng(0)
     begun, processor = time.perf_counter(), time.process_time()
     fields = {"widths": WIDTHS, "stem_width": WIDTHS[0], **FORMS[form]}
-    model = build(f"resnet{layers}", input_shape=images.shape[1:], **fields)
+    fields["depths"] = ((layers - 2) // 6,) * 3
+    model = build("resnet20", input_shape=images.shape[1:], **fields)
     model.compile()
     recipe = load_recipe("lab_digits", OVERRIDES)
     step = Stepper(

@@ -84,7 +84,7 @@ def test_depth_leaves_a_record_and_uses_finished_parts(
     assert {"record.json", "report.html", "depth.png"} <= {
         path.name for path in (tmp_path / "out").iterdir()
     }
-    with pytest.raises(ReszooError, match="resnet9"):
+    with pytest.raises(ReszooError, match="6n"):
         depth(tmp_path / "other", depths=(9,))
 
 
