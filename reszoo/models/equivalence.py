@@ -11,7 +11,8 @@ import numpy as np
 from reszoo.errors import ReszooError
 from reszoo.types import Array, Tensor
 
-TOLERANCE = 1e-5  # of the largest output: what float32 loses to rounding, with room
+# Of the largest output, by what layers compute in: what rounding changes, with room.
+TOLERANCES = {"float32": 1e-5, "float64": 1e-5, "float16": 2**-11, "bfloat16": 2**-8}
 BATCH = 64
 # Random inputs. 96 is a multiple of 32 that every model of keras.applications takes.
 IMAGES, SIDE = 4, 96
@@ -48,7 +49,7 @@ def check_equivalence(
             random bytes for integer inputs.
 
     Raises:
-        ReszooError: If outputs differ by more than 1e-5 of the largest, or are not finite.
+        ReszooError: If outputs differ by more than `TOLERANCES` of the largest, or are not finite.
     """
     images = random_inputs(before) if images is None else images
     difference, largest = 0.0, 0.0
@@ -58,7 +59,8 @@ def check_equivalence(
             # Unlike max, np.maximum keeps NaN.
             difference = float(np.maximum(difference, np.abs(one - other).max()))
             largest = float(np.maximum(largest, np.abs(one).max()))
-    if not difference <= TOLERANCE * largest:
+    tolerance = max(TOLERANCES[layer.compute_dtype] for layer in after.layers)
+    if not difference <= tolerance * largest:
         raise ReszooError(
             f"{after.name} does not compute what {before.name} computes: outputs differ by up to "
             f"{difference:.3g}, and the largest output is {largest:.3g}"

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 import reszoo
 from reszoo import Spec, build, grow
 from reszoo.errors import ReszooError
+from reszoo.models.equivalence import check_equivalence
 from reszoo.models.grow import transfer_weights
+from reszoo.models.settings import fixed_settings
 
 from .helpers import BASIC, BOTTLENECK, images, mostly_slow, randomize
 from .test_gradients import gradients
@@ -166,6 +168,22 @@ def test_plain_models_grow_by_name_and_images_make_the_growth_neutral() -> None:
         np.asarray(new.get_layer("stage2_block3_bn1").moving_mean),
         np.asarray(new.get_layer("stage2_block3_bn1").beta),
     )
+
+
+@pytest.mark.parametrize(("policy", "share"), [("float32", 1e-5), ("mixed_bfloat16", 2**-8)])
+def test_the_limit_of_the_difference_is_that_of_the_precision(policy: str, share: float) -> None:
+    """A plain20 that was trained in bfloat16 differed by 3e-4 once it was grown."""
+    with fixed_settings(policy):
+        one, other = (build(BASIC, input_shape=(9, 9, 3), classes=5) for _ in range(2))
+    randomize(one, 0)
+    other.set_weights(one.get_weights())
+    batch = images((4, 9, 9, 3))
+    bias = other.get_layer("head_dense").bias
+    bias.assign_add(tf.fill([5], 0.8 * share * np.abs(outputs(one, batch)).max()))
+    assert check_equivalence(one, other, [], batch).difference > 0
+    bias.assign_add(tf.fill([5], 0.8 * share * np.abs(outputs(one, batch)).max()))
+    with pytest.raises(ReszooError, match="does not compute what"):
+        check_equivalence(one, other, [], batch)
 
 
 def test_a_model_without_its_classifier_grows() -> None:
