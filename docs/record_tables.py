@@ -500,6 +500,24 @@ def claims(page: Path) -> str:
     return "\n\n".join(parts)
 
 
+def grown(page: Path) -> str:
+    """Show what growing changed in trained models."""
+    lines = []
+    for row in record("grow.json")["rows"]:
+        exact = "0, equal to the bit" if row["bit_equal"] else f"{row['largest_difference']:.2g}"
+        before, after = (100 * row[f"accuracy_{when}"] for when in ("before", "after"))
+        lines.append(
+            f"{row['model']} to {row['grown']} | {exact} of {row['largest_output']:.3g} "
+            f"| {before:.2f} %, {after:.2f} % "
+            f"| {100 * row['share_with_a_gradient']:.0f} % of {row['new_numbers']:,}"
+        )
+    headers = (
+        "grown | largest difference of a logit, 1,000 test images | test accuracy before, after"
+    )
+    headers += " | new parameters with a gradient within two steps"
+    return measured(page, "grow.json", headers, lines)
+
+
 def ledger(page: Path, *patterns: str) -> str:
     """Show what was measured for some claims, in the order in which they are named."""
     folder = RESULTS / "claims"
@@ -544,6 +562,7 @@ GENERATORS += (
     packaged,
     trainings,
     claims,
+    grown,
     ledger,
     equivalence,
 )

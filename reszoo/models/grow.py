@@ -36,7 +36,8 @@ def grow(
     exact, so the outputs agree bit for bit, in training as well. Only that scale is zero: it has a
     gradient at once, and everything below it from the second step on. A new plain block holds
     centered delta kernels and batch norms that return their input. Their rounding changes outputs
-    by at most 1e-5 of the largest, in bfloat16 by 1/256. Without `images` that holds for evaluation only.
+    by at most 1e-5 of the largest, in bfloat16 by 1/256. Without `images` that holds for evaluation
+    only.
 
     Args:
         model: A model that `build` made, trained or not. It is not changed.

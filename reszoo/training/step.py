@@ -107,6 +107,7 @@ class Stepper:
         )
         self.weights, self.averages = self._update.weights, self._update.averages
         self.averaged, self.share = self._update.averaged, 1 - train.ema
+        self._apply = self._update.apply_compiled if self._compiles else self._update.apply
         self._all = list(range(len(self.weights)))
         self.totals = tf.Variable(tf.zeros(4, tf.float64), trainable=False, name="totals")
         self.wishes = tf.Variable(tf.zeros(2, tf.float64), trainable=False, name="wishes")
@@ -256,7 +257,8 @@ class Stepper:
         if scaled:
             # Computed from the reduced gradient, and therefore equal on every replica.
             finite = self.strategy.experimental_local_results(finite)[0]
-            tf.cond(finite, partial(self._apply, gradients, rate, share, indices), lambda: False)
+            apply = partial(self._apply, gradients, rate, share, indices)
+            tf.cond(finite, apply, lambda: False)
             self.loss_scale.update(finite)
         else:
             self._apply(gradients, rate, share, indices)
@@ -266,23 +268,6 @@ class Stepper:
             sums = tf.where(finite, sums, [0.0, 0.0, 0.0, 1.0])
         self.totals.assign_add(sums)
         self.wishes.assign(wished)
-
-    def _apply(
-        self, gradients: list[Tensor], rate: Tensor, share: Tensor, indices: list[int]
-    ) -> bool:
-        """Update the weights of the given indices; return True, for `tf.cond`."""
-        if not self._compiles:
-            return self._update.apply(gradients, rate, share, indices)
-
-        def apply(gradients: list[Tensor], rate: Tensor, share: Tensor) -> bool:
-            weights = [self.weights[index] for index in indices]
-            gradients = self._update.regularize(gradients, weights, {})
-            return self._update.apply(gradients, rate, share, indices)
-
-        # One program instead of several kernels for each weight.
-        compiled = tf.function(apply, autograph=False, jit_compile=True)
-        compiled(gradients, rate, share)
-        return True
 
     def _replica_step(
         self,

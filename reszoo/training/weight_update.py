@@ -143,6 +143,21 @@ class WeightUpdate:
             tf.cond(share > 0, partial(self._average, share, indices), lambda: False)
         return True
 
+    def apply_compiled(
+        self, gradients: list[Tensor], rate: Tensor, share: Tensor, indices: Sequence[int]
+    ) -> bool:
+        """Regularize and apply gradients as one program of XLA, on a single device.
+
+        Otherwise it is several kernels for each weight.
+        """
+
+        def apply(gradients: list[Tensor], rate: Tensor, share: Tensor) -> None:
+            weights = [self.weights[index] for index in indices]
+            self.apply(self.regularize(gradients, weights, {}), rate, share, indices)
+
+        tf.function(apply, autograph=False, jit_compile=True)(gradients, rate, share)
+        return True
+
     def _average(self, share: Tensor, indices: Sequence[int]) -> bool:
         """Move the averages towards the variables; return True, for `tf.cond`."""
 
