@@ -198,7 +198,9 @@ def _measure_parts(runs: Sequence[Run]) -> JsonObject:
     curve: dict[str, list[float]] = {"macs": [], "validation_error": []}
     growths = []
     for run in runs:
-        step_cost = TRAINING_PASSES * run.meta["macs"] * run.recipe.train.batch_size / 1e9
+        shape = tuple(run.meta["data"]["input_shape"])  # a run of a given model records no MACs
+        macs = count(run.recipe.model.spec, shape).macs
+        step_cost = TRAINING_PASSES * macs * run.recipe.train.batch_size / 1e9
         rows = history_columns(run, "step", "val_accuracy")
         curve["macs"] += [spent + step * step_cost for step in rows["step"]]
         curve["validation_error"] += [100 * (1 - value) for value in rows["val_accuracy"]]

@@ -72,11 +72,8 @@ def test_growth_leaves_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         def __init__(self, path: Path) -> None:
             self.path, self.recipe = path, None
             self.meta: dict[str, Any] = {
-                "steps": 0,
-                "seconds": 2.0,
-                "macs": 10**6,
-                "data": "digits",
-            }
+                "steps": 0, "seconds": 2.0, "data": {"input_shape": [8, 8, 1]},
+            }  # fmt: skip
 
         history = [{"step": 2, "val_accuracy": 0.5}, {"step": 4, "val_accuracy": 0.75}]
 
@@ -94,7 +91,7 @@ def test_growth_leaves_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     record = growth(tmp_path / "out", cycles=2, seeds=2, budget=8, quiet=True)
     found = record["results"]["measures"]
     assert found["copied_against_scratch"] == -0.5 and found["zero_against_equal"] == -1.0
-    assert found["macs_saved"] == 0  # because all steps are equally expensive here
+    assert 0.15 < found["macs_saved"] < 0.3  # half of the steps cost about half
     assert found["seconds_saved"] == -1
     assert trained[-2:] == [(2, 1, None), (4, 1, "copied-14-seed1")]
     assert (tmp_path / "out/growth.png").is_file()
