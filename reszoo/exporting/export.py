@@ -190,7 +190,7 @@ def export_model(
             folded = fold(whole, norms=fold_norms)
         ranges = calibration.inputs(preprocessing) if calibration and precision == "int8" else None
         artifact = Artifact(
-            folded.model, preprocessing, class_names, multi_label, precision, ranges
+            folded.model, preprocessing, class_names, precision, ranges, multi_label
         )
         path = folder / found.file
         try:

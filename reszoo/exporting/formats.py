@@ -83,17 +83,17 @@ class Artifact:
         model: A float32 Keras model, from inputs to logits.
         preprocessing: How images become its input.
         class_names: The names of the logits.
-        multi_label: Whether an image may have several classes: each logit has its own sigmoid.
         precision: One of the format's precisions.
         calibration: For "int8", the images that ranges are measured on, uint8 [n, h, w, c].
+        multi_label: Whether an image may have several classes: each logit has its own sigmoid.
     """
 
     model: keras.Model
     preprocessing: Preprocessing
     class_names: Sequence[str]
-    multi_label: bool = False
     precision: str = "float32"
     calibration: Array | None = None
+    multi_label: bool = False
 
 
 def get_format(name: str, quantize: str | None = None) -> tuple[Format, str]:

@@ -62,9 +62,12 @@ ARGUMENTS: dict[str, Replacement] = {
     "depth": Replacement("the model name, or depths", 'reszoo.build("resnet50")'),
     "stem_type": Replacement("stem", 'stem="deep"'),
     "avg_down": Replacement("shrink", 'shrink="avgpool"'),
+    "act_layer": Replacement("activation", 'activation="tanh"'),
+    "norm_layer": Replacement("norm", 'norm="group"'),
+    "aa_layer": Replacement("blur", "blur=True"),
 }
 for _names, _replacement in {
-    "activation classifier_activation": LOGITS,
+    "classifier_activation": LOGITS,
     "pretrained pretrained_backbone weights_backbone": WEIGHTS,
     "checkpoint checkpoint_path weights_path": FILE,
     "num_classes n_classes nb_classes num_labels class_count": CLASSES,
@@ -87,9 +90,6 @@ UNSUPPORTED: dict[str, str] = {
     "output_stride": "the strides of the stages are fixed",
     "replace_stride_with_dilation": "the strides of the stages are fixed",
     "dilation": "convolutions are not dilated",
-    "act_layer": "every activation is a ReLU",
-    "norm_layer": "every normalization is batch normalization",
-    "aa_layer": "there is no anti-aliasing",
     "drop_block_rate": "DropBlock is not supported",
     "bn_momentum": "the momentum of batch normalization is fixed",
     "weight_decay": "weight decay is a key of the recipe, optimizer.weight_decay",
