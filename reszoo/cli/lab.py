@@ -64,6 +64,11 @@ TRAINED: Options = {
     "budget": (0, "steps of training on digits (default: the recipe's 400)"),
     "devices": GRID["devices"],
 }
+# Of experiments that compare trained models, or train their own.
+COMPARED: Options = {
+    "models": ([""], MODELS),
+    "data": ("", "the images (default: those of the first run)"),
+}
 OPTIONS: dict[str, Options] = {
     "degradation": GRID,
     "constructed": GRID
@@ -96,18 +101,16 @@ OPTIONS: dict[str, Options] = {
         "width": (32, "channels of each model"),
         "seeds": (3, "repeats"),
     },
-    "resemblance": {
-        "models": ([""], MODELS),
-        "data": ("", "the images (default: those of the first run)"),
+    "resemblance": COMPARED
+    | {
         "depths": ([20, 56], "two depths to train on digits, without --models"),
         "seeds": (2, "runs of each shallow model to train"),
         "budget": (0, "steps of each run (default: the recipe's)"),
         "images": (1000, "number of test images at most"),
         "devices": ("auto", "as for `reszoo train`"),
     },
-    "landscape": {
-        "models": ([""], MODELS),
-        "data": ("", "the images (default: those of the first run)"),
+    "landscape": COMPARED
+    | {
         "depths": ([20, 56], "depths to train on digits, without --models"),
         "budget": (0, "steps of each run (default: the recipe's)"),
         "images": (256, "training images over which the loss is the mean"),

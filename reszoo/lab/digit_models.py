@@ -13,6 +13,8 @@ from reszoo.lab.trained import TrainedModel, open_trained
 from reszoo.reporting.reporter import Reporter
 from reszoo.types import JsonObject
 
+MODELS = ("plain20", "resnet20", "resnet56", "resnet56_v2")
+
 
 def open_or_train(
     names: Sequence[str],

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import spearmanr
 
-from reszoo.lab.digit_models import deepest_measures, model_kind, open_or_train
+from reszoo.lab.digit_models import MODELS, deepest_measures, model_kind, open_or_train
 from reszoo.lab.record import check_count, claim_folder, write_record
 from reszoo.lab.report import write_report
 from reszoo.lab.similarity import probe_accuracies
@@ -20,7 +20,6 @@ from reszoo.models.settings import fixed_settings
 from reszoo.reporting.reporter import Reporter
 from reszoo.types import Array, JsonObject, Tensor
 
-MODELS = ("plain20", "resnet20", "resnet56", "resnet56_v2")
 BATCH = 100
 BORDERLINE = 0.1  # of probability between the right class and the best other one
 LAST_BLOCKS = 5

@@ -9,7 +9,7 @@ from math import comb
 import numpy as np
 from scipy.stats import kendalltau, linregress, spearmanr
 
-from reszoo.lab.digit_models import deepest_measures, model_kind, open_or_train
+from reszoo.lab.digit_models import MODELS, deepest_measures, model_kind, open_or_train
 from reszoo.lab.record import check_count, claim_folder, write_record
 from reszoo.lab.report import write_report
 from reszoo.lab.statistics import round_numbers
@@ -20,7 +20,6 @@ from reszoo.models.settings import fixed_settings
 from reszoo.reporting.reporter import Reporter
 from reszoo.types import Array, JsonObject, Tensor
 
-MODELS = ("plain20", "resnet20", "resnet56", "resnet56_v2")
 BATCH, GRADIENT_BATCH = 250, 32
 PAPER_BLOCKS = 54  # of the residual model of 110 layers in arXiv 1605.06431
 MOST = 20  # deletions and swaps at once
