@@ -70,7 +70,7 @@ ELSEWHERE = {
     "tuning/test_trial.py": "training/memory",
     "tuning/test_tune.py": "tuning/progress tuning/start tuning/tuner",
     "tuning/test_workers.py": "tuning/environment",
-    "weights/test_convert.py": "exporting/convert weights/layouts",
+    "weights/test_convert.py": "exporting/convert weights/detection weights/layouts",
     "weights/test_load.py": "weights/checkpoint weights/hdf5_file",
     "zoo/test_spec.py": "zoo/conflicts zoo/fields",
 }

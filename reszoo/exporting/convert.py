@@ -18,8 +18,9 @@ from reszoo.training.run import Run
 from reszoo.types import JsonObject
 from reszoo.weights.checkpoint import read_checkpoint
 from reszoo.weights.convert import ENTRY, HEAD, Conversion, assign, check_layout, export_arrays
+from reszoo.weights.detection import detect_layout
 from reszoo.weights.files import local_file
-from reszoo.weights.layouts import LAYOUTS, detect_layout, get_layout
+from reszoo.weights.layouts import LAYOUTS, get_layout
 from reszoo.zoo.catalog import spec as find_spec
 from reszoo.zoo.spec import Spec
 
@@ -114,7 +115,7 @@ def _load(
             raise ReszooError(
                 f"expected the tensor '{missing}' of {scheme.name}'s {net.name}{hint}"
             )
-        shapes = [np.shape(scheme.to_ours(arrays[key])) for key in (entry, head)]
+        shapes = [np.shape(scheme.to_ours(arrays[key], "")) for key in (entry, head)]
         if len(shapes[0]) != 4 or len(shapes[1]) != 2:
             raise ReszooError(
                 f"'{entry}' and '{head}' have shapes {shapes}; expected a convolution and a "

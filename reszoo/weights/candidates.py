@@ -14,7 +14,10 @@ from reszoo.types import Array, JsonMapping
 from reszoo.weights.files import RAW
 
 # A tensor that every model of a layout has. What stands before it in a file is a wrapper's prefix.
-SIGNS = ("layer1.0.conv1.weight", "stem_conv1/kernel", "conv1_conv/kernel")
+SIGNS = (
+    *("layer1.0.conv1.weight", "stages.0.0.conv1.gain"),
+    *("stem_conv1/kernel", "conv1_conv/kernel"),
+)
 # What torch.compile, FSDP, activation checkpointing and Lightning Fabric put into names, anywhere.
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 AVERAGED = {"ema", "swa", "averaged", "average", "averager", "avg", "polyak"}

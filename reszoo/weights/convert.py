@@ -12,7 +12,8 @@ import numpy as np
 from reszoo.errors import ReszooError
 from reszoo.types import Array, Variable
 from reszoo.weights.candidates import COUNTERS
-from reszoo.weights.layouts import Layout, detect_layout, get_layout
+from reszoo.weights.detection import detect_layout
+from reszoo.weights.layouts import Layout, get_layout
 from reszoo.zoo.spec import Spec
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def assign(
         if key not in arrays:
             found.missing.append(name)
             continue
-        array, shape = scheme.to_ours(_to_float32(arrays[key], key)), tuple(variable.shape)
+        array, shape = scheme.to_ours(_to_float32(arrays[key], key), name), tuple(variable.shape)
         if name == ENTRY and array.shape != shape and _differ_in_channels(array.shape, shape):
             array = adapt_channels(array, shape[2])
             found.adapted.append(name)
@@ -159,7 +160,7 @@ def export_arrays(model: keras.Model, spec: Spec, layout: str) -> dict[str, Arra
     for name, variable in variables(model):
         key = scheme.find_name(name, spec)
         array = np.asarray(variable.numpy(), np.float32)
-        arrays[key] = np.array(scheme.to_theirs(array), order="C")
+        arrays[key] = np.array(scheme.to_theirs(array, name), order="C")
         if scheme.torch and name.endswith("/moving_variance"):
             arrays[f"{key.rpartition('.')[0]}.num_batches_tracked"] = np.asarray(0, np.int64)
     return arrays
@@ -199,7 +200,7 @@ def _has_other_classes(
     if theirs is None:
         return scheme.find_name(f"{HEAD}/bias", spec) not in arrays
     features, classes = tuple(kernel.shape)
-    shape = scheme.to_ours(np.asarray(theirs)).shape
+    shape = scheme.to_ours(np.asarray(theirs), f"{HEAD}/kernel").shape
     return len(shape) == 2 and shape[0] == features and shape[1] != classes
 
 

@@ -7,9 +7,12 @@ a publisher calls a layer and its tensors, so that one table serves both directi
 from __future__ import annotations
 
 import functools
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from reszoo.errors import ReszooError
 from reszoo.types import Array
@@ -20,16 +23,19 @@ from reszoo.zoo.spec import Spec
 # Fields that have their default in every model of a publisher whose layout does not name them.
 OWN_FIELDS = (
     "shortcut_scale", "branch_scale", "gate", "rezero", "norm",
-    "activation", "initialization", "expansions", "padding", "shortcut_bn", "shortcut_from",
+    "activation", "initialization", "expansions", "padding", "shortcut_bn", "shortcut_from", "blur",
 )  # fmt: skip
 
-TORCH_CONV = {"kernel": "weight", "bias": "bias"}
+TORCH_CONV = {"kernel": "weight", "bias": "bias", "gain": "gain"}
 TORCH_BATCH_NORM = {
     "gamma": "weight",
     "beta": "bias",
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
+# The norm of filters for ReLU: timm has an estimate from samples (nfnet.py), reszoo the exact
+# value, and the gain takes up the quotient.
+GAIN = np.float32(1.7139588594436646 / math.sqrt(2 / (1 - 1 / math.pi)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,17 +83,24 @@ class Layout:
         """Return the publisher's name of our `layer/variable`."""
         layer, _, own = variable.partition("/")
         if self.torch:
-            own = (TORCH_BATCH_NORM if "_bn" in layer else TORCH_CONV)[own]
+            normalizes = "_bn" in layer or "_gn" in layer
+            own = (TORCH_BATCH_NORM if normalizes else TORCH_CONV)[own]
         return f"{self.layer(layer, spec)}{self.separator}{own}"
 
-    def to_ours(self, array: Array) -> Array:
-        """Return their tensor with its axes in our order."""
+    def to_ours(self, array: Array, variable: str) -> Array:
+        """Return their tensor of our `layer/variable` with its axes in our order."""
+        if self.torch and variable.endswith("/gain"):
+            gain: Array = array.reshape(-1) * GAIN
+            return gain
         if not self.torch or array.ndim not in (2, 4):
             return array
         return array.T if array.ndim == 2 else array.transpose(2, 3, 1, 0)
 
-    def to_theirs(self, array: Array) -> Array:
-        """Return our tensor with its axes in their order."""
+    def to_theirs(self, array: Array, variable: str) -> Array:
+        """Return our tensor of `layer/variable` with its axes in their order."""
+        if self.torch and variable.endswith("/gain"):
+            gain: Array = (array / GAIN).reshape(-1, 1, 1, 1)
+            return gain
         if not self.torch or array.ndim not in (2, 4):
             return array
         return array.T if array.ndim == 2 else array.transpose(3, 2, 0, 1)
@@ -119,6 +132,17 @@ def _torch_layer(head: str, shortcut: str) -> Callable[[str, Spec], str]:
     return layer
 
 
+def _timm_layer(name: str, spec: Spec) -> str:
+    """Return how timm names a layer: resnet.py, or for scaled weights nfnet.py."""
+    if spec.norm != "scaled_weight":
+        # A group norm has the name of the batch norm that it replaces.
+        return _torch_layer("fc", "downsample")(name.replace("_gn", "_bn"), spec)
+    if place := parse_block_layer(name):
+        part = "downsample.conv" if place.part == "shortcut_conv" else place.part
+        return f"stages.{place.stage - 1}.{place.block - 1}.{part}"
+    return {"head_dense": "head.fc", "stem_conv1": "stem.conv"}[name]
+
+
 def _keras_layer(name: str, spec: Spec) -> str:
     """Return how keras.applications names a layer (resnet.py)."""
     fixed = {"head_dense": "predictions", "head_bn": "post_bn"}
@@ -140,10 +164,22 @@ def _torch_fields(
 ) -> Callable[[Spec], Mapping[str, tuple[object, ...]]]:
     def allowed(spec: Spec) -> Mapping[str, tuple[object, ...]]:
         stride = {"stride_at": ("conv2",)} if spec.block == "bottleneck" else {}  # v1.5
-        return stride | fields | common
+        return stride | common | fields
 
     common = {"order": ("post",), "shrink_at": ("first",), "bias": ("none",), "bn_epsilon": (1e-5,)}
     return allowed
+
+
+def _timm_fields(spec: Spec) -> Mapping[str, tuple[object, ...]]:
+    fields: dict[str, tuple[object, ...]] = {"shortcut": ("B",)}
+    if spec.norm == "scaled_weight":  # nf_resnet50 and 101 of nfnet.py
+        fields |= {"norm": (spec.norm,), "branch_scale": (0.2,), "order": ("pre",)}
+        fields |= {"block": ("bottleneck",), "stem": ("bare",), "bias": ("all",)}
+        fields |= {"shrink": ("avgpool",), "se_ratio": (0.0,), "groups": (1,), "group_width": (64,)}
+    else:
+        fields |= {"norm": ("batch", "group"), "norm_groups": (32,)}
+        fields |= {"stem": ("imagenet", "deep"), "shrink": ("stride", "avgpool")}
+    return _torch_fields(**fields)(spec)
 
 
 def _keras_fields(spec: Spec) -> Mapping[str, tuple[object, ...]]:
@@ -213,10 +249,8 @@ LAYOUTS = {
         ),
         Layout(
             name="timm",
-            layer=_torch_layer("fc", "downsample"),
-            allowed=_torch_fields(
-                stem=("imagenet", "deep"), shortcut=("B",), shrink=("stride", "avgpool")
-            ),
+            layer=_timm_layer,
+            allowed=_timm_fields,
             separator=".",
             torch=True,
         ),
@@ -252,40 +286,3 @@ def get_layout(name: str) -> Layout:
     if name not in LAYOUTS:
         raise ReszooError(f"layout: {name!r} is invalid; expected one of {', '.join(LAYOUTS)}")
     return LAYOUTS[name]
-
-
-def detect_layout(names: Iterable[str]) -> str:
-    """Return the layout whose names a file's tensors have. Raises ReszooError if none is known."""
-    known = set(names)
-    signs = {
-        "reszoo": "stem_conv1/kernel",
-        "keras": "conv1_conv/kernel",
-        "kerasio": "conv_1/kernel",
-        "akamaster": "linear.weight",
-        "timm": "conv1.0.weight",
-    }
-    for name, sign in signs.items():
-        if sign in known:
-            return name
-    if "layer1.0.conv1.weight" in known:
-        if "fc.weight" not in known and not any(name.startswith("layer4.") for name in known):
-            return "akamaster"  # without its classifier
-        return "timm" if any(".se.fc1." in name for name in known) else "torchvision"
-    shown = ", ".join(sorted(known)[:3]) or "none at all"
-    origins = (lib for sign, lib in ORIGINS.items() if any(sign in name for name in known))
-    origin = next((f"; these names are of {library}" for library in origins), "")
-    raise ReszooError(
-        f"its tensors have names of no layout known here ({shown}); known are "
-        f"{', '.join(LAYOUTS)}{origin}"
-    )
-
-
-# Parts of names that show which library wrote a file whose layout is not supported.
-ORIGINS = {
-    "embedder.embedder.": "Hugging Face transformers",
-    "bottleneck_v1/": "TensorFlow's slim",
-    "bottleneck_v2/": "TensorFlow's slim",
-    "block1.unit01.": "Big Transfer (BiT)",
-    "attnpool.": "CLIP, whose stem and pooling are another model's",
-    "layer_with_weights-": "a TensorFlow checkpoint of Keras 2",
-}

@@ -151,6 +151,11 @@ FAMILIES = (
               groups=64, group_width=4, **V1_5),
     _imagenet("se_resnet{}", (50, 101, 152), "squeeze-and-excitation; also seresnet50",
               "arXiv 1709.01507", se_ratio=1 / 16, **V1_5),
+    _imagenet("resnet{}_gn", (50,), "group norm in place of batch norm", "arXiv 1803.08494, timm",
+              norm="group", **V1_5),
+    _imagenet("nf_resnet{}", (50,), "scaled weights in place of normalization",
+              "arXiv 2101.08692, timm", norm="scaled_weight", stem="bare", order="pre",
+              shrink="avgpool", branch_scale=0.2, bias="all", **V1_5),
     _imagenet("resnet{}_keras", (50, 101, 152), "v1 of keras.applications: with biases", KERAS,
               bias="all", **AS_KERAS),
     _imagenet("resnet{}_v2_keras", (50, 101, 152), "v2 of keras.applications: strides at the end "

@@ -84,6 +84,11 @@ def randomize(net: nn.Module, images: torch.Tensor) -> None:
     for module in net.modules():
         if isinstance(module, nn.Conv2d) and module.bias is not None:
             module.bias.normal_(0, 0.1)
+        if hasattr(module, "gain"):  # timm's ScaledStdConv2d
+            module.gain.uniform_(0.5, 1.5)
+        if isinstance(module, nn.GroupNorm):
+            module.weight.uniform_(0.5, 1.5)
+            module.bias.normal_(0, 0.1)
     ends = {
         id(getattr(block, "bn3", None) or block.bn2)
         for block in net.modules()

@@ -35,6 +35,8 @@ SAME = (
     "wide_resnet101_2",
     "resnext50_32x4d",
     "resnext101_32x4d",
+    "nf_resnet50",
+    "resnet50_gn",
 )
 NAMES |= {name: name for name in (*SAME, "resnext101_32x8d", "resnext101_64x4d")}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reszoo import Spec
+from reszoo import Spec, spec
 
 _IMAGENET: dict[str, Any] = {
     "block": "bottleneck",
@@ -22,6 +22,17 @@ NETS = {
         widths=(8, 8, 16, 16),
         shrink="avgpool",
         se_ratio=0.25,
+    ),
+    "timm-group": Spec(
+        name="tiny",
+        **{**_IMAGENET, "depths": (1, 1, 1, 1)},
+        widths=(8, 8, 8, 8),
+        groups=8,
+        group_width=32,
+        norm="group",
+    ),
+    "timm-scaled": spec(
+        "nf_resnet50", name="tiny", depths=(2, 2, 2), widths=(8, 8, 16), stem_width=8
     ),
     "akamaster": Spec(
         name="tiny",

@@ -47,7 +47,9 @@ def test_a_tensor_beside_the_prefix_is_ignored_and_one_behind_it_is_not() -> Non
     assert selected.ignored == ("x.weight",) and "x.weight" in selected.names
 
 
-@pytest.mark.parametrize("sign", ["stem_conv1/kernel", "conv1_conv/kernel"])
+@pytest.mark.parametrize(
+    "sign", ["stem_conv1/kernel", "conv1_conv/kernel", "stages.0.0.conv1.gain"]
+)
 def test_a_keras_model_inside_another_is_found(sign: str) -> None:
     selected = select_model({f"outer/inner/{sign}": np.zeros(1), "dense/kernel": np.zeros(1)})
     assert selected.names == {sign: f"outer/inner/{sign}"} and selected.ignored == ("dense/kernel",)

@@ -15,7 +15,8 @@ from safetensors.numpy import load_file
 from reszoo import ReszooError, Spec, build, list_models, spec
 from reszoo.weights.checkpoint import read_arrays
 from reszoo.weights.convert import adapt_channels, assign, export_arrays, variables
-from reszoo.weights.layouts import LAYOUTS, detect_layout
+from reszoo.weights.detection import detect_layout
+from reszoo.weights.layouts import LAYOUTS
 
 from .nets import KERAS, NETS
 
@@ -37,7 +38,8 @@ def test_a_converted_model_has_the_outputs_of_pytorch(layout: str) -> None:
     arrays, images, logits = golden(layout)
     model = fresh(layout)
     found = assign(model, NETS[layout], arrays)
-    assert found.complete and found.layout == layout and not found.new and not found.adapted
+    assert found.complete and found.layout == layout.split("-")[0]
+    assert not found.new and not found.adapted
     assert set(found.matched) == {name for name, _ in variables(model)}
     assert len(set(found.matched.values())) == len(found.matched)
     difference = np.abs(np.asarray(model(images)) - logits).max() / np.abs(logits).max()
@@ -49,10 +51,12 @@ def test_the_conversion_back_is_exact(layout: str) -> None:
     arrays, *_ = golden(layout)
     model = fresh(layout)
     assign(model, NETS[layout], arrays)
-    back = export_arrays(model, NETS[layout], layout)
+    back = export_arrays(model, NETS[layout], layout.split("-")[0])
     assert back.keys() == arrays.keys()
     for name, array in back.items():
-        if not name.endswith("num_batches_tracked"):
+        if name.endswith(".gain"):  # multiplied and divided
+            np.testing.assert_array_max_ulp(array, arrays[name], 1)
+        elif not name.endswith("num_batches_tracked"):
             np.testing.assert_array_equal(array, arrays[name], err_msg=name)
         assert array.shape == arrays[name].shape and array.dtype == arrays[name].dtype
 
@@ -124,7 +128,7 @@ def test_the_legacy_file_that_keras_publishes_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(arrays["conv1_conv/bias"], bias)
 
 
-@pytest.mark.parametrize("layout", NETS)
+@pytest.mark.parametrize("layout", ["torchvision", "timm", "akamaster"])
 def test_every_tensor_is_accounted_for_and_nothing_changes_where_one_does_not_fit(
     layout: str,
 ) -> None:
@@ -206,6 +210,12 @@ def test_more_channels_repeat_the_kernel_and_keep_what_equal_channels_give(chann
         ("resnet50", {}, "akamaster", "stem is 'imagenet', where it has 'cifar'"),
         ("resnet20", {"pad_at": "end"}, "akamaster", "pad_at is 'end', where it has 'both'"),
         ("resnet20_v2", {}, "akamaster", "order is 'pre', where it has 'post'"),
+        ("resnet50_gn", {}, "torchvision", "it has no norm"),
+        ("resnet50", {"blur": True}, "torchvision", "it has no blur"),
+        ("resnet50_gn", {"norm_groups": 16}, "timm", "norm_groups is 16, where it has 32"),
+        ("nf_resnet50", {"branch_scale": 0.5}, "timm", "branch_scale is 0.5, where it has 0.2"),
+        ("nf_resnet50", {"shrink": "stride"}, "timm", "shrink is 'stride', where it has 'avgpool'"),
+        ("resnet50_v2", {}, "timm", "order is 'pre', where it has 'post'"),
     ],
 )
 def test_a_layout_whose_models_compute_something_else_is_rejected(
@@ -232,9 +242,12 @@ def test_a_layouts_names_of_a_models_tensors_are_all_different(layout: str) -> N
 
 def small(net: Spec) -> Spec:
     """The same net with few channels and at most two blocks per stage."""
-    widths = tuple(net.groups * 2 if net.groups > 1 else 4 for _ in net.widths)
+    least = 32 if net.norm == "group" else 4
+    widths = tuple(net.groups * 2 if net.groups > 1 else least for _ in net.widths)
     width = (
-        {"stem_width": 4, "group_width": 64} if net.stem != "cifar" else {"stem_width": min(widths)}
+        {"stem_width": least, "group_width": 64}
+        if net.stem != "cifar"
+        else {"stem_width": min(widths)}
     )
     return net.replace(depths=tuple(min(2, n) for n in net.depths), widths=widths, **width)
 

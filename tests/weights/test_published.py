@@ -46,14 +46,15 @@ def test_a_row_has_all_values_and_a_model_that_its_layout_supports(weights) -> N
 @pytest.mark.smoke
 def test_published_weights_are_listed() -> None:
     assert len(published()) == len({(row.model, row.tag) for row in published()})
-    assert sum(not row.card for row in published()) == 120
+    assert sum(not row.card for row in published()) == 122
     assert [row.tag for row in list_weights("resnet18")][:2] == [
         "torchvision/IMAGENET1K_V1",
         "timm/a1_in1k",
     ]
     assert {row.model for row in list_weights("resnet50")} == {"resnet50_v1_5"}  # by its other name
     assert {row.model for row in list_weights("resnet5*")} == {
-        "resnet50_v1_5", "resnet50_d", "resnet50_keras", "resnet50_v2_keras", "resnet56",
+        "resnet50_v1_5", "resnet50_d", "resnet50_gn", "resnet50_keras", "resnet50_v2_keras",
+        "resnet56",
     }  # fmt: skip
     assert list_weights("plain*") == []
 
@@ -66,6 +67,8 @@ def test_published_weights_are_listed() -> None:
         ("resnet50", "imagenet", 80.858, 25_557_032),
         ("wide_resnet50_2", "torchvision/IMAGENET1K_V1", 78.468, 68_883_240),
         ("resnet50", "a1_in1k", 81.24, 25_557_032),
+        ("resnet50_gn", "a1h_in1k", 81.216, 25_557_032),
+        ("nf_resnet50", "imagenet", 80.658, 25_557_032),
         ("resnet56", "cifar10", 93.39, 853_018),
         ("resnet152_v2_keras", "keras", 78.0, 60_236_904),
     ],
@@ -107,6 +110,12 @@ def test_the_keras_models_have_their_published_parameters() -> None:
         ("resnet56", {}, "imagenet", "resnet56 has no weights 'imagenet'; it has akamaster"),
         ("resnet50", {}, "IMAGENET1K_V9", "did you mean 'imagenet1k_v"),
         ("resnet50", {}, "imagnet", "did you mean 'imagenet'"),
+        (
+            "nf_resnet50",
+            {"branch_scale": 0.5},
+            "imagenet",
+            "branch_scale is 0.5 here and 0.2 there",
+        ),
         ("plain20", {}, "nothing", "plain20 has no published weights; `reszoo list --weights`"),
     ],
 )

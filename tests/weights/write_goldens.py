@@ -2,7 +2,7 @@
 
 Run in an environment with torch, torchvision, timm and safetensors, at the root of a checkout:
 
-    python tests/weights/write_goldens.py
+    python tests/weights/write_goldens.py [NAME ...]
 """
 
 from __future__ import annotations
@@ -47,14 +47,46 @@ def timm_net() -> nn.Module:
     )
 
 
-NETS = {"torchvision": torchvision_net, "timm": timm_net, "akamaster": lambda: Cifar(8, (4, 8, 12))}
+def group_norm_net() -> nn.Module:
+    from timm.models.resnet import Bottleneck, ResNet
+
+    return ResNet(
+        Bottleneck,
+        (1, 1, 1, 1),
+        num_classes=5,
+        cardinality=8,
+        base_width=32,
+        channels=(8, 8, 8, 8),
+        norm_layer="groupnorm",
+    )
+
+
+def scaled_weight_net() -> nn.Module:
+    from timm.models.nfnet import NormFreeNet, model_cfgs
+
+    return NormFreeNet(
+        model_cfgs["nf_resnet50"],
+        num_classes=5,
+        depths=(2, 2, 2),
+        channels=(32, 32, 64),
+        stem_chs=8,
+    )
+
+
+NETS = {
+    "torchvision": torchvision_net,
+    "timm": timm_net,
+    "timm-group": group_norm_net,
+    "timm-scaled": scaled_weight_net,
+    "akamaster": lambda: Cifar(8, (4, 8, 12)),
+}
 
 if __name__ == "__main__":
     folder = Path(__file__).parent / "goldens"
     folder.mkdir(exist_ok=True)
-    for name, make in NETS.items():
+    for name in sys.argv[1:] or NETS:
         torch.manual_seed(0)
-        net = make()
+        net = NETS[name]()
         size = 19 if name == "akamaster" else 37
         randomize(net, torch.randn(8, 3, size, size))
         images = torch.randn(3, 3, size, size)

@@ -136,7 +136,7 @@ def test_names_far_from_any_other_lead_to_the_list() -> None:
 def test_wildcards() -> None:
     wide = ["wrn16_4", "wrn16_8", "wrn28_10", "wrn40_4", "wrn50_2", "wrn101_2"]
     assert list_models("wrn*") == wide
-    ends = ("_v1", "_v1_5", "_v2", "_d", "_keras", "_v2_keras", "")
+    ends = ("_v1", "_v1_5", "_v2", "_d", "_gn", "_keras", "_v2_keras", "")
     assert list_models("resnet50*") == [f"resnet50{end}" for end in ends]
     assert list_models("PLAIN1?") == ["plain14", "plain18"]
     assert list_models("resnet20") == ["resnet20"]

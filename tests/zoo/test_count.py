@@ -66,6 +66,8 @@ PUBLISHED: tuple[tuple[str, int, dict[str, Any], int, str], ...] = (
     ("resnext29_16x64d", 10, {}, 68_155_210, PYTORCHCV),
     ("se_resnet50", 1000, {}, 28_088_024, TIMM),
     ("resnet50_d", 1000, {}, 25_576_264, TIMM),
+    ("resnet50_gn", 1000, {}, 25_557_032, TIMM),
+    ("nf_resnet50", 1000, {}, 25_557_032, TIMM),
     ("resnet50_d", 1000, {"stem": "rs", "se_ratio": 0.25}, 35_691_912, TIMM),  # resnetrs50
 )
 PRE_ACTIVATION = {  # pytorchcv's asserts for preresnet18 ...
@@ -212,13 +214,16 @@ def _sizes(variables: Any) -> int:
     return sum(math.prod(variable.shape) for variable in variables)
 
 
+WEIGHTED = ("Conv2D", "ScaledConv2D", "Dense")
+
+
 def _agrees_with_keras(model: Spec) -> None:
     built = _built(model, (model.total_stride, model.total_stride, 3))
     counted = count(model)
     assert _sizes(built.trainable_variables) == counted.parameters
     statistics = [each for each in built.non_trainable_variables if "/moving_" in each.path]
     assert _sizes(statistics) == counted.state
-    weighted = [each for each in built.layers if type(each).__name__ in ("Conv2D", "Dense")]
+    weighted = [each for each in built.layers if type(each).__name__ in WEIGHTED]
     beside = re.compile("shortcut|gate|_se_")
     assert len([each for each in weighted if not beside.search(each.name)]) == counted.depth
 
@@ -231,6 +236,7 @@ SHORT = {
         depths=(2, *(1 for _ in model.depths[1:])),
         widths=tuple(width // 4 for width in model.widths),
         stem_width=model.stem_width // 4,
+        norm_groups=16 if model.norm == "group" else 32,
     ): name
     for name in MODELS
 }
@@ -251,7 +257,7 @@ def macs_of(model: Any) -> int:
     """Sum a built net's multiply-adds over its layers: pixels that leave a layer times the size of its kernel."""
     total = 0
     for layer in model.layers:
-        if type(layer).__name__ == "Conv2D":
+        if type(layer).__name__ in ("Conv2D", "ScaledConv2D"):
             _, height, width, _ = layer.output.shape
             total += height * width * math.prod(layer.kernel.shape)
         elif type(layer).__name__ == "Dense":
