@@ -10,7 +10,9 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnxruntime
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 from sklearn import metrics
 from sklearn.datasets import load_digits
@@ -25,6 +27,7 @@ from reszoo.evaluation.explain import Explainer
 from reszoo.evaluation.multilabel import MultiLabelScores
 from reszoo.evaluation.predict import predict
 from reszoo.evaluation.views import mean_probabilities
+from reszoo.exporting.export import export
 from reszoo.exporting.formats import Artifact
 from reszoo.exporting.pixels import PixelClassifier
 from reszoo.exporting.signatures import Classifier
@@ -187,6 +190,26 @@ def test_sigmoids_where_a_model_is_used(run: Run, pairs: Any) -> None:
     (one,) = Explainer(small, plain, "ab", multi_label=True)([("x", np.ones((4, 4, 1), "u1"))], [1])
     logit = float(small(np.full((1, 4, 4, 1), 1 / 255, np.float32))[0, 1])
     assert one.probability == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-6)
+
+
+@pytest.mark.parametrize(("format", "quantize"), [("litert", "int8"), ("onnx", None)])
+def test_an_export_has_sigmoids_and_counts_images_with_every_class_right(
+    run: Run, pairs: Any, tmp_path: Path, format: str, quantize: str | None
+) -> None:
+    _, images, targets = pairs
+    report = export(run, tmp_path / "out", format=format, quantize=quantize)
+    pixels = images[:TEST, ..., None].astype(np.uint8 if quantize else np.float32)
+    if format == "litert":
+        runner = Interpreter(str(tmp_path / "out/model.tflite")).get_signature_runner()
+        found = np.concatenate([runner(images=one[None])["probabilities"] for one in pixels])
+    else:
+        session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx")
+        (found,) = session.run(["probabilities"], {"images": pixels})
+    np.testing.assert_allclose(found, classify(run, images[:TEST]), atol=0.05 if quantize else 1e-5)
+    right = ((found > 0.5) == targets[:TEST]).all(axis=1)
+    assert report.check.accuracy == pytest.approx(right.mean()) and 0.05 < right.mean() < 0.95
+    assert json.loads((tmp_path / "out/card.json").read_text())["multi_label"] is True
+    assert "if p > 0.5" in (tmp_path / "out/README.md").read_text()
 
 
 def test_rows_that_are_not_finite_and_classes_without_images() -> None:
