@@ -35,6 +35,7 @@ ELSEWHERE = {
     "images/test_header.py": "images/exif",
     "images/test_preprocessing.py": "images/decoding images/resizing",
     "claims/test_run.py": "claims/page claims/verdicts cli/claims",
+    "lab/test_ablation.py": "lab/ablation_page",
     "lab/test_drift.py": "lab/drift_page lab/sampling",
     "lab/test_identity.py": "lab/identity_page",
     "lab/test_inference.py": "lab/inference_page",

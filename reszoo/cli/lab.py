@@ -12,11 +12,12 @@ from reszoo.cli.recipes import add_overrides
 
 LABS = {
     "degradation": "plain and residual models of several depths: do deeper ones train worse?",
+    "ablation": "other shortcuts than the identity, and other orders of activations",
     "constructed": "grow trained models by blocks that do nothing; compare with training from "
     "scratch",
     "identity": "how hard is the identity for plain and residual stacks, and what is away from it?",
     "drift": "stack residual blocks on a trained backbone; how far does each leave the identity?",
-    "responses": "standard deviation of the response of every 3x3 layer in trained runs",
+    "responses": "standard deviation of the response of every 3x3 layer in trained models",
     "propagation": "size of maps and correlation of gradients before training, with and without "
     "normalization",
     "resemblance": "do the first layers of a deep model resemble a shallow model?",
@@ -73,6 +74,14 @@ OPTIONS: dict[str, Options] = {
     "degradation": GRID,
     "constructed": GRID
     | {"depths": ([20, 32, 56], GRID["depths"][1]), "seeds": (2, GRID["seeds"][1])},
+    "ablation": {
+        "data": GRID["data"],
+        "depth": (56, "depth as in resnet56"),
+        "variants": (["all"], "names of shortcuts and orders; docs/lab.md lists them"),
+        "seeds": (2, "runs of each variant"),
+        "budget": (0, "steps of each run (default: the recipe's; 64,000 unless digits)"),
+        "devices": GRID["devices"],
+    },
     "identity": {
         "depths": ([1, 2, 4, 8, 16, 32], "blocks in a stack"),
         "seeds": (3, "repeats of each stack"),
@@ -149,7 +158,12 @@ OPTIONS: dict[str, Options] = {
         "devices": GRID["devices"],
     },
     "sizes": {},
-    "responses": {"images": (1000, "number of images at most")},
+    "responses": {
+        "data": TRAINED["data"],
+        "images": (1000, "number of images at most"),
+        "budget": TRAINED["budget"],
+        "devices": GRID["devices"],
+    },
 }
 
 
@@ -163,19 +177,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own["drift"].add_argument(
         "backbone", nargs="?", default="vgg16", metavar="BACKBONE", help=BACKBONE
     )
-    own["responses"].add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="folders of finished runs"
-    )
+    own["responses"].add_argument("runs", nargs="*", metavar="RUN", help=MODELS)
     own["report"].add_argument(
         "folder", type=Path, metavar="DIR", help="folder of an experiment, with its record.json"
     )
     for name, options in OPTIONS.items():
         for option, (default, text) in options.items():
             _add_option(own[name], option, default, text)
-        if name in ("degradation", "constructed", "drift", "growth"):
+        if name in ("degradation", "ablation", "constructed", "drift", "growth"):
             add_overrides(own[name])
-        if name != "responses":
-            add_verbosity(own[name])
+        add_verbosity(own[name])
         own[name].add_argument(
             "--out",
             type=Path,

@@ -65,6 +65,7 @@ def constructed(
         for (kind, way, seed), names in ways.items()
     ]
     results = {"data": next(iter(runs.values())).meta["data"], "ways": rows}
+    results["measures"] = {kind: measure_growth(rows, kind) for kind in KINDS}
     settings["seeds"] = seeds
     record = write_record(folder, "constructed", settings=settings, results=results)
     write_report(folder)
@@ -142,6 +143,27 @@ def compare_growth(ways: Sequence[JsonObject], kind: str, way: str = "grown") ->
         "difference": float(points.mean()),
         "deviation": float(points.std(ddof=1)) if len(points) > 1 else 0.0,
         "answer": {1: "loses", -1: "improves", 0: "keeps"}[difference_sign(points.tolist())],
+    }
+
+
+def measure_growth(ways: Sequence[JsonObject], kind: str) -> JsonObject:
+    """Return the numbers that claims are about, for plain or residual models.
+
+    output_change: the largest change of an output by growth. kept: mean training error of grown
+    models after all training, minus that before growth. missed: mean training error from scratch
+    minus that of grown models; missed_test: the same of the test error. All in points of error.
+    """
+    own = [row for row in ways if row["kind"] == kind]
+
+    def mean(way: str, key: str) -> float:
+        return float(np.mean([row["pieces"][-1][key] for row in own if row["way"] == way]))
+
+    changes = [part["grown"]["difference"] for row in own for part in row["pieces"][1:]]
+    return {
+        "output_change": max(changes),
+        "kept": compare_growth(ways, kind)["difference"],
+        "missed": mean("scratch", "final_training_error") - mean("grown", "final_training_error"),
+        "missed_test": mean("scratch", "final_test_error") - mean("grown", "final_test_error"),
     }
 
 

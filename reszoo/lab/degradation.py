@@ -104,6 +104,7 @@ def degradation(
         "steps": meta["steps"],
         "models": models,
         "verdicts": {kind: compare_depths(models, kind) for kind in KINDS},
+        "measures": measure_depths(models),
     }
     settings["seeds"] = seeds
     record = write_record(folder, "degradation", settings=settings, results=results)
@@ -181,6 +182,20 @@ def compare_depths(models: Sequence[JsonObject], kind: str) -> JsonObject:
         "seeds": len(points),
         "answer": answers[difference_sign(points.tolist())],
     }
+
+
+def measure_depths(models: Sequence[JsonObject]) -> JsonObject:
+    """Return differences of mean test errors, in points.
+
+    plain_growth, residual_growth: the deepest model minus the shallowest. plain_excess: the deepest
+    plain model minus the deepest residual one.
+    """
+    ends = {}
+    for kind in KINDS:
+        own = sorted((model for model in models if model["kind"] == kind), key=lambda m: m["depth"])
+        ends[kind] = [float(np.mean(own[place]["final_test_error"])) for place in (0, -1)]
+    growth = {f"{kind}_growth": deep - shallow for kind, (shallow, deep) in ends.items()}
+    return {**growth, "plain_excess": ends["plain"][1] - ends["residual"][1]}
 
 
 def _describe(verdict: JsonObject, kind: str) -> str:

@@ -11,6 +11,7 @@ from reszoo.lab.degradation import base_recipe
 from reszoo.lab.runs import train_all
 from reszoo.lab.trained import TrainedModel, open_trained
 from reszoo.reporting.reporter import Reporter
+from reszoo.training.run import Run
 from reszoo.types import JsonObject
 
 MODELS = ("plain20", "resnet20", "resnet56", "resnet56_v2")
@@ -38,13 +39,8 @@ def open_or_train(
     Returns:
         The models by name, or by the last part of a run's folder.
     """
-    base = base_recipe("digits", budget)
-    plan = {
-        name: base.replace(name=f"lab_{name}", model=ModelConfig(name=name))
-        for name in names
-        if "@" not in name and not Path(name).is_dir()
-    }
-    runs = train_all(folder, plan, devices=devices, reporter=reporter)
+    own = [name for name in names if "@" not in name and not Path(name).is_dir()]
+    runs = train_named(own, folder, budget=budget, devices=devices, reporter=reporter)
     found = {}
     for name in names:
         key = Path(name).name.replace(".", "_")
@@ -52,6 +48,15 @@ def open_or_train(
             raise ReszooError(f"models: two are called {key}; rename a run's folder")
         found[key] = open_trained([str(runs[name].path) if name in runs else name], data)[0]
     return found
+
+
+def train_named(
+    names: Sequence[str], folder: Path, *, budget: int, devices: str, reporter: Reporter
+) -> dict[str, Run]:
+    """Train models on digits in `folder`, and return the runs by name; as `open_or_train`."""
+    base = base_recipe("digits", budget)
+    plan = {name: base.replace(name=f"lab_{name}", model=ModelConfig(name=name)) for name in names}
+    return train_all(folder, plan, devices=devices, reporter=reporter)
 
 
 def model_kind(model: TrainedModel) -> str:

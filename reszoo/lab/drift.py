@@ -161,10 +161,28 @@ def drift(
         "test_examples": scores.examples,
         "parameters": results["control"]["parameters"],
     }
+    results["measures"] = compare_arms(results["stacked"], results["control"])
     settings |= {"data": pipeline.info.name, "split": split, "devices": describe(strategy)}
     record = write_record(folder, "drift", settings=settings, results=results)
     write_report(folder)
     return record
+
+
+def compare_arms(stacked: JsonObject, control: JsonObject) -> JsonObject:
+    """Return the numbers that claims are about.
+
+    largest_ratio, smallest_cosine: of the new blocks, after fine-tuning. output_change: the largest
+    change of an output by the new blocks. gain: points of test accuracy with the blocks minus those
+    without.
+    """
+    new = [row for row in stacked["rows"][-1]["blocks"] if row["block"] in stacked["added"]]
+    ratios, cosines = ([row[key] for row in new] for key in ("ratio", "cosine"))
+    return {
+        "largest_ratio": None if None in ratios else max(ratios),
+        "smallest_cosine": None if None in cosines else min(cosines),
+        "output_change": stacked["difference"],
+        "gain": 100 * (stacked["test_accuracy"] - control["test_accuracy"]),
+    }
 
 
 def _train_backbone(

@@ -14,6 +14,7 @@ from reszoo.types import JsonObject
 
 # Modules whose `make_page(record)` returns the report of an experiment.
 PAGES = {
+    "ablation": "reszoo.lab.ablation_page",
     "degradation": "reszoo.lab.degradation",
     "constructed": "reszoo.lab.constructed",
     "depth": "reszoo.lab.depth",

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
 from matplotlib.figure import Figure
 
+from reszoo.data.pipeline import Pipeline
 from reszoo.errors import ReszooError
+from reszoo.lab.digit_models import train_named
 from reszoo.lab.record import check_count, claim_folder, write_record
 from reszoo.lab.report import write_report
 from reszoo.lab.sampling import sample_images
+from reszoo.lab.trained import TrainedModel, open_trained
 from reszoo.models.graph import readers
 from reszoo.models.settings import fixed_settings
 from reszoo.reporting.page import Page, Section, Table
 from reszoo.reporting.plots import Plot, Theme, band
+from reszoo.reporting.reporter import Reporter
 from reszoo.training.run import Run
 from reszoo.types import Array, JsonObject, Tensor
 
 BATCH = 128
+MODELS = ("plain20", "resnet20", "plain56", "resnet56")
 
 
 def layer_responses(model: keras.Model, images: Tensor | Array) -> list[JsonObject]:
@@ -101,50 +107,111 @@ class LayerResponses(keras.callbacks.Callback):  # type: ignore[misc]
 
 @fixed_settings()
 def responses(
-    runs: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], *, images: int = 1000
+    out: str | os.PathLike[str],
+    *,
+    runs: Sequence[str | os.PathLike[str]] = (),
+    data: str = "",
+    images: int = 1000,
+    budget: int = 0,
+    devices: str = "auto",
+    quiet: bool = False,
 ) -> JsonObject:
-    """Measure the layer responses of finished runs on their own images; return the record of `out`.
+    """Measure the layer responses of trained models on their own images; return the record.
 
     Args:
-        runs: Folders of finished runs. Runs of one model are drawn as one line with a band.
         out: The folder of the experiment.
+        runs: Folders of finished runs, NAME@WEIGHTS of published weights, or names of models that
+            are trained on digits first; by default `MODELS`. Runs of one model are drawn as one
+            line with a band.
+        data: The dataset of published weights.
         images: Number of validation images at most; of training images if none are held out.
+        budget: Steps of training on digits; 0: the recipe's.
+        devices: Of the training, as `reszoo train --devices`.
+        quiet: Print nothing.
 
     Raises:
-        ReszooError: For a folder that is not a finished run.
+        ReszooError: For a folder that is not a finished run, or an unknown model.
     """
     check_count("images", images, 1)
-    if not runs:
-        raise ReszooError("runs: no run is given; expected folders of finished runs")
-    folders = [Run.open(path) for path in runs]
-    for run in folders:
-        run.reject_unfinished()
-    settings = {"runs": [str(run.path.resolve()) for run in folders], "images": images}
+    names = [str(name) for name in runs] or list(MODELS)
+    folders = {name: Path(name).resolve() for name in names if Path(name).is_dir()}
+    for path in folders.values():
+        Run.open(path).reject_unfinished()
+    settings: JsonObject = {"runs": [str(folders.get(name, name)) for name in names]}
+    settings |= {"data": data, "images": images, "budget": budget}
     folder = claim_folder(out, "responses", settings)
-    measured = []
-    for run in folders:
-        model, sample = run.load_model(), _sample(run, images)
-        measured.append(
-            {
-                "run": run.path.name,
-                "model": model.name,
-                "plain": run.meta.get("spec", {}).get("shortcut") == "none",
-                "depth": run.meta.get("depth", 0),
-                "data": run.meta["data"]["name"],
-                "images": len(sample),
-                "responses": layer_responses(model, sample),
-            }
-        )
-    record = write_record(folder, "responses", settings=settings, results={"runs": measured})
+    reporter = Reporter(log=folder / "responses.log", quiet=quiet)
+    own = [name for name in names if name not in folders and "@" not in name]
+    trained = train_named(own, folder / "runs", budget=budget, devices=devices, reporter=reporter)
+    found = {name: Run.open(path) for name, path in folders.items()} | trained
+    measured = [
+        _measure_run(found[name], images)
+        if name in found
+        else _measure_published(open_trained([name], data)[0], images)
+        for name in names
+    ]
+    results = {"runs": measured, "measures": compare_responses(measured)}
+    record = write_record(folder, "responses", settings=settings, results=results)
     write_report(folder)
     return record
 
 
-def _sample(run: Run, count: int) -> Array:
+def _measure_run(run: Run, images: int) -> JsonObject:
     pipeline = run.open_pipeline()
     pipeline.preprocessing = run.preprocessing
-    split = "validation" if pipeline.info.examples["validation"] else "train"
-    return sample_images(pipeline, split, count)
+    model, sample = run.load_model(), sample_images(pipeline, _split(pipeline), images)
+    return {
+        "run": run.path.name,
+        "model": model.name,
+        "plain": run.meta.get("spec", {}).get("shortcut") == "none",
+        "depth": run.meta.get("depth", 0),
+        "data": run.meta["data"]["name"],
+        "images": len(sample),
+        "responses": layer_responses(model, sample),
+    }
+
+
+def _measure_published(found: TrainedModel, images: int) -> JsonObject:
+    sample = found.sample(_split(found.pipeline), images)[0]
+    return {
+        "run": found.name,
+        "model": found.name,
+        "plain": found.kind == "plain",
+        "depth": found.depth,
+        "data": found.pipeline.info.name,
+        "images": len(sample),
+        "responses": layer_responses(found.model, sample),
+    }
+
+
+def _split(pipeline: Pipeline) -> str:
+    return "validation" if pipeline.info.examples["validation"] else "train"
+
+
+def compare_responses(runs: Sequence[JsonObject]) -> JsonObject:
+    """Return ratios of mean standard deviations, where both models were measured.
+
+    residual_to_plain: by depth. deep_to_shallow: of the deepest model to the shallowest, for
+    "plain" and "residual" models.
+    """
+    means: dict[str, dict[int, list[float]]] = {"plain": {}, "residual": {}}
+    for run in runs:
+        own = means["plain" if run["plain"] else "residual"].setdefault(run["depth"], [])
+        own.append(float(np.mean([row["std"] for row in run["responses"]])))
+    plain, residual = (
+        {depth: float(np.mean(values)) for depth, values in sorted(kind.items())}
+        for kind in means.values()
+    )
+    return {
+        "residual_to_plain": {
+            str(depth): residual[depth] / plain[depth] for depth in plain if depth in residual
+        },
+        "deep_to_shallow": {
+            kind: own[max(own)] / own[min(own)]
+            for kind, own in (("plain", plain), ("residual", residual))
+            if len(own) > 1
+        },
+    }
 
 
 def make_page(record: JsonObject) -> Page:

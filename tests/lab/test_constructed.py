@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import reszoo
-from reszoo.lab.constructed import compare_growth, constructed, plan_runs
+from reszoo.lab.constructed import compare_growth, constructed, measure_growth, plan_runs
 from reszoo.lab.report import finding
 from tests.lab.conftest import OPTIONS
 
@@ -47,6 +47,23 @@ def test_growth_is_compared_seed_by_seed(
     found = compare_growth(ways, "plain")
     assert found["answer"] == answer
     assert found["difference"] == pytest.approx((sum(after) - sum(before)) / 2)
+
+
+def test_measures_compare_grown_models_with_those_from_scratch() -> None:
+    def part(training: float, test: float, difference: float = -1) -> dict[str, object]:
+        grown = None if difference < 0 else {"difference": difference}
+        return {"final_training_error": training, "final_test_error": test, "grown": grown}
+
+    ways = [
+        {"kind": "plain", "way": "scratch", "pieces": [part(60, 70)]},
+        {"kind": "plain", "way": "grown", "pieces": [part(5, 6), part(7, 8, 1e-5)]},
+        {"kind": "plain", "way": "scratch", "pieces": [part(50, 60)]},
+        {"kind": "plain", "way": "grown", "pieces": [part(3, 4), part(4, 5, 2e-5)]},
+        {"kind": "residual", "way": "scratch", "pieces": [part(0, 0)]},
+    ]
+    assert measure_growth(ways, "plain") == {
+        "output_change": 2e-5, "kept": 1.5, "missed": 49.5, "missed_test": 58.5,
+    }  # fmt: skip
 
 
 @pytest.mark.slow

@@ -121,6 +121,18 @@ def test_the_verdict_is_arithmetic(
     assert f"plain14 differs from plain8 by {mean:+.2f}" in finding(record)
 
 
+def test_test_errors_are_compared_by_their_means() -> None:
+    models = [
+        {"kind": kind, "depth": depth, "final_test_error": errors}
+        for kind, depth, errors in (
+            ("plain", 56, [40, 42]), ("plain", 20, [3, 5]),
+            ("residual", 20, [2, 4]), ("residual", 56, [1, 2]),
+        )
+    ]  # fmt: skip
+    expected = {"plain_growth": 37, "residual_growth": -1.5, "plain_excess": 39.5}
+    assert lab.measure_depths(models) == expected
+
+
 def test_each_panel_draws_the_models_of_its_kind(done: Path) -> None:
     record = read_record(done)
     plot = lab.make_page(record).sections[0].items[0]

@@ -77,6 +77,12 @@ def test_both_arms_start_alike_and_only_one_has_blocks(done: Path) -> None:
     assert stacked["added"] == ["stack_block1"]
     ratios = [row["blocks"][0]["ratio"] for row in stacked["rows"]]
     assert ratios[0] == 0 < ratios[1] < ratios[2]
+    assert results["measures"] == {
+        "largest_ratio": ratios[2],
+        "smallest_cosine": stacked["rows"][2]["blocks"][0]["cosine"],
+        "output_change": 0,
+        "gain": pytest.approx(100 * (stacked["test_accuracy"] - control["test_accuracy"])),
+    }
     assert stacked["parameters"] > control["parameters"] == 8 * 9 + 8 + 8 * 10 + 10
     assert record["settings"]["rate"] == pytest.approx(0.01)
     assert (record["settings"]["split"], record["settings"]["train_steps"]) == ("validation", 0)

@@ -10,8 +10,16 @@ import pytest
 
 import reszoo
 from reszoo.errors import ReszooError
+from reszoo.lab import responses as lab
 from reszoo.lab.report import finding
-from reszoo.lab.responses import LayerResponses, layer_responses, responses
+from reszoo.lab.responses import (
+    LayerResponses,
+    compare_responses,
+    layer_responses,
+    responses,
+)
+from reszoo.lab.trained import open_trained
+from reszoo.training.run import Run
 from tests.models.helpers import BASIC, BOTTLENECK, images, randomize
 
 
@@ -40,7 +48,7 @@ def test_responses_are_those_of_figure_7() -> None:
 
 def test_responses_of_runs_leave_a_report(done: Path, tmp_path: Path) -> None:
     runs = [done / "runs" / f"{name}-seed0" for name in ("plain14", "resnet14")]
-    record = responses(runs, tmp_path / "out", images=30)
+    record = responses(tmp_path / "out", runs=runs, images=30)
     found = record["results"]["runs"]
     assert [(len(run["responses"]), run["images"], run["plain"]) for run in found] == [
         (13, 30, True),
@@ -50,8 +58,46 @@ def test_responses_of_runs_leave_a_report(done: Path, tmp_path: Path) -> None:
     assert made >= {"record.json", "responses.png", "report.html"}
     means = [np.mean([row["std"] for row in run["responses"]]) for run in found]
     assert f"plain14 {means[0]:.3f}, resnet14 {means[1]:.3f}" in finding(record)
+    assert record["results"]["measures"]["residual_to_plain"] == {
+        "14": pytest.approx(means[1] / means[0])
+    }
     with pytest.raises(ReszooError, match="begun with images"):
-        responses(runs, tmp_path / "out", images=20)
+        responses(tmp_path / "out", runs=runs, images=20)
+
+
+def test_models_are_trained_or_published(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs of another experiment stand for models that are trained first and published ones."""
+    folders = {name: done / "runs" / f"{name}-seed0" for name in ("resnet8", "resnet14")}
+
+    def pretend(names: list[str], folder: Path, **options: object) -> dict[str, Run]:
+        assert folder == tmp_path / "out/runs" and options["budget"] == 7
+        return {name: Run(folders[name]) for name in names}
+
+    monkeypatch.setattr(lab, "train_named", pretend)
+    monkeypatch.setattr(
+        lab, "open_trained", lambda names, data: open_trained([str(folders["resnet14"])])
+    )
+    names = ["resnet14", "resnet8", "resnet14@somewhere"]
+    record = responses(tmp_path / "out", runs=names, images=10, budget=7, quiet=True)
+    trained, shallow, published = record["results"]["runs"]
+    assert trained["responses"] == published["responses"] != shallow["responses"]
+    assert (published["depth"], published["plain"], published["images"]) == (14, False, 10)
+    assert list(record["results"]["measures"]["deep_to_shallow"]) == ["residual"]
+
+
+def test_responses_are_compared_by_their_means() -> None:
+    runs = [
+        {"plain": plain, "depth": depth, "responses": [{"std": std}, {"std": std + 1}]}
+        for plain, depth, std in (
+            (True, 20, 1.5), (False, 20, 0.5), (False, 56, 0), (False, 56, 1), (False, 110, 0.25),
+        )
+    ]  # fmt: skip
+    assert compare_responses(runs) == {
+        "residual_to_plain": {"20": 0.5},
+        "deep_to_shallow": {"residual": 0.75},
+    }
 
 
 def test_the_callback_measures_while_a_model_trains() -> None:
