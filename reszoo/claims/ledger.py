@@ -38,6 +38,11 @@ class Claim(Table):
     value: str = Field(description="The source's value, as text.")
     experiment: str = Field(description="The name of the experiment.")
     measure: str = Field(description="Dotted path of the measured number in the record's results.")
+    shown: str = Field(
+        "{}",
+        pattern=r"\{%?\}",
+        description="How the number is written: `{} points`; `{%} of blocks` for a fraction.",
+    )
     low: float | None = Field(None, description="The least number that satisfies the claim.")
     high: float | None = Field(None, description="The largest number that satisfies it.")
     variable: str = Field("", description="What the claim may depend on.")
@@ -58,12 +63,29 @@ class Claim(Table):
         low = -float("inf") if self.low is None else self.low
         return low <= number <= (float("inf") if self.high is None else self.high)
 
+    def write(self, number: float, digits: int = 3) -> str:
+        """Return a number as text without its unit, such as "1,202" or "89 %"."""
+        percent = "{%}" in self.shown
+        number *= 100 if percent else 1
+        short = f"{number:.{digits}g}"
+        text = f"{number if abs(number) < 1e6 else float(short):,.0f}"
+        return (text if abs(number) >= 1000 else short) + " %" * percent
+
+    def with_unit(self, text: str) -> str:
+        """Return the text of a number with its unit, such as "89 % of the blocks"."""
+        return self.shown.replace("{%}", "{}").replace("{}", text)
+
     @property
     def criterion(self) -> str:
-        """The criterion as text, such as "0.9 to 1.1"."""
-        if self.low is None:
-            return f"at most {self.high:g}"
-        return f"at least {self.low:g}" if self.high is None else f"{self.low:g} to {self.high:g}"
+        """The criterion as text, such as "0.9 to 1.1 points"."""
+        low, high = (
+            None if bound is None else self.write(bound, 6) for bound in (self.low, self.high)
+        )
+        if low is None:
+            return self.with_unit(f"at most {high}")
+        if low == high:
+            return self.with_unit(f"exactly {low}")
+        return self.with_unit(f"at least {low}" if high is None else f"{low} to {high}")
 
 
 @functools.cache

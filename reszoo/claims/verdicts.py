@@ -40,8 +40,9 @@ class Finding:
         """The measured numbers as text."""
         if self.number is None:
             return "-"
-        parts = [f"{self.number:.3g}", *(f"{k}: {v:.3g}" for k, v in self.others.items())]
-        return "; ".join(parts)
+        write = self.claim.write
+        others = (f"{condition}: {write(number)}" for condition, number in self.others.items())
+        return "; ".join([self.claim.with_unit(write(self.number)), *others])
 
 
 def judge(claim: Claim, folder: str | os.PathLike[str]) -> Finding:

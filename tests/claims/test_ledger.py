@@ -44,6 +44,24 @@ def test_a_criterion_is_a_closed_range() -> None:
         Claim(**FIELDS, low=0, variable="depth")
 
 
+@pytest.mark.parametrize(
+    ("shown", "number", "text", "criterion"),
+    [
+        ("{}", 0.12345, "0.123", "0.1 to 19.35"),
+        ("{} layers", 1202, "1,202 layers", "0.1 to 19.35 layers"),
+        ("{} times", 148_793_968, "149,000,000 times", "0.1 to 19.35 times"),
+        ("{%} of the blocks", 0.8, "80 % of the blocks", "10 % to 1,935 % of the blocks"),
+        ("depth^{}", -0.5291, "depth^-0.529", "depth^0.1 to 19.35"),
+    ],
+)
+def test_numbers_are_written_with_their_unit(
+    shown: str, number: float, text: str, criterion: str
+) -> None:
+    claim = Claim(**FIELDS, shown=shown, low=0.1, high=19.35)
+    assert claim.with_unit(claim.write(number)) == text
+    assert claim.criterion == criterion
+
+
 def test_claims_are_found_by_id_experiment_paper_and_wildcard() -> None:
     by_paper = find_claims(["arXiv 1611.01186"])
     assert [claim.id for claim in by_paper] == [
