@@ -12,6 +12,7 @@ import pytest
 from reszoo.cli.main import main
 from reszoo.lab.record import read_record
 from reszoo.lab.report import finding
+from reszoo.reporting.page import Page, Section, Table, render_page
 
 
 def test_the_report_is_made_from_the_record_alone(done: Path, tmp_path: Path) -> None:
@@ -79,3 +80,17 @@ def test_bad_input_is_reported_in_one_line_and_leaves_nothing(
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_long_cells_and_deviations_may_wrap_and_numbers_may_not() -> None:
+    table = Table(["score", "x" * 30], [["1 ± 2", "<&" * 15], ["0.25", "a b"]])
+    page = render_page(Page("title", "finding", [Section("scores", [table])]))
+    assert f'<th>score</th><th class="long">{"x" * 30}</th>' in page
+    assert f'<td class="pair">1 ±\u00a02</td><td class="long">{"&lt;&amp;" * 15}</td>' in page
+    assert "<td>0.25</td><td>a b</td>" in page
+    (rules,) = re.findall("<style>(.*)</style>", page, re.DOTALL)
+    wrapping = {
+        rule: "white-space: normal" in body
+        for rule, body in re.findall(r"([^{}\n]+) {(.*)}", rules)
+    }
+    assert (wrapping[".long"], wrapping[".pair"], wrapping["th, td"]) == (True, True, False)
