@@ -68,7 +68,7 @@ def make_page(record: JsonObject) -> Page:
             "Training error against steps. Gray: the identity in the original order. Bands: sample "
             "deviation over seeds.",
             lambda figure, theme: _draw_curves(figure, theme, rows),
-            (9.0, 1.7 * _panel_rows(rows)),
+            (9.0, 0.8 + 1.6 * _panel_rows(rows)),
         ),
     ]
     sections = [
