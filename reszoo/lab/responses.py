@@ -189,10 +189,11 @@ def _split(pipeline: Pipeline) -> str:
 
 
 def compare_responses(runs: Sequence[JsonObject]) -> JsonObject:
-    """Return ratios of mean standard deviations, where both models were measured.
+    """Return ratios of mean standard deviations.
 
-    residual_to_plain: by depth. deep_to_shallow: of the deepest model to the shallowest, for
-    "plain" and "residual" models.
+    residual_to_plain: at the smallest ("shallow") and the largest ("deep") depth of which both were
+    measured. deep_to_shallow: of the deepest model to the shallowest, for "plain" and "residual"
+    models, if there are two.
     """
     means: dict[str, dict[int, list[float]]] = {"plain": {}, "residual": {}}
     for run in runs:
@@ -202,10 +203,9 @@ def compare_responses(runs: Sequence[JsonObject]) -> JsonObject:
         {depth: float(np.mean(values)) for depth, values in sorted(kind.items())}
         for kind in means.values()
     )
+    ratios = [residual[depth] / plain[depth] for depth in plain if depth in residual]
     return {
-        "residual_to_plain": {
-            str(depth): residual[depth] / plain[depth] for depth in plain if depth in residual
-        },
+        "residual_to_plain": {"shallow": ratios[0], "deep": ratios[-1]} if ratios else {},
         "deep_to_shallow": {
             kind: own[max(own)] / own[min(own)]
             for kind, own in (("plain", plain), ("residual", residual))

@@ -59,7 +59,8 @@ def test_responses_of_runs_leave_a_report(done: Path, tmp_path: Path) -> None:
     means = [np.mean([row["std"] for row in run["responses"]]) for run in found]
     assert f"plain14 {means[0]:.3f}, resnet14 {means[1]:.3f}" in finding(record)
     assert record["results"]["measures"]["residual_to_plain"] == {
-        "14": pytest.approx(means[1] / means[0])
+        "shallow": pytest.approx(means[1] / means[0]),
+        "deep": pytest.approx(means[1] / means[0]),
     }
     with pytest.raises(ReszooError, match="begun with images"):
         responses(tmp_path / "out", runs=runs, images=20)
@@ -91,12 +92,12 @@ def test_responses_are_compared_by_their_means() -> None:
     runs = [
         {"plain": plain, "depth": depth, "responses": [{"std": std}, {"std": std + 1}]}
         for plain, depth, std in (
-            (True, 20, 1.5), (False, 20, 0.5), (False, 56, 0), (False, 56, 1), (False, 110, 0.25),
+            (True, 20, 1.5), (False, 20, 0.5), (False, 56, 0), (False, 56, 1), (False, 110, 0.25), (True, 110, 2.5),
         )
     ]  # fmt: skip
     assert compare_responses(runs) == {
-        "residual_to_plain": {"20": 0.5},
-        "deep_to_shallow": {"residual": 0.75},
+        "residual_to_plain": {"shallow": 0.5, "deep": 0.25},
+        "deep_to_shallow": {"plain": 1.5, "residual": 0.75},
     }
 
 
