@@ -135,9 +135,9 @@ def _choose(names: Sequence[str]) -> list[str]:
     for name in names:
         if name not in ("all", *VARIANTS):
             hint = (
-                did_you_mean(name, VARIANTS) or f": expected all or some of {', '.join(VARIANTS)}"
+                did_you_mean(name, VARIANTS) or f"; expected all or some of {', '.join(VARIANTS)}"
             )
-            raise ReszooError(f"variants: unknown '{name}'{hint}")
+            raise ReszooError(f"variants: '{name}' is invalid{hint}")
     return [name for name in VARIANTS if "all" in names or name in (IDENTITY, *names)]
 
 

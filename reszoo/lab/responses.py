@@ -24,6 +24,7 @@ from reszoo.reporting.plots import Plot, Theme, band
 from reszoo.reporting.reporter import Reporter
 from reszoo.training.run import Run
 from reszoo.types import Array, JsonObject, Tensor
+from reszoo.zoo.catalog import spec
 
 BATCH = 128
 MODELS = ("plain20", "resnet20", "plain56", "resnet56")
@@ -134,20 +135,25 @@ def responses(
     """
     check_count("images", images, 1)
     names = [str(name) for name in runs] or list(MODELS)
-    folders = {name: Path(name).resolve() for name in names if Path(name).is_dir()}
-    for path in folders.values():
-        Run.open(path).reject_unfinished()
-    settings: JsonObject = {"runs": [str(folders.get(name, name)) for name in names]}
+    folders = {name: Path(name) for name in names if Path(name).is_dir() or os.sep in name}
+    found = {name: Run.open(path) for name, path in folders.items()}
+    for run in found.values():
+        run.reject_unfinished()
+    published = {name: open_trained([name], data)[0] for name in names if "@" in name}
+    own = [name for name in names if name not in found | published]
+    for name in own:
+        spec(name)
+    settings: JsonObject = {
+        "runs": [str(folders[name].resolve()) if name in folders else name for name in names]
+    }
     settings |= {"data": data, "images": images, "budget": budget}
     folder = claim_folder(out, "responses", settings)
     reporter = Reporter(log=folder / "responses.log", quiet=quiet)
-    own = [name for name in names if name not in folders and "@" not in name]
-    trained = train_named(own, folder / "runs", budget=budget, devices=devices, reporter=reporter)
-    found = {name: Run.open(path) for name, path in folders.items()} | trained
+    found |= train_named(own, folder / "runs", budget=budget, devices=devices, reporter=reporter)
     measured = [
         _measure_run(found[name], images)
         if name in found
-        else _measure_published(open_trained([name], data)[0], images)
+        else _measure_published(published[name], images)
         for name in names
     ]
     results = {"runs": measured, "measures": compare_responses(measured)}

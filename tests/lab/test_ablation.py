@@ -107,5 +107,5 @@ def test_a_record_has_all_variants_and_a_report(
 
 
 def test_unknown_variants_are_rejected(tmp_path: Path) -> None:
-    with pytest.raises(ReszooError, match="variants: unknown 'dropuot'; did you mean 'dropout'"):
+    with pytest.raises(ReszooError, match="variants: 'dropuot' is invalid; did you mean 'dropout'"):
         ablation(tmp_path / "out", variants=["dropuot"], quiet=True)

@@ -88,6 +88,18 @@ def test_models_are_trained_or_published(
     assert list(record["results"]["measures"]["deep_to_shallow"]) == ["residual"]
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("runs/nothing", "runs/nothing"), ("resnet21", "resnet21"), ("resnet20@akamaster", "data: ")],
+)
+def test_unknown_models_are_rejected_before_anything_is_written(
+    name: str, reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ReszooError, match=reason):
+        responses(tmp_path / "out", runs=[name], quiet=True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_responses_are_compared_by_their_means() -> None:
     runs = [
         {"plain": plain, "depth": depth, "responses": [{"std": std}, {"std": std + 1}]}
