@@ -457,15 +457,16 @@ def trainings(page: Path) -> str:
         if len(rows) > 1:
             error += f" ± {found['test_error_deviation']:.2f}"
         seeds = ", ".join(str(row["seed"]) for row in rows)
+        flips = [row["test_error_flip"] for row in rows if row.get("test_error_flip") is not None]
+        flip = f"{statistics.mean(flips):.2f}" if flips else ""
         minutes = ", ".join(f"{row['seconds'] / 60:.0f}" for row in rows)
         lines.append(
             f"`{found['recipe']}` | `{model}` | {found['precision']} | {found['steps']:,} "
-            f"| {seeds} | {error} | {published or ''} | {minutes} "
+            f"| {seeds} | {error} | {flip} | {published or ''} | {minutes} "
             f"| [record]({os.path.relpath(path, page.parent)})"
         )
-    headers = "recipe | model | precision | steps | seeds | test error, % | published | minutes"
-    headers += " | record"
-    return table(headers, lines)
+    headers = "recipe | model | precision | steps | seeds | test error, % | with `--flip`"
+    return table(f"{headers} | published | minutes | record", lines)
 
 
 def packaged(page: Path) -> str:

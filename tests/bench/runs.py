@@ -18,18 +18,25 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
     import reszoo
 
+    def error(accuracy: float) -> float:
+        return round(100 * (1 - accuracy), 3)
+
     runs = [reszoo.Run.open(path) for path in args.runs]
     rows = []
     for run in runs:
         test = json.loads((run.path / "test.json").read_text(encoding="utf-8"))
         last = run.history[-1]
+        flip = run.path / "evaluation-1-crop-flip.json"  # of `reszoo evaluate RUN --flip`
         rows.append(
             {
                 "seed": run.meta["seed"],
-                "test_error": round(100 * (1 - test["top1"]), 3),
+                "test_error": error(test["top1"]),
+                "test_error_flip": error(json.loads(flip.read_text())["top1"])
+                if flip.exists()
+                else None,
                 "test_loss": test["loss"],
-                "validation_error": round(100 * (1 - last["val_accuracy"]), 3),
-                "training_error": round(100 * (1 - last["accuracy"]), 3),
+                "validation_error": error(last["val_accuracy"]) if "val_accuracy" in last else None,
+                "training_error": error(last["accuracy"]),
                 "seconds": run.meta["seconds"],
                 "devices": run.meta["devices"],
                 "versions": run.meta["versions"],
