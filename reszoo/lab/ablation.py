@@ -15,7 +15,7 @@ from reszoo.errors import ReszooError, did_you_mean
 from reszoo.lab.degradation import base_recipe
 from reszoo.lab.record import check_count, claim_folder, write_record
 from reszoo.lab.report import write_report
-from reszoo.lab.runs import error_percent, history_columns, train_all
+from reszoo.lab.runs import error_curves, error_percent, train_all
 from reszoo.reporting.reporter import Reporter
 from reszoo.training.run import Run
 from reszoo.types import JsonMapping, JsonObject
@@ -153,16 +153,12 @@ def variant_recipe(name: str, depth: int, base: Recipe, seed: int) -> Recipe:
 
 def _measure(runs: Sequence[Run]) -> JsonObject:
     """Return the errors in percent of the runs of one variant, one for each seed."""
-    rows = [history_columns(run, "step", "accuracy", "val_accuracy") for run in runs]
-    curves = {
-        name: [[100 * (1 - value) for value in row[key]] for row in rows]
-        for name, key in (("training", "accuracy"), ("validation", "val_accuracy"))
-    }
+    curves = [error_curves(run) for run in runs]
     return {
         "parameters": runs[0].meta["parameters"],
-        "steps": rows[0]["step"],
-        "training_curve": curves["training"],
-        "validation_curve": curves["validation"],
+        "steps": curves[0]["steps"],
+        "training_curve": [curve["training_error"] for curve in curves],
+        "validation_curve": [curve["validation_error"] for curve in curves],
         "training_error": [error_percent(run, "train") for run in runs],
         "test_error": [error_percent(run) for run in runs],
         "seconds": [run.meta["seconds"] for run in runs],

@@ -15,7 +15,7 @@ from reszoo.errors import ReszooError
 from reszoo.lab.degradation import KINDS, base_recipe, check_depths, twin_recipes
 from reszoo.lab.record import check_count, claim_folder, write_record
 from reszoo.lab.report import write_report
-from reszoo.lab.runs import error_percent, history_columns, train_all
+from reszoo.lab.runs import error_curves, error_percent, train_all
 from reszoo.lab.statistics import difference_sign
 from reszoo.reporting.page import Page, Section, Table, mean_and_deviation
 from reszoo.reporting.plots import Plot, Theme, band
@@ -111,14 +111,14 @@ def _parts(runs: Sequence[Run]) -> list[JsonObject]:
     for run in runs:
         meta = run.meta
         step_cost = TRAINING_PASSES * meta["macs"] * run.recipe.train.batch_size / 1e9
-        rows = history_columns(run, "step", "accuracy", "val_accuracy")
+        curves = error_curves(run)
         parts.append(
             {
                 "model": meta["spec"]["name"],
                 "steps": meta["steps"],
-                "macs": [spent + step * step_cost for step in rows["step"]],
-                "training_error": [100 * (1 - value) for value in rows["accuracy"]],
-                "validation_error": [100 * (1 - value) for value in rows["val_accuracy"]],
+                "macs": [spent + step * step_cost for step in curves["steps"]],
+                "training_error": curves["training_error"],
+                "validation_error": curves["validation_error"],
                 "final_training_error": error_percent(run, "train"),
                 "final_test_error": error_percent(run),
                 "seconds": meta["seconds"],

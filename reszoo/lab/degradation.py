@@ -16,7 +16,7 @@ from reszoo.config.schedule import CustomSchedule, StepSchedule, TriangularSched
 from reszoo.errors import ReszooError
 from reszoo.lab.record import check_count, claim_folder, write_record
 from reszoo.lab.report import write_report
-from reszoo.lab.runs import error_percent, history_columns, train_all
+from reszoo.lab.runs import error_curves, error_percent, train_all
 from reszoo.lab.statistics import difference_sign
 from reszoo.reporting.page import Page, Section, Table, mean_and_deviation
 from reszoo.reporting.plots import Plot, Theme, band
@@ -82,16 +82,16 @@ def degradation(
         for kind in KINDS:
             name = f"{'resnet' if kind == 'residual' else 'plain'}{depth}"
             own = [runs[f"{name}-seed{seed}"] for seed in range(seeds)]
-            rows = [history_columns(run, "step", "accuracy", "val_accuracy") for run in own]
+            curves = [error_curves(run) for run in own]
             models.append(
                 {
                     "name": name,
                     "kind": kind,
                     "depth": depth,
                     "parameters": own[0].meta["parameters"],
-                    "steps": rows[0]["step"],
-                    "training_error": [_percent(row["accuracy"]) for row in rows],
-                    "validation_error": [_percent(row["val_accuracy"]) for row in rows],
+                    "steps": curves[0]["steps"],
+                    "training_error": [curve["training_error"] for curve in curves],
+                    "validation_error": [curve["validation_error"] for curve in curves],
                     "final_training_error": [error_percent(run, "train") for run in own],
                     "final_test_error": [error_percent(run) for run in own],
                     "seconds": [run.meta["seconds"] for run in own],
@@ -170,8 +170,7 @@ def compare_depths(models: Sequence[JsonObject], kind: str) -> JsonObject:
     sample deviation. answer: "worse" or "better" as `difference_sign` says, else "no clear
     difference".
     """
-    own = sorted((model for model in models if model["kind"] == kind), key=lambda m: m["depth"])
-    shallow, deep = own[0], own[-1]
+    shallow, deep = _ends(models, kind)
     points = np.subtract(deep["final_training_error"], shallow["final_training_error"])
     answers = {1: "worse", -1: "better", 0: "no clear difference"}
     return {
@@ -190,12 +189,18 @@ def measure_depths(models: Sequence[JsonObject]) -> JsonObject:
     plain_growth, residual_growth: the deepest model minus the shallowest. plain_excess: the deepest
     plain model minus the deepest residual one.
     """
-    ends = {}
-    for kind in KINDS:
-        own = sorted((model for model in models if model["kind"] == kind), key=lambda m: m["depth"])
-        ends[kind] = [float(np.mean(own[place]["final_test_error"])) for place in (0, -1)]
+    ends = {
+        kind: [float(np.mean(model["final_test_error"])) for model in _ends(models, kind)]
+        for kind in KINDS
+    }
     growth = {f"{kind}_growth": deep - shallow for kind, (shallow, deep) in ends.items()}
     return {**growth, "plain_excess": ends["plain"][1] - ends["residual"][1]}
+
+
+def _ends(models: Sequence[JsonObject], kind: str) -> tuple[JsonObject, JsonObject]:
+    """Return the shallowest and the deepest model of a kind."""
+    own = sorted((model for model in models if model["kind"] == kind), key=lambda m: m["depth"])
+    return own[0], own[-1]
 
 
 def _describe(verdict: JsonObject, kind: str) -> str:
@@ -274,7 +279,3 @@ def _draw(figure: Figure, theme: Theme, models: Sequence[JsonObject]) -> None:
         panel.legend()
     axes[0].set_ylabel("top-1 error (%)")
     axes[0].set_ylim(0, min(100.0, 1.08 * max(tops)))
-
-
-def _percent(accuracies: Sequence[float]) -> list[float]:
-    return [100 * (1 - value) for value in accuracies]

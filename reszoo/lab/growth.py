@@ -17,7 +17,7 @@ from reszoo.lab.constructed import TRAINING_PASSES
 from reszoo.lab.degradation import base_recipe
 from reszoo.lab.record import check_count, claim_folder, write_record
 from reszoo.lab.report import write_report
-from reszoo.lab.runs import error_percent, fit, history_columns, is_finished, open_trainer
+from reszoo.lab.runs import error_curves, error_percent, fit, is_finished, open_trainer
 from reszoo.models.build import build
 from reszoo.models.grow import grow
 from reszoo.reporting.page import Page, Section, Table, mean_and_deviation
@@ -201,9 +201,9 @@ def _measure_parts(runs: Sequence[Run]) -> JsonObject:
         shape = tuple(run.meta["data"]["input_shape"])  # a run of a given model records no MACs
         macs = count(run.recipe.model.spec, shape).macs
         step_cost = TRAINING_PASSES * macs * run.recipe.train.batch_size / 1e9
-        rows = history_columns(run, "step", "val_accuracy")
-        curve["macs"] += [spent + step * step_cost for step in rows["step"]]
-        curve["validation_error"] += [100 * (1 - value) for value in rows["val_accuracy"]]
+        curves = error_curves(run)
+        curve["macs"] += [spent + step * step_cost for step in curves["steps"]]
+        curve["validation_error"] += curves["validation_error"]
         spent += run.meta["steps"] * step_cost
         seconds += run.meta["seconds"]
         growths.append(spent)

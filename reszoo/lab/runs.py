@@ -94,9 +94,21 @@ def is_finished(run: Run) -> bool:
     return (run.path / "run.json").is_file() and run.meta.get("status") == "finished"
 
 
-def history_columns(run: Run, *keys: str) -> dict[str, list[float]]:
-    """Return columns of a run's history by key; a row without a key gives NaN."""
-    return {key: [float(row.get(key, np.nan)) for row in run.history] for key in keys}
+def error_curves(run: Run) -> dict[str, list[float]]:
+    """Return a run's curves as lists over the rows of its history.
+
+    "steps", and "training_error" (augmented images) and "validation_error" in percent; NaN where a
+    row has none.
+    """
+
+    def column(key: str) -> list[float]:
+        return [float(row.get(key, np.nan)) for row in run.history]
+
+    return {
+        "steps": column("step"),
+        "training_error": [100 * (1 - value) for value in column("accuracy")],
+        "validation_error": [100 * (1 - value) for value in column("val_accuracy")],
+    }
 
 
 def _find_run(path: Path, recipe: Recipe) -> Run:
