@@ -114,7 +114,7 @@ def find_claims(patterns: Sequence[str] = ()) -> list[Claim]:
         patterns: Shell-style wildcards such as "batch-norm-*", or "all".
 
     Raises:
-        ReszooError: For a pattern that matches nothing, with the nearest id.
+        ReszooError: For a pattern that matches nothing, with the nearest id or experiment.
     """
     claims = _ledger()[1]
     found: dict[str, Claim] = {}
@@ -129,7 +129,8 @@ def find_claims(patterns: Sequence[str] = ()) -> list[Claim]:
             )
         }
         if not matched:
-            hint = did_you_mean(pattern, claims) or "; `reszoo claims` lists them"
+            names = {*claims, *list_experiments()}
+            hint = did_you_mean(pattern, names) or "; `reszoo claims` lists them"
             raise ReszooError(f"no claim '{pattern}'{hint}")
         found |= matched
     return list(found.values())

@@ -83,8 +83,8 @@ class Check:
             )
         if not self.agreement >= agreement:
             raise ReszooError(
-                f"the exported model decides as the Keras model for "
-                f"{100 * self.agreement:.1f} % of the images ({self.what}); expected at least "
+                f"{100 * self.agreement:.1f} % of the exported model's decisions are the Keras "
+                f"model's ({self.what}); expected at least "
                 f"{100 * agreement:.0f} % in {precision}"
             )
 

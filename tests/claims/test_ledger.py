@@ -72,3 +72,5 @@ def test_claims_are_found_by_id_experiment_paper_and_wildcard() -> None:
     assert all(claim in linear for claim in by_paper) and len(linear) > len(by_paper)
     with pytest.raises(ReszooError, match="did you mean 'two-layer-shortcuts'"):
         find_claims(["two-layer-shortcut"])
+    with pytest.raises(ReszooError, match="did you mean 'shortcuts'"):
+        find_claims(["shortcut"])
