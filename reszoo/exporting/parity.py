@@ -84,8 +84,7 @@ class Check:
         if not self.agreement >= agreement:
             raise ReszooError(
                 f"{100 * self.agreement:.1f} % of the exported model's decisions are the Keras "
-                f"model's ({self.what}); expected at least "
-                f"{100 * agreement:.0f} % in {precision}"
+                f"model's ({self.what}); expected at least {100 * agreement:.0f} % in {precision}"
             )
 
 

@@ -101,7 +101,9 @@ def test_an_export_in_8_bits_must_have_the_first_classes(
         [np.roll(outputs.probabilities[:1], 1, axis=1), outputs.probabilities[1:]]
     )
     answer(monkeypatch, {"pixels/logits": outputs.logits, "pixels/probabilities": given})
-    line = r"50.0 % of the exported model's decisions .* at least 90 % in int8"
+    line = (
+        r"50.0 % of the exported model's decisions are the Keras model's .* at least 90 % in int8"
+    )
     with pytest.raises(ReszooError, match=line):
         check(exported, "litert", sample).require("int8")
 
