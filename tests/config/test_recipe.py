@@ -39,6 +39,7 @@ MODERN = {
     "imagenet_resnet50_bag_of_tricks": 20.85, "imagenet_resnet50_a1": 19.6,
     "imagenet_resnet50_a2": 20.2, "imagenet_resnet50_a3": 21.9, "imagenet_resnet18_a1": 28.5,
     "imagenet_resnet18_a2": 29.4, "imagenet_resnet18_a3": 31.8,
+    "imagenet_resnet50_mild": 23.81, "imagenet_resnetrs50": 21.2,
 }  # fmt: skip
 UNPUBLISHED = {"quickstart", "lab_digits", "finetune", "folder", "cifar10_resnet20_cpu"} | {
     f"cifar10_plain{depth}" for depth in (20, 32, 44, 56, 110)
@@ -56,8 +57,8 @@ HE_CIFAR = sorted(
 )
 HE_IMAGENET = sorted(name for name in PUBLISHED if name.startswith("imagenet"))
 PUBLISHED |= MODERN
-UNPUBLISHED |= {"finetune_bit", "imagenet_resnet50_mild", "imagenet_resnet50_medium"}
-UNPUBLISHED |= {"imagenet_resnetrs50", "fashion_speedrun", "cifar10_speedrun"}
+UNPUBLISHED |= {"finetune_bit", "imagenet_resnet50_medium"}
+UNPUBLISHED |= {"fashion_speedrun", "cifar10_speedrun"}
 
 
 def minimal(**tables: dict[str, Any]) -> dict[str, Any]:
@@ -215,8 +216,9 @@ MODERN_KEYS: dict[str, tuple[float, ...]] = {
     "imagenet_resnet50_a1": (600, 2048, 5e-3, 0.01, 0.1, 0.2, 1),
     "imagenet_resnet50_a2": (300, 2048, 5e-3, 0.02, 0, 0.1, 1),
     "imagenet_resnet50_a3": (100, 2048, 8e-3, 0.02, 0, 0.1, 1),
-    "imagenet_resnet50_mild": (36, 2048, 2.048, 5e-4 / 2.048, 0.08, 0, 0),
+    "imagenet_resnet50_mild": (28, 2048, 2.048, 5e-4 / 2.048, 0.08, 0, 0),
     "imagenet_resnet50_medium": (90, 2048, 2.048, 5e-4 / 2.048, 0.1, 0.2, 0),
+    "imagenet_resnetrs50": (350, 4096, 0.1, 4e-5, 0.1, 0, 0),
 }
 
 
@@ -231,6 +233,22 @@ def test_modern_recipes_have_the_originals_values(name: str) -> None:
         assert 1 - train.ema == pytest.approx((1 - 0.99998) * 1024 * 32 / 600, rel=1e-4)
     if name.endswith(("_mild", "_medium")):  # half of an average is from the last 100 steps
         assert train.ema ** (100 / train.ema_every) == pytest.approx(0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("epochs", [28, 90, 180])
+@pytest.mark.parametrize("kind", ["mild", "medium"])
+def test_mosaicml_recipes_warm_up_as_composer_does_at_every_length(kind: str, epochs: int) -> None:
+    recipe = load_recipe(f"imagenet_resnet50_{kind}", [f"train.epochs={epochs}"])
+    per_epoch = 1_281_167 // 2048
+    warm, total = 8 * per_epoch, epochs * per_epoch  # Composer 0.7.1 does not scale the warm-up
+    for step in (0, 1, warm // 2, warm - 1, warm, warm + 1, total // 2, total - 1):
+        factor = step / warm
+        if step >= warm:
+            factor = 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))
+        rate = recipe.schedule.rate_at(
+            step, total_steps=total, steps_per_epoch=per_epoch, batch_size=2048
+        )
+        assert rate == pytest.approx(2.048 * factor, rel=1e-9, abs=1e-12)
 
 
 @pytest.mark.parametrize(
