@@ -458,7 +458,7 @@ def trainings(page: Path) -> str:
             error += f" ± {found['test_error_deviation']:.2f}"
         seeds = ", ".join(str(row["seed"]) for row in rows)
         flips = [row["test_error_flip"] for row in rows if row.get("test_error_flip") is not None]
-        flip = f"{statistics.mean(flips):.2f}" if flips else ""
+        flip = f"{statistics.mean(flips):.2f}" if len(flips) == len(rows) else ""
         minutes = ", ".join(f"{row['seconds'] / 60:.0f}" for row in rows)
         lines.append(
             f"`{found['recipe']}` | `{model}` | {found['precision']} | {found['steps']:,} "

@@ -9,12 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from reszoo.machine import describe_machine
 from reszoo.types import JsonObject
 from reszoo.versions import module_versions
 
 
 def environment() -> JsonObject:
-    """Return versions, backend, platform, the git commit of the working directory, and the time."""
+    """Return versions, backend, platform, machine, the working directory's commit, and the time."""
     import keras
 
     backend = keras.config.backend()
@@ -23,6 +24,7 @@ def environment() -> JsonObject:
         "versions": versions | module_versions(backend, "keras", "numpy"),
         "backend": backend,
         "platform": platform.platform(),
+        "machine": describe_machine(),
         "git": _commit(),
         "started": now(),
     }

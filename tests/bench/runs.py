@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+from pathlib import Path
 from typing import Any
+
+SAME = ("recipe", "model", "steps", "precision", "parameters", "data")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("runs", nargs="+", metavar="RUN")
+    parser.add_argument("--add-to", metavar="RECORD", help="earlier record, whose rows come first")
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Return what the runs trained on, and their test errors in percent."""
-    import json
-
     import reszoo
+    from reszoo.machine import describe_machine
 
     def error(accuracy: float) -> float:
         return round(100 * (1 - accuracy), 3)
@@ -40,18 +44,32 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 "seconds": run.meta["seconds"],
                 "devices": run.meta["devices"],
                 "versions": run.meta["versions"],
+                "machine": run.meta.get("machine") or describe_machine(),
             }
         )
-    first, errors = runs[0].meta, [row["test_error"] for row in rows]
-    keys = ("name", "examples", "fingerprint")
-    return {
+    first, keys = runs[0].meta, ("name", "examples", "fingerprint")
+    found = {
         "recipe": first["recipe"],
         "model": first["spec"]["name"],
         "steps": first["steps"],
         "precision": runs[0].recipe.train.precision,
         "parameters": first["parameters"],
         "data": {key: first["data"][key] for key in keys},
+    }
+    if args.add_to:
+        rows = earlier_rows(Path(args.add_to), found) + rows
+    errors = [row["test_error"] for row in rows]
+    return found | {
         "rows": rows,
         "test_error_mean": round(statistics.mean(errors), 3),
         "test_error_deviation": round(statistics.stdev(errors), 3) if len(errors) > 1 else None,
     }
+
+
+def earlier_rows(path: Path, found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a record that must be of the same recipe, precision and data."""
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    for key in SAME:
+        if earlier.get(key, found[key]) != found[key]:
+            raise SystemExit(f"{path}: {key} is {earlier[key]}, not {found[key]} as of these runs")
+    return [{"machine": earlier["machine"]} | row for row in earlier["rows"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import shlex
@@ -41,3 +42,15 @@ def test_the_walks_take_the_commands_of_their_pages() -> None:
     ):
         page = (DOCS / f"howto-{name}.md").read_text(encoding="utf-8")
         assert [walks["find"](command, page) for command in commands] == commands
+
+
+def test_seeds_are_added_to_a_record_of_the_same_recipe_precision_and_data() -> None:
+    earlier_rows = runpy.run_path(str(BENCH / "runs.py"))["earlier_rows"]
+    path = DOCS / "results" / "fashion_speedrun" / "record.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = earlier_rows(path, found)
+    assert [row["seed"] for row in rows] == [0, 1, 2, 3, 4]
+    assert {row["machine"]["processor"] for row in rows} == {found["machine"]["processor"]}
+    for key, value in (("precision", "float32"), ("data", found["data"] | {"fingerprint": {}})):
+        with pytest.raises(SystemExit, match=f"record.json: {key} is "):
+            earlier_rows(path, found | {key: value})

@@ -1,12 +1,13 @@
-"""The command line of a process, as records keep it."""
+"""The command line and the machine of a process, as records keep them."""
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
 
-from reszoo.training.environment import command_line
+from reszoo.training.environment import command_line, environment
 
 
 @pytest.mark.parametrize(
@@ -24,3 +25,14 @@ def test_the_command_of_reszoo_is_recorded_and_no_other_one(
 ) -> None:
     monkeypatch.setattr(sys, "argv", argv)
     assert command_line() == command
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores can be taken away on Linux")
+def test_the_cores_that_a_process_may_use_are_recorded() -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        machine = environment()["machine"]
+    finally:
+        os.sched_setaffinity(0, before)
+    assert machine["cores"] == 1 and machine["processor"]
