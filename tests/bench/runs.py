@@ -8,6 +8,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from _shared import tidy
+
 SAME = ("recipe", "model", "steps", "precision", "parameters", "data")
 
 
@@ -70,6 +72,7 @@ def earlier_rows(path: Path, found: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of a record that must be of the same recipe, precision and data."""
     earlier = json.loads(path.read_text(encoding="utf-8"))
     for key in SAME:
-        if earlier.get(key, found[key]) != found[key]:
-            raise SystemExit(f"{path}: {key} is {earlier[key]}, not {found[key]} as of these runs")
+        own = tidy(found[key])
+        if earlier.get(key, own) != own:
+            raise SystemExit(f"{path}: {key} is {earlier[key]}, not {own} as of these runs")
     return [{"machine": earlier["machine"]} | row for row in earlier["rows"]]

@@ -44,7 +44,10 @@ def test_the_walks_take_the_commands_of_their_pages() -> None:
         assert [walks["find"](command, page) for command in commands] == commands
 
 
-def test_seeds_are_added_to_a_record_of_the_same_recipe_precision_and_data() -> None:
+def test_seeds_are_added_to_a_record_of_the_same_recipe_precision_and_data(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(BENCH)
     earlier_rows = runpy.run_path(str(BENCH / "runs.py"))["earlier_rows"]
     path = DOCS / "results" / "fashion_speedrun" / "record.json"
     found = json.loads(path.read_text(encoding="utf-8"))
