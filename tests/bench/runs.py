@@ -46,6 +46,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 "seconds": run.meta["seconds"],
                 "devices": run.meta["devices"],
                 "versions": run.meta["versions"],
+                # Runs from before run.json named it must be recorded where they ran.
                 "machine": run.meta.get("machine") or describe_machine(),
             }
         )
