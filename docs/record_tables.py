@@ -244,6 +244,19 @@ def gpu_speed(page: Path) -> str:
     return measured(page, "gpu/speed.json", headers, lines)
 
 
+def gpu_side_by_side(page: Path) -> str:
+    """Show the speed of several runs on one GPU."""
+    found = record("gpu/side_by_side.json")
+    lines = []
+    for name, total in reversed(found["images_per_second"].items()):
+        steps = [row["ms_per_step"] for row in found[name]]
+        low, high = f"{min(steps):.1f}", f"{max(steps):.1f}"
+        span = low if low == high else f"{low} to {high}"
+        lines.append(f"{len(steps)} | {span} | {total:,}")
+    headers = "runs at once | ms per step of each | images/s of all"
+    return measured(page, "gpu/side_by_side.json", headers, lines)
+
+
 def experiment(page: Path, name: str) -> str:
     """Quote what an experiment of the lab found."""
     return f"> {report.finding(read_record(RESULTS / 'lab' / name))}"
@@ -460,13 +473,21 @@ def trainings(page: Path) -> str:
         flips = [row["test_error_flip"] for row in rows if row.get("test_error_flip") is not None]
         flip = f"{statistics.mean(flips):.2f}" if len(flips) == len(rows) else ""
         minutes = ", ".join(f"{row['seconds'] / 60:.0f}" for row in rows)
+        devices = [" and ".join(map(device_name, row["devices"])) for row in rows]
+        if len(set(devices)) == 1:
+            devices = devices[:1]
         lines.append(
             f"`{found['recipe']}` | `{model}` | {found['precision']} | {found['steps']:,} "
-            f"| {seeds} | {error} | {flip} | {published or ''} | {minutes} "
-            f"| [record]({os.path.relpath(path, page.parent)})"
+            f"| {seeds} | {error} | {flip} | {published or ''} "
+            f"| {', '.join(devices)} | {minutes} | [record]({os.path.relpath(path, page.parent)})"
         )
     headers = "recipe | model | precision | steps | seeds | test error, % | with `--flip`"
-    return table(f"{headers} | published | minutes | record", lines)
+    return table(f"{headers} | published | device | minutes | record", lines)
+
+
+def device_name(text: str) -> str:
+    """Shorten a device of a run: "GPU:0 NVIDIA H200" to "H200", and "CPU:0" to "CPU"."""
+    return text.split()[-1].removesuffix(":0")
 
 
 def packaged(page: Path) -> str:
@@ -542,6 +563,7 @@ GENERATORS += (
     augmentation,
     engine,
     gpu_speed,
+    gpu_side_by_side,
     experiment,
     search,
     tuners,

@@ -51,8 +51,9 @@ def compare(
     """Compare runs by recipe, and write a report. The same call writes it anew.
 
     Args:
-        runs: Run folders, or folders of runs such as those of `train_seeds`. Runs whose recipes
-            differ in the seed alone form a group. Runs that have not finished are in the curves.
+        runs: Run folders, or folders of runs such as those of `train_seeds`. Runs that train the
+            same on the same images, but for the seed, form a group. Runs that have not finished are
+            in the curves.
         out: The folder of the report.
         score: A test score: "error" in percent, or a key of test.json such as "loss".
 
@@ -65,7 +66,7 @@ def compare(
     check_score(groups, score)
     pairs = []
     for first, second in itertools.combinations(groups, 2):
-        same = len({run.test_data for run in (*first.runs, *second.runs)}) == 1
+        same = len({run.images.get("test") for run in (*first.runs, *second.runs)}) == 1
         difference = paired_difference(first.values(score), second.values(score))
         if same and difference is not None:
             pairs.append(Pair(first, second, difference))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -11,14 +12,32 @@ from pathlib import Path
 import numpy as np
 
 from reszoo.comparison.seeds import is_finished, read_scores
+from reszoo.config.recipe import Recipe
 from reszoo.errors import ReszooError, did_you_mean
 from reszoo.reporting.reporter import Reporter
 from reszoo.training.run import Run
 from reszoo.types import JsonObject
 
-SAME = ("name", "description", "train.seed", "data.dir", "published")
+SAME = (
+    "name",
+    "description",
+    "published",
+    "train.seed",
+    # How a run is carried out, which does not change what is trained:
+    "train.checkpoint_every",
+    "train.checkpoint_gradients",
+    "train.deterministic",
+    "train.export",
+    "train.jit",
+    "train.worker_timeout",
+    "data.on_device",
+    # The fingerprint of the images takes the place of their location:
+    "data.dir",
+    "data.name",
+)
 """Recipe keys in which runs of one group may differ, because they do not name what is compared."""
 
+IMAGES = "images"  # the key of a digest of the images
 LABEL_KEYS = 2  # that distinguish recipes of one name
 
 
@@ -30,6 +49,7 @@ class ComparedRun:
         run: The run folder.
         name: The name of its recipe.
         settings: The values of its recipe by key, without those of `SAME`.
+        data: What its data is called.
         seed: Its seed.
         meta: The content of run.json.
         history: The rows of its metrics.
@@ -39,6 +59,7 @@ class ComparedRun:
     run: Run
     name: str
     settings: dict[str, str]
+    data: str
     seed: int
     meta: JsonObject
     history: list[JsonObject]
@@ -50,10 +71,14 @@ class ComparedRun:
         return int(self.history[-1]["epoch"]) if self.history else 0
 
     @property
-    def test_data(self) -> str:
-        """What identifies the test images."""
-        data = self.meta["data"]
-        return str(data.get("fingerprint", {}).get("test") or data["name"])
+    def images(self) -> dict[str, str]:
+        """What identifies the images of each split, wherever they lie; in old runs the data's name.
+
+        It is empty for a run that stopped before it read its data.
+        """
+        data = self.meta.get("data", {})
+        known: dict[str, str] = data.get("fingerprint", {}).get("splits", {})
+        return known or {split: data["name"] for split in data.get("examples", {})}
 
 
 @dataclass(frozen=True)
@@ -79,13 +104,20 @@ class Group:
         return {seed: float(np.mean(values)) for seed, values in found.items()}
 
     def curve(self, key: str) -> tuple[list[int], list[list[float]]]:
-        """Return the epochs of all runs, and of each run 100 * (1 - accuracy); NaN if it has none.
+        """Return epochs, and of each run 100 * (1 - accuracy); NaN if it has none.
+
+        The epochs are those that every run evaluated that came so far, so that a mean over the runs
+        is of the same runs everywhere but at the end.
 
         Args:
             key: The accuracy in the history, such as "val_accuracy".
         """
         rows = [{row["epoch"]: row.get(key) for row in run.history} for run in self.runs]
-        epochs = sorted({epoch for each in rows for epoch in each})
+        epochs = [
+            epoch
+            for epoch in sorted({epoch for each in rows for epoch in each})
+            if all(epoch in each or epoch > max(each, default=0) for each in rows)
+        ]
         return epochs, [
             [np.nan if value is None else 100 * (1 - value) for value in map(each.get, epochs)]
             for each in rows
@@ -125,19 +157,18 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     """
     grouped: dict[str, list[ComparedRun]] = {}
     for run in map(_read, runs):
-        grouped.setdefault(json.dumps(run.settings, sort_keys=True), []).append(run)
+        key = json.dumps([run.settings, run.images], sort_keys=True)
+        grouped.setdefault(key, []).append(run)
     groups = [sorted(each, key=lambda run: run.seed) for each in grouped.values()]
-    keys = dict.fromkeys(key for group in groups for key in group[0].settings)
-    differing = [
-        key for key in keys if len({group[0].settings.get(key, "-") for group in groups}) > 1
-    ]
+    known = [_named_settings(group[0]) for group in groups]
+    differing = _differing_keys(known)
     names = [group[0].name for group in groups]
     found: list[Group] = []
-    for group, name in zip(groups, names, strict=True):
-        settings = {key: group[0].settings.get(key, "-") for key in differing}
+    for group, name, own_settings in zip(groups, names, known, strict=True):
+        settings = {key: own_settings.get(key, "-") for key in differing}
         label = name
         if names.count(name) > 1:
-            others = [each[0].settings for each in groups if each[0].name == name]
+            others = [each for each, other in zip(known, names, strict=True) if other == name]
             own = [key for key in differing if len({each.get(key) for each in others}) > 1]
             label = " ".join([name, *(f"{key}={settings[key]}" for key in own[:LABEL_KEYS])])
         if same := sum(other.label.startswith(label) for other in found):
@@ -159,7 +190,8 @@ def _read(run: Run) -> ComparedRun:
     return ComparedRun(
         run,
         recipe.name or run.path.name,
-        _flatten(recipe.to_dict()),
+        _settings(recipe),
+        recipe.data.name,
         recipe.train.seed,
         run.meta,
         run.history,
@@ -167,11 +199,27 @@ def _read(run: Run) -> ComparedRun:
     )
 
 
-def _flatten(recipe: JsonObject) -> dict[str, str]:
+def _named_settings(run: ComparedRun) -> dict[str, str]:
+    """Return the settings of a run, with the name of its data and what identifies the images."""
+    digest = hashlib.sha256(json.dumps(run.images, sort_keys=True).encode()).hexdigest()
+    return {**run.settings, "data.name": run.data, IMAGES: digest[:8]}
+
+
+def _differing_keys(known: Sequence[dict[str, str]]) -> list[str]:
+    """Return the keys in which settings differ; of other images their name, if it differs."""
+    keys = dict.fromkeys(key for settings in known for key in settings)
+    differing = [key for key in keys if len({each.get(key, "-") for each in known}) > 1]
+    hidden = IMAGES if IMAGES in differing and "data.name" in differing else "data.name"
+    return [key for key in differing if key != hidden]
+
+
+def _settings(recipe: Recipe) -> dict[str, str]:
     found = {}
-    for table, values in recipe.items():
+    for table, values in recipe.to_dict().items():
         for key, value in values.items() if isinstance(values, dict) else [("", values)]:
             name = f"{table}.{key}" if key else table
             if name not in SAME and table not in SAME:
                 found[name] = value if isinstance(value, str) else json.dumps(value)
+    if recipe.train.select == "last" and not recipe.train.patience:
+        found.pop("train.evaluate_every", None)  # only selection and early stopping depend on it
     return found

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from reszoo.errors import ReszooError
 from reszoo.files import atomic_path
-from reszoo.reporting.plots import LIGHT, Plot, Theme, log_ticks, render
+from reszoo.reporting.plots import LIGHT, Plot, Theme, legend_below, log_ticks, render
 from reszoo.types import Array
 
 CELL_TEXT = 20
@@ -100,8 +100,10 @@ def draw_curves(
             for drop in _find_drops(rate_steps, rate_values):
                 axes.axvline(drop, color=RATE, linewidth=0.8, alpha=0.35, zorder=0)
             axes.grid(visible=False, axis="x")
-            if axes.get_legend_handles_labels()[0]:
-                axes.legend(loc="best")
+        # Between the curves there is no room for a published error with its source.
+        lines = {line.get_label(): line for line in (*loss.lines, *error.lines)}
+        if named := [lines[key] for key in lines if not str(key).startswith("_")]:
+            legend_below(figure, named)
         error.set_xlim(0, 1.015 * max(steps.max(), 1 / unit))
         figure.suptitle(title, fontsize=12)
 

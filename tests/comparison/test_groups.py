@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from reszoo.comparison.groups import find_runs, group_runs
+from reszoo.training.metrics import write_metrics
 from tests.comparison.written import make_recipe, write_run
 
 
@@ -42,6 +43,42 @@ def test_recipes_differ_by_what_is_trained_not_by_seed_or_texts(tmp_path: Path) 
     ]
     assert len({group.label for group in groups}) == 3
     assert groups[2].label == "a model.name=plain8 schedule.rate=0.1"
+
+
+def test_how_a_run_is_carried_out_and_where_the_images_lie_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    carried_out = {"jit": True, "export": True, "evaluate_every": 2, "checkpoint_every": 10}
+    elsewhere = {"name": f"folder:{tmp_path / 'images'}", "on_device": True}
+    write_run(tmp_path / "0", make_recipe(), 5.0, seed=0)
+    write_run(tmp_path / "1", make_recipe(train=carried_out, data=elsewhere), 6.0, seed=1)
+    (group,) = group_runs(find_runs([tmp_path]))
+    assert len(group.runs) == 2 and group.settings == {}
+    for name, every in (("2", 1), ("3", 2)):  # the best of fewer evaluations is another
+        train = {"select": "best", "evaluate_every": every}
+        write_run(tmp_path / name, make_recipe(train=train), 5.0)
+    settings = [group.settings for group in group_runs(find_runs([tmp_path]))]
+    assert [each["train.evaluate_every"] for each in settings] == ["-", "1", "2"]
+
+
+def test_runs_on_other_images_are_groups_of_their_own(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", make_recipe(), 5.0)
+    write_run(tmp_path / "1", make_recipe(), 6.0, digest="b")
+    found = [group.settings for group in group_runs(find_runs([tmp_path]))]
+    assert [list(settings) for settings in found] == [["images"], ["images"]]
+    assert found[0] != found[1]
+    write_run(tmp_path / "2", make_recipe(data={"name": "synthetic"}), 7.0, digest="c")
+    names = [group.settings.get("data.name") for group in group_runs(find_runs([tmp_path]))]
+    assert names == ["digits", "digits", "synthetic"]
+
+
+def test_a_curve_has_the_epochs_that_all_runs_evaluated(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / str(seed), make_recipe(), 6.0, seed=seed) for seed in (0, 1)]
+    runs += [write_run(tmp_path / "2", make_recipe(), None, seed=2)]  # stopped after epoch 1
+    write_metrics(runs[1].path, [row for row in runs[1].history if row["epoch"] != 2])
+    (group,) = group_runs(runs)
+    epochs, errors = group.curve("val_accuracy")
+    assert epochs == [1, 3] and np.isfinite(errors[:2]).all()
+    assert np.isnan(errors[2]).tolist() == [False, True]
 
 
 def test_runs_of_one_seed_count_once(tmp_path: Path) -> None:

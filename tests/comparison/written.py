@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import resolve_recipe
+from reszoo.data.fingerprint import of_arrays
 from reszoo.training.metrics import write_metrics
 from reszoo.training.run import Run
 
@@ -29,7 +32,9 @@ def write_run(
     """Write a run with a test error in percent; None writes one that was stopped after a row."""
     recipe = resolve_recipe(recipe.replace(train=recipe.train.replace(seed=seed)))
     run = Run.create(folder, recipe)
-    data = {"name": "digits", "examples": {"test": 360}, "fingerprint": {"test": digest}}
+    image, label = np.full((1, 8, 8, 1), ord(digest), np.uint8), np.zeros(1, np.int32)
+    identity = of_arrays({split: (image, label) for split in ("train", "test")})
+    data = {"name": recipe.data.name, "examples": {"test": 360}, "fingerprint": identity}
     status = "stopped" if error is None else "finished"
     run.write_meta(status=status, data=data, parameters=1234, seconds=2.5)
     final = 50.0 if error is None else error

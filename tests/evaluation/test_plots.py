@@ -94,7 +94,8 @@ def test_a_history_without_validation_has_only_the_training_curve(drawn: list[Fi
         "x.png",
     )
     error = drawn[0].axes[0]
-    assert [text.get_text() for text in error.get_legend().get_texts()] == ["training"]
+    (legend,) = drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["training"]
     assert error.get_xlabel() == "steps" and list(error.lines[0].get_xdata()) == [10, 20, 30]
 
 
