@@ -15,8 +15,11 @@ import reszoo
 from reszoo.claims.ledger import find_claims
 from reszoo.claims.page import HEADERS, claim_row, summarize
 from reszoo.claims.verdicts import judge
+from reszoo.comparison.page import describe_difference
+from reszoo.comparison.statistics import paired_difference
 from reszoo.lab import report
 from reszoo.lab.record import read_record
+from reszoo.reporting.page import mean_and_deviation
 from reszoo.tuning.report import finding
 
 RESULTS = Path(__file__).parent / "results"
@@ -485,6 +488,36 @@ def trainings(page: Path) -> str:
     return table(f"{headers} | published | device | minutes | record", lines)
 
 
+def twins(page: Path, *names: str) -> str:
+    """Compare plain and residual models that were trained by one recipe.
+
+    Args:
+        page: The page with the table.
+        names: The records, of a plain model and of its residual twin in turn.
+    """
+    lines = []
+    for names_of_pair in zip(names[::2], names[1::2], strict=True):
+        paths = [f"{name}/record.json" for name in names_of_pair]
+        plain, residual = map(record, paths)
+        titles = {"cifar": "CIFAR-10", "fashion_mnist": "Fashion-MNIST"}
+        cells = [titles[plain["data"]["name"].removeprefix("folder:")], f"{plain['steps']:,}"]
+        for path, found in zip(paths, (plain, residual), strict=True):
+            values = mean_and_deviation([row["test_error"] for row in found["rows"]], 2)
+            training = statistics.mean(row["training_error"] for row in found["rows"])
+            link = os.path.relpath(RESULTS / path, page.parent)
+            cells.append(f"[{values}]({link}), seeds: {len(found['rows'])} | {training:.2f}")
+        errors = [
+            {row["seed"]: row["test_error"] for row in each["rows"]} for each in (residual, plain)
+        ]
+        if difference := paired_difference(*errors):
+            cells.append(describe_difference(difference, "error"))
+        lines.append(" | ".join(cells))
+    headers = (
+        "images | steps | plain20, test error, % | training | resnet20, test error, % | training"
+    )
+    return table(f"{headers} | difference of the test errors", lines)
+
+
 def device_name(text: str) -> str:
     """Shorten a device of a run: "GPU:0 NVIDIA H200" to "H200", and "CPU:0" to "CPU"."""
     return text.split()[-1].removesuffix(":0")
@@ -584,6 +617,7 @@ GENERATORS += (
     walks,
     packaged,
     trainings,
+    twins,
     claims,
     grown,
     ledger,

@@ -234,6 +234,17 @@ def test_exhausted_memory_reports_what_to_lower(
     assert reszoo.Run.open(tmp_path / "run").meta["status"] == "failed"
 
 
+def test_run_json_names_the_devices_of_every_process_that_trained(tmp_path: Path) -> None:
+    for resume, devices, until in ((False, "cpu", 2), (True, "cpu:2", 4), (True, "cpu", 0)):
+        where = {"run_dir": tmp_path / "run", "devices": devices, "quiet": True}
+        Trainer.prepare(recipe(), resume=resume, **where).fit(until)
+    meta = reszoo.Run.open(tmp_path / "run").meta
+    assert meta["devices"] == ["CPU:0"]
+    assert [each["devices"] for each in meta["resumed"]] == [["CPU:0", "CPU:1"], ["CPU:0"]]
+    assert all(each["machine"] == meta["machine"] for each in meta["resumed"])
+    assert meta["started"] <= meta["resumed"][0]["started"] <= meta["resumed"][1]["started"]
+
+
 def test_resume_needs_a_folder() -> None:
     with pytest.raises(ReszooError, match="resume: no run is given; expected its folder"):
         train(recipe(), resume=True)

@@ -111,7 +111,7 @@ def record_start(
     passed: JsonObject,
     resume: bool,
 ) -> None:
-    """Record in run.json what a run starts with.
+    """Record in run.json what a run starts with, or on what it resumes.
 
     Args:
         run: The run folder.
@@ -123,14 +123,17 @@ def record_start(
         passed: What `describe_components` returns.
         resume: Whether the run resumes.
     """
-    if not resume or not (run.path / "run.json").is_file():
+    if resume and (run.path / "run.json").is_file():
+        process = {"devices": devices, **environment()}
+        run.write_meta(resumed=[*run.meta.get("resumed", []), process])
+    else:
         known = {"given": passed} if passed else {}
-        run.write_meta(**summarize_start(recipe, pipeline, given), **known)
+        run.write_meta(**summarize_start(recipe, pipeline, given), devices=devices, **known)
     if resume:
         run.relocate(pipeline.info, recipe.data)
     if grown:
         run.write_meta(grown_from=grown.to_dict())
-    run.write_meta(status="running", devices=devices)
+    run.write_meta(status="running")
 
 
 def describe_start(

@@ -44,7 +44,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 "validation_error": error(last["val_accuracy"]) if "val_accuracy" in last else None,
                 "training_error": error(last["accuracy"]),
                 "seconds": run.meta["seconds"],
-                "devices": run.meta["devices"],
+                "devices": trained_on(run.meta),
                 "versions": run.meta["versions"],
                 # Runs from before run.json named it must be recorded where they ran.
                 "machine": run.meta.get("machine") or describe_machine(),
@@ -67,6 +67,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "test_error_mean": round(statistics.mean(errors), 3),
         "test_error_deviation": round(statistics.stdev(errors), 3) if len(errors) > 1 else None,
     }
+
+
+def trained_on(meta: dict[str, Any]) -> list[str]:
+    """Return the devices of a run, from its start and all its continuations."""
+    processes = [meta, *meta.get("resumed", [])]
+    return list(dict.fromkeys(device for each in processes for device in each["devices"]))
 
 
 def earlier_rows(path: Path, found: dict[str, Any]) -> list[dict[str, Any]]:
