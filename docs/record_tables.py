@@ -513,7 +513,7 @@ def twins(page: Path, *names: str) -> str:
             cells.append(describe_difference(difference, "error"))
         lines.append(" | ".join(cells))
     headers = (
-        "images | steps | plain20, test error, % | training | resnet20, test error, % | training"
+        "images | steps | plain20, test error, % | training error, % | resnet20, test error, % | training error, %"
     )
     return table(f"{headers} | difference of the test errors", lines)
 
