@@ -469,9 +469,7 @@ def trainings(page: Path) -> str:
         rows, recipe = found["rows"], reszoo.load_recipe(found["recipe"])
         model = found.get("model", recipe.model.name)
         published = recipe.published if model == recipe.model.name else ""
-        error = f"{found['test_error_mean']:.2f}"
-        if len(rows) > 1:
-            error += f" ± {found['test_error_deviation']:.2f}"
+        error = mean_and_deviation([row["test_error"] for row in rows])
         seeds = ", ".join(str(row["seed"]) for row in rows)
         flips = [row["test_error_flip"] for row in rows if row.get("test_error_flip") is not None]
         flip = f"{statistics.mean(flips):.2f}" if len(flips) == len(rows) else ""
@@ -495,14 +493,14 @@ def twins(page: Path, *names: str) -> str:
         page: The page with the table.
         names: The records, of a plain model and of its residual twin in turn.
     """
+    titles = {"cifar": "CIFAR-10", "fashion_mnist": "Fashion-MNIST"}
     lines = []
     for names_of_pair in zip(names[::2], names[1::2], strict=True):
         paths = [f"{name}/record.json" for name in names_of_pair]
         plain, residual = map(record, paths)
-        titles = {"cifar": "CIFAR-10", "fashion_mnist": "Fashion-MNIST"}
         cells = [titles[plain["data"]["name"].removeprefix("folder:")], f"{plain['steps']:,}"]
         for path, found in zip(paths, (plain, residual), strict=True):
-            values = mean_and_deviation([row["test_error"] for row in found["rows"]], 2)
+            values = mean_and_deviation([row["test_error"] for row in found["rows"]])
             training = statistics.mean(row["training_error"] for row in found["rows"])
             link = os.path.relpath(RESULTS / path, page.parent)
             cells.append(f"[{values}]({link}), seeds: {len(found['rows'])} | {training:.2f}")
@@ -512,9 +510,8 @@ def twins(page: Path, *names: str) -> str:
         if difference := paired_difference(*errors):
             cells.append(describe_difference(difference, "error"))
         lines.append(" | ".join(cells))
-    headers = (
-        "images | steps | plain20, test error, % | training error, % | resnet20, test error, % | training error, %"
-    )
+    errors_of = "{0}, test error, % | training error, %".format
+    headers = f"images | steps | {errors_of('plain20')} | {errors_of('resnet20')}"
     return table(f"{headers} | difference of the test errors", lines)
 
 

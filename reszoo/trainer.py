@@ -17,12 +17,7 @@ from reszoo.config.recipe import Recipe
 from reszoo.config.resolve import ResolvedRecipe
 from reszoo.data.pipeline import Pipeline
 from reszoo.evaluation.evaluator import Evaluator
-from reszoo.evaluation.run_summary import (
-    Result,
-    advice_to_resume,
-    describe_start,
-    record_start,
-)
+from reszoo.evaluation.run_summary import Result, advice_to_resume
 from reszoo.evaluation.scores import Scores
 from reszoo.exporting.formats import check_class_names
 from reszoo.files import atomic_path, check_space
@@ -44,6 +39,7 @@ from reszoo.training.protocols import Watch
 from reszoo.training.run import Run
 from reszoo.training.setup import ModelSource, make_model, make_stepper, open_data, share_start
 from reszoo.training.start import check_data, find_run, has_checkpoint, stored_bytes, unite
+from reszoo.training.start_summary import describe_start, record_start
 from reszoo.training.step import Stepper
 from reszoo.training.workers import Workers, explain_loss
 

@@ -100,10 +100,14 @@ def draw_curves(
             for drop in _find_drops(rate_steps, rate_values):
                 axes.axvline(drop, color=RATE, linewidth=0.8, alpha=0.35, zorder=0)
             axes.grid(visible=False, axis="x")
-        # Between the curves there is no room for a published error with its source.
-        lines = {line.get_label(): line for line in (*loss.lines, *error.lines)}
-        if named := [lines[key] for key in lines if not str(key).startswith("_")]:
-            legend_below(figure, named)
+        # A published error with its source is too long for a legend inside a panel.
+        named = {
+            label: line
+            for axes in (loss, error)
+            for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        if named:
+            legend_below(figure, list(named.values()))
         error.set_xlim(0, 1.015 * max(steps.max(), 1 / unit))
         figure.suptitle(title, fontsize=12)
 

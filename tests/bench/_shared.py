@@ -36,6 +36,12 @@ def export_random(name: str, out: Path, *, resize: int = 0, **options: Any) -> s
     return str(path)
 
 
+def trained_on(meta: dict[str, Any]) -> list[str]:
+    """Return the devices of a run, from its start and all its continuations."""
+    processes = [meta, *meta.get("resumed", [])]
+    return list(dict.fromkeys(device for each in processes for device in each["devices"]))
+
+
 def tidy(value: Any) -> Any:
     """Return JSON with the folders of this machine left out of absolute paths."""
     if isinstance(value, dict):

@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from _shared import tidy
+from _shared import tidy, trained_on
 
 SAME = ("recipe", "model", "steps", "precision", "parameters", "data")
 
@@ -67,12 +67,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "test_error_mean": round(statistics.mean(errors), 3),
         "test_error_deviation": round(statistics.stdev(errors), 3) if len(errors) > 1 else None,
     }
-
-
-def trained_on(meta: dict[str, Any]) -> list[str]:
-    """Return the devices of a run, from its start and all its continuations."""
-    processes = [meta, *meta.get("resumed", [])]
-    return list(dict.fromkeys(device for each in processes for device in each["devices"]))
 
 
 def earlier_rows(path: Path, found: dict[str, Any]) -> list[dict[str, Any]]:

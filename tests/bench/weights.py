@@ -31,7 +31,7 @@ def measure(args: argparse.Namespace) -> None:
     """Write TAG.safetensors and TAG.json."""
     import json
 
-    from _shared import tidy
+    from _shared import tidy, trained_on
     from safetensors.numpy import save_file
 
     import reszoo
@@ -64,7 +64,7 @@ def measure(args: argparse.Namespace) -> None:
         "test_error": round(scores.error, 2),
         "test_error_before_rounding": round(100 * (1 - exact["top1"]), 2),
         "versions": meta["versions"],
-        "devices": meta["devices"],
+        "devices": trained_on(meta),
         "terms": TERMS[args.data],
     }
     row = {
